@@ -1,0 +1,1 @@
+"""DYNAMIXEL servos over a serial port: wire format, registers, servo models, bus."""

@@ -1,0 +1,269 @@
+"""DYNAMIXEL Protocol 2.0 as pure functions on bytes: no port, no clock, no meaning of registers.
+
+    FF FF FD 00 | id | length (2) | instruction | parameters ... | CRC-16 (2)
+
+    protocol.read(1, 132, 4)                 # the bytes to send
+    parser.feed(received)                    # -> [Packet(id, instruction, parameters), ...]
+    Status.from_packet(packet)               # a reply: data, error code, alert bit
+
+Length counts the bytes after it; numbers are little-endian. Wherever FF FF FD occurs between the
+length and the CRC, an FD is stuffed behind it, so a header never appears inside a packet. The one
+exception is the merged reply to a fast read: it is not stuffed, only its length delimits it.
+Source: eManual, "DYNAMIXEL Protocol 2.0", https://emanual.robotis.com/docs/en/dxl/protocol2/
+"""
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+from deploy.dynamixel.crc import crc16
+
+HEADER = b"\xff\xff\xfd\x00"
+BROADCAST_ID = 0xFE
+MAX_ID = 252
+MAX_LENGTH = 1024
+"""Longest plausible length field (the packet limit of ROBOTIS' DynamixelSDK)."""
+STATUS_OVERHEAD = 11
+"""Bytes of a status packet around its data."""
+
+_MARK = b"\xff\xff\xfd"
+_STUFFED = b"\xff\xff\xfd\xfd"
+_ALERT_BIT = 0x80
+
+
+class Instruction(IntEnum):
+    """Instruction field of a packet; STATUS marks a reply."""
+
+    PING = 0x01
+    READ = 0x02
+    WRITE = 0x03
+    REG_WRITE = 0x04
+    ACTION = 0x05
+    FACTORY_RESET = 0x06
+    REBOOT = 0x08
+    CLEAR = 0x10
+    STATUS = 0x55
+    SYNC_READ = 0x82
+    SYNC_WRITE = 0x83
+    FAST_SYNC_READ = 0x8A
+    BULK_READ = 0x92
+    BULK_WRITE = 0x93
+    FAST_BULK_READ = 0x9A
+
+
+class FactoryReset(IntEnum):
+    """What a factory reset resets."""
+
+    ALL = 0xFF
+    ALL_BUT_ID = 0x01
+    ALL_BUT_ID_AND_BAUD_RATE = 0x02
+
+
+class ErrorCode(IntEnum):
+    """Why a servo refused an instruction: bits 0..6 of a status packet's error byte."""
+
+    RESULT_FAIL = 1
+    INSTRUCTION = 2
+    CRC = 3
+    DATA_RANGE = 4
+    DATA_LENGTH = 5
+    DATA_LIMIT = 6
+    ACCESS = 7
+
+
+_ERROR_MESSAGES: dict[int, str] = {
+    ErrorCode.RESULT_FAIL: "it could not process the instruction",
+    ErrorCode.INSTRUCTION: "it does not know the instruction, or got an action without a reg write",
+    ErrorCode.CRC: "the instruction arrived damaged; check cable and baud rate",
+    ErrorCode.DATA_RANGE: "the value is out of range, or the bus watchdog tripped: write 0 to it",
+    ErrorCode.DATA_LENGTH: "the data is shorter than the register",
+    ErrorCode.DATA_LIMIT: "the value is beyond the limit registers; stay within or widen them",
+    ErrorCode.ACCESS: "the register is read-only, or in EEPROM: switch torque off first",
+}
+
+
+def error_message(code: int) -> str:
+    """An error code in words, with its number."""
+    return f"error {code}: {_ERROR_MESSAGES.get(code, 'unknown to this protocol version')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A packet whose CRC was right; parameters are free of stuffing."""
+
+    id: int
+    instruction: int
+    parameters: bytes = b""
+
+    def encode(self) -> bytes:
+        """The bytes on the wire: stuffed, with header and CRC."""
+        body = (bytes([self.instruction]) + self.parameters).replace(_MARK, _STUFFED)
+        frame = HEADER + struct.pack("<BH", self.id, len(body) + 2) + body
+        return frame + struct.pack("<H", crc16(frame))
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A servo's reply."""
+
+    id: int
+    data: bytes = b""
+    error: int = 0
+    """0, or an `ErrorCode`."""
+    alert: bool = False
+    """The servo's Hardware Error Status is not zero; the data is valid all the same."""
+
+    @classmethod
+    def from_packet(cls, packet: Packet) -> Self:
+        """Read a packet whose instruction is STATUS (not a merged one)."""
+        error, data = packet.parameters[0], packet.parameters[1:]
+        return cls(packet.id, data, error & ~_ALERT_BIT, bool(error & _ALERT_BIT))
+
+    @property
+    def error_byte(self) -> int:
+        """Error code and alert bit as sent."""
+        return self.error | (_ALERT_BIT if self.alert else 0)
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        return Packet(self.id, Instruction.STATUS, bytes([self.error_byte]) + self.data).encode()
+
+
+def merge(statuses: Sequence[Status]) -> bytes:
+    """The one reply of several servos to a fast read.
+
+    Each servo appends `error | id | data | CRC`, the CRC running over everything since the
+    header, the earlier CRCs included.
+    """
+    length = 1 + sum(len(status.data) + 4 for status in statuses)
+    frame = bytearray(HEADER + struct.pack("<BHB", BROADCAST_ID, length, Instruction.STATUS))
+    crc, end = 0, 0
+    for status in statuses:
+        frame += bytes([status.error_byte, status.id]) + status.data
+        crc, end = crc16(frame[end:], crc), len(frame)
+        frame += struct.pack("<H", crc)
+    return bytes(frame)
+
+
+def ping(id: int = BROADCAST_ID) -> bytes:
+    """Ask for model number (2 bytes) and firmware version (1)."""
+    return Packet(id, Instruction.PING).encode()
+
+
+def read(id: int, address: int, length: int) -> bytes:
+    """Ask for `length` bytes from `address`."""
+    return Packet(id, Instruction.READ, struct.pack("<HH", address, length)).encode()
+
+
+def write(id: int, address: int, data: bytes) -> bytes:
+    """Write `data` from `address`; to BROADCAST_ID nobody answers."""
+    return Packet(id, Instruction.WRITE, struct.pack("<H", address) + data).encode()
+
+
+def reg_write(id: int, address: int, data: bytes) -> bytes:
+    """As `write`, but held back until `action`."""
+    return Packet(id, Instruction.REG_WRITE, struct.pack("<H", address) + data).encode()
+
+
+def action(id: int = BROADCAST_ID) -> bytes:
+    """Carry out what `reg_write` prepared."""
+    return Packet(id, Instruction.ACTION).encode()
+
+
+def factory_reset(id: int, what: FactoryReset) -> bytes:
+    """Put registers back to their factory values."""
+    return Packet(id, Instruction.FACTORY_RESET, bytes([what])).encode()
+
+
+def reboot(id: int) -> bytes:
+    """Restart the servo: the only way out of a tripped shutdown besides cutting its power."""
+    return Packet(id, Instruction.REBOOT).encode()
+
+
+def clear_turns(id: int) -> bytes:
+    """Bring the multi-turn Present Position back into one turn."""
+    return Packet(id, Instruction.CLEAR, bytes.fromhex("01 44 58 4C 22")).encode()
+
+
+def sync_read(ids: Sequence[int], address: int, length: int, *, fast: bool = False) -> bytes:
+    """Ask several servos for the same bytes; fast: for one merged reply."""
+    instruction = Instruction.FAST_SYNC_READ if fast else Instruction.SYNC_READ
+    parameters = struct.pack("<HH", address, length) + bytes(ids)
+    return Packet(BROADCAST_ID, instruction, parameters).encode()
+
+
+def sync_write(address: int, length: int, data: Mapping[int, bytes]) -> bytes:
+    """Write `length` bytes to the same address of several servos ({id: bytes}); unanswered."""
+    parameters = struct.pack("<HH", address, length)
+    parameters += b"".join(bytes([id]) + values for id, values in data.items())
+    return Packet(BROADCAST_ID, Instruction.SYNC_WRITE, parameters).encode()
+
+
+def bulk_read(items: Iterable[tuple[int, int, int]], *, fast: bool = False) -> bytes:
+    """Ask each servo for its own (id, address, length); fast: for one merged reply."""
+    instruction = Instruction.FAST_BULK_READ if fast else Instruction.BULK_READ
+    parameters = b"".join(struct.pack("<BHH", *item) for item in items)
+    return Packet(BROADCAST_ID, instruction, parameters).encode()
+
+
+def bulk_write(items: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """Write to each servo its own (id, address, data); unanswered."""
+    parameters = b"".join(
+        struct.pack("<BHH", id, address, len(data)) + data for id, address, data in items
+    )
+    return Packet(BROADCAST_ID, Instruction.BULK_WRITE, parameters).encode()
+
+
+class PacketParser:
+    """Cuts a stream of bytes into packets, whatever pieces it arrives in.
+
+    Noise is skipped up to the next header with a plausible length and a right CRC; inside a packet
+    only the length counts. A merged reply comes out as one packet, id BROADCAST_ID, not unstuffed.
+    """
+
+    def __init__(self, max_length: int = MAX_LENGTH) -> None:
+        self._max_length = max_length
+        self._buffer = bytearray()
+        self.crc_errors = 0
+        """Packets dropped for a wrong CRC since construction."""
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Packet]:
+        """Append received bytes and return the packets they complete."""
+        self._buffer += data
+        packets = []
+        while (packet := self._next()) is not None:
+            packets.append(packet)
+        return packets
+
+    def reset(self) -> None:
+        """Forget a packet that stopped halfway."""
+        self._buffer.clear()
+
+    def _next(self) -> Packet | None:
+        buffer = self._buffer
+        while (start := buffer.find(HEADER)) >= 0:
+            del buffer[:start]
+            if len(buffer) < 8:
+                return None
+            id, length, instruction = struct.unpack_from("<BHB", buffer, 4)
+            end = 7 + length
+            shortest = 4 if instruction == Instruction.STATUS else 3
+            if id <= BROADCAST_ID and shortest <= length <= self._max_length:
+                if len(buffer) < end:
+                    return None
+                frame = bytes(buffer[:end])
+                if crc16(frame[:-2]) == int.from_bytes(frame[-2:], "little"):
+                    del buffer[:end]
+                    return _decode(frame)
+                self.crc_errors += 1
+            del buffer[:1]  # not a packet after all; the next header may lie inside it
+        del buffer[: -len(HEADER) + 1]  # what is left may be the beginning of a header
+        return None
+
+
+def _decode(frame: bytes) -> Packet:
+    id, instruction, parameters = frame[4], frame[7], frame[8:-2]
+    merged = id == BROADCAST_ID and instruction == Instruction.STATUS
+    return Packet(id, instruction, parameters if merged else parameters.replace(_STUFFED, _MARK))

@@ -1,0 +1,181 @@
+"""What the DYNAMIXEL servos we know can do, and their gains in SI units.
+
+    servo = MODELS["XL430-W250"]
+    servo.kp(640)        # N·m/rad of the factory's Position P Gain
+    servo.p_gain(5.5)    # the nearest Position P Gain
+
+Sources: eManual, "Specifications" and "Control Table" of each model, e.g.
+https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/; torque and speed at `nominal_voltage_v`,
+other values as they leave the factory. The joint's sign and zero are applied in `deploy.robot`.
+
+The position controller turns error into PWM duty, and a stalled motor turns duty into torque:
+`duty = P/128 · error_ticks / 885` and `torque = stall_torque · duty` (eManual, "Position PID
+Gain"). Torque also falls with speed, by `damping`, whatever the gains (back-EMF). The D gain acts
+on the change of the error per control period; ROBOTIS does not publish that period, 1 ms is our
+assumption.
+"""
+
+from dataclasses import dataclass
+
+from deploy.dynamixel.registers import (
+    POSITION_D_GAIN,
+    POSITION_P_GAIN,
+    PWM_FULL,
+    RAD_PER_TICK,
+    Register,
+)
+
+RAD_S_PER_RPM = 0.10471975511965977
+CONTROL_PERIOD_S = 1e-3
+"""Assumed period of the servo's own position controller."""
+MAX_GAIN = 16383
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServoModel:
+    """A servo model's data sheet."""
+
+    name: str
+    model_number: int
+    """What the servo answers to a ping."""
+    nominal_voltage_v: float
+    """Supply the torque and the speed below belong to."""
+    voltage_limits_v: tuple[float, float]
+    """Min and Max Voltage Limit: outside, the servo reports an input voltage error."""
+    temperature_limit_c: int
+    stall_torque_nm: float
+    no_load_speed_rad_s: float
+    current_unit_a: float | None
+    """Ampere per count of current; None where Present Load takes its place."""
+    current_limit: int | None
+    """Current Limit in counts; None where there is none."""
+    velocity_limit: int
+    """Velocity Limit in counts."""
+    position_pid: tuple[int, int, int]
+    """Position P, I and D Gain."""
+    velocity_pi: tuple[int, int]
+    """Velocity P and I Gain."""
+    shutdown: int
+    """Shutdown mask (`HardwareError` bits)."""
+    operating_modes: tuple[int, ...]
+    fast_read_firmware: int
+    """First firmware version that understands fast sync read."""
+
+    @property
+    def damping(self) -> float:
+        """Torque lost to back-EMF per joint speed [N·m·s/rad]."""
+        return self.stall_torque_nm / self.no_load_speed_rad_s
+
+    def kp(self, p_gain: int) -> float:
+        """Stiffness of a Position P Gain [N·m/rad]."""
+        return p_gain * self._torque_per_rad(POSITION_P_GAIN)
+
+    def kd(self, d_gain: int) -> float:
+        """Damping of a Position D Gain [N·m·s/rad], on top of `damping`."""
+        return d_gain * self._torque_per_rad(POSITION_D_GAIN) * CONTROL_PERIOD_S
+
+    def p_gain(self, kp: float) -> int:
+        """Position P Gain nearest to a stiffness [N·m/rad].
+
+        Raises:
+            ValueError: the servo cannot be that stiff.
+        """
+        return self._gain(POSITION_P_GAIN, kp, self.kp(1), "N·m/rad")
+
+    def d_gain(self, kd: float) -> int:
+        """Position D Gain nearest to a damping [N·m·s/rad], not counting `damping`.
+
+        Raises:
+            ValueError: the servo cannot damp that much.
+        """
+        return self._gain(POSITION_D_GAIN, kd, self.kd(1), "N·m·s/rad")
+
+    def _torque_per_rad(self, gain: Register) -> float:
+        return self.stall_torque_nm * gain.scale / (PWM_FULL * RAD_PER_TICK)
+
+    def _gain(self, register: Register, wanted: float, per_count: float, unit: str) -> int:
+        highest = MAX_GAIN * per_count
+        if not 0 <= wanted <= highest:
+            raise ValueError(
+                f"{self.name} cannot be set to {wanted:g} {unit}, expected 0..{highest:.4g} "
+                f"({register} 0..{MAX_GAIN}); lower the gain, or use a stronger servo"
+            )
+        return round(wanted / per_count)
+
+
+_ALL_MODES = (0, 1, 3, 4, 5, 16)
+
+MODELS: dict[str, ServoModel] = {
+    model.name: model
+    for model in (
+        ServoModel(
+            name="XL430-W250",
+            model_number=1060,
+            nominal_voltage_v=12.0,
+            voltage_limits_v=(6.0, 14.0),
+            temperature_limit_c=72,
+            stall_torque_nm=1.5,
+            no_load_speed_rad_s=61 * RAD_S_PER_RPM,
+            current_unit_a=None,
+            current_limit=None,
+            velocity_limit=265,
+            position_pid=(640, 0, 4000),
+            velocity_pi=(100, 1000),
+            shutdown=52,
+            operating_modes=(1, 3, 4, 16),
+            fast_read_firmware=45,
+        ),
+        ServoModel(
+            name="XL330-M288",
+            model_number=1200,
+            nominal_voltage_v=5.0,
+            voltage_limits_v=(3.5, 7.0),
+            temperature_limit_c=70,
+            stall_torque_nm=0.52,
+            no_load_speed_rad_s=103 * RAD_S_PER_RPM,
+            current_unit_a=1e-3,
+            current_limit=1750,
+            velocity_limit=445,
+            position_pid=(400, 0, 0),
+            velocity_pi=(180, 1600),
+            shutdown=53,
+            operating_modes=_ALL_MODES,
+            fast_read_firmware=46,
+        ),
+        ServoModel(
+            name="XL330-M077",
+            model_number=1190,
+            nominal_voltage_v=5.0,
+            voltage_limits_v=(3.5, 7.0),
+            temperature_limit_c=70,
+            stall_torque_nm=0.215,
+            no_load_speed_rad_s=383 * RAD_S_PER_RPM,
+            current_unit_a=1e-3,
+            current_limit=1750,
+            velocity_limit=1620,
+            position_pid=(400, 400, 0),
+            velocity_pi=(40, 400),
+            shutdown=53,
+            operating_modes=_ALL_MODES,
+            fast_read_firmware=46,
+        ),
+        ServoModel(
+            name="XM430-W350",
+            model_number=1020,
+            nominal_voltage_v=12.0,
+            voltage_limits_v=(9.5, 16.0),
+            temperature_limit_c=80,
+            stall_torque_nm=4.1,
+            no_load_speed_rad_s=46 * RAD_S_PER_RPM,
+            current_unit_a=2.69e-3,
+            current_limit=1193,
+            velocity_limit=350,
+            position_pid=(800, 0, 0),
+            velocity_pi=(100, 1920),
+            shutdown=52,
+            operating_modes=_ALL_MODES,
+            fast_read_firmware=45,
+        ),
+    )
+}
+"""Known servo models by name."""

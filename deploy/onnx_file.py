@@ -1,0 +1,82 @@
+"""Look inside an ONNX file without the onnx package, before anything executes it.
+
+An ONNX file is a protobuf `ModelProto` (onnx/onnx.proto). Only its top level is walked: the
+metadata entries (field 14) are read, everything else is hashed. So a truncated file or an edited
+graph is found on a robot that has nothing but onnxruntime.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from deploy.errors import ContractError
+
+_METADATA_PROPS = 14
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class OnnxFile(NamedTuple):
+    """What the top level of an ONNX file says."""
+
+    graph_sha256: str
+    """SHA-256 of the file with its metadata entries left out."""
+    metadata: dict[str, str]
+
+
+def inspect_onnx(data: bytes, *, source: str) -> OnnxFile:
+    """Read the metadata and hash the rest.
+
+    Raises:
+        ContractError: the bytes are not a complete ONNX file.
+    """
+    digest = hashlib.sha256()
+    metadata: dict[str, str] = {}
+    has_graph = False
+    try:
+        for number, start, payload, end in _fields(data):
+            if number == _METADATA_PROPS:
+                entry = {n: data[p:e].decode() for n, _, p, e in _fields(data[:end], payload)}
+                metadata[entry[1]] = entry.get(2, "")
+            else:
+                digest.update(data[start:end])
+                has_graph |= number == 7
+    except (IndexError, KeyError, ValueError) as error:
+        raise ContractError(
+            f"{source}: is damaged or truncated ({len(data)} bytes); copy or export it again"
+        ) from error
+    if not has_graph:
+        raise ContractError(f"{source}: is not an ONNX file; give the file `robotrl export` wrote")
+    return OnnxFile(digest.hexdigest(), metadata)
+
+
+def _fields(data: bytes, position: int = 0) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (field number, start of the field, start of its payload, end) up to the end of data."""
+    while position < len(data):
+        start = position
+        key, position = _varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == _VARINT:
+            payload = position
+            _, position = _varint(data, position)
+        elif wire_type == _BYTES:
+            size, payload = _varint(data, position)
+            position = payload + size
+        elif wire_type in (_FIXED32, _FIXED64):
+            payload = position
+            position += 4 if wire_type == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire_type}")
+        if position > len(data) or number == 0:
+            raise ValueError("field runs past the end")
+        yield number, start, payload, position
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("varint too long")

@@ -1,0 +1,103 @@
+"""`configs/robots/<robot>.yaml`: how one physical robot is wired, and what its hardware allows.
+
+Only wiring and hardware limits live here. Gains, default pose and control rate come from the
+policy's contract, so they cannot drift from what was trained.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from deploy.configuration import Section, did_you_mean
+from deploy.dynamixel.servos import MODELS
+
+Range = tuple[float, float]
+
+
+class BusConfig(Section):
+    """The serial bus all servos hang on."""
+
+    protocol: Literal["dynamixel2"] = "dynamixel2"
+    """Wire protocol."""
+    port: str
+    """Device path, best a stable one below /dev/serial/by-id/."""
+    baud_rate: Annotated[int, Field(ge=9600, le=4_500_000)] = 1_000_000
+    """Baud rate all servos are set to."""
+    usb_latency_ms: Annotated[float, Field(ge=0, le=20)] = 4.0
+    """Longest delay the adapter adds to a reply (U2D2 with latency_timer=1: about 2 ms)."""
+
+
+class JointWiring(Section):
+    """One joint: the servo behind it and the hardware's limits."""
+
+    id: Annotated[int, Field(ge=0, le=252)]
+    """Servo id on the bus."""
+    model: str
+    """Servo model, e.g. XL430-W250; checked against what answers."""
+    direction: Literal[1, -1] = 1
+    """+1 when the servo's counts grow with the joint angle."""
+    zero_ticks: Annotated[int, Field(ge=0, le=4095)] = 2048
+    """Servo count at joint angle zero."""
+    position_limits_rad: Range
+    """Lowest and highest joint angle the mechanics allow."""
+    velocity_limit_rad_s: Annotated[float, Field(gt=0)]
+    """Fastest commanded joint speed."""
+    rest_rad: float
+    """Joint angle at which the unpowered robot rests; a normal run parks here."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "JointWiring":
+        low, high = self.position_limits_rad
+        if not low < high:
+            raise ValueError(f"position_limits_rad must be [low, high], found [{low}, {high}]")
+        if not low <= self.rest_rad <= high:
+            raise ValueError(f"rest_rad {self.rest_rad} is outside position_limits_rad")
+        if abs(low) > math.pi or abs(high) > math.pi:
+            raise ValueError(
+                f"position_limits_rad [{low}, {high}] exceeds one turn (±3.1416 rad); "
+                "joint angles are in radians, not degrees"
+            )
+        if self.model not in MODELS:
+            raise ValueError(
+                f"unknown servo model {self.model!r}{did_you_mean(self.model, MODELS)}; "
+                f"known models are {', '.join(MODELS)}"
+            )
+        return self
+
+
+class SafetyConfig(Section):
+    """What the governor enforces on every tick, whatever the policy asks for."""
+
+    safe_state: Literal["hold", "torque_off"] = "hold"
+    """Where every fault ends: hold the present position, or let go."""
+    stale_after_ms: Annotated[float, Field(gt=0)] = 100.0
+    """Oldest joint reading that may still be acted on; older stops the robot."""
+    max_overruns: Annotated[int, Field(ge=1)] = 10
+    """Consecutive missed deadlines before the robot is stopped."""
+    watchdog_ms: Annotated[int, Field(ge=20, le=2540)] = 100
+    """Servo-side bus watchdog: silence longer than this stops the motors (steps of 20 ms)."""
+    move_to_start_s: Annotated[float, Field(gt=0)] = 2.0
+    """Shortest duration of the ramp to the start pose and back to the rest pose."""
+
+
+class RobotConfig(Section):
+    """A physical robot: `configs/robots/<robot>.yaml`."""
+
+    robot: str
+    """Robot model the wiring belongs to; must equal the contract's."""
+    bus: BusConfig
+    joints: Annotated[dict[str, JointWiring], Field(min_length=1)]
+    safety: SafetyConfig = SafetyConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "RobotConfig":
+        owners: dict[int, str] = {}
+        for name, joint in self.joints.items():
+            if joint.id in owners:
+                raise ValueError(
+                    f"joints {owners[joint.id]!r} and {name!r} both have servo id {joint.id}; "
+                    "give each servo its own id"
+                )
+            owners[joint.id] = name
+        return self

@@ -1,0 +1,183 @@
+"""Serial ports: what a bus needs of one (`Port`), and the real one (`SerialPort`).
+
+    port = SerialPort("/dev/serial/by-id/usb-FTDI_...", 1_000_000)
+    port.write(request)
+    received = port.read_into(buffer, port.now() + 0.004)
+
+One process owns a port: it is opened with an advisory lock on the device itself (flock), which
+disappears with its owner, however that ends. Deadlines are times on `port.now()`, so a port in
+virtual time brings its own clock. Nothing else in the package knows pyserial; it configures the
+port, the bytes then go straight to the file descriptor. POSIX only.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import serial
+
+from deploy.errors import BusError, BusTimeout
+
+WRITE_TIMEOUT_S = 0.1
+"""A request is a few hundred bytes; a port that does not take them in this time is stuck."""
+
+
+class Port(Protocol):
+    """A half-duplex byte stream with a clock."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`."""
+        ...
+
+    def read_into(self, buffer: memoryview, deadline_s: float) -> int:
+        """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline."""
+        ...
+
+    def discard_input(self) -> None:
+        """Forget bytes received and not yet read."""
+        ...
+
+    def close(self) -> None:
+        """Give the port back."""
+        ...
+
+    def now(self) -> float:
+        """The clock of the deadlines [s]."""
+        ...
+
+
+class SerialPort:
+    """A serial port of this machine, or the pseudo-terminal of a twin."""
+
+    def __init__(self, path: str, baud_rate: int):
+        """Open and lock the port.
+
+        Raises:
+            BusError: it does not exist, is in use, or may not be opened by this user.
+        """
+        self.path = path
+        try:
+            self._serial = serial.Serial(path, baud_rate, timeout=0, exclusive=True)
+        except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
+            raise _explain(path, baud_rate, error) from error
+        self._fd = self._serial.fileno()
+        # FTDI adapters otherwise hold bytes back for up to 16 ms; a pty, CDC-ACM or CP210x has no
+        # such setting, and needs none.
+        with contextlib.suppress(ValueError):
+            self._serial.set_low_latency_mode(True)
+
+    def now(self) -> float:
+        """Monotonic clock [s]."""
+        return time.monotonic()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`.
+
+        Raises:
+            BusError: the port is gone or stuck.
+        """
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                if not select.select((), (self._fd,), (), WRITE_TIMEOUT_S)[1]:
+                    raise BusTimeout(
+                        f"{self.path} took no byte for {WRITE_TIMEOUT_S} s, expected it to send at "
+                        "once; unplug the adapter and plug it in again"
+                    ) from None
+            except OSError as error:
+                raise self._unplugged(error) from error
+
+    def read_into(self, buffer: memoryview, deadline_s: float) -> int:
+        """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline.
+
+        Raises:
+            BusError: the port is gone.
+        """
+        wait_s = max(0.0, deadline_s - time.monotonic())
+        try:
+            if not select.select((self._fd,), (), (), wait_s)[0]:
+                return 0
+            received = os.readv(self._fd, (buffer,))
+        except OSError as error:
+            raise self._unplugged(error) from error
+        if not received:  # readable, yet nothing to read: the other end hung up
+            raise self._unplugged(None)
+        return received
+
+    def discard_input(self) -> None:
+        """Forget bytes received and not yet read.
+
+        Raises:
+            BusError: the port is gone.
+        """
+        try:
+            termios.tcflush(self._fd, termios.TCIFLUSH)
+        except termios.error as error:
+            raise self._unplugged(error) from error
+
+    def close(self) -> None:
+        """Close and unlock the port; once is enough, more do no harm."""
+        self._serial.close()
+        self._fd = -1  # the number may soon be another file's
+
+    def _unplugged(self, error: Exception | None) -> BusError:
+        reason = f" ({error.args[-1]})" if error else ""
+        return BusError(
+            f"{self.path} is gone{reason}, expected it to stay open: the adapter was unplugged, "
+            "the twin behind it ended, or another program reads from it too; set that right, then "
+            "start again"
+        )
+
+
+def list_ports() -> list[str]:
+    """Serial ports of this machine, those with a stable name first."""
+    by_id = sorted(Path("/dev/serial/by-id").glob("*"))
+    named = {port.resolve() for port in by_id}
+    plain = (
+        port
+        for pattern in ("ttyUSB*", "ttyACM*", "ttyAMA*", "ttyTHS*")
+        for port in sorted(Path("/dev").glob(pattern))
+    )
+    return [str(port) for port in (*by_id, *(port for port in plain if port not in named))]
+
+
+def port_users(path: str) -> Iterator[tuple[int, str]]:
+    """Process id and name of those who have the port open, as far as this user may see."""
+    device = os.path.realpath(path)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            if any(os.path.realpath(fd) == device for fd in (process / "fd").iterdir()):
+                yield int(process.name), (process / "comm").read_text().strip()
+
+
+def _explain(path: str, baud_rate: int, error: Exception) -> BusError:
+    reason = error.errno if isinstance(error, OSError) else None
+    if reason == errno.ENOENT:
+        found = ", ".join(list_ports()) or "none"
+        return BusError(
+            f"{path} does not exist; serial ports found: {found}. Plug the adapter in, correct "
+            "`bus.port` in the robot file, or start a simulated robot with `robotrl twin`"
+        )
+    if reason in (errno.EWOULDBLOCK, errno.EBUSY):
+        users = [f"{name} (pid {pid})" for pid, name in port_users(path) if pid != os.getpid()]
+        return BusError(
+            f"{path} is in use by {' and '.join(users) or 'another program'}, expected to be its "
+            "only user; end that program first"
+        )
+    if reason in (errno.EACCES, errno.EPERM):
+        return BusError(
+            f"{path} may not be opened by this user, expected read and write access; run "
+            "`sudo usermod -aG dialout $USER`, log out and in again"
+        )
+    return BusError(
+        f"{path} cannot be opened at {baud_rate} baud ({error}), expected a serial port; check "
+        "`bus.port` and `bus.baud_rate` in the robot file"
+    )

@@ -1,0 +1,4 @@
+"""Simulated robots and tasks: `envs.make(...)`, or Gymnasium's `robotrl/<Task>-v0`."""
+
+from envs.registry import make as make
+from envs.vector_env import VectorEnv as VectorEnv

@@ -1,0 +1,55 @@
+"""From the policy's action in [-1, 1] to joint targets; exported with the policy."""
+
+import torch
+from torch import Tensor, nn
+
+
+class JointStepDecoder(nn.Module):
+    """Move each joint's target by at most one step per tick, within its limits.
+
+    target = clip(last target + step · action, low, high); joints without an action hold a fixed
+    target. Moving the last *commanded* target makes the policy integrate: it removes the droop of
+    a soft servo without knowing its gains, its speed is bounded by construction, and because the
+    last target is a signal, whatever the governor on the robot limits does not wind up.
+
+    Args:
+        joints: all joints, in the order of targets.
+        actions: joints that have an action, in the order of actions.
+        step: largest change per tick of each action [rad].
+        low, high: (joints,) limits of the targets [rad].
+        default: (joints,) target of joints without an action [rad].
+    """
+
+    spread: Tensor
+    active: Tensor
+    low: Tensor
+    high: Tensor
+    default: Tensor
+
+    def __init__(
+        self,
+        joints: list[str],
+        actions: list[str],
+        *,
+        step: float,
+        low: Tensor,
+        high: Tensor,
+        default: Tensor,
+    ):
+        super().__init__()
+        self.num_actions = len(actions)
+        self.step = step
+        spread = torch.zeros(len(actions), len(joints))
+        for row, name in enumerate(actions):
+            spread[row, joints.index(name)] = step
+        self.register_buffer("spread", spread)
+        self.register_buffer("active", spread.any(dim=0))
+        self.register_buffer("low", low.float())
+        self.register_buffer("high", high.float())
+        self.register_buffer("default", default.float())
+
+    def forward(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor:
+        """Actions (n, actions) in [-1, 1] -> joint targets (n, joints) [rad]."""
+        moved = signals["joint_target"] + action @ self.spread
+        moved = torch.minimum(torch.maximum(moved, self.low), self.high)
+        return torch.where(self.active, moved, self.default)

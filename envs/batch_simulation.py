@@ -1,0 +1,150 @@
+"""The CPU backend: `mujoco.batch.Batch`, float64, one thread pool, no copies.
+
+Results do not depend on the number of threads. Sensors and positions are current after each call
+(`mjSTAGE_VEL`, free in a persistent batch). MuJoCo resets delay buffers to zero, which would
+command every servo to angle 0 after a reset; `reset` fills them with the given control and the
+sensors' own values instead.
+"""
+
+import warnings
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch, SimulationError
+from torch import Tensor
+
+_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
+_DIVERGENCE = [
+    int(warning)
+    for warning in (
+        mujoco.mjtWarning.mjWARN_BADQPOS,
+        mujoco.mjtWarning.mjWARN_BADQVEL,
+        mujoco.mjtWarning.mjWARN_BADQACC,
+    )
+]
+_MARKER = 1e9
+
+
+class BatchSimulation:
+    """A `Simulation` on CPU threads.
+
+    Args:
+        model: the compiled model.
+        num_envs: number of worlds.
+        num_threads: simulation threads; 0 uses every core.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_envs: int, *, num_threads: int = 0):
+        self.model = model
+        self.num_envs = num_envs
+        self.device = torch.device("cpu")
+        self._batch = Batch(model, num_envs, num_threads, persistent=True)
+        self._fields: dict[str, Tensor] = {}
+        self._history = self._batch.bind("history")
+        self._sensordata = self._batch.bind("sensordata")
+        self._actuator_slots, self._sensor_slots = _history_slots(model)
+        self._constants_recomputed = False
+
+    def data(self, name: str) -> Tensor:
+        """See `Simulation.data`."""
+        with warnings.catch_warnings():  # torch has no read-only tensors; outputs are only read
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.from_numpy(self._batch.bind(name))
+
+    def field(self, name: str) -> Tensor:
+        """See `Simulation.field`."""
+        if name not in self._fields:
+            self._fields[name] = torch.from_numpy(self._batch.expand(name))
+        return self._fields[name]
+
+    def step(self, num_substeps: int) -> Tensor:
+        """See `Simulation.step`."""
+        diverged = np.zeros(self.num_envs, bool)
+        try:
+            self._batch.step(nstep=num_substeps, stage=_STAGE)
+        except SimulationError as error:
+            diverged[error.ids] = True
+        warned = self._batch.warning[:, _DIVERGENCE, 1]
+        if warned.any():  # MuJoCo has already reset such a world to the model's defaults
+            diverged |= warned.any(axis=1)
+            self._batch.warning[:, _DIVERGENCE, 1] = 0
+        return torch.from_numpy(np.flatnonzero(diverged))
+
+    def reset(self, ids: Tensor, qpos: Tensor, qvel: Tensor, ctrl: Tensor) -> None:
+        """See `Simulation.reset`."""
+        rows = ids.numpy().astype(np.int32)
+        batch = self._batch
+        batch.reset(rows, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        batch.bind("qpos")[rows] = qpos.numpy()
+        batch.bind("qvel")[rows] = qvel.numpy()
+        batch.bind("ctrl")[rows] = ctrl.numpy()
+        for actuator, slots in self._actuator_slots:
+            self._history[rows[:, None], slots] = ctrl[:, actuator, None].numpy()
+        if self._sensor_slots:
+            self._fill_sensor_history(rows)
+        batch.forward(rows, stage=_STAGE)
+
+    def recompute_constants(self, ids: Tensor) -> None:
+        """See `Simulation.recompute_constants`."""
+        self._batch.set_const(ids.numpy().astype(np.int32))
+        self._constants_recomputed = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Simulation.state_dict`."""
+        return {
+            "state": torch.from_numpy(self._batch.state.copy()),
+            "fields": {name: values.clone() for name, values in self._fields.items()},
+            "constants_recomputed": self._constants_recomputed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Simulation.load_state_dict`."""
+        for name, values in state["fields"].items():
+            self.field(name).copy_(values)
+        if state["constants_recomputed"]:
+            self.recompute_constants(torch.arange(self.num_envs))
+        self._batch.state[:] = state["state"].numpy()
+        self._batch.forward(stage=_STAGE)
+
+    def _fill_sensor_history(self, rows: np.ndarray) -> None:
+        """Set each delay buffer to the sensor's value now, which a first forward has to compute."""
+        delay = torch.from_numpy(self._batch.expand("sensor_delay"))
+        kept = delay[rows].clone()
+        delay[rows] = 0  # otherwise sensordata shows the zeros still in the buffer
+        self._batch.forward(rows, stage=_STAGE)
+        delay[rows] = kept
+        for columns, slots in self._sensor_slots:
+            self._history[rows[:, None], slots] = self._sensordata[rows][:, columns]
+
+
+def _history_slots(
+    model: mujoco.MjModel,
+) -> tuple[list[tuple[int, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
+    """Where in `mjData.history` each actuator's and each sensor's past values lie.
+
+    MuJoCo's own initialisers write a marker, and the marker is found again, so nothing here
+    knows the layout of the buffer.
+
+    Returns:
+        (actuator id, slots) and (sensordata columns, slots) for each buffer, both in the same
+        order of time and element.
+    """
+    data = mujoco.MjData(model)
+    actuators, sensors = [], []
+    for actuator in range(model.nu):
+        if samples := int(model.actuator_history[actuator, 0]):
+            mujoco.mj_initCtrlHistory(model, data, actuator, None, np.full(samples, _MARKER))
+            actuators.append((actuator, np.flatnonzero(data.history == _MARKER)))
+            data.history[data.history == _MARKER] = 0
+    for sensor in range(model.nsensor):
+        if samples := int(model.sensor_history[sensor, 0]):
+            dim, start = int(model.sensor_dim[sensor]), int(model.sensor_adr[sensor])
+            marker = np.tile(_MARKER + np.arange(dim), samples)
+            mujoco.mj_initSensorHistory(model, data, sensor, None, marker, 0.0)
+            slots = np.flatnonzero(data.history >= _MARKER)
+            columns = start + (data.history[slots] - _MARKER).astype(int)
+            sensors.append((columns, slots))
+            data.history[slots] = 0
+    return actuators, sensors

@@ -1,0 +1,105 @@
+"""Counter-based random draws: every number is a function of (seed, stream, env, index).
+
+    draws = Draws(seed=0, device=torch.device("cpu"))
+    u = draws.uniform([Stream("mass", 5), Stream("friction", 6)], env_ids, episodes)
+
+No generator state exists, so a draw does not depend on which environments reset together, in
+which order, on the backend's device, or on whether the run was resumed. The generator is
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), in int64
+arithmetic because torch has no unsigned 32-bit multiplication.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+_ROUNDS = 10
+
+
+class Stream(NamedTuple):
+    """An independent sequence of vectors of `size` uniform numbers; the name is its identity."""
+
+    name: str
+    size: int
+
+
+class Draws:
+    """Uniform numbers for one seed.
+
+    Args:
+        seed: any non-negative integer; its low 32 bits are used.
+        device: where the numbers are made.
+    """
+
+    def __init__(self, seed: int, device: torch.device):
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, found {seed}")
+        self.seed = seed
+        self._device = device
+        self._columns: dict[tuple[Stream, ...], tuple[Tensor, Tensor, list[slice]]] = {}
+
+    def uniform(self, streams: Sequence[Stream], env: Tensor, index: Tensor) -> list[Tensor]:
+        """Draw from every stream, for every pair (env, index), in one go.
+
+        Args:
+            streams: what is drawn.
+            env: (n,) integers, the environment each row is for.
+            index: (n,) integers, e.g. the environment's episode number.
+
+        Returns:
+            One float32 tensor (n, stream.size) in [0, 1) per stream.
+        """
+        key, block, columns = self._layout(tuple(streams))
+        words = philox(
+            (env[:, None], index[:, None] & _MASK, index[:, None] >> 32, block[None]),
+            (key[None], torch.full_like(key, self.seed & _MASK)[None]),
+        )
+        numbers = (words >> 8).to(torch.float32) * 2.0**-24  # (n, blocks, 4)
+        flat = numbers.flatten(1)
+        return [flat[:, column] for column in columns]
+
+    def _layout(self, streams: tuple[Stream, ...]) -> tuple[Tensor, Tensor, list[slice]]:
+        """Key and block number of each group of four numbers, and each stream's columns."""
+        if streams not in self._columns:
+            keys, blocks, columns = [], [], []
+            for stream in streams:
+                start, count = 4 * len(keys), -(-stream.size // 4)
+                columns.append(slice(start, start + stream.size))
+                keys += [zlib.crc32(stream.name.encode())] * count
+                blocks += range(count)
+            self._columns[streams] = (
+                torch.tensor(keys, dtype=torch.int64, device=self._device),
+                torch.tensor(blocks, dtype=torch.int64, device=self._device),
+                columns,
+            )
+        return self._columns[streams]
+
+
+def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> Tensor:
+    """Philox4x32-10.
+
+    Args:
+        counter: four broadcastable int64 tensors, each in [0, 2**32).
+        key: two broadcastable int64 tensors, each in [0, 2**32).
+
+    Returns:
+        int64 tensor (..., 4) of 32-bit words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]  # exact modulo 2**64
+        c0, c1, c2, c3 = (
+            (product1 >> 32) & _MASK ^ c1 ^ k0,
+            product1 & _MASK,
+            (product0 >> 32) & _MASK ^ c3 ^ k1,
+            product0 & _MASK,
+        )
+        k0, k1 = k0 + _WEYL[0] & _MASK, k1 + _WEYL[1] & _MASK
+    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3), dim=-1)

@@ -1,0 +1,80 @@
+"""Position of a site as a torch module of joint angles, exact and exportable to ONNX.
+
+A chain of hinges from the world to the site: with axis a fixed in the body, Rodrigues' formula
+R(q) = I + sin(q) K + (1 - cos(q)) K² is linear in (1, sin q, cos q), so all joint rotations are
+one product with constants, and the site is carried from the tip to the base.
+"""
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class ForwardKinematics(nn.Module):
+    """Site position in the world frame, from the joints between the world and the site.
+
+    Args:
+        model: a model with fixed base.
+        site: name of the site.
+        joints: names of all joints in the order of the input.
+
+    Raises:
+        ValueError: the chain has a joint other than a hinge, or two on one body.
+    """
+
+    rotations: Tensor
+    translations: Tensor
+    columns: Tensor
+    tip: Tensor
+
+    def __init__(self, model: mujoco.MjModel, site: str, joints: list[str]):
+        super().__init__()
+        rotations, translations, columns = [], [], []
+        tip = model.site(site).pos.copy()
+        body = int(model.site(site).bodyid[0])
+        while body:
+            fixed, offset = _rotation(model.body_quat[body]), model.body_pos[body]
+            if model.body_jntnum[body] == 0:  # welded: move what hangs on it
+                if rotations:
+                    rotations[-1] = fixed @ rotations[-1]
+                    translations[-1] = fixed @ translations[-1] + offset
+                else:
+                    tip = fixed @ tip + offset
+            else:
+                joint = model.joint(int(model.body_jntadr[body]))
+                if model.body_jntnum[body] > 1 or joint.type[0] != mujoco.mjtJoint.mjJNT_HINGE:
+                    raise ValueError(f"body {model.body(body).name!r} needs exactly one hinge")
+                if np.any(joint.pos):
+                    raise ValueError(f"joint {joint.name!r} must be at its body's origin")
+                skew = _skew(joint.axis)
+                identity, square = np.eye(3), skew @ skew
+                rotations.append(np.stack([fixed @ (identity + square), fixed @ skew, -fixed @ square]))
+                translations.append(offset)
+                columns.append(joints.index(joint.name))
+            body = int(model.body_parentid[body])
+        self.register_buffer("rotations", torch.tensor(np.array(rotations), dtype=torch.float32))
+        self.register_buffer("translations", torch.tensor(np.array(translations), dtype=torch.float32))
+        self.register_buffer("columns", torch.tensor(columns))
+        self.register_buffer("tip", torch.tensor(tip, dtype=torch.float32))
+
+    def forward(self, joint_position: Tensor) -> Tensor:
+        """Joint angles (n, joints) [rad] -> site position (n, 3) [m]."""
+        q = joint_position[:, self.columns, None, None]  # (n, chain, 1, 1)
+        constant, sine, cosine = self.rotations.unbind(1)
+        rotation = constant + q.sin() * sine + q.cos() * cosine  # (n, chain, 3, 3)
+        point = self.tip.expand(len(q), 3)
+        for link in range(len(self.columns)):
+            point = torch.einsum("nij,nj->ni", rotation[:, link], point) + self.translations[link]
+        return point
+
+
+def _skew(axis: np.ndarray) -> np.ndarray:
+    x, y, z = axis
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def _rotation(quat: np.ndarray) -> np.ndarray:
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, quat)
+    return matrix.reshape(3, 3)

@@ -1,0 +1,61 @@
+"""Every task as a standard Gymnasium environment, registered when Gymnasium is imported.
+
+    import gymnasium
+    env = gymnasium.make("robotrl/ArmReach-v0")
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from envs.registry import make
+
+
+def register() -> None:
+    """Register all tasks; Gymnasium calls this through the package's entry point."""
+    gymnasium.register(id="ArmReach-v0", entry_point=f"{__name__}:GymnasiumEnv",
+                       kwargs={"task": "arm_reach"})  # fmt: skip
+
+
+class GymnasiumEnv(gymnasium.Env):
+    """One world of a task; observations are the actor's.
+
+    Args:
+        task: name of the task.
+        **settings: passed to `envs.make`, e.g. `randomization` or `task_config`.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own attribute)
+
+    def __init__(self, task: str, **settings: Any):
+        self._task, self._settings = task, settings
+        self._env = make(task, num_envs=1, num_threads=1, **settings)
+        size = self._env.observation_sizes["actor"]
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = spaces.Box(-1, 1, (self._env.num_actions,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; a seed starts the whole sequence of episodes again."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._env = make(self._task, num_envs=1, num_threads=1, seed=seed, **self._settings)
+        return self._env.reset()["actor"][0].numpy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Advance one control step."""
+        batch = torch.as_tensor(action, dtype=torch.float32)[None]
+        observation, reward, terminated, truncated, info = self._env.step(batch)
+        rewards = {name: float(value[0]) for name, value in info["rewards"].items()}
+        final = info["final_actor"] if len(info["done"]) else observation["actor"]
+        return (
+            final[0].numpy(),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            {"rewards": rewards},
+        )

@@ -1,0 +1,53 @@
+"""Make environments by name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deploy.configuration import did_you_mean, validate
+from deploy.errors import ConfigError
+from envs.batch_simulation import BatchSimulation
+from envs.draws import Draws
+from envs.randomization import Term
+from envs.robot import load_robot
+from envs.tasks.arm_reach import ArmReach
+from envs.vector_env import VectorEnv
+
+TASKS = {"arm_reach": ArmReach}
+
+
+def make(
+    name: str,
+    *,
+    num_envs: int = 1,
+    device: str = "cpu",
+    seed: int = 0,
+    randomization: Sequence[Term] = (),
+    task_config: dict[str, Any] | None = None,
+    num_threads: int = 0,
+) -> VectorEnv:
+    """Make a vectorised environment.
+
+    Args:
+        name: a task, see `TASKS`.
+        num_envs: number of worlds.
+        device: `cpu`.
+        seed: of every random number in the environment.
+        randomization: domain randomization terms.
+        task_config: settings of the task that differ from its defaults.
+        num_threads: simulation threads, 0 for all cores; results do not depend on it.
+
+    Raises:
+        ConfigError: an unknown task or setting.
+    """
+    if name not in TASKS:
+        raise ConfigError(
+            f"unknown task {name!r}{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}"
+        )
+    if device != "cpu":
+        raise ConfigError(f"device {device!r} is not available; this version simulates on 'cpu'")
+    task_class = TASKS[name]
+    config = validate(task_config or {}, task_class.Config, source=f"task {name}")
+    robot = load_robot(config.robot)
+    simulation = BatchSimulation(robot.model, num_envs, num_threads=num_threads)
+    draws = Draws(seed, simulation.device)
+    return VectorEnv(task_class(simulation, config, draws), simulation, draws, randomization)

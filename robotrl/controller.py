@@ -1,0 +1,49 @@
+"""The whole controller as one module: encode → normalise → actor → tanh → decode.
+
+Training runs these parts one after the other; export traces this composition of the very same
+modules, so nothing is left to write on the robot.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from envs.observation_encoder import ObservationEncoder
+from envs.task import Task
+from robotrl.ppo import Policy
+
+
+class Controller(nn.Module):
+    """Signals and state in, joint targets and next state out.
+
+    Args:
+        task: owner of the encoder and the decoder.
+        policy: the trained actor with its normaliser.
+        signals: names of the inputs, in order.
+    """
+
+    def __init__(self, task: Task, policy: Policy, signals: list[str]):
+        super().__init__()
+        self.encoder: ObservationEncoder = task.encoder
+        self.policy = policy
+        self.decoder: nn.Module = task.decoder
+        self.signals = signals
+        self.state = list(task.encoder.state_shapes)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """`signals` then `state`, each (n, ...) -> targets (n, joints), then the next state."""
+        named = dict(zip(self.signals + self.state, tensors, strict=True))
+        signals = {name: named[name] for name in self.signals}
+        observation, state = self.encoder(signals, {name: named[name] for name in self.state})
+        targets = self.decoder(self.policy(observation), signals)
+        return targets, *(state[name] for name in self.state)
+
+    @torch.no_grad()
+    def rollout(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Run sequences from zero state: inputs (T, n, ...) -> targets (T, n, joints)."""
+        first = inputs[self.signals[0]]
+        state = list(self.encoder.initial_state(first.shape[1]).values())
+        targets = []
+        for step in range(len(first)):
+            target, *state = self(*(inputs[name][step] for name in self.signals), *state)
+            targets.append(target)
+        return torch.stack(targets)

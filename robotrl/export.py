@@ -1,0 +1,273 @@
+"""Export: the whole controller as one ONNX file, with its contract inside, checked.
+
+The file is written only if onnxruntime reproduces torch on the golden vectors and on random signal
+sequences. Beside our own contract it carries the metadata keys that existing C++ runtimes read
+(`joint_names`, `joint_stiffness`, ... as comma-separated lists), at full precision.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from deploy.contract import (
+    HASH_KEY,
+    METADATA_KEY,
+    SCHEMA_VERSION,
+    Contract,
+    GoldenVectors,
+    InputSpec,
+    OutputSpec,
+    Provenance,
+    StateSpec,
+    TrainedRange,
+)
+from deploy.controller import OnnxController
+from deploy.errors import ContractError
+from deploy.onnx_file import inspect_onnx
+from envs.vector_env import VectorEnv
+from robotrl.controller import Controller
+from robotrl.evaluate import load_policy
+from robotrl.run_folder import RunFolder
+from robotrl.train import make_env
+from robotrl.train_config import TrainConfig
+
+OPSET = 20
+TOLERANCE = 1e-5
+_OUTPUT = "joint_position_target"
+_GOLDEN_STEPS = 64
+_UNITS = {"joint_position": "rad", "joint_velocity": "rad/s", "joint_target": "rad", "command": "m"}
+
+
+def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contract:
+    """Export a run's policy.
+
+    Args:
+        folder: the training run.
+        path: the ONNX file to write; replaced only when all checks hold.
+        scorecard: results of an evaluation, to travel with the policy.
+
+    Raises:
+        ContractError: onnxruntime does not reproduce torch within `TOLERANCE`.
+    """
+    config = folder.config()
+    checkpoint = folder.load_checkpoint()
+    env = make_env(config, num_envs=1, num_threads=1, randomization=[])
+    policy = load_policy(config, env, checkpoint)
+    controller = Controller(env.task, policy, list(_UNITS)).eval()
+
+    model = _trace(controller, env)
+    graph = inspect_onnx(model.SerializeToString(), source="exported graph")
+    contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
+    text = contract.model_dump_json()
+    metadata = {
+        METADATA_KEY: text,
+        HASH_KEY: hashlib.sha256(text.encode()).hexdigest(),
+        **_reader_keys(contract),
+    }
+    onnx.helper.set_model_props(model, metadata)
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(model.SerializeToString())
+    try:
+        onnx_controller = OnnxController(temporary)  # replays the golden vectors
+        error = compare(controller, onnx_controller, random_signals(contract, 20, 50, seed=0))
+        if error > TOLERANCE:
+            raise ContractError(
+                f"{path} was not written: onnxruntime differs from torch by {error:.3g} on random "
+                f"signals, allowed {TOLERANCE:.0e}; try other versions of torch or onnxruntime"
+            )
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return contract
+
+
+def random_signals(
+    contract: Contract, steps: int, sequences: int, *, seed: int
+) -> dict[str, Tensor]:
+    """Plausible and implausible signals, (steps, sequences, n) each."""
+    generator = torch.Generator().manual_seed(seed)
+    joints = torch.tensor([joint.position_limits for joint in contract.joints])
+    ranges = {
+        "joint_position": 1.2 * joints.T,
+        "joint_velocity": torch.tensor([[-8.0], [8.0]]),
+        "joint_target": joints.T,
+        "command": 1.5 * torch.tensor([contract.command.low, contract.command.high]),
+    }
+    signals = {}
+    for spec in contract.inputs:
+        low, high = ranges[spec.kind]
+        uniform = torch.rand(steps, sequences, spec.shape[-1], generator=generator)
+        signals[spec.name] = low + (high - low) * uniform
+    return signals
+
+
+def compare(
+    controller: Controller, onnx_controller: OnnxController, signals: dict[str, Tensor]
+) -> float:
+    """Largest difference [rad] between torch and ONNX over sequences (steps, n, ...)."""
+    expected = controller.rollout(signals).numpy()
+    arrays = {name: value.numpy() for name, value in signals.items()}
+    worst = 0.0
+    for sequence in range(expected.shape[1]):
+        onnx_controller.reset()
+        for step in range(expected.shape[0]):
+            for name, value in arrays.items():
+                onnx_controller.inputs[name][:] = value[step, sequence]
+            onnx_controller.step()
+            found = onnx_controller.outputs[_OUTPUT]
+            worst = max(worst, float(np.abs(found - expected[step, sequence]).max()))
+    onnx_controller.reset()
+    return worst
+
+
+def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
+    env.reset()
+    state = controller.encoder.initial_state(1)
+    inputs = [env.signals[name] for name in controller.signals] + list(state.values())
+    program = torch.onnx.export(
+        controller,
+        tuple(inputs),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=controller.signals + controller.state,
+        output_names=[_OUTPUT, *(f"{name}_next" for name in controller.state)],
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    for node in model.graph.node:  # traces of the exporting machine, such as file paths
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        del value.metadata_props[:]
+    for initializer in model.graph.initializer:
+        del initializer.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _contract(
+    config: TrainConfig,
+    env: VectorEnv,
+    controller: Controller,
+    checkpoint: dict[str, Any],
+    scorecard: dict[str, float],
+    graph_sha256: str,
+) -> Contract:
+    task, robot = env.task, env.task.robot
+    command = task.command_spec
+    axes = ["x", "y", "z"]
+    elements = {name: axes if name == "command" else robot.joints for name in controller.signals}
+    return Contract(
+        schema_version=SCHEMA_VERSION,
+        graph_sha256=graph_sha256,
+        robot=robot.name,
+        control_dt_s=task.control_dt_s,
+        inputs=[
+            InputSpec(
+                name=name,
+                kind=name,
+                shape=list(env.signals[name].shape),
+                unit=_UNITS[name],
+                frame="base" if name == "command" else "",
+                elements=elements[name],
+            )
+            for name in controller.signals
+        ],
+        outputs=[
+            OutputSpec(
+                name=_OUTPUT,
+                kind="joint_position_target",
+                shape=[1, len(robot.joints)],
+                unit="rad",
+                elements=robot.joints,
+            )
+        ],
+        state=[
+            StateSpec(name=name, shape=[1, *shape], unit="1")
+            for name, shape in controller.encoder.state_shapes.items()
+        ],
+        joints=task.joint_specs,
+        command=command,
+        trained_ranges=[
+            TrainedRange(
+                target=term.target,
+                match=term.match,
+                operation=term.operation,
+                distribution=term.distribution,
+                range=term.range,
+            )
+            for term in config.randomization
+        ],
+        provenance=Provenance(
+            task=config.task,
+            config=config.model_dump(mode="json"),
+            config_sha256=config.sha256,
+            robot_model_sha256=robot.sha256,
+            seed=config.seed,
+            env_steps=checkpoint["env_steps"],
+            git_commit=_git_commit(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={
+                name: version(name)
+                for name in ("robotrl", "torch", "mujoco", "onnx", "onnxruntime", "numpy")
+            },
+        ),
+        scorecard=scorecard,
+        golden=_golden(env, controller),
+    )
+
+
+def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
+    """Record the closed loop in simulation for a little more than a second."""
+    observation = env.reset()
+    recorded: dict[str, list[Tensor]] = {name: [] for name in controller.signals}
+    for _ in range(_GOLDEN_STEPS):
+        for name, values in recorded.items():
+            values.append(env.signals[name].clone())
+        with torch.no_grad():
+            observation, *_ = env.step(controller.policy(observation["actor"]))
+    inputs = {name: torch.stack(values) for name, values in recorded.items()}  # (T, 1, n)
+    targets = controller.rollout(inputs)
+    return GoldenVectors(
+        inputs={name: values[:, 0].tolist() for name, values in inputs.items()},
+        outputs={_OUTPUT: targets[:, 0].tolist()},
+        tolerance=TOLERANCE,
+    )
+
+
+def _reader_keys(contract: Contract) -> dict[str, str]:
+    """Metadata keys of the mjlab lineage, which C++ motion controllers parse."""
+    joints = contract.joints
+    lists = {
+        "joint_names": contract.joint_names,
+        "joint_stiffness": [joint.kp for joint in joints],
+        "joint_damping": [joint.kd for joint in joints],
+        "default_joint_pos": [joint.default_position for joint in joints],
+        "command_names": [contract.command.name],
+        "observation_names": [spec.name for spec in contract.inputs],
+    }
+    return {name: ",".join(map(str, values)) for name, values in lists.items()}
+
+
+def _git_commit() -> str:
+    """The commit of the working folder, with `-dirty` if it has changes."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,43 @@
+"""Running mean and variance of observations and returns, saved and exported with the policy."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalizer(nn.Module):
+    """(x - mean) / sqrt(var + eps), clipped to ±clip.
+
+    Statistics change only through `update`, between rollouts; evaluation and export use them as
+    they are. Merging batches follows Chan et al., "Updating formulae and a pairwise algorithm for
+    computing sample variances", 1979.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, *, eps: float = 1e-6, clip: float = 10.0):
+        super().__init__()
+        self.eps, self.clip = eps, clip
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("var", torch.ones(size))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., size)."""
+        return ((x - self.mean) / (self.var + self.eps).sqrt()).clamp(-self.clip, self.clip)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo the normalisation of (..., size), but for the clip."""
+        return y * (self.var + self.eps).sqrt() + self.mean
+
+    @torch.no_grad()
+    def update(self, batch: Tensor) -> None:
+        """Merge a batch (..., size) into the statistics."""
+        x = batch.reshape(-1, batch.shape[-1]).double()
+        count = self.count + len(x)
+        var, mean = torch.var_mean(x, dim=0, correction=0)
+        delta, share = mean - self.mean, len(x) / count
+        self.mean.copy_(self.mean + delta * share)
+        self.var.copy_(self.var * (1 - share) + var * share + delta.square() * share * (1 - share))
+        self.count.copy_(count)

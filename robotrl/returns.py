@@ -1,0 +1,41 @@
+"""Advantages and returns."""
+
+import torch
+from torch import Tensor
+
+
+def compute_gae(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16), correct across time limits.
+
+    A terminated step has no future; a truncated one has, so its value is bootstrapped from the
+    final observation, but the trace is cut after both.
+
+    Args:
+        rewards: (T, B).
+        values: (T, B) V(s_t).
+        next_values: (T, B) V of the observation that followed s_t, the final one at an end.
+        terminated: (T, B) bool.
+        truncated: (T, B) bool.
+        gamma: discount factor.
+        gae_lambda: trace decay.
+
+    Returns:
+        Advantages (T, B); advantages + values are the value targets.
+    """
+    delta = rewards + gamma * ~terminated * next_values - values
+    decay = gamma * gae_lambda * ~(terminated | truncated)
+    advantages = torch.empty_like(delta)
+    running = torch.zeros_like(delta[0])
+    for step in reversed(range(len(delta))):
+        running = delta[step] + decay[step] * running
+        advantages[step] = running
+    return advantages

@@ -1,0 +1,101 @@
+"""The training loop: collect, learn, write down, repeat.
+
+    train(config, RunFolder(Path("runs/arm_reach")))
+
+The same configuration gives the same weights to the bit on one machine, whatever the number of
+simulation threads, and a resumed run gives what an uninterrupted one would have given.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+import envs
+from robotrl.ppo import PPO
+from robotrl.run_folder import RunFolder
+from robotrl.train_config import TrainConfig
+
+Progress = Callable[[dict[str, float]], None]
+
+
+def train(
+    config: TrainConfig, folder: RunFolder, *, resume: bool = False, progress: Progress | None = None
+) -> None:
+    """Train until `config.env_steps`.
+
+    Args:
+        config: the run.
+        folder: where it is written; must have been created.
+        resume: continue from the folder's checkpoint.
+        progress: called after each iteration with its metrics.
+    """
+    torch.set_num_threads(config.torch_threads)
+    torch.set_flush_denormal(True)
+    env = make_env(config)
+    learner = PPO(config.algorithm, env.observation_sizes, env.num_actions, seed=config.seed)
+    observation = env.reset(stagger=True)
+    iteration = 0
+    if resume:
+        checkpoint = folder.load_checkpoint()
+        learner.load_state_dict(checkpoint["algorithm"])
+        env.load_state_dict(checkpoint["env"])
+        observation, iteration = checkpoint["observation"], checkpoint["iteration"]
+        folder.drop_metrics_after(checkpoint["env_steps"])
+
+    steps_per_iteration = config.num_envs * config.algorithm.rollout_steps
+    iterations = math.ceil(config.env_steps / steps_per_iteration)
+    with SummaryWriter(str(folder.path), purge_step=iteration * steps_per_iteration) as writer:
+        while iteration < iterations:
+            started = time.perf_counter()
+            rollout, observation = learner.collect(env, observation)
+            collected = time.perf_counter()
+            losses = learner.update(rollout)
+            finished = time.perf_counter()
+            iteration += 1
+            metrics = {
+                "env_steps": iteration * steps_per_iteration,
+                **{name: _mean(value) for name, value in rollout.info.items()},
+                "reward/mean": sum(
+                    _mean(v) for name, v in rollout.info.items() if name.startswith("reward/")
+                ),
+                **losses,
+                "learning_rate": learner.learning_rate,
+                "diverged": env.diverged,
+                "speed/env_steps_per_s": steps_per_iteration / (finished - started),
+                "speed/collect_share": (collected - started) / (finished - started),
+            }
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, metrics["env_steps"])
+            folder.append_metrics(metrics)
+            if iteration % config.checkpoint_interval == 0 or iteration == iterations:
+                folder.save_checkpoint(
+                    {
+                        "algorithm": learner.state_dict(),
+                        "env": env.state_dict(),
+                        "observation": observation,
+                        "iteration": iteration,
+                        "env_steps": metrics["env_steps"],
+                    }
+                )
+            if progress:
+                progress(metrics)
+
+
+def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
+    """The environment of a run; `changes` replace arguments of `envs.make`."""
+    settings = {
+        "num_envs": config.num_envs,
+        "seed": config.seed,
+        "randomization": config.randomization,
+        "task_config": config.task_config,
+        "num_threads": config.simulation_threads,
+    }
+    return envs.make(config.task, **(settings | changes))
+
+
+def _mean(values: torch.Tensor) -> float:
+    return float(values.mean()) if len(values) else math.nan

@@ -1,0 +1,73 @@
+"""Data sheets and the gains that follow from them."""
+
+import math
+
+import pytest
+
+from deploy.dynamixel.servos import MAX_GAIN, MODELS, ServoModel
+
+every_model = pytest.mark.parametrize("servo", MODELS.values(), ids=MODELS)
+
+
+@every_model
+def test_model_is_filed_under_its_name_and_number(servo: ServoModel):
+    assert MODELS[servo.name] is servo
+    assert [other.model_number for other in MODELS.values()].count(servo.model_number) == 1
+
+
+@every_model
+def test_data_sheet_is_consistent(servo: ServoModel):
+    low, high = servo.voltage_limits_v
+    assert low < servo.nominal_voltage_v < high
+    assert (servo.current_unit_a is None) == (servo.current_limit is None)
+    assert (0 in servo.operating_modes) == (servo.current_unit_a is not None)
+    velocity_limit_rad_s = servo.velocity_limit * 0.0239691
+    assert velocity_limit_rad_s == pytest.approx(servo.no_load_speed_rad_s, rel=0.75)
+
+
+def test_stiffness_is_stall_torque_at_the_error_that_gives_full_duty():
+    servo = MODELS["XL430-W250"]
+    # P = 640 is 5 PWM counts per tick, so 885 / 5 = 177 ticks = 0.27151 rad give 1.5 N·m.
+    assert servo.kp(640) == pytest.approx(1.5 / (177 * 2 * math.pi / 4096))
+    assert servo.kp(640) == pytest.approx(5.5246, rel=1e-4)
+
+
+def test_damping_gain_is_torque_at_the_speed_that_gives_full_duty():
+    servo = MODELS["XL430-W250"]
+    # D = 4000 is 250 PWM counts per tick of change within 1 ms: 885 / 250 ticks/ms = 5.4303 rad/s.
+    assert servo.kd(4000) == pytest.approx(1.5 / (885 / 250 * 1000 * 2 * math.pi / 4096))
+    assert servo.kd(4000) == pytest.approx(0.27623, rel=1e-4)
+
+
+def test_back_emf_takes_all_torque_at_the_no_load_speed():
+    servo = MODELS["XL330-M288"]
+    assert servo.no_load_speed_rad_s == pytest.approx(10.786, rel=1e-4)  # 103 rev/min
+    assert servo.damping * servo.no_load_speed_rad_s == pytest.approx(0.52)
+
+
+@every_model
+def test_gains_survive_the_round_trip_through_si_units(servo: ServoModel):
+    for gain in (0, 1, 400, 640, MAX_GAIN):
+        assert servo.p_gain(servo.kp(gain)) == gain
+        assert servo.d_gain(servo.kd(gain)) == gain
+
+
+def test_gain_is_the_nearest_one():
+    servo = MODELS["XL330-M288"]
+    assert servo.p_gain(servo.kp(100) + 0.4 * servo.kp(1)) == 100
+    assert servo.p_gain(servo.kp(100) + 0.6 * servo.kp(1)) == 101
+
+
+@pytest.mark.parametrize("kp", [-0.1, 500.0, math.inf, math.nan])
+def test_stiffness_out_of_reach_is_refused(kp: float):
+    with pytest.raises(ValueError, match=r"XL430-W250 cannot be set to .* N·m/rad"):
+        MODELS["XL430-W250"].p_gain(kp)
+
+
+def test_refusal_says_what_is_possible():
+    with pytest.raises(ValueError, match="cannot be set") as error:
+        MODELS["XL430-W250"].p_gain(500)
+    assert str(error.value) == (
+        "XL430-W250 cannot be set to 500 N·m/rad, expected 0..141.4 (Position P Gain (84) 0..16383);"
+        " lower the gain, or use a stronger servo"
+    )
