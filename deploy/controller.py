@@ -41,7 +41,9 @@ class OnnxController:
         self._session = _make_session(data, path)
         self._binding = self._session.io_binding()
         contract = self.contract
-        self.inputs = {spec.name: self._bind_input(spec.name, spec.shape) for spec in contract.inputs}
+        self.inputs = {
+            spec.name: self._bind_input(spec.name, spec.shape) for spec in contract.inputs
+        }
         self.outputs = {
             spec.name: self._bind_output(spec.name, spec.shape) for spec in contract.outputs
         }

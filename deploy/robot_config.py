@@ -73,6 +73,10 @@ class SafetyConfig(Section):
     """Where every fault ends: hold the present position, or let go."""
     stale_after_ms: Annotated[float, Field(gt=0)] = 100.0
     """Oldest joint reading that may still be acted on; older stops the robot."""
+    max_step_rad: Annotated[float, Field(gt=0)] = 0.6
+    """Farthest a target may be from the measured angle."""
+    overspeed_factor: Annotated[float, Field(gt=1)] = 3.0
+    """A joint measured this many times faster than its velocity limit stops the robot."""
     max_overruns: Annotated[int, Field(ge=1)] = 10
     """Consecutive missed deadlines before the robot is stopped."""
     watchdog_ms: Annotated[int, Field(ge=20, le=2540)] = 100

@@ -49,12 +49,16 @@ class ForwardKinematics(nn.Module):
                     raise ValueError(f"joint {joint.name!r} must be at its body's origin")
                 skew = _skew(joint.axis)
                 identity, square = np.eye(3), skew @ skew
-                rotations.append(np.stack([fixed @ (identity + square), fixed @ skew, -fixed @ square]))
+                rotations.append(
+                    np.stack([fixed @ (identity + square), fixed @ skew, -fixed @ square])
+                )
                 translations.append(offset)
                 columns.append(joints.index(joint.name))
             body = int(model.body_parentid[body])
         self.register_buffer("rotations", torch.tensor(np.array(rotations), dtype=torch.float32))
-        self.register_buffer("translations", torch.tensor(np.array(translations), dtype=torch.float32))
+        self.register_buffer(
+            "translations", torch.tensor(np.array(translations), dtype=torch.float32)
+        )
         self.register_buffer("columns", torch.tensor(columns))
         self.register_buffer("tip", torch.tensor(tip, dtype=torch.float32))
 

@@ -1,7 +1,7 @@
 """Every task as a standard Gymnasium environment, registered when Gymnasium is imported.
 
-    import gymnasium
-    env = gymnasium.make("robotrl/ArmReach-v0")
+import gymnasium
+env = gymnasium.make("robotrl/ArmReach-v0")
 """
 
 from typing import Any

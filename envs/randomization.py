@@ -87,7 +87,9 @@ class Term(Section):
         if self.field and self.when == "step":
             raise ValueError(f"{self.field}: a model field is drawn at `startup` or `reset`")
         if self.signal and (self.operation == "set" or self.when == "startup"):
-            raise ValueError(f"{self.signal}: a signal takes `add` or `scale`, at `reset` or `step`")
+            raise ValueError(
+                f"{self.signal}: a signal takes `add` or `scale`, at `reset` or `step`"
+            )
         if self.distribution == "log_uniform" and self.range[0] <= 0:
             raise ValueError(f"log_uniform needs a range above zero, found {list(self.range)}")
         return self
@@ -215,9 +217,7 @@ class SignalNoise:
         """Draw the biases of worlds `ids` (n,) for their `episode` (n,)."""
         if self._resets:
             uniforms = self._draws.uniform([stream for *_, stream in self._resets], ids, episode)
-            for (term, *_), bias, uniform in zip(
-                self._resets, self._biases, uniforms, strict=True
-            ):
+            for (term, *_), bias, uniform in zip(self._resets, self._biases, uniforms, strict=True):
                 bias[ids] = term.transform(uniform).expand(len(ids), bias.shape[1])
 
     def apply(self, signals: dict[str, Tensor], ids: Tensor, step: int) -> None:

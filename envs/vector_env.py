@@ -53,7 +53,9 @@ class VectorEnv:
         joints = task.robot.joints
         self._ids = torch.arange(self.num_envs)
         self._columns = {
-            kind: torch.tensor([int(simulation.model.sensor(f"{j}_{suffix}").adr[0]) for j in joints])
+            kind: torch.tensor(
+                [int(simulation.model.sensor(f"{j}_{suffix}").adr[0]) for j in joints]
+            )
             for kind, suffix in (("joint_position", "position"), ("joint_velocity", "velocity"))
         }
         self._sensordata, self._ctrl = simulation.data("sensordata"), simulation.data("ctrl")
@@ -194,9 +196,7 @@ class VectorEnv:
         """Signals and observation of worlds `ids`; advances their encoder."""
         everything = len(ids) == self.num_envs
         sensordata = self._sensordata[ids]
-        signals = {
-            kind: sensordata[:, columns].float() for kind, columns in self._columns.items()
-        }
+        signals = {kind: sensordata[:, columns].float() for kind, columns in self._columns.items()}
         self._noise.apply(signals, ids, self._step_count)
         signals["joint_target"] = self._ctrl[ids].float()
         signals["command"] = self.task.command[ids]

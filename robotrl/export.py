@@ -6,7 +6,6 @@ sequences. Beside our own contract it carries the metadata keys that existing C+
 """
 
 import hashlib
-import json
 import os
 import subprocess
 from datetime import UTC, datetime

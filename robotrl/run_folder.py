@@ -88,4 +88,7 @@ class RunFolder:
             rows = [row for row in csv.DictReader(file) if int(row["env_steps"]) <= env_steps]
         self.metrics_path.unlink()
         for row in rows:
-            self.append_metrics({name: float(value) for name, value in row.items()} | {"env_steps": int(row["env_steps"])})  # noqa: E501
+            self.append_metrics(
+                {name: float(value) for name, value in row.items()}
+                | {"env_steps": int(row["env_steps"])}
+            )

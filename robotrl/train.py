@@ -23,7 +23,11 @@ Progress = Callable[[dict[str, float]], None]
 
 
 def train(
-    config: TrainConfig, folder: RunFolder, *, resume: bool = False, progress: Progress | None = None
+    config: TrainConfig,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> None:
     """Train until `config.env_steps`.
 

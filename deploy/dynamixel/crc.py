@@ -63,14 +63,15 @@ class RowCrc:
         """
         self._rows = rows
         self._table = table.ravel()
-        self._row_starts = np.arange(rows.shape[1]) * 256
+        self._row_starts = np.broadcast_to(np.arange(rows.shape[1]) * 256, rows.shape).copy()
         self._index = np.empty(rows.shape, np.intp)
         self._terms = np.empty(rows.shape, np.uint16)
         self._crc = np.empty(len(rows), np.uint16)
 
     def compute(self) -> NDArray[np.uint16]:
         """CRC of each row, shape (n,); the array is reused by the next call."""
-        np.add(self._rows, self._row_starts, out=self._index)
+        np.copyto(self._index, self._rows)  # converting apart halves the time of the addition
+        np.add(self._index, self._row_starts, out=self._index)
         # The index cannot leave the table; mode="raise" would copy `out` to say so.
         self._table.take(self._index, out=self._terms, mode="clip")
         return np.bitwise_xor.reduce(self._terms, axis=1, out=self._crc)

@@ -15,8 +15,9 @@ from enum import IntEnum, IntFlag
 
 TICKS_PER_TURN = 4096
 RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
-RAD_S_PER_COUNT = 0.229 * 2 * math.pi / 60
-"""Velocity unit: 0.229 rev/min, in rad/s."""
+RAD_S_PER_COUNT = 0.0239691227
+"""Velocity unit [rad/s], from the model files of ROBOTIS' dynamixel_hardware_interface; the eManual
+rounds it to 0.229 rev/min."""
 RAD_S2_PER_COUNT = 214.577 * 2 * math.pi / 3600
 """Acceleration unit: 214.577 rev/min², in rad/s²."""
 PWM_FULL = 885

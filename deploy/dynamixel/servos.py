@@ -94,13 +94,14 @@ class ServoModel:
         return self.stall_torque_nm * gain.scale / (PWM_FULL * RAD_PER_TICK)
 
     def _gain(self, register: Register, wanted: float, per_count: float, unit: str) -> int:
-        highest = MAX_GAIN * per_count
-        if not 0 <= wanted <= highest:
+        counts = wanted / per_count
+        if not 0 <= counts < MAX_GAIN + 0.5:
             raise ValueError(
-                f"{self.name} cannot be set to {wanted:g} {unit}, expected 0..{highest:.4g} "
-                f"({register} 0..{MAX_GAIN}); lower the gain, or use a stronger servo"
+                f"{self.name} cannot be set to {wanted:g} {unit}, expected "
+                f"0..{MAX_GAIN * per_count:.4g} ({register} 0..{MAX_GAIN}); "
+                "lower the gain, or use a stronger servo"
             )
-        return round(wanted / per_count)
+        return round(counts)
 
 
 _ALL_MODES = (0, 1, 3, 4, 5, 16)

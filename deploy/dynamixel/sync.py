@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from deploy.dynamixel import protocol
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.crc import RowCrc, contributions
-from deploy.dynamixel.merged_reply import MergedReply
+from deploy.dynamixel.protocol import Status
 from deploy.dynamixel.registers import Register
+from deploy.dynamixel.replies import Replies
 
 
 class SyncRead:
@@ -47,10 +48,9 @@ class SyncRead:
         self._bus, self._address, self._fast = bus, address, fast
         self._row_of = {id: row for row, id in enumerate(ids)}
         self._request = protocol.sync_read(ids, address, length, fast=fast)
-        self._reply = MergedReply(ids, length)
-        self._received = memoryview(self._reply.buffer)
-        reply_bytes = len(self._received) if fast else self._single_bytes(len(ids))
-        self.wire_s = bus.wire_s(len(self._request), reply_bytes, len(ids))
+        self._replies = Replies(ids, length, merged=fast)
+        self._received = memoryview(self._replies.buffer)
+        self.wire_s = bus.wire_s(len(self._request), len(self._received), len(ids))
         """Longest time [s] the request and its whole reply occupy the wire."""
 
     def read(self, deadline_s: float) -> int:
@@ -65,62 +65,31 @@ class SyncRead:
         Returns:
             How many servos answered.
         """
-        self.fresh.fill(False)
         give_up_s = self._bus.give_up_s(self.wire_s, deadline_s)
-        if give_up_s is not None:
-            if self._fast:
-                self._receive_merged(give_up_s)
-            else:
-                self._receive_single(self._request, self.ids, give_up_s)
+        if give_up_s is not None and self._ask_all(give_up_s):
+            return len(self.ids)
+        while not self.fresh.all() and self._ask_missing(deadline_s):
+            pass
         answered = int(np.count_nonzero(self.fresh))
-        while answered < len(self.ids):
-            gained = self._ask_missing(deadline_s)
-            if not gained:
-                break
-            answered += gained
         self._bus.statistics.lost += len(self.ids) - answered
         return answered
 
-    def _receive_merged(self, give_up_s: float) -> None:
-        port, reply, statistics = self._bus.port, self._reply, self._bus.statistics
-        self._bus.send(self._request)
+    def _ask_all(self, give_up_s: float) -> bool:
+        bus, replies = self._bus, self._replies
+        bus.send(self._request)
         count = 0
         while count < len(self._received):
-            received = port.read_into(self._received[count:], give_up_s)
+            received = bus.port.read_into(self._received[count:], give_up_s)
             if not received:
-                statistics.timeouts += 1
                 break
-            count = reply.align(count + received)
-        sound = reply.check(count)
-        np.copyto(self.fresh, sound)
-        np.copyto(self.data, reply.data, where=sound[:, None])
-        np.copyto(self.alert, reply.alert, where=sound)
-        statistics.crc_errors += reply.complete(count) - int(np.count_nonzero(sound))
-
-    def _receive_single(self, request: bytes, ids: Sequence[int], give_up_s: float) -> int:
-        gained = 0
-        for id, status in self._bus.ask(request, ids, self.data.shape[1], give_up_s).items():
-            if not status.error:
-                row = self._row_of[id]
-                self.data[row] = np.frombuffer(status.data, np.uint8)
-                self.alert[row] = status.alert
-                self.fresh[row] = True
-                gained += 1
-        return gained
-
-    def _ask_missing(self, deadline_s: float) -> int:
-        suspect, *others = (self.ids[row] for row in np.flatnonzero(~self.fresh))
-        ids = (*others, suspect)
-        request = protocol.sync_read(ids, self._address, self.data.shape[1])
-        wire_s = self._bus.wire_s(len(request), self._single_bytes(len(ids)), len(ids))
-        give_up_s = self._bus.give_up_s(wire_s, deadline_s)
-        if give_up_s is None:
-            return 0
-        self._bus.statistics.retried += len(ids)
-        return self._receive_single(request, ids, give_up_s)
-
-    def _single_bytes(self, servos: int) -> int:
-        return servos * (protocol.STATUS_OVERHEAD + self.data.shape[1])
+            count = replies.align(count + received)
+        usual = replies.check(count)
+        if usual:
+            np.copyto(self.data, replies.data)
+            self.fresh.fill(True)
+            self.alert.fill(False)
+        elif self._fast:
+        return usual
 
 
 class SyncWrite:

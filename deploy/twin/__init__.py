@@ -1,0 +1,1 @@
+"""A simulated robot behind the servos' own bytes; the only part of `deploy` that needs MuJoCo."""

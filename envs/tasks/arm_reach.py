@@ -37,7 +37,13 @@ class ArmReachConfig(Section):
     """Settings of the task."""
 
     robot: str = "desk_arm"
-    arm_joints: list[str] = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll"]
+    arm_joints: list[str] = [
+        "shoulder_pan",
+        "shoulder_lift",
+        "elbow_flex",
+        "wrist_flex",
+        "wrist_roll",
+    ]
     """Joints the policy moves; the others hold the home pose."""
     site: str = "tool"
     """Site of the robot that should reach the target."""
@@ -47,7 +53,7 @@ class ArmReachConfig(Section):
     """Length of an episode."""
     target_low_m: Point = (0.12, -0.14, 0.05)
     """Low corner of the box of targets, base frame."""
-    target_high_m: Point = (0.24, 0.14, 0.22)
+    target_high_m: Point = (0.22, 0.14, 0.20)
     """High corner of the box of targets."""
     target_interval_s: tuple[float, float] = (2.0, 4.0)
     """Time between targets."""

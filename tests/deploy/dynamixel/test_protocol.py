@@ -70,7 +70,8 @@ INSTRUCTIONS = [
     ),
     _vector(
         "sync read present position of 1, 2", protocol.sync_read((1, 2), 132, 4),
-        "FE 09 00 82 84 00 04 00 01 02 CE FA", BROADCAST_ID, Instruction.SYNC_READ, "84 00 04 00 01 02",
+        "FE 09 00 82 84 00 04 00 01 02 CE FA",
+        BROADCAST_ID, Instruction.SYNC_READ, "84 00 04 00 01 02",
     ),
     _vector(
         "sync read feedback of 1, 2, 3", protocol.sync_read((1, 2, 3), 124, 12),

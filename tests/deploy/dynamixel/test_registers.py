@@ -1,5 +1,6 @@
 """The control table: layout, signs, units."""
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from deploy.dynamixel.registers import CONTROL_TABLE, Register
 
 
 def test_control_table_is_sorted_and_no_two_registers_overlap():
-    for register, following in zip(CONTROL_TABLE, CONTROL_TABLE[1:], strict=False):
+    for register, following in itertools.pairwise(CONTROL_TABLE):
         assert register.address + register.size <= following.address
 
 
@@ -61,9 +62,9 @@ def test_value_that_does_not_fit_is_explained():
 
 
 def test_units_are_those_of_the_manual():
-    assert registers.PRESENT_VELOCITY.scale == pytest.approx(0.0239691, rel=1e-4)  # 0.229 rev/min
+    assert registers.PRESENT_VELOCITY.scale == pytest.approx(0.229 * 2 * math.pi / 60, rel=1e-3)
     assert 4096 * registers.GOAL_POSITION.scale == pytest.approx(2 * math.pi)
-    assert registers.PROFILE_ACCELERATION.scale == pytest.approx(0.374508, rel=1e-5)
+    assert registers.PROFILE_ACCELERATION.scale == pytest.approx(214.577 * 2 * math.pi / 60**2)
     assert 5 * registers.BUS_WATCHDOG.scale == pytest.approx(0.1)
     assert 250 * registers.RETURN_DELAY_TIME.scale == pytest.approx(500e-6)  # the factory value
 

@@ -68,6 +68,6 @@ def test_refusal_says_what_is_possible():
     with pytest.raises(ValueError, match="cannot be set") as error:
         MODELS["XL430-W250"].p_gain(500)
     assert str(error.value) == (
-        "XL430-W250 cannot be set to 500 N·m/rad, expected 0..141.4 (Position P Gain (84) 0..16383);"
-        " lower the gain, or use a stronger servo"
+        "XL430-W250 cannot be set to 500 N·m/rad, expected 0..141.4 (Position P Gain (84) "
+        "0..16383); lower the gain, or use a stronger servo"
     )

@@ -1,0 +1,68 @@
+"""Time as an argument: the same loop runs on a real robot and, in virtual time, in a test."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds on a monotonic scale."""
+
+    def now(self) -> float:
+        """The time [s]."""
+        ...
+
+    def sleep_until(self, time_s: float) -> None:
+        """Return at `time_s`, or at once if that is past."""
+        ...
+
+
+class MonotonicClock:
+    """The machine's monotonic clock."""
+
+    def now(self) -> float:
+        """The time [s]."""
+        return time.monotonic()
+
+    def sleep_until(self, time_s: float) -> None:
+        """Return at `time_s`, or at once if that is past."""
+        remaining = time_s - time.monotonic()
+        if remaining > 0:
+            time.sleep(remaining)
+
+
+class Ticker:
+    """Absolute deadlines: an oversleep is never carried into the next tick.
+
+    A tick that starts more than a period late skips the deadlines it missed instead of catching up
+    in a burst.
+
+    Args:
+        clock: where time comes from.
+        period_s: time between ticks.
+    """
+
+    def __init__(self, clock: Clock, period_s: float):
+        self._clock, self._period_s = clock, period_s
+        self._deadline_s = clock.now()
+        self.consecutive_overruns = 0
+        """Deadlines missed in a row, now."""
+        self.overruns = 0
+        """Deadlines missed since the start."""
+
+    def wait(self) -> tuple[float, float]:
+        """Sleep until the next tick.
+
+        Returns:
+            The tick's deadline and how late it started [s].
+        """
+        self._deadline_s += self._period_s
+        self._clock.sleep_until(self._deadline_s)
+        late_s = self._clock.now() - self._deadline_s
+        missed = int(late_s / self._period_s)
+        if missed > 0:
+            self._deadline_s += missed * self._period_s
+            self.overruns += missed
+            self.consecutive_overruns += 1
+        else:
+            self.consecutive_overruns = 0
+        return self._deadline_s, late_s

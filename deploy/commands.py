@@ -1,0 +1,50 @@
+"""Where the policy's command comes from while it runs: one fixed command, or random ones.
+
+A source is called with the time since the policy started and returns the command (n,) for now.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.contract import CommandSpec
+from deploy.errors import ConfigError
+
+CommandSource = Callable[[float], NDArray[np.float32]]
+
+
+def fixed_command(spec: CommandSpec, values: list[float]) -> CommandSource:
+    """Always the same command.
+
+    Raises:
+        ConfigError: it is not of the size or within the range the policy was trained on.
+    """
+    if len(values) != len(spec.low):
+        raise ConfigError(
+            f"command {spec.name!r} takes {len(spec.low)} numbers, found {len(values)}: {values}"
+        )
+    for value, low, high in zip(values, spec.low, spec.high, strict=True):
+        if not low <= value <= high:
+            raise ConfigError(
+                f"command {spec.name!r} {values} is outside what the policy was trained on: "
+                f"{spec.low} to {spec.high}"
+            )
+    command = np.array(values, np.float32)
+    return lambda time_s: command
+
+
+def random_commands(spec: CommandSpec, seed: int) -> CommandSource:
+    """Commands drawn as in training: uniform in the range, each for a random while."""
+    generator = np.random.default_rng(seed)
+    command = np.zeros(len(spec.low), np.float32)
+    until_s = -np.inf
+
+    def source(time_s: float) -> NDArray[np.float32]:
+        nonlocal until_s
+        if time_s >= until_s:
+            command[:] = generator.uniform(spec.low, spec.high)
+            until_s = time_s + generator.uniform(*spec.interval_s)
+        return command
+
+    return source

@@ -1,0 +1,270 @@
+"""The robot as joints: radians above this file, servos and ticks below it.
+
+    robot = Robot(config, contract.joints, port)
+    robot.connect()                     # checks and sets up every servo; nothing moves
+    robot.energise()                    # torque on, holding where it is
+    robot.read(deadline_s)              # position, velocity, age_s
+    robot.write(targets)                # [rad]
+
+Joint arrays are in the contract's order. `connect` refuses a servo that is absent, of another
+model, in error or off its supply voltage; gains are computed from the contract's N·m/rad and read
+back, so what is on the servo is what was trained.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.contract import JointSpec
+from deploy.dynamixel import registers
+from deploy.dynamixel.bus import DynamixelBus
+from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT, HardwareError, OperatingMode
+from deploy.dynamixel.servos import MODELS
+from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.errors import BusError, ServoError
+from deploy.robot_config import RobotConfig
+from deploy.serial_port import Port
+
+_BLOCK = registers.PRESENT_CURRENT.address  # current, velocity and position lie side by side
+_BLOCK_DTYPE = np.dtype([("current", "<i2"), ("velocity", "<i4"), ("position", "<i4")])
+_NEIGHBOUR_IDS = range(1, 21)
+_WATCHDOG_STEP_MS = 20
+
+
+class Robot:
+    """Joints of a robot on a Dynamixel bus.
+
+    Args:
+        config: wiring and limits.
+        joints: joints in the order of all arrays, with their gains.
+        port: the open serial port.
+    """
+
+    def __init__(self, config: RobotConfig, joints: Sequence[JointSpec], port: Port):
+        self.config = config
+        self.joints = list(joints)
+        self.position: NDArray[np.float64] = np.zeros(len(joints))
+        """Latest measured angles [rad]."""
+        self.velocity: NDArray[np.float64] = np.zeros(len(joints))
+        """Latest measured speeds [rad/s]."""
+        self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
+        """Age of each joint's reading [s]."""
+        wirings = [config.joints[joint.name] for joint in joints]
+        self._wirings = wirings
+        self._ids = [wiring.id for wiring in wirings]
+        self._models = [MODELS[wiring.model] for wiring in wirings]
+        self._zero = np.array([wiring.zero_ticks for wiring in wirings])
+        self._direction = np.array([wiring.direction for wiring in wirings])
+        self._goal_ticks = np.zeros(len(joints), np.int32)
+        self._read_at = np.full(len(joints), -np.inf)
+        self._port = port
+        self.bus = DynamixelBus(
+            port, config.bus.baud_rate, usb_latency_s=config.bus.usb_latency_ms / 1000
+        )
+        self._feedback: SyncRead | None = None
+        self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
+
+    def connect(self) -> None:
+        """Check every servo and set it up; torque is off afterwards and nothing has moved.
+
+        Raises:
+            BusError: a servo is missing, of another model, in error, or refuses a setting; all
+                servos that are missing or of another model are named at once.
+        """
+        firmware = self._identify()
+        for row, name in enumerate(joint.name for joint in self.joints):
+            self._check_health(row, name)
+            self._set_up(row)
+        self.bus.return_delay_s = 0.0
+        fast = all(
+            version >= model.fast_read_firmware
+            for version, model in zip(firmware, self._models, strict=True)
+        )
+        self._feedback = SyncRead(self.bus, self._ids, _BLOCK, _BLOCK_DTYPE.itemsize, fast=fast)
+        self.read(self._port.now() + 0.1)
+        if silent := [
+            joint.name for joint, age in zip(self.joints, self.age_s, strict=True) if age > 1
+        ]:
+            raise BusError(f"joints {silent} do not answer a sync read; check the cables")
+
+    def energise(self) -> None:
+        """Turn torque on, holding the present pose, and arm the servos' watchdogs.
+
+        Raises:
+            BusError: a servo does not confirm.
+        """
+        watchdog = max(1, self.config.safety.watchdog_ms // _WATCHDOG_STEP_MS)
+        for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
+            present = self.bus.read(id, registers.PRESENT_POSITION)
+            goal = int(np.clip(present, *self._tick_limits(row)))
+            self.bus.write_verified(id, registers.GOAL_POSITION, goal)
+            self.bus.write_verified(id, registers.TORQUE_ENABLE, 1)
+        for id in self._ids:
+            self.bus.write_verified(id, registers.BUS_WATCHDOG, watchdog)
+
+    def read(self, deadline_s: float) -> int:
+        """Read all joints; joints that did not answer keep their last value and grow older.
+
+        Args:
+            deadline_s: time on the port's clock to be done at.
+
+        Returns:
+            How many joints answered.
+        """
+        feedback = self._feedback
+        assert feedback is not None, "connect() comes first"
+        answered = feedback.read(deadline_s)
+        now = self._port.now()
+        values = feedback.data.view(_BLOCK_DTYPE)[:, 0]
+        fresh = feedback.fresh
+        ticks = values["position"] - self._zero
+        np.multiply(ticks, self._direction * RAD_PER_TICK, out=self.position, where=fresh)
+        np.multiply(
+            values["velocity"], self._direction * RAD_S_PER_COUNT, out=self.velocity, where=fresh
+        )
+        self._read_at[fresh] = now
+        np.subtract(now, self._read_at, out=self.age_s)
+        return answered
+
+    @property
+    def alerts(self) -> NDArray[np.bool_]:
+        """Joints whose servo reports a hardware error."""
+        assert self._feedback is not None, "connect() comes first"
+        return self._feedback.alert
+
+    def write(self, targets: NDArray[np.float64]) -> None:
+        """Send joint targets (n,) [rad]."""
+        np.rint(targets * self._direction / RAD_PER_TICK + self._zero, out=self._goal_ticks,
+                casting="unsafe")  # fmt: skip
+        self._targets.write(self._goal_ticks)
+
+    def hold(self) -> None:
+        """Stop where the joints were last seen: one command to all, then each goal is read back.
+
+        Raises:
+            BusError: names the servos that do not confirm; the others hold.
+        """
+        limits = np.array([self._tick_limits(row) for row in range(len(self._ids))])
+        ticks = np.rint(self.position * self._direction / RAD_PER_TICK + self._zero)
+        np.clip(ticks, limits[:, 0], limits[:, 1], out=self._goal_ticks, casting="unsafe")
+        self._targets.write(self._goal_ticks)
+
+        def confirm(row: int, id: int) -> None:
+            goal = int(self._goal_ticks[row])
+            if self.bus.read(id, registers.GOAL_POSITION) == goal:
+                return
+            if self.bus.read(id, registers.BUS_WATCHDOG) != registers.BUS_WATCHDOG_TRIPPED:
+                self.bus.write_verified(id, registers.GOAL_POSITION, goal)
+
+        self._for_each_servo(confirm)
+
+    def release(self) -> None:
+        """Turn torque off: one command to all, then each servo is read back.
+
+        Raises:
+            BusError: names the servos that do not confirm; the others are limp.
+        """
+        self.bus.broadcast_write(registers.TORQUE_ENABLE, 0)
+        self._for_each_servo(lambda _, id: self.bus.write_verified(id, registers.TORQUE_ENABLE, 0))
+
+    def describe_alerts(self) -> str:
+        """What the servos in alert complain about."""
+        complaints = []
+        for row in np.flatnonzero(self.alerts):
+            status = self.bus.read(self._ids[row], registers.HARDWARE_ERROR_STATUS)
+            complaints.append(f"{self.joints[row].name}: {_describe(status)}")
+        return ", ".join(complaints)
+
+    def _for_each_servo(self, action: Callable[[int, int], None]) -> None:
+        """Call action(row, id) for every servo, and raise what went wrong only afterwards."""
+        errors = []
+        for row, id in enumerate(self._ids):
+            try:
+                action(row, id)
+            except BusError as error:
+                errors.append(f"{self.joints[row].name}: {error}")
+        if errors:
+            raise BusError("; ".join(errors))
+
+    def _identify(self) -> list[int]:
+        """Firmware of every servo, after checking that all are there and are what we expect."""
+        found = self.bus.scan(self._ids)
+        missing = [
+            f"{joint.name} (id {id})"
+            for joint, id in zip(self.joints, self._ids, strict=True)
+            if id not in found and not self.bus.scan([id])  # one lost reply is no missing servo
+        ]
+        if missing:
+            others = self.bus.scan(id for id in _NEIGHBOUR_IDS if id not in self._ids)
+            answering = sorted({*found, *others})
+            raise BusError(
+                f"no answer from {', '.join(missing)}; ids that do answer at "
+                f"{self.config.bus.baud_rate} baud: {answering or 'none'}. Check power, cables, "
+                "servo ids and `bus.baud_rate`"
+            )
+        identities = [found.get(id) or self.bus.ping(id) for id in self._ids]
+        names = {model.model_number: model.name for model in MODELS.values()}
+        wrong = [
+            f"{joint.name} (id {id}) is {names.get(number, f'model number {number}')}, "
+            f"expected {model.name}"
+            for joint, id, model, (number, _) in zip(
+                self.joints, self._ids, self._models, identities, strict=True
+            )
+            if number != model.model_number
+        ]
+        if wrong:
+            raise ServoError(f"{'; '.join(wrong)}; correct the robot's YAML or the servo ids")
+        return [firmware for _, firmware in identities]
+
+    def _check_health(self, row: int, name: str) -> None:
+        id, model = self._ids[row], self._models[row]
+        if status := self.bus.read(id, registers.HARDWARE_ERROR_STATUS):
+            raise ServoError(
+                f"{name} (id {id}) reports {_describe(status)}; remove the cause, then switch its "
+                "power off and on"
+            )
+        volts = self.bus.read(id, registers.PRESENT_INPUT_VOLTAGE) * 0.1
+        low, high = model.voltage_limits_v
+        if not low <= volts <= high:
+            raise ServoError(
+                f"{name} (id {id}) is supplied with {volts:.1f} V, {model.name} needs "
+                f"{low}..{high} V; check the power supply"
+            )
+
+    def _set_up(self, row: int) -> None:
+        joint, id, model = self.joints[row], self._ids[row], self._models[row]
+        low, high = self._tick_limits(row)
+        self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
+        self.bus.write_verified(id, registers.TORQUE_ENABLE, 0)
+        settings = {
+            registers.RETURN_DELAY_TIME: 0,
+            registers.DRIVE_MODE: 0,
+            registers.OPERATING_MODE: int(OperatingMode.POSITION),
+            registers.MIN_POSITION_LIMIT: low,
+            registers.MAX_POSITION_LIMIT: high,
+            registers.POSITION_P_GAIN: model.p_gain(joint.kp),
+            registers.POSITION_I_GAIN: 0,
+            registers.POSITION_D_GAIN: model.d_gain(joint.kd),
+            registers.FEEDFORWARD_1ST_GAIN: 0,
+            registers.FEEDFORWARD_2ND_GAIN: 0,
+            registers.PROFILE_VELOCITY: 0,
+            registers.PROFILE_ACCELERATION: 0,
+        }
+        for register, value in settings.items():
+            if self.bus.read(id, register) != value:  # spares the EEPROM
+                self.bus.write_verified(id, register, value)
+
+    def _tick_limits(self, row: int) -> tuple[int, int]:
+        """Servo counts of the joint's hardware limits."""
+        wiring = self._wirings[row]
+        ends = [
+            wiring.zero_ticks + wiring.direction * round(limit / RAD_PER_TICK)
+            for limit in wiring.position_limits_rad
+        ]
+        return max(0, min(ends)), min(registers.TICKS_PER_TURN - 1, max(ends))
+
+
+def _describe(status: int) -> str:
+    flags = [flag.name.lower().replace("_", " ") for flag in HardwareError(status) if flag.name]
+    return " and ".join(flags)

@@ -1,0 +1,231 @@
+"""The real-time loop: from signals to targets at the contract's rate, and always into a safe state.
+
+    runtime = Runtime(robot, controller, governor, recorder, clock)
+    runtime.run(random_commands(contract.command, seed=0), duration_s=20)
+
+One tick: wait for the absolute deadline → one sync read → controller → governor → one sync write →
+one record. Nothing moves before `run`. It ramps to the policy's start pose, runs the policy, ramps
+to the rest pose and lets go. Whatever else happens (an exception, a stale signal, a stop request)
+ends in the robot's safe state; a killed process ends in the servos' own watchdog.
+"""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.clock import Clock, Ticker
+from deploy.commands import CommandSource
+from deploy.controller import OnnxController
+from deploy.errors import BusError, SafetyError
+from deploy.governor import Governor
+from deploy.recorder import Recorder
+from deploy.robot import Robot
+
+Floats = NDArray[np.float64]
+
+READ_SHARE = 0.5
+"""Part of the period in which a reading must arrive; the rest is for acting on it."""
+START_TOLERANCE_RAD = 0.3
+"""Largest distance from the start pose at which the policy may take over."""
+RAMP_SPEED_SHARE = 0.5
+"""Ramps move at most at this part of a joint's velocity limit."""
+
+
+class State(IntEnum):
+    """What the robot is doing."""
+
+    DISCONNECTED = 0
+    IDLE = 1
+    MOVING_TO_START = 2
+    READY = 3
+    RUNNING = 4
+    STOPPING = 5
+    FAULT = 6
+
+
+@dataclass
+class StopRequest:
+    """Set from a signal handler or another thread; read at every tick."""
+
+    reason: str = ""
+
+    def __call__(self, reason: str) -> None:
+        """Ask the loop to stop, latched."""
+        self.reason = self.reason or reason
+
+
+@dataclass
+class Runtime:
+    """See the module docstring."""
+
+    robot: Robot
+    controller: OnnxController
+    governor: Governor
+    clock: Clock
+    recorder: Recorder | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
+    on_state: Callable[[State], None] = lambda state: None
+    """Told of every change of state, between ticks."""
+    state: State = State.DISCONNECTED
+
+    def __post_init__(self) -> None:
+        contract = self.controller.contract
+        self._period_s = contract.control_dt_s
+        joints = contract.joints
+        self._start = np.array([joint.default_position for joint in joints])
+        self._rest = np.array([self.robot.config.joints[j.name].rest_rad for j in joints])
+        limits = [self.robot.config.joints[joint.name].velocity_limit_rad_s for joint in joints]
+        self._ramp_speed = RAMP_SPEED_SHARE * np.array(limits)
+        self._sent: Floats = np.zeros(len(joints))
+        self._target: Floats = np.zeros(len(joints))
+        self._limited: Floats = np.zeros(len(joints))
+        self._inputs = {spec.kind: self.controller.inputs[spec.name] for spec in contract.inputs}
+        (self._output,) = self.controller.outputs.values()
+        self._no_command = np.zeros(len(contract.command.low), np.float32)
+
+    def run(self, commands: CommandSource, duration_s: float) -> None:
+        """Connect, move to the start pose, run the policy for `duration_s`, park and let go.
+
+        Raises:
+            DeployError: what stopped the robot, after it has reached its safe state.
+        """
+        try:
+            self.robot.connect()
+            self._enter(State.IDLE)
+            self.robot.energise()
+            gc.collect()
+            gc.freeze()  # what exists now is never collected: no pauses while running
+            self._ticker = Ticker(self.clock, self._period_s)
+            self._sent[:] = self.robot.position
+            self._enter(State.MOVING_TO_START)
+            self._ramp(self._start)
+            self._check_start()
+            self._enter(State.READY)
+            self.controller.reset()
+            self._enter(State.RUNNING)
+            started_s = self.clock.now()
+            while (time_s := self.clock.now() - started_s) < duration_s:
+                self._policy_tick(commands(time_s))
+            self._enter(State.STOPPING)
+            self._ramp(self._rest)
+            self.robot.release()
+            self._enter(State.IDLE)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            gc.unfreeze()
+
+    def _policy_tick(self, command: NDArray[np.float32]) -> None:
+        robot, inputs = self.robot, self._inputs
+        deadline_s, late_s, read_s = self._begin_tick()
+        begin_s = self.clock.now()
+        inputs["joint_position"][:] = robot.position
+        inputs["joint_velocity"][:] = robot.velocity
+        inputs["joint_target"][:] = self._sent
+        inputs["command"][:] = command
+        self.controller.step()
+        self._target[:] = self._output
+        controller_s = self.clock.now() - begin_s
+        self._finish_tick(deadline_s, late_s, read_s, controller_s, command)
+
+    def _ramp(self, goal: Floats) -> None:
+        """Move from the last target to `goal` (n,) smoothly, at a bounded speed."""
+        origin = self._sent.copy()
+        # the smoothstep's fastest point is 1.5 times its mean
+        needed_s = float(np.max(1.5 * np.abs(goal - origin) / self._ramp_speed))
+        duration_s = max(self.robot.config.safety.move_to_start_s, needed_s)
+        steps = round(duration_s / self._period_s)
+        for step in range(1, steps + 1):
+            times = self._begin_tick()
+            s = step / steps
+            self._target[:] = origin + (goal - origin) * (s * s * (3 - 2 * s))
+            self._finish_tick(*times, 0.0, self._no_command)
+
+    def _begin_tick(self) -> tuple[float, float, float]:
+        """Wait, read, and refuse to go on with what must not be acted on."""
+        deadline_s, late_s = self._ticker.wait()
+        if self.stop.reason:
+            raise SafetyError(f"stopped: {self.stop.reason}")
+        if self._ticker.consecutive_overruns > self.robot.config.safety.max_overruns:
+            raise SafetyError(
+                f"{self._ticker.consecutive_overruns} deadlines missed in a row at "
+                f"{1 / self._period_s:.0f} Hz; this machine or bus is too slow or too busy"
+            )
+        begin_s = self.clock.now()
+        self.robot.read(begin_s + READ_SHARE * self._period_s)
+        if self.robot.alerts.any():
+            raise SafetyError(f"a servo reports an error: {self.robot.describe_alerts()}")
+        self.governor.check_signals(self.robot.position, self.robot.velocity, self.robot.age_s)
+        return deadline_s, late_s, self.clock.now() - begin_s
+
+    def _finish_tick(
+        self,
+        deadline_s: float,
+        late_s: float,
+        read_s: float,
+        controller_s: float,
+        command: NDArray[np.float32],
+    ) -> None:
+        """Limit `_target`, send it, remember it, record the tick."""
+        begin_s = self.clock.now()
+        self.governor.limit(self._target, self._sent, self.robot.position, out=self._limited)
+        self.robot.write(self._limited)
+        self._sent[:] = self._limited
+        if self.recorder is None:
+            return
+        record, statistics = self.recorder.record, self.robot.bus.statistics
+        record["time_s"], record["state"], record["lateness_s"] = deadline_s, self.state, late_s
+        record["read_s"], record["controller_s"] = read_s, controller_s
+        record["write_s"] = self.clock.now() - begin_s
+        record["joint_position"], record["joint_velocity"] = (
+            self.robot.position,
+            self.robot.velocity,
+        )
+        record["joint_age_s"], record["command"] = self.robot.age_s, command
+        record["policy_target"], record["sent_target"] = self._target, self._sent
+        record["limited_by"], record["overruns"] = self.governor.limited_by, self._ticker.overruns
+        record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors
+        record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
+        record["lost"] = statistics.lost
+        self.recorder.commit()
+
+    def _check_start(self) -> None:
+        error = np.abs(self.robot.position - self._start)
+        worst = int(error.argmax())
+        if error[worst] > START_TOLERANCE_RAD:
+            raise SafetyError(
+                f"joint {self.robot.joints[worst].name!r} is {error[worst]:.2f} rad from the start "
+                f"pose, allowed {START_TOLERANCE_RAD} rad; something blocks it, or its zero or "
+                "direction in the robot's YAML is wrong"
+            )
+
+    def _fail(self, error: BaseException) -> None:
+        """Bring the robot into its safe state; called on every way out but the normal one."""
+        state, safe_state = self.state, self.robot.config.safety.safe_state
+        self._enter(State.FAULT)
+        if state is State.DISCONNECTED:
+            return  # nothing was switched on
+        if state is State.IDLE:
+            safe_state = "torque_off"
+        try:
+            if safe_state == "hold":
+                self.robot.hold()
+            else:
+                self.robot.release()
+        except BusError as failure:
+            error.add_note(
+                f"the safe state {safe_state!r} is not confirmed: {failure}. The servos' own "
+                "watchdog stops them; switch the power off before touching the robot."
+            )
+        else:
+            done = "holds its pose with torque on" if safe_state == "hold" else "is limp"
+            error.add_note(f"the robot {done}, confirmed by reading every servo back")
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self.on_state(state)

@@ -1,0 +1,278 @@
+"""Several servos per tick: what one missing or damaged reply costs, and what it must not cost."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from deploy.dynamixel import protocol, registers
+from deploy.dynamixel.bus import BusStatistics, DynamixelBus
+from deploy.dynamixel.protocol import ErrorCode, Instruction, PacketParser, Status
+from deploy.dynamixel.registers import Register
+from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.errors import BusError
+
+IDS = (11, 12, 13, 14)
+SILENCE = b""
+
+
+def _statuses(ids: Sequence[int] = IDS, offset: int = 0) -> list[Status]:
+    return [Status(id, registers.PRESENT_POSITION.encode(100 * id + offset)) for id in ids]
+
+
+def _merged(ids: Sequence[int] = IDS, offset: int = 0) -> bytes:
+    return protocol.merge(_statuses(ids, offset))
+
+
+def _single(ids: Sequence[int] = IDS, offset: int = 0) -> bytes:
+    return b"".join(status.encode() for status in _statuses(ids, offset))
+
+
+class Rig:
+    """Positions of IDS over a bus whose n-th request gets the n-th answer."""
+
+    def __init__(self, port, fast: bool):
+        self.port = port
+        bus = DynamixelBus(port, 1_000_000, return_delay_s=0)
+        self.statistics = bus.statistics
+        self.reading = SyncRead(bus, IDS, registers.PRESENT_POSITION.address, 4, fast=fast)
+
+    def read(self, after_s: float = 0.02) -> int:
+        return self.reading.read(self.port.now() + after_s)
+
+    @property
+    def positions(self) -> list[int]:
+        return self.reading.data.copy().view("<i4")[:, 0].tolist()
+
+    @property
+    def asked(self) -> list[tuple[Instruction, list[int]]]:
+        packets = PacketParser().feed(b"".join(self.port.sent))
+        return [(Instruction(p.instruction), list(p.parameters[4:])) for p in packets]
+
+
+@pytest.fixture
+def make_rig(scripted_port: Callable) -> Callable[..., Rig]:
+    return lambda *answers, fast: Rig(scripted_port(*answers), fast)
+
+
+both_ways = pytest.mark.parametrize(
+    ("fast", "reply"), [(True, _merged), (False, _single)], ids=["merged", "single"]
+)
+
+
+@both_ways
+def test_every_servo_answers_one_request(make_rig: Callable, fast: bool, reply: Callable):
+    rig = make_rig(reply(), fast=fast)
+    assert rig.read() == 4
+    assert rig.reading.fresh.all()
+    assert not rig.reading.alert.any()
+    assert rig.positions == [1100, 1200, 1300, 1400]
+    instruction = Instruction.FAST_SYNC_READ if fast else Instruction.SYNC_READ
+    assert rig.asked == [(instruction, list(IDS))]
+    assert rig.statistics == BusStatistics(requests=1)
+
+
+@both_ways
+def test_reply_may_arrive_in_pieces(make_rig: Callable, fast: bool, reply: Callable):
+    frame = reply()
+    pieces = [(i * 1e-6, frame[i : i + 3]) for i in range(0, len(frame), 3)]
+    rig = make_rig(pieces, fast=fast)
+    assert rig.read() == 4
+
+
+@both_ways
+def test_echo_noise_and_stale_bytes_are_skipped(make_rig: Callable, fast: bool, reply: Callable):
+    request = protocol.sync_read(IDS, 132, 4, fast=fast)
+    rig = make_rig(request + b"\xff\xff" + reply(), request + reply(offset=1), fast=fast)
+    rig.port.arrive(reply(offset=-50))
+    assert rig.read() == 4
+    assert rig.positions == [1100, 1200, 1300, 1400]
+    assert rig.read() == 4
+    assert rig.positions == [1101, 1201, 1301, 1401]
+    assert len(rig.port.sent) == 2
+
+
+@both_ways
+def test_end_of_a_late_reply_is_skipped(make_rig: Callable, fast: bool, reply: Callable):
+    rig = make_rig(reply(offset=-50)[-9:] + reply(), fast=fast)
+    assert rig.read() == 4
+    assert rig.positions == [1100, 1200, 1300, 1400]
+
+
+@both_ways
+def test_silent_servo_goes_last_when_the_rest_is_asked_again(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    # 12 is mute: 11 has spoken, nobody behind 12 does. Asked for last, 12 silences nobody.
+    first = reply()[:16] if fast else reply((11,))
+    rig = make_rig(first, _single((13, 14)), SILENCE, fast=fast)
+    assert rig.read() == 3
+    assert rig.reading.fresh.tolist() == [True, False, True, True]
+    assert rig.asked[1:] == [
+        (Instruction.SYNC_READ, [13, 14, 12]),
+        (Instruction.SYNC_READ, [12]),
+    ]
+    assert rig.statistics == BusStatistics(requests=3, timeouts=3, retried=4, lost=1)
+
+
+@both_ways
+def test_servo_that_missed_once_is_fresh_after_asking_again(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    rig = make_rig(SILENCE, _single((12, 13, 14, 11)), fast=fast)
+    assert rig.read() == 4
+    assert rig.asked[1] == (Instruction.SYNC_READ, [12, 13, 14, 11])
+    assert rig.statistics == BusStatistics(requests=2, timeouts=1, retried=4)
+
+
+@both_ways
+def test_damaged_servo_alone_is_asked_again_at_once(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    damaged = bytearray(reply())
+    damaged[20 if fast else 24] ^= 0x02  # a data byte of servo 12
+    rig = make_rig(bytes(damaged), _single((12,), offset=1), fast=fast)
+    assert rig.read() == 4
+    assert rig.positions == [1100, 1201, 1300, 1400]
+    assert rig.asked[1] == (Instruction.SYNC_READ, [12])
+    assert rig.port.now() == 100.0  # nothing was waited for
+    assert rig.statistics == BusStatistics(requests=2, crc_errors=1, retried=1)
+
+
+def test_damaged_length_of_one_reply_does_not_cost_the_others(make_rig: Callable):
+    damaged = bytearray(_single())
+    damaged[6] ^= 0x01  # 11 now claims to send 264 bytes
+    rig = make_rig(bytes(damaged), _single((11,)), fast=False)
+    assert rig.read() == 4
+    assert rig.asked[1] == (Instruction.SYNC_READ, [11])
+
+
+@both_ways
+def test_bytes_of_a_servo_that_did_not_answer_stay_as_they_were(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    rig = make_rig(reply(), reply(offset=1)[:24], SILENCE, fast=fast)
+    rig.read()
+    rig.read()
+    spoke = rig.reading.fresh.tolist()
+    assert spoke == ([True, True, False, False] if fast else [True, False, False, False])
+    expected = [100 * id + (1 if fresh else 0) for id, fresh in zip(IDS, spoke, strict=True)]
+    assert rig.positions == expected
+
+
+@both_ways
+def test_servo_in_trouble_is_read_and_reported(make_rig: Callable, fast: bool, reply: Callable):
+    statuses = _statuses()
+    statuses[2] = Status(13, statuses[2].data, alert=True)
+    frame = protocol.merge(statuses) if fast else b"".join(s.encode() for s in statuses)
+    rig = make_rig(frame, reply(), fast=fast)
+    assert rig.read() == 4
+    assert rig.reading.alert.tolist() == [False, False, True, False]
+    rig.read()
+    assert not rig.reading.alert.any()
+
+
+def test_servo_that_refuses_is_not_fresh(make_rig: Callable):
+    refusal = Status(12, error=ErrorCode.DATA_RANGE).encode()
+    rig = make_rig(_single((11,)) + refusal + _single((13, 14)), refusal, fast=False)
+    assert rig.read() == 3
+    assert rig.reading.fresh.tolist() == [True, False, True, True]
+
+
+def test_reply_that_needed_stuffing_is_understood(make_rig: Callable):
+    spiteful = [Status(id, b"\xff\xff\xfd\xff") for id in IDS]
+    rig = make_rig(b"".join(status.encode() for status in spiteful), fast=False)
+    assert rig.read() == 4
+    assert rig.positions == [-131073] * 4
+
+    rig = make_rig(protocol.merge(spiteful), fast=True)  # a merged reply is not stuffed
+    assert rig.read() == 4
+    assert rig.positions == [-131073] * 4
+
+
+@both_ways
+@pytest.mark.parametrize("after_s", [0.003, 0.006, 0.02])
+def test_deadline_is_kept_whatever_is_missing(
+    make_rig: Callable, fast: bool, reply: Callable, after_s: float
+):
+    rig = make_rig(fast=fast)
+    deadline_s = rig.port.now() + after_s
+    assert rig.reading.read(deadline_s) == 0
+    assert rig.port.now() <= deadline_s
+    assert rig.statistics.lost == 4
+
+
+@both_ways
+def test_nothing_is_asked_that_would_still_be_answered_at_the_deadline(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    rig = make_rig(reply(), fast=fast)
+    # 18 bytes out, 8 + 4·8 or 4·15 bytes back, 10 µs each
+    assert rig.reading.wire_s == pytest.approx(580e-6 if fast else 780e-6)
+    assert rig.read(rig.reading.wire_s - 1e-6) == 0
+    assert rig.port.sent == []
+    assert rig.read(rig.reading.wire_s + 1e-6) == 4
+
+
+@both_ways
+def test_unplugged_port_is_the_one_thing_that_raises(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    rig = make_rig(fast=fast)
+    rig.port.unplugged = True
+    with pytest.raises(BusError, match="unplugged"):
+        rig.read()
+
+
+@both_ways
+def test_noise_never_raises_and_never_passes_for_a_position(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    rng = np.random.default_rng(0)
+    rig = make_rig(fast=fast)
+    for _ in range(500):
+        frame = np.frombuffer(reply(), np.uint8).copy()
+        hit = rng.integers(0, len(frame), rng.integers(1, 4))
+        frame[hit] = rng.integers(0, 256, len(hit))
+        rig.port.answers = [frame.tobytes()[: rng.integers(1, len(frame) + 1)]]
+        rig.reading.data[:] = 0
+        rig.read()
+        good = np.where(rig.reading.fresh, np.array([1100, 1200, 1300, 1400]), 0)
+        assert rig.positions == good.tolist()
+
+
+def _writing(port, register: Register) -> SyncWrite:
+    return SyncWrite(DynamixelBus(port, 1_000_000), (1, 2), register)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(150, 170), (-1, 2**31 - 1), (-131073, 0), (0, -131073), (-16777217, -131073)],
+    ids=["plain", "extremes", "header first", "header last", "header twice"],
+)
+def test_sync_write_sends_what_the_codec_would_build(
+    scripted_port: Callable, values: tuple[int, int]
+):
+    port, register = scripted_port(), registers.GOAL_POSITION
+    writing = _writing(port, register)
+    for _ in range(2):
+        writing.write(np.array(values, np.int32))
+    data = {1: register.encode(values[0]), 2: register.encode(values[1])}
+    assert port.sent == [protocol.sync_write(116, 4, data)] * 2
+
+
+def test_sync_write_sends_the_frame_of_the_manual(scripted_port: Callable):
+    port = scripted_port()
+    _writing(port, registers.GOAL_POSITION).write(np.array([150, 170], np.int32))
+    frame = "FF FF FD 00 FE 11 00 83 74 00 04 00 01 96 00 00 00 02 AA 00 00 00 82 87"
+    assert port.sent == [bytes.fromhex(frame)]
+
+
+def test_sync_write_of_a_narrow_register_takes_only_its_own_type(scripted_port: Callable):
+    port, register = scripted_port(), registers.GOAL_PWM
+    writing = _writing(port, register)
+    writing.write(np.array([885, -885], np.int16))
+    data = {1: register.encode(885), 2: register.encode(-885)}
+    assert port.sent == [protocol.sync_write(100, 2, data)]
+    with pytest.raises(TypeError):
+        writing.write(np.array([40_000, 0], np.int32))
