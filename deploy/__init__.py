@@ -1,0 +1,1 @@
+"""Everything that runs on the robot; needs neither torch nor MuJoCo."""

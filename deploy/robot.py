@@ -53,6 +53,7 @@ class Robot:
         wirings = [config.joints[joint.name] for joint in joints]
         self._wirings = wirings
         self._ids = [wiring.id for wiring in wirings]
+        self._id_of = {joint.name: wiring.id for joint, wiring in zip(joints, wirings, strict=True)}
         self._models = [MODELS[wiring.model] for wiring in wirings]
         self._zero = np.array([wiring.zero_ticks for wiring in wirings])
         self._direction = np.array([wiring.direction for wiring in wirings])
@@ -128,6 +129,12 @@ class Robot:
         return answered
 
     @property
+    def wire_s(self) -> float:
+        """Longest time a reading of all joints occupies the bus [s]."""
+        assert self._feedback is not None, "connect() comes first"
+        return self._feedback.wire_s
+
+    @property
     def alerts(self) -> NDArray[np.bool_]:
         """Joints whose servo reports a hardware error."""
         assert self._feedback is not None, "connect() comes first"
@@ -150,23 +157,20 @@ class Robot:
         np.clip(ticks, limits[:, 0], limits[:, 1], out=self._goal_ticks, casting="unsafe")
         self._targets.write(self._goal_ticks)
 
-        def confirm(row: int, id: int) -> None:
-            goal = int(self._goal_ticks[row])
+        goals = dict(zip(self._ids, self._goal_ticks.tolist(), strict=True))
+
+        def confirm(id: int) -> None:
+            goal = goals[id]
             if self.bus.read(id, registers.GOAL_POSITION) == goal:
                 return
             if self.bus.read(id, registers.BUS_WATCHDOG) != registers.BUS_WATCHDOG_TRIPPED:
                 self.bus.write_verified(id, registers.GOAL_POSITION, goal)
 
-        self._for_each_servo(confirm)
+        _for_each_servo(self._id_of, confirm)
 
     def release(self) -> None:
-        """Turn torque off: one command to all, then each servo is read back.
-
-        Raises:
-            BusError: names the servos that do not confirm; the others are limp.
-        """
-        self.bus.broadcast_write(registers.TORQUE_ENABLE, 0)
-        self._for_each_servo(lambda _, id: self.bus.write_verified(id, registers.TORQUE_ENABLE, 0))
+        """Turn torque off; see `release_servos`."""
+        release_servos(self.bus, self._id_of)
 
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""
@@ -175,17 +179,6 @@ class Robot:
             status = self.bus.read(self._ids[row], registers.HARDWARE_ERROR_STATUS)
             complaints.append(f"{self.joints[row].name}: {_describe(status)}")
         return ", ".join(complaints)
-
-    def _for_each_servo(self, action: Callable[[int, int], None]) -> None:
-        """Call action(row, id) for every servo, and raise what went wrong only afterwards."""
-        errors = []
-        for row, id in enumerate(self._ids):
-            try:
-                action(row, id)
-            except BusError as error:
-                errors.append(f"{self.joints[row].name}: {error}")
-        if errors:
-            raise BusError("; ".join(errors))
 
     def _identify(self) -> list[int]:
         """Firmware of every servo, after checking that all are there and are what we expect."""
@@ -263,6 +256,32 @@ class Robot:
             for limit in wiring.position_limits_rad
         ]
         return max(0, min(ends)), min(registers.TICKS_PER_TURN - 1, max(ends))
+
+
+def release_servos(bus: DynamixelBus, id_of: dict[str, int]) -> None:
+    """Turn torque off: one command to all, then each servo is written and read back.
+
+    Args:
+        bus: the bus.
+        id_of: servo id of each joint.
+
+    Raises:
+        BusError: names the servos that do not confirm; the others are limp.
+    """
+    bus.broadcast_write(registers.TORQUE_ENABLE, 0)
+    _for_each_servo(id_of, lambda id: bus.write_verified(id, registers.TORQUE_ENABLE, 0))
+
+
+def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> None:
+    """Call action(id) for every servo, and raise what went wrong only afterwards."""
+    errors = []
+    for name, id in id_of.items():
+        try:
+            action(id)
+        except BusError as error:
+            errors.append(f"{name}: {error}")
+    if errors:
+        raise BusError("; ".join(errors))
 
 
 def _describe(status: int) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from deploy.clock import Clock, Ticker
 from deploy.commands import CommandSource
 from deploy.controller import OnnxController
-from deploy.errors import BusError, SafetyError
+from deploy.errors import BusError, ConfigError, SafetyError
 from deploy.governor import Governor
 from deploy.recorder import Recorder
 from deploy.robot import Robot
@@ -95,6 +95,7 @@ class Runtime:
         """
         try:
             self.robot.connect()
+            self._check_bus_speed()
             self._enter(State.IDLE)
             self.robot.energise()
             gc.collect()
@@ -193,6 +194,15 @@ class Runtime:
         record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
         record["lost"] = statistics.lost
         self.recorder.commit()
+
+    def _check_bus_speed(self) -> None:
+        allowed_s = READ_SHARE * self._period_s
+        if self.robot.wire_s > allowed_s:
+            raise ConfigError(
+                f"reading all joints takes up to {self.robot.wire_s * 1e3:.1f} ms of bus time, the "
+                f"policy's period leaves {allowed_s * 1e3:.1f} ms; raise the servos' baud rate and "
+                "`bus.baud_rate`"
+            )
 
     def _check_start(self) -> None:
         error = np.abs(self.robot.position - self._start)

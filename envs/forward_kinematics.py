@@ -64,13 +64,13 @@ class ForwardKinematics(nn.Module):
 
     def forward(self, joint_position: Tensor) -> Tensor:
         """Joint angles (n, joints) [rad] -> site position (n, 3) [m]."""
-        q = joint_position[:, self.columns, None, None]  # (n, chain, 1, 1)
+        q = joint_position.index_select(1, self.columns)[..., None, None]  # (n, chain, 1, 1)
         constant, sine, cosine = self.rotations.unbind(1)
         rotation = constant + q.sin() * sine + q.cos() * cosine  # (n, chain, 3, 3)
-        point = self.tip.expand(len(q), 3)
+        point = self.tip[:, None].expand(len(q), 3, 1)
         for link in range(len(self.columns)):
-            point = torch.einsum("nij,nj->ni", rotation[:, link], point) + self.translations[link]
-        return point
+            point = rotation[:, link] @ point + self.translations[link, :, None]
+        return point.squeeze(-1)
 
 
 def _skew(axis: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ class GymnasiumEnv(gymnasium.Env):
         **settings: passed to `envs.make`, e.g. `randomization` or `task_config`.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own attribute)
+    metadata = {"render_modes": []}
 
     def __init__(self, task: str, **settings: Any):
         self._task, self._settings = task, settings

@@ -31,7 +31,7 @@ class Simulation(Protocol):
         ...
 
     def step(self, num_substeps: int) -> Tensor:
-        """Advance all worlds; returns the ids of worlds that diverged (they keep a finite state)."""
+        """Advance all worlds; returns the ids of worlds that diverged; their state is finite."""
         ...
 
     def reset(self, ids: Tensor, qpos: Tensor, qvel: Tensor, ctrl: Tensor) -> None:

@@ -2,19 +2,12 @@
 
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from deploy.contract import CommandSpec, JointSpec
+from envs.action_decoder import JointStepDecoder
 from envs.observation_encoder import ObservationEncoder
 from envs.robot import Robot
-
-
-class ActionDecoder(Protocol):
-    """Module from actions (n, num_actions) and signals to joint targets (n, joints)."""
-
-    num_actions: int
-
-    def __call__(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor: ...
 
 
 class Task(Protocol):
@@ -31,7 +24,7 @@ class Task(Protocol):
     episode_steps: int
     """Control steps after which an episode is truncated."""
     encoder: ObservationEncoder
-    decoder: nn.Module
+    decoder: JointStepDecoder
     critic_size: int
     command: Tensor
     """(num_envs, n) what the policy is asked for; a signal."""

@@ -44,7 +44,7 @@ class VectorEnv:
         self.task = task
         self.num_envs = simulation.num_envs
         self.device = simulation.device
-        self.num_actions: int = task.decoder.num_actions
+        self.num_actions = task.decoder.num_actions
         self.observation_sizes = {
             "actor": task.encoder.size,
             "critic": task.encoder.size + task.critic_size,

@@ -1,0 +1,1 @@
+"""Learning and tools: train, evaluate, export, run, report; see `robotrl --help`."""

@@ -4,9 +4,12 @@ Training runs these parts one after the other; export traces this composition of
 modules, so nothing is left to write on the robot.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from deploy.contract import SignalKind
 from envs.observation_encoder import ObservationEncoder
 from envs.task import Task
 from robotrl.ppo import Policy
@@ -21,17 +24,17 @@ class Controller(nn.Module):
         signals: names of the inputs, in order.
     """
 
-    def __init__(self, task: Task, policy: Policy, signals: list[str]):
+    def __init__(self, task: Task, policy: Policy, signals: Sequence[SignalKind]):
         super().__init__()
         self.encoder: ObservationEncoder = task.encoder
         self.policy = policy
-        self.decoder: nn.Module = task.decoder
-        self.signals = signals
+        self.decoder = task.decoder
+        self.signals: list[SignalKind] = list(signals)
         self.state = list(task.encoder.state_shapes)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """`signals` then `state`, each (n, ...) -> targets (n, joints), then the next state."""
-        named = dict(zip(self.signals + self.state, tensors, strict=True))
+        named = dict(zip([*self.signals, *self.state], tensors, strict=True))
         signals = {name: named[name] for name in self.signals}
         observation, state = self.encoder(signals, {name: named[name] for name in self.state})
         targets = self.decoder(self.policy(observation), signals)

@@ -6,8 +6,13 @@ sequences. Beside our own contract it carries the metadata keys that existing C+
 """
 
 import hashlib
+import io
+import logging
 import os
 import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +49,12 @@ OPSET = 20
 TOLERANCE = 1e-5
 _OUTPUT = "joint_position_target"
 _GOLDEN_STEPS = 64
-_UNITS = {"joint_position": "rad", "joint_velocity": "rad/s", "joint_target": "rad", "command": "m"}
+_UNITS: dict[SignalKind, str] = {
+    "joint_position": "rad",
+    "joint_velocity": "rad/s",
+    "joint_target": "rad",
+    "command": "m",
+}
 
 
 def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contract:
@@ -134,15 +144,16 @@ def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
     env.reset()
     state = controller.encoder.initial_state(1)
     inputs = [env.signals[name] for name in controller.signals] + list(state.values())
-    program = torch.onnx.export(
-        controller,
-        tuple(inputs),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=controller.signals + controller.state,
-        output_names=[_OUTPUT, *(f"{name}_next" for name in controller.state)],
-        verbose=False,
-    )
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            controller,
+            tuple(inputs),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[*controller.signals, *controller.state],
+            output_names=[_OUTPUT, *(f"{name}_next" for name in controller.state)],
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     for node in model.graph.node:  # traces of the exporting machine, such as file paths
@@ -156,6 +167,20 @@ def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
     del model.metadata_props[:]
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep torch's notes about packages we do not use from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _contract(

@@ -75,7 +75,7 @@ class DynamixelBus:
         Raises:
             BusTimeout: it does not answer.
         """
-        return _identity(self._request(protocol.ping(id), id, 3, "a ping"))
+        return _identity(self._request(protocol.ping(id), id, 3, "ping"))
 
     def scan(self, ids: Iterable[int]) -> dict[int, tuple[int, int]]:
         """Model number and firmware version of every servo that answers, by id; asks each once."""
@@ -151,7 +151,7 @@ class DynamixelBus:
         return min(deadline_s, now_s + wire_s + self.usb_latency_s)
 
     def send(self, request: bytes) -> None:
-        """Send a request that expects a reply; whatever came in before is discarded."""
+        """Send a request that expects a reply; what came in before it is stale and discarded."""
         self.statistics.requests += 1
         self.port.discard_input()
         self.port.write(request)
@@ -159,35 +159,47 @@ class DynamixelBus:
     def ask(
         self, request: bytes, ids: Sequence[int], length: int, deadline_s: float
     ) -> dict[int, Status]:
-        """Send a request and gather one status packet from each of `ids`.
+        """Send a request and `gather` the replies."""
+        self.send(request)
+        return self.gather(ids, length, deadline_s)
 
-        Echoes, noise and late replies of other servos are skipped. Stops early once every servo
-        has spoken, though some of it arrived damaged.
+    def gather(
+        self,
+        ids: Sequence[int],
+        length: int,
+        deadline_s: float,
+        received: bytes | memoryview = b"",
+    ) -> dict[int, Status]:
+        """Receive one status packet from each of `ids`, skipping echoes, noise and other servos.
+
+        Stops early once every servo has spoken, though some of it arrived damaged.
 
         Args:
-            request: the packet to send.
             ids: servos that will answer.
             length: bytes of data each reply carries.
             deadline_s: time on the port's clock to give up at.
+            received: bytes that have come already.
 
         Returns:
             The replies that arrived, by id.
         """
-        self.send(request)
         # An intact reply is not longer than this, stuffing included; a damaged length that says so
         # would swallow the replies behind it.
         parser = PacketParser(max_length=4 + length + length // 3)
         replies: dict[int, Status] = {}
-        while len(replies) + parser.crc_errors < len(ids):
-            received = self.port.read_into(self._received, deadline_s)
-            if not received:
-                self.statistics.timeouts += 1
-                break
-            for packet in parser.feed(self._received[:received]):
+        while True:
+            for packet in parser.feed(received):
                 if packet.instruction == Instruction.STATUS and packet.id in ids:
                     status = Status.from_packet(packet)
                     if status.error or len(status.data) == length:
                         replies[packet.id] = status
+            if len(replies) + parser.crc_errors >= len(ids):
+                break
+            count = self.port.read_into(self._received, deadline_s)
+            if not count:
+                self.statistics.timeouts += 1
+                break
+            received = self._received[:count]
         self.statistics.crc_errors += parser.crc_errors
         return replies
 

@@ -28,8 +28,10 @@ MAX_LENGTH = 1024
 STATUS_OVERHEAD = 11
 """Bytes of a status packet around its data."""
 
-_MARK = b"\xff\xff\xfd"
-_STUFFED = b"\xff\xff\xfd\xfd"
+HEADER_MARK = HEADER[:3]
+"""What parameters may contain only with an FD stuffed behind it."""
+
+_STUFFED = HEADER_MARK + b"\xfd"
 _ALERT_BIT = 0x80
 
 
@@ -99,7 +101,7 @@ class Packet:
 
     def encode(self) -> bytes:
         """The bytes on the wire: stuffed, with header and CRC."""
-        body = (bytes([self.instruction]) + self.parameters).replace(_MARK, _STUFFED)
+        body = (bytes([self.instruction]) + self.parameters).replace(HEADER_MARK, _STUFFED)
         frame = HEADER + struct.pack("<BH", self.id, len(body) + 2) + body
         return frame + struct.pack("<H", crc16(frame))
 
@@ -266,4 +268,6 @@ class PacketParser:
 def _decode(frame: bytes) -> Packet:
     id, instruction, parameters = frame[4], frame[7], frame[8:-2]
     merged = id == BROADCAST_ID and instruction == Instruction.STATUS
-    return Packet(id, instruction, parameters if merged else parameters.replace(_STUFFED, _MARK))
+    return Packet(
+        id, instruction, parameters if merged else parameters.replace(_STUFFED, HEADER_MARK)
+    )

@@ -4,8 +4,8 @@
     single:  header id length 55 error data CRC | header id ...        (sync read)
 
 Either way each servo contributes one block, all blocks have one length, and only error, data and
-CRC are unknown before they come. So one table look-up per byte gives all CRCs (`deploy.dynamixel.
-crc`), and comparing bytes does the rest.
+CRC are unknown before they come. So one table look-up per byte gives all CRCs at once (`RowCrc`),
+and comparing bytes with a template does the rest.
 
 In a merged reply each CRC runs over everything since the header, the earlier CRCs included. Whoever
 trusts the CRC before a block can check that block alone: a damaged block costs itself, and the next
@@ -38,10 +38,10 @@ class Replies:
         self.data = blocks[:, -2 - length : -2]
         """Bytes read, shape (n, length): live, so only what `check` approves means anything."""
         self._block = blocks.shape[1]
-        self._tags = blocks[:, : -2 - length]
-        self._error = 0 if merged else -1  # where in a tag
-        self._crcs = blocks[:, -2:].view("<u2")
+        self._tags = blocks[:, : -2 - length]  # all that precedes the data
         self._usual_tags = self._tags.copy()
+        self._error = 0 if merged else -1  # where in a tag the error byte is
+        self._crcs = blocks[:, -2:].view("<u2")
 
         if merged:
             # Rows begin with the CRC before the block (or the end of the header). It counts twice,

@@ -22,6 +22,9 @@ from deploy.dynamixel.protocol import Status
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.replies import Replies
 
+_ITEMS = 12
+"""Where the items of a sync write begin: behind header, id, length, instruction, address, size."""
+
 
 class SyncRead:
     """The same bytes of several servos.
@@ -65,6 +68,7 @@ class SyncRead:
         Returns:
             How many servos answered.
         """
+        self.fresh.fill(False)
         give_up_s = self._bus.give_up_s(self.wire_s, deadline_s)
         if give_up_s is not None and self._ask_all(give_up_s):
             return len(self.ids)
@@ -75,6 +79,7 @@ class SyncRead:
         return answered
 
     def _ask_all(self, give_up_s: float) -> bool:
+        """Whether all went as usual; otherwise `fresh` tells who answered."""
         bus, replies = self._bus, self._replies
         bus.send(self._request)
         count = 0
@@ -83,13 +88,50 @@ class SyncRead:
             if not received:
                 break
             count = replies.align(count + received)
-        usual = replies.check(count)
-        if usual:
+        if replies.check(count):
             np.copyto(self.data, replies.data)
             self.fresh.fill(True)
             self.alert.fill(False)
-        elif self._fast:
-        return usual
+            return True
+        if self._fast:
+            self._keep_sound(count)
+        else:  # noise, stuffing or a servo missing: find the packets wherever they lie
+            length = self.data.shape[1]
+            self._keep(bus.gather(self.ids, length, give_up_s, self._received[:count]))
+        return False
+
+    def _ask_missing(self, deadline_s: float) -> int:
+        """How many servos answered that had not."""
+        bus, length = self._bus, self.data.shape[1]
+        suspect, *others = (self.ids[row] for row in np.flatnonzero(~self.fresh))
+        ids = (*others, suspect)
+        request = protocol.sync_read(ids, self._address, length)
+        reply_bytes = len(ids) * (protocol.STATUS_OVERHEAD + length)
+        give_up_s = bus.give_up_s(bus.wire_s(len(request), reply_bytes, len(ids)), deadline_s)
+        if give_up_s is None:
+            return 0
+        bus.statistics.retried += len(ids)
+        return self._keep(bus.ask(request, ids, length, give_up_s))
+
+    def _keep_sound(self, received: int) -> None:
+        replies, sound = self._replies, self._replies.sound
+        np.copyto(self.data, replies.data, where=sound[:, None])
+        np.copyto(self.alert, replies.alert, where=sound)
+        np.copyto(self.fresh, sound)
+        missing = len(self.ids) - replies.complete(received)
+        self._bus.statistics.timeouts += missing > 0
+        self._bus.statistics.crc_errors += int(np.count_nonzero(~sound)) - missing
+
+    def _keep(self, statuses: dict[int, Status]) -> int:
+        kept = 0
+        for id, status in statuses.items():
+            if not status.error:
+                row = self._row_of[id]
+                self.data[row] = np.frombuffer(status.data, np.uint8)
+                self.alert[row] = status.alert
+                self.fresh[row] = True
+                kept += 1
+        return kept
 
 
 class SyncWrite:
@@ -117,14 +159,10 @@ class SyncWrite:
             TypeError: the type could hold values that the register cannot.
         """
         np.copyto(self._values, values, casting="safe")
-        if self._frame.find(b"\xff\xff\xfd", _ITEMS, -2) < 0:
+        if self._frame.find(protocol.HEADER_MARK, _ITEMS, -2) < 0:
             self._crc[:] = self._row_crc.compute()
             self._port.write(self._frame)
-        else:  # these values look like a header and need stuffing, so the packet is longer
+        else:  # the values need stuffing, so the packet is longer
             data = {id: item.tobytes() for id, item in zip(self._ids, self._values, strict=True)}
             register = self._register
             self._port.write(protocol.sync_write(register.address, register.size, data))
-
-
-_ITEMS = 12
-"""Where the items of a sync write begin: header, id, length, instruction, address, size."""

@@ -34,7 +34,7 @@ VELOCITY_FILTER_S = 0.005
 STALL_CURRENT_A = {"XL330-M288": 1.47, "XL330-M077": 1.47, "XM430-W350": 2.3}
 """At nominal voltage; eManual, "Specifications"."""
 
-_LEVEL_NEEDED = {Instruction.PING: 0, Instruction.READ: 1}
+_LEVEL_NEEDED: dict[int, int] = {Instruction.PING: 0, Instruction.READ: 1}
 """Lowest Status Return Level at which an instruction is answered; 2 for the others."""
 _KEPT = {
     FactoryReset.ALL: (),
@@ -88,8 +88,8 @@ class Servo:
         """Pause before each of its replies."""
         return self._table.scaled(registers.RETURN_DELAY_TIME)
 
-    def answers(self, instruction: Instruction) -> bool:
-        """Whether Status Return Level lets it answer PING, READ or any other instruction."""
+    def answers(self, instruction: int) -> bool:
+        """Whether Status Return Level lets it answer; READ stands for reads of any kind."""
         level = self._table.get(registers.STATUS_RETURN_LEVEL)
         return level >= _LEVEL_NEEDED.get(instruction, 2)
 
@@ -112,11 +112,12 @@ class Servo:
     def write(self, address: int, data: bytes) -> Status:
         """Write whole registers: all of them or, with an error, none."""
         values, error = self._table.check(address, data)
+        status = self._status(error=error)  # now: a new id does not sign its own receipt
         if not error:
             for register, value in values.items():
                 self._write(register, value)
             self._reload()
-        return self._status(error=error)
+        return status
 
     def reg_write(self, address: int, data: bytes) -> Status:
         """As `write`, but held back until `action`."""

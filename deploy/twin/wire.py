@@ -116,7 +116,7 @@ class Wire:
         parameters = packet.parameters
         match packet.instruction:
             case Instruction.SYNC_READ | Instruction.BULK_READ:
-                self._answer_in_turn(_read_jobs(packet), packet.instruction, now_s)
+                self._answer_in_turn(_read_jobs(packet), now_s)
             case Instruction.FAST_SYNC_READ | Instruction.FAST_BULK_READ:
                 self._answer_merged(_read_jobs(packet), now_s)
             case Instruction.SYNC_WRITE | Instruction.BULK_WRITE:
@@ -124,9 +124,11 @@ class Wire:
                     if servo := self._find(id):
                         servo.write(address, data)
             case Instruction.PING if packet.id == BROADCAST_ID:
-                for servo in self._servos:
+                for servo in sorted(self._servos, key=lambda servo: servo.id):
                     slot_s = now_s + servo.id * PING_SLOT_S
                     self._transmit(servo.ping().encode(), slot_s + servo.return_delay_s)
+            case Instruction.FACTORY_RESET if packet.id == BROADCAST_ID and parameters == b"\xff":
+                pass  # firmware 42 and later does not let one packet wipe every id
             case instruction if packet.id == BROADCAST_ID:
                 for servo in self._servos:
                     _execute(servo, instruction, parameters)
@@ -137,16 +139,16 @@ class Wire:
                     if answers:
                         self._transmit(status.encode(), now_s + delay_s)
 
-    def _answer_in_turn(self, jobs: list[ReadJob], instruction: int, now_s: float) -> None:
+    def _answer_in_turn(self, jobs: list[ReadJob], now_s: float) -> None:
         """The first of `jobs` answers, and the rest when it has spoken; silence ends the chain."""
         if not jobs:
             return
         (id, address, length), *rest = jobs
         servo = self._find(id)
-        if servo and servo.answers(instruction):
+        if servo and servo.answers(Instruction.READ):
             reply = servo.read(address, length).encode()
             end_s = self._transmit(reply, now_s + servo.return_delay_s)
-            self._at(end_s, lambda time_s: self._answer_in_turn(rest, instruction, time_s))
+            self._at(end_s, partial(self._answer_in_turn, rest))
 
     def _answer_merged(self, jobs: list[ReadJob], now_s: float) -> None:
         """One packet, which ends before the block of the first silent servo."""
@@ -154,7 +156,7 @@ class Wire:
         end, delay_s = 0, 0.0
         for index, (id, address, length) in enumerate(jobs):
             servo = self._find(id)
-            if not servo or not servo.answers(Instruction.FAST_SYNC_READ):
+            if not servo or not servo.answers(Instruction.READ):
                 break
             if index == 0:
                 end, delay_s = _MERGED_HEADER_SIZE, servo.return_delay_s

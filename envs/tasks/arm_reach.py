@@ -259,9 +259,9 @@ class ArmReachFeatures(nn.Module):
         error = command - self.kinematics(position)  # (n, 3)
         return torch.cat(
             [
-                position[:, self.arm] - self.home,
-                signals["joint_velocity"][:, self.arm],
-                (signals["joint_target"] - position)[:, self.arm],
+                position.index_select(1, self.arm) - self.home,
+                signals["joint_velocity"].index_select(1, self.arm),
+                (signals["joint_target"] - position).index_select(1, self.arm),
                 command,
                 error,
                 torch.tanh(error / 0.03),  # keeps millimetres visible beside decimetres

@@ -29,10 +29,9 @@ class Replies:
     def __init__(self, servos: int):
         rng = np.random.default_rng(0)
         statuses = [
-            Status(id, rng.integers(0, 200, LENGTH, np.uint8).tobytes())
-            for id in servos_ids(servos)
+            Status(id, rng.integers(0, 200, LENGTH, np.uint8).tobytes()) for id in ids_of(servos)
         ]
-        self._replies = {
+        self._replies: dict[int, bytes] = {
             Instruction.SYNC_READ: b"".join(status.encode() for status in statuses),
             Instruction.FAST_SYNC_READ: protocol.merge(statuses),
             Instruction.SYNC_WRITE: b"",
@@ -40,7 +39,7 @@ class Replies:
         self._pending, self._position = b"", 0
 
     def request(self, instruction: int) -> None:
-        self._pending, self._position = self._replies[Instruction(instruction)], 0
+        self._pending, self._position = self._replies[instruction], 0
 
     def take(self, count: int) -> bytes:
         piece = self._pending[self._position : self._position + count]
@@ -48,7 +47,7 @@ class Replies:
         return piece
 
 
-def servos_ids(servos: int) -> range:
+def ids_of(servos: int) -> range:
     return range(1, servos + 1)
 
 
@@ -96,7 +95,7 @@ class InstantPortHandler(dynamixel_sdk.PortHandler):
 
 def our_tick(servos: int, *, fast: bool) -> Callable[[], None]:
     """Read 12 bytes of every servo and write its goal."""
-    ids = servos_ids(servos)
+    ids = ids_of(servos)
     bus = DynamixelBus(InstantPort(servos), 1_000_000)
     reading = SyncRead(bus, ids, ADDRESS, LENGTH, fast=fast)
     writing = SyncWrite(bus, ids, registers.GOAL_POSITION)
@@ -114,13 +113,13 @@ def sdk_tick(servos: int, *, fast: bool) -> Callable[[], None]:
     port, handler = InstantPortHandler(servos), dynamixel_sdk.PacketHandler(2.0)
     reading = dynamixel_sdk.GroupSyncRead(port, handler, ADDRESS, LENGTH)
     writing = dynamixel_sdk.GroupSyncWrite(port, handler, registers.GOAL_POSITION.address, 4)
-    for id in servos_ids(servos):
+    for id in ids_of(servos):
         reading.addParam(id)
     read = reading.fastSyncRead if fast else reading.txRxPacket
 
     def tick() -> None:
         assert read() == dynamixel_sdk.COMM_SUCCESS
-        for id in servos_ids(servos):
+        for id in ids_of(servos):
             position = reading.getData(id, registers.PRESENT_POSITION.address, 4)
             writing.addParam(id, list(position.to_bytes(4, "little")))
         writing.txPacket()

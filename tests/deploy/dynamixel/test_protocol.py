@@ -9,6 +9,7 @@ from deploy.dynamixel import protocol
 from deploy.dynamixel.protocol import (
     BROADCAST_ID,
     HEADER,
+    HEADER_MARK,
     ErrorCode,
     FactoryReset,
     Instruction,
@@ -208,6 +209,31 @@ def test_any_parameters_survive_the_wire_and_never_contain_a_header():
         assert frame.count(HEADER) == 1
         assert len(frame) == 7 + int.from_bytes(frame[5:7], "little")
         assert PacketParser().feed(frame) == [packet]
+
+
+def test_vendor_sdk_builds_the_same_bytes_and_reads_ours():
+    sdk = pytest.importorskip("dynamixel_sdk")
+
+    class Wire(sdk.PortHandler):
+        clearPort = setPacketTimeout = lambda self, *_: None  # noqa: N815
+
+        def writePort(self, packet):  # noqa: N802
+            self.bytes = bytes(packet)
+            return len(packet)
+
+        def readPort(self, length):  # noqa: N802
+            piece, self.bytes = self.bytes[:length], self.bytes[length:]
+            return piece
+
+    wire, handler, rng = Wire(""), sdk.PacketHandler(2.0), random.Random(5)
+    for _ in range(300):
+        data = _spiteful_bytes(rng)
+        if HEADER_MARK in data:
+            continue  # version 4.1.0 sends such data unstuffed, and unstuffs too much of it
+        handler.writeTxOnly(wire, 1, 116, len(data), list(data))
+        assert wire.bytes == protocol.write(1, 116, data)
+        wire.bytes = Status(1, data, alert=True).encode()
+        assert handler.readRx(wire, 1, len(data)) == (list(data), sdk.COMM_SUCCESS, 0x80)
 
 
 def test_parser_does_not_care_how_the_stream_is_cut():

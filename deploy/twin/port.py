@@ -1,0 +1,71 @@
+"""A serial port with a twin behind it, in virtual time: deterministic, and as fast as it computes.
+
+    clock = VirtualClock()
+    bus = DynamixelBus(VirtualPort(twin, clock), 1_000_000)
+
+Time passes only while somebody waits: a read until bytes arrive or its deadline, the caller in
+`clock.sleep_until`. The twin catches up at its next use.
+"""
+
+from deploy.twin.robot import Twin
+
+
+class VirtualClock:
+    """Time that moves when told to."""
+
+    def __init__(self, now_s: float = 0.0):
+        """Start at `now_s`."""
+        self._now_s = now_s
+
+    def now(self) -> float:
+        """The time [s]."""
+        return self._now_s
+
+    def sleep_until(self, time_s: float) -> None:
+        """Let time pass; one that lies behind changes nothing."""
+        self._now_s = max(self._now_s, time_s)
+
+
+class VirtualPort:
+    """A `deploy.serial_port.Port` on an in-process twin."""
+
+    def __init__(self, twin: Twin, clock: VirtualClock):
+        """Connect to `twin`, which keeps the time of `clock`."""
+        self._twin = twin
+        self._clock = clock
+        self._received = b""
+
+    def now(self) -> float:
+        """The clock of the deadlines [s]."""
+        return self._clock.now()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`."""
+        self._twin.receive(bytes(data), self.now())
+
+    def read_into(self, buffer: memoryview, deadline_s: float) -> int:
+        """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline.
+
+        As from a USB adapter, a reply comes in one piece, or in part if the deadline cuts it.
+        """
+        while not self._received:
+            self._clock.sleep_until(min(deadline_s, self._twin.wake_s))
+            self._receive()
+            if self.now() >= deadline_s:
+                break
+        count = min(len(buffer), len(self._received))
+        buffer[:count] = self._received[:count]
+        self._received = self._received[count:]
+        return count
+
+    def discard_input(self) -> None:
+        """Forget bytes received and not yet read."""
+        self._receive()
+        self._received = b""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _receive(self) -> None:
+        self._twin.advance(self.now())
+        self._received += self._twin.take(self.now())

@@ -1,0 +1,132 @@
+"""A twin behind a pseudo-terminal, in real time: to any program, a robot on a serial port.
+
+    serve(model_path, robot_config, draw(3, model_path), link=Path("/tmp/desk_arm"), ready=print)
+
+Programs may come and go; the robot stays switched on until SIGTERM or SIGINT. The pseudo-terminal
+ignores the baud rate a program sets: the wire is timed by the one in the robot file.
+"""
+
+import logging
+import os
+import pty
+import select
+import signal
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from deploy.errors import BusError
+from deploy.robot_config import RobotConfig
+from deploy.twin.parameters import TwinParameters
+from deploy.twin.robot import Twin
+from deploy.twin.truth import TruthRecorder
+
+PERIOD_S = 0.002
+"""Longest sleep: the physics never lags further behind."""
+SPIN_S = 0.0002
+"""A sleep ends up to this much late, so the last stretch before a reply is busy waiting."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    model_path: Path,
+    robot_config: RobotConfig,
+    parameters: TwinParameters | None = None,
+    *,
+    link: Path | None = None,
+    truth_path: Path | None = None,
+    ready: Callable[[str], None],
+) -> None:
+    """Run a robot until SIGTERM or SIGINT; call it in the main thread.
+
+    Args:
+        model_path: the robot's MJCF.
+        robot_config: its wiring.
+        parameters: how it differs from the nominal model.
+        link: symbolic link to make to the pseudo-terminal, gone again afterwards.
+        truth_path: file for what the robot really did, see `deploy.twin.truth`; None for none.
+        ready: called with the path to open once the robot answers.
+
+    Raises:
+        ConfigError: the wiring does not fit the model.
+        BusError: `link` is taken by something else.
+    """
+    twin = Twin(model_path, robot_config, parameters, start_s=time.monotonic())
+    truth = TruthRecorder(twin)
+    with _pseudo_terminal(link) as (host, path), _stop_signals() as stopped:
+        ready(path)
+        _run(twin, host, stopped, truth)
+        if truth_path:
+            truth.save(truth_path)
+
+
+def _run(twin: Twin, host: int, stopped: Callable[[], bool], truth: TruthRecorder) -> None:
+    while not stopped():
+        now_s = time.monotonic()
+        twin.advance(now_s)
+        truth.sample()
+        if reply := twin.take(now_s):
+            with suppress(BlockingIOError):  # nobody has read for kilobytes: lost, as on a wire
+                os.write(host, reply)
+        wait_s = min(PERIOD_S, twin.wake_s - time.monotonic() - SPIN_S)
+        if select.select((host,), (), (), max(0.0, wait_s))[0]:
+            twin.receive(os.read(host, 4096), time.monotonic())
+
+
+@contextmanager
+def _pseudo_terminal(link: Path | None) -> Iterator[tuple[int, str]]:
+    """Our end and the path of the other one, which is kept open so that programs may hang up."""
+    host, device = pty.openpty()
+    try:
+        tty.setraw(device)
+        os.set_blocking(host, False)
+        path = os.ttyname(device)
+        with _linked(link, path):
+            yield host, str(link or path)
+    finally:
+        os.close(host)
+        os.close(device)
+
+
+@contextmanager
+def _linked(link: Path | None, target: str) -> Iterator[None]:
+    if link is None:
+        yield
+        return
+    if os.path.lexists(link) and not link.is_symlink():
+        raise BusError(
+            f"{link} exists and is no symbolic link, expected a free name for the twin's port; "
+            "choose another name or remove it"
+        )
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if os.readlink(link) == target:  # not another twin's by now
+                link.unlink()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT has come; the previous handlers are put back afterwards."""
+    stop = False
+
+    def request_stop(number: int, _: FrameType | None) -> None:
+        nonlocal stop
+        stop = True
+        _log.info("stopping on %s", signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, request_stop) for number in _STOP_SIGNALS}
+    try:
+        yield lambda: stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,311 @@
+"""The command line. A verb imports what it needs when it is called: `run` starts fast on a Pi."""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from deploy.errors import DeployError
+
+app = typer.Typer(
+    help="Train a policy in MuJoCo, export the whole controller, run it on a servo robot.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(stderr=True)
+
+PolicyArgument = Annotated[Path, typer.Argument(help="The ONNX file `robotrl export` wrote.")]
+RobotArgument = Annotated[Path, typer.Argument(help="Wiring, e.g. configs/robots/desk_arm.yaml.")]
+PortOption = Annotated[str | None, typer.Option(help="Serial port; overrides the robot's YAML.")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a training run, e.g. runs/arm_reach.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the run, policy, log, report.")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    twin_seed: Annotated[int, typer.Option(help="Seed of the twin's physical mismatch.")] = 7,
+    seconds: Annotated[float, typer.Option(help="How long the policy runs on the twin.")] = 20.0,
+) -> None:
+    """The whole road in about two minutes: train, export, twin, run, report.
+
+    Example: `robotrl demo`
+    """
+    with _needs("train"):
+        from robotrl.demo import run_demo
+    with _reported():
+        passed = run_demo(output, seed=seed, twin_seed=twin_seed, seconds=seconds, console=console)
+    raise typer.Exit(0 if passed else 1)
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="E.g. configs/train/arm_reach.yaml; not with --resume.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes, e.g. num_envs=128 algorithm.gamma=0.98.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+) -> None:
+    """Train a policy into runs/<name>/, with progress bar, TensorBoard and metrics.csv.
+
+    Examples: `robotrl train configs/train/arm_reach.yaml seed=1` and
+    `robotrl train --resume runs/arm_reach`
+    """
+    with _needs("train"):
+        from robotrl.progress import train_with_progress
+        from robotrl.run_folder import RunFolder
+        from robotrl.train_config import load_train_config
+    with _reported():
+        if resume is not None:
+            folder = RunFolder(resume)
+            train_with_progress(folder.config(), folder, console, resume=True)
+        elif config is None:
+            raise typer.BadParameter("give a CONFIG, or --resume with the folder of a run")
+        else:
+            settings = load_train_config(config, overrides or [])
+            folder = RunFolder(output or Path("runs") / config.stem)
+            folder.create(settings)
+            train_with_progress(settings, folder, console)
+        console.print(f"Next: [bold]robotrl export {folder.path} -o policy.onnx[/]")
+
+
+@app.command("eval")
+def evaluate(
+    policy: Annotated[Path, typer.Argument(help="A run's folder or an exported ONNX file.")],
+    episodes: Annotated[int, typer.Option(help="Episodes; more narrow the intervals.")] = 64,
+) -> None:
+    """Evaluate a policy in fresh randomized worlds, with 95 % intervals.
+
+    Examples: `robotrl eval runs/arm_reach` and `robotrl eval policy.onnx --episodes 4`
+    """
+    with _needs("train"):
+        from robotrl.evaluate import evaluate_policy, evaluate_run
+        from robotrl.run_folder import RunFolder
+    with _reported():
+        if policy.is_dir():
+            result = evaluate_run(RunFolder(policy), episodes=episodes)
+        else:
+            result = evaluate_policy(policy, episodes=episodes)
+        for name, value in result.items():
+            print(f"{name:32s} {value:.6g}")
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
+        "policy.onnx"
+    ),
+) -> None:
+    """Export the whole controller as one checked ONNX file.
+
+    Example: `robotrl export runs/arm_reach -o policy.onnx`
+    """
+    with _needs("train"):
+        from robotrl.evaluate import evaluate_run
+        from robotrl.export import export as export_run
+        from robotrl.run_folder import RunFolder
+    with _reported():
+        folder = RunFolder(run)
+        contract = export_run(folder, output, evaluate_run(folder))
+        console.print(
+            f"{output}: {contract.provenance.task} for {contract.robot} at "
+            f"{1 / contract.control_dt_s:.0f} Hz; onnxruntime agrees with torch, "
+            f"{len(contract.golden.outputs['joint_position_target'])} golden vectors inside"
+        )
+
+
+@app.command()
+def check(
+    policy: PolicyArgument,
+    robot: Annotated[
+        Path | None, typer.Argument(help="Also check that it fits this robot.")
+    ] = None,
+) -> None:
+    """Verify a policy file: hashes, schema, golden vectors, and its fit to a robot.
+
+    Example: `robotrl check policy.onnx configs/robots/desk_arm.yaml`
+    """
+    from deploy.configuration import load_yaml
+    from deploy.contract import matches
+    from deploy.controller import OnnxController
+    from deploy.robot_config import RobotConfig
+
+    with _reported():
+        contract = OnnxController(policy).contract
+        console.print(
+            f"{policy}: sound; {contract.provenance.task} for {contract.robot}, "
+            f"{1 / contract.control_dt_s:.0f} Hz, "
+            f"{contract.provenance.env_steps:,} training steps, "
+            f"commit {contract.provenance.git_commit[:12]}"
+        )
+        for joint in contract.joints:
+            console.print(
+                f"  {joint.name:16s} kp {joint.kp:7.3f} N·m/rad  kd {joint.kd:6.3f}  "
+                f"start {joint.default_position:+.3f} rad  "
+                f"range {joint.position_limits[0]:+.2f} to {joint.position_limits[1]:+.2f} rad"
+            )
+        if robot is not None:
+            matches(contract, load_yaml(robot, RobotConfig))
+            console.print(f"fits {robot}")
+
+
+@app.command()
+def twin(
+    robot: RobotArgument,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Draw other masses, friction, motors; none: the nominal robot."),
+    ] = None,
+    link: Annotated[Path | None, typer.Option(help="Also make the port available here.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Write where the robot really was (.npz) at the end.")
+    ] = None,
+) -> None:
+    """Start the simulated robot behind a serial port; prints the port, ends with Ctrl-C.
+
+    Example: `robotrl twin configs/robots/desk_arm.yaml --link /tmp/desk_arm`
+    """
+    with _needs("train"):
+        from deploy.twin.parameters import draw
+        from deploy.twin.server import serve
+        from envs.robot import load_robot
+    from deploy.configuration import load_yaml
+    from deploy.robot_config import RobotConfig
+
+    with _reported():
+        config = load_yaml(robot, RobotConfig)
+        model = load_robot(config.robot)
+        serve(
+            model.path,
+            config,
+            draw(seed, model.path),
+            link=link,
+            truth_path=truth,
+            ready=lambda port: print(port, flush=True),
+        )
+
+
+@app.command()
+def run(
+    policy: PolicyArgument,
+    robot: RobotArgument,
+    port: PortOption = None,
+    duration: Annotated[float, typer.Option(help="Seconds the policy runs.")] = 20.0,
+    command: Annotated[
+        str | None, typer.Option(help="One command, e.g. 0.2,0.0,0.1; default: random ones.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random commands.")] = 0,
+    log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
+    with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
+) -> None:
+    """Run a policy on a robot in real time. Ctrl-C stops it at once, in its safe state.
+
+    Examples: `robotrl run policy.onnx configs/robots/desk_arm.yaml --port /dev/ttyUSB0` and
+    `robotrl run policy.onnx configs/robots/desk_arm.yaml --twin`
+    """
+    from robotrl.run_policy import run_policy
+
+    log = log or Path("logs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.mcap"
+    with _reported():
+        values = _floats(command) if command is not None else None
+        summary = run_policy(
+            policy,
+            robot,
+            port=port,
+            duration_s=duration,
+            command=values,
+            seed=seed,
+            log=log,
+            start_twin=with_twin,
+            console=console,
+        )
+        console.print(summary)
+        console.print(f"Next: [bold]robotrl report {log}[/]")
+
+
+@app.command()
+def release(robot: RobotArgument, port: PortOption = None) -> None:
+    """Turn the torque of every servo off. Hold the robot: it may fall.
+
+    Example: `robotrl release configs/robots/desk_arm.yaml`
+    """
+    from robotrl.run_policy import release_robot
+
+    with _reported():
+        release_robot(robot, port)
+        console.print("torque is off on every servo, read back")
+
+
+@app.command()
+def report(
+    log: Annotated[Path, typer.Argument(help="The MCAP file `robotrl run` wrote.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="A twin's --truth file.")] = None,
+) -> None:
+    """Turn a log into an HTML page with plots and a verdict; fails if the verdict does.
+
+    Example: `robotrl report logs/2026-01-31_12-00-00.mcap`
+    """
+    with _needs("train"):
+        from robotrl.report import write_report
+    with _reported():
+        output = output or log.with_suffix(".html")
+        verdict = write_report(log, output, truth)
+        console.print(verdict.summary())
+        console.print(f"report: {output}")
+    raise typer.Exit(0 if verdict.passed else 1)
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """Turn the errors we raise on purpose into a message and exit code 1."""
+    try:
+        yield
+    except DeployError as error:
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        console.print(f"[bold red]error:[/] {_plain(error)}{_plain(notes)}", highlight=False)
+        raise typer.Exit(1) from None
+
+
+@contextlib.contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Say which extra to install when a verb's packages are missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in ("deploy", "envs", "robotrl"):
+            raise
+        console.print(
+            f"[bold red]error:[/] this verb needs {error.name}, which is not installed; "
+            f"run `pip install 'robotrl\\[{extra}]'`"
+        )
+        raise typer.Exit(1) from None
+
+
+def _floats(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--command takes numbers like 0.2,0.0,0.1, found {text!r}"
+        ) from None
+
+
+def _plain(text: Any) -> str:
+    """Text whose square brackets are not markup."""
+    return str(text).replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,364 @@
+"""`robotrl report`: a log as one self-contained HTML page, with plots and a verdict.
+
+The tool path is computed from the measured joint angles with the robot's own model. A twin also
+knows where its tool really was (`--truth`); then the verdict is about that.
+"""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import mujoco
+import numpy as np
+from matplotlib.figure import Figure
+from mcap.reader import make_reader
+from numpy.typing import NDArray
+
+from deploy.companion import TOPIC
+from deploy.contract import Contract, parse_contract
+from deploy.errors import ConfigError
+from deploy.governor import LimitedBy
+from deploy.robot_config import RobotConfig
+from deploy.runtime import State
+from envs.robot import load_robot
+
+Array = NDArray[np.float64]
+
+ERROR_LIMIT_M = 0.02
+"""Largest median distance to the target that counts as success."""
+SETTLE_S = 1.0
+"""The distance is judged over this long before each change of target."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """A run as arrays over its ticks."""
+
+    contract: Contract
+    robot: RobotConfig
+    ticks: dict[str, NDArray[Any]]
+
+    @property
+    def running(self) -> NDArray[np.bool_]:
+        """Ticks in which the policy was in charge."""
+        return self.ticks["state"] == State.RUNNING
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the run went."""
+
+    errors_m: list[float]
+    """Mean distance in the last second of each target."""
+    violations: list[str]
+    """Limits that were exceeded, and faults."""
+    source: str
+    """Where the tool position comes from."""
+
+    @property
+    def median_error_m(self) -> float:
+        """Median over targets, not a number if there were none."""
+        return float(np.median(self.errors_m)) if self.errors_m else float("nan")
+
+    @property
+    def passed(self) -> bool:
+        """Accurate enough, and no limit violated."""
+        return self.median_error_m <= ERROR_LIMIT_M and not self.violations
+
+    def summary(self) -> str:
+        """The verdict in a line or two."""
+        lines = [
+            f"{'PASS' if self.passed else 'FAIL'}: median distance to target "
+            f"{self.median_error_m * 100:.2f} cm over {len(self.errors_m)} targets "
+            f"({self.source}); allowed {ERROR_LIMIT_M * 100:.0f} cm"
+        ]
+        return "\n".join([*lines, *(f"  violated: {text}" for text in self.violations)])
+
+
+def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict:
+    """Read a log, write the page, return the verdict.
+
+    Args:
+        path: MCAP file written by `robotrl run`.
+        output: HTML file.
+        truth: .npz file written by `robotrl twin --truth`.
+
+    Raises:
+        ConfigError: a file is missing or holds no run of a policy.
+    """
+    log = read_log(path)
+    time_s = log.ticks["time_s"]
+    measured = tool_path(log)
+    tool, source = measured, "from the measured joint angles"
+    if truth is not None:
+        tool, source = true_tool_path(truth, time_s), "true position of the twin's tool"
+    distance = np.linalg.norm(tool - log.ticks["command"], axis=1)
+    verdict = Verdict(
+        [float(distance[settled].mean()) for settled in settled_ticks(log)],
+        violations(log),
+        source,
+    )
+    figures = {
+        "Target and tool": _plot_paths(log, tool, measured if truth is not None else None),
+        "Distance to target": _plot_distance(log, distance),
+        "Joints: commanded and measured": _plot_joints(log),
+        "Timing of a tick": _plot_timing(log),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(_page(log, verdict, figures, truth))
+    return verdict
+
+
+def read_log(path: Path) -> Log:
+    """Read an MCAP log.
+
+    Raises:
+        ConfigError: it cannot be read, or the policy never ran.
+    """
+    try:
+        with path.open("rb") as file:
+            reader = make_reader(file)
+            metadata = next(m.metadata for m in reader.iter_metadata() if m.name == "robotrl")
+            messages = [json.loads(m.data) for *_, m in reader.iter_messages(topics=[TOPIC])]
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # mcap has several unrelated types for a damaged file
+        raise ConfigError(f"{path}: is no log of `robotrl run`: {error!r}") from error
+    ticks = {name: np.array([m[name] for m in messages]) for name in (messages or [{}])[0]}
+    if not len(messages) or not (ticks["state"] == State.RUNNING).any():
+        raise ConfigError(f"{path}: the policy never ran ({len(messages)} ticks recorded)")
+    return Log(
+        parse_contract(metadata["contract"], source=str(path)),
+        RobotConfig.model_validate_json(metadata["robot"]),
+        ticks,
+    )
+
+
+def tool_path(log: Log) -> Array:
+    """Tool position (T, 3) by forward kinematics of the measured joint angles [m]."""
+    robot = load_robot(log.contract.robot)
+    model, data = robot.model, mujoco.MjData(robot.model)
+    addresses = [model.joint(name).qposadr[0] for name in log.contract.joint_names]
+    site = data.site(log.contract.command.site)
+    path = []
+    for angles in log.ticks["joint_position"]:
+        data.qpos[addresses] = angles
+        mujoco.mj_kinematics(model, data)
+        path.append(site.xpos.copy())
+    return np.array(path)
+
+
+def true_tool_path(truth: Path, time_s: Array) -> Array:
+    """Tool position (T, 3) of a twin at the given times [m]."""
+    try:
+        with np.load(truth) as file:
+            times, positions = file["time_s"], file["tool_position"]
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigError(f"{truth}: is no truth file of `robotrl twin`: {error}") from error
+    if not len(times) or times[0] > time_s[0] or times[-1] < time_s[-1]:
+        raise ConfigError(f"{truth}: belongs to another run, its times do not cover the log's")
+    return np.stack([np.interp(time_s, times, positions[:, axis]) for axis in range(3)], axis=1)
+
+
+def settled_ticks(log: Log) -> Iterator[NDArray[np.intp]]:
+    """Ticks of the last second of each target; the last target counts if it had its time."""
+    (running,) = np.nonzero(log.running)
+    commands = log.ticks["command"][running]
+    ends = np.flatnonzero(np.any(commands[1:] != commands[:-1], axis=1)) + 1
+    settle = round(SETTLE_S / log.contract.control_dt_s)
+    enough = round(log.contract.command.interval_s[0] / log.contract.control_dt_s)
+    for start, end in zip([0, *ends], [*ends, len(running)], strict=True):
+        if end - start >= enough - 1:
+            yield running[end - settle : end]
+
+
+def violations(log: Log) -> list[str]:
+    """Hardware limits the measured joints exceeded, and an end other than the planned one."""
+    found = []
+    for index, name in enumerate(log.contract.joint_names):
+        wiring = log.robot.joints[name]
+        low, high = wiring.position_limits_rad
+        angle = log.ticks["joint_position"][log.running, index]
+        speed = np.abs(log.ticks["joint_velocity"][log.running, index]).max()
+        if angle.min() < low or angle.max() > high:
+            found.append(
+                f"{name} was at {angle.min():.3f} to {angle.max():.3f} rad, "
+                f"allowed {low} to {high} rad"
+            )
+        if speed > log.robot.safety.overspeed_factor * wiring.velocity_limit_rad_s:
+            found.append(f"{name} moved at {speed:.1f} rad/s")
+    if log.ticks["state"][-1] != State.STOPPING:
+        found.append("the run ended before the robot was parked")
+    return found
+
+
+def _plot_paths(log: Log, tool: Array, measured: Array | None) -> Figure:
+    figure, axes = plt.subplots(3, 1, figsize=(10, 6), sharex=True, layout="constrained")
+    seconds = _seconds(log)
+    for axis, name, panel in zip(range(3), "xyz", axes, strict=True):
+        command = np.where(log.running, log.ticks["command"][:, axis], np.nan)
+        panel.step(seconds, command * 100, "k--", lw=1, where="post", label="target")
+        panel.plot(seconds, tool[:, axis] * 100, color="tab:orange", lw=1.4, label="tool")
+        if measured is not None:
+            label = "tool, from joint angles"
+            panel.plot(seconds, measured[:, axis] * 100, color="tab:blue", lw=0.7, label=label)
+        panel.set_ylabel(f"{name} [cm]")
+    axes[0].legend(loc="upper right", ncols=3)
+    axes[-1].set_xlabel("time [s]")
+    return figure
+
+
+def _plot_distance(log: Log, distance: Array) -> Figure:
+    figure, panel = plt.subplots(figsize=(10, 2.8), layout="constrained")
+    seconds = _seconds(log)
+    panel.semilogy(seconds, np.where(log.running, distance * 100, np.nan), color="tab:orange")
+    for settled in settled_ticks(log):
+        panel.axvspan(
+            float(seconds[settled[0]]), float(seconds[settled[-1]]), color="tab:green", alpha=0.15
+        )
+    panel.axhline(ERROR_LIMIT_M * 100, color="tab:red", ls="--", lw=1)
+    panel.set(xlabel="time [s] (judged where shaded)", ylabel="distance [cm]")
+    return figure
+
+
+def _plot_joints(log: Log) -> Figure:
+    names = log.contract.joint_names
+    figure, axes = plt.subplots(
+        len(names), 1, figsize=(10, 1.3 * len(names)), sharex=True, layout="constrained"
+    )
+    seconds, ticks = _seconds(log), log.ticks
+    for index, (name, panel) in enumerate(zip(names, axes, strict=True)):
+        panel.plot(seconds, ticks["sent_target"][:, index], "k--", lw=0.8, label="commanded")
+        panel.plot(seconds, ticks["joint_position"][:, index], lw=1.2, label="measured")
+        limited = np.flatnonzero(ticks["limited_by"][:, index])
+        panel.plot(seconds[limited], ticks["sent_target"][limited, index], "r.", ms=3,
+                   label="limited by the governor")  # fmt: skip
+        panel.set_ylabel(f"{name}\n[rad]", fontsize=8)
+    axes[0].legend(loc="upper right", ncols=3, fontsize=8)
+    axes[-1].set_xlabel("time [s]")
+    return figure
+
+
+def _plot_timing(log: Log) -> Figure:
+    figure, panels = plt.subplots(1, 4, figsize=(10, 2.6), layout="constrained")
+    titles = {
+        "lateness_s": "lateness",
+        "read_s": "bus read",
+        "controller_s": "controller",
+        "write_s": "limit and write",
+    }
+    for panel, (name, title) in zip(panels, titles.items(), strict=True):
+        values = log.ticks[name][log.running] * 1e3
+        panel.hist(values, bins=50, log=True, color="tab:blue")
+        p50, p99 = np.percentile(values, [50, 99])
+        panel.set(title=f"{title}\np50 {p50:.2f}  p99 {p99:.2f}  max {values.max():.2f} ms")
+        panel.title.set_fontsize(9)
+        panel.set_xlabel("ms")
+    panels[0].set_ylabel("ticks")
+    return figure
+
+
+def _seconds(log: Log) -> Array:
+    """Time since the policy took over."""
+    return log.ticks["time_s"] - log.ticks["time_s"][log.running][0]
+
+
+def _page(log: Log, verdict: Verdict, figures: dict[str, Figure], truth: Path | None) -> str:
+    colour = "#1a7f37" if verdict.passed else "#c62828"
+    sections = "".join(
+        f"<h2>{title}</h2><img alt='{title}' src='data:image/svg+xml;base64,{_svg(figure)}'>"
+        for title, figure in figures.items()
+    )
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>robotrl report: {"pass" if verdict.passed else "fail"}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+        color: #1b1f24; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin: 2rem 0 .3rem; }}
+.verdict {{ border-left: 6px solid {colour}; background: #f6f8fa; padding: .8rem 1rem;
+            white-space: pre-wrap; }}
+table {{ border-collapse: collapse; }} td {{ padding: .15rem 1.2rem .15rem 0; }}
+td:last-child {{ font-variant-numeric: tabular-nums; }} img {{ width: 100%; }}
+</style>
+<h1>{html.escape(log.contract.provenance.task)} on {html.escape(log.contract.robot)}</h1>
+<p class="verdict"><b style="color: {colour}">{html.escape(verdict.summary())}</b></p>
+{_table("Targets", _targets(verdict))}
+{_table("Run", _numbers(log))}
+{sections}
+{_table("Twin: factors on the nominal robot", _twin(truth)) if truth is not None else ""}
+{_table("Policy", _policy(log.contract))}
+</html>"""
+
+
+def _targets(verdict: Verdict) -> dict[str, str]:
+    return {
+        f"target {number}": f"{error * 100:.2f} cm"
+        for number, error in enumerate(verdict.errors_m, start=1)
+    }
+
+
+def _numbers(log: Log) -> dict[str, str]:
+    ticks, running = log.ticks, log.running
+    limited = ticks["limited_by"][running]
+    numbers = {
+        "ticks, policy in charge": f"{running.sum()} of {len(running)}",
+        "overruns": f"{ticks['overruns'][-1]}",
+        "joint readings lost": f"{ticks['lost'][-1]}",
+        "replies damaged": f"{ticks['crc_errors'][-1]}",
+        "replies late or missing": f"{ticks['timeouts'][-1]}",
+        "readings asked for again": f"{ticks['retried'][-1]}",
+    }
+    for flag in LimitedBy:
+        share = ((limited & flag) > 0).any(axis=1).mean()
+        numbers[f"ticks limited by {(flag.name or '').lower()}"] = f"{share:.1%}"
+    return numbers
+
+
+def _twin(truth: Path | None) -> dict[str, str]:
+    if truth is None:
+        return {}
+    with np.load(truth) as file:
+        parameters = json.loads(str(file["parameters"]))
+    rows = {}
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            rows[name] = ", ".join(f"{key} {number:.2f}" for key, number in value.items()) or "1"
+        else:
+            rows[name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return rows
+
+
+def _policy(contract: Contract) -> dict[str, str]:
+    provenance = contract.provenance
+    return {
+        "control rate": f"{1 / contract.control_dt_s:.0f} Hz",
+        "training steps": f"{provenance.env_steps:,}",
+        "seed": str(provenance.seed),
+        "commit": provenance.git_commit,
+        "created": provenance.created,
+        **{name: f"{value:.4g}" for name, value in contract.scorecard.items()},
+    }
+
+
+def _table(title: str, rows: dict[str, str]) -> str:
+    body = "".join(
+        f"<tr><td>{html.escape(name)}<td>{html.escape(value)}" for name, value in rows.items()
+    )
+    return f"<h2>{html.escape(title)}</h2><table>{body}</table>"
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg")
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,148 @@
+"""`robotrl run`: put port, robot, controller, governor and recorder together, and run.
+
+Imports only what a robot has: neither torch nor MuJoCo.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from deploy.clock import MonotonicClock
+from deploy.commands import fixed_command, random_commands
+from deploy.configuration import load_yaml
+from deploy.contract import matches
+from deploy.controller import OnnxController
+from deploy.dynamixel.bus import DynamixelBus
+from deploy.errors import DeployError
+from deploy.governor import Governor
+from deploy.recorder import Recorder
+from deploy.robot import Robot, release_servos
+from deploy.robot_config import RobotConfig
+from deploy.runtime import Runtime, State, StopRequest
+from deploy.serial_port import SerialPort
+
+_TWIN_STOP_TIMEOUT_S = 10.0
+
+
+def run_policy(
+    policy: Path,
+    robot_path: Path,
+    *,
+    port: str | None,
+    duration_s: float,
+    command: list[float] | None,
+    seed: int,
+    log: Path,
+    start_twin: bool,
+    console: Console,
+) -> str:
+    """Run an exported policy on a robot; see `robotrl run --help`.
+
+    Everything that can be refused is refused before the port is opened.
+
+    Returns:
+        A line that says how it went.
+    """
+    config = load_yaml(robot_path, RobotConfig)
+    controller = OnnxController(policy)
+    contract = controller.contract
+    matches(contract, config)
+    commands = (
+        random_commands(contract.command, seed)
+        if command is None
+        else fixed_command(contract.command, command)
+    )
+    with running_twin(robot_path) if start_twin else nullcontext(port or config.bus.port) as path:
+        serial_port = SerialPort(path, config.bus.baud_rate)
+        try:
+            robot = Robot(config, contract.joints, serial_port)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            recorder = Recorder(log, contract, {"robot": config.model_dump_json()})
+            try:
+                runtime = Runtime(
+                    robot,
+                    controller,
+                    Governor(contract, config),
+                    MonotonicClock(),
+                    recorder,
+                    on_state=lambda state: _announce(state, console),
+                )
+                with _stop_on_signals(runtime.stop):
+                    runtime.run(commands, duration_s)
+            finally:
+                recorder.close()
+        finally:
+            serial_port.close()
+    statistics = robot.bus.statistics
+    return (
+        f"ran {duration_s:g} s; {statistics.requests} bus requests, "
+        f"{statistics.lost} readings lost, {statistics.crc_errors} damaged; log: {log}"
+    )
+
+
+def release_robot(robot_path: Path, port: str | None) -> None:
+    """Turn the torque of every servo off, verified."""
+    config = load_yaml(robot_path, RobotConfig)
+    serial_port = SerialPort(port or config.bus.port, config.bus.baud_rate)
+    try:
+        bus = DynamixelBus(serial_port, config.bus.baud_rate)
+        release_servos(bus, {name: wiring.id for name, wiring in config.joints.items()})
+    finally:
+        serial_port.close()
+
+
+@contextmanager
+def running_twin(
+    robot_path: Path, *, seed: int | None = None, truth: Path | None = None
+) -> Iterator[str]:
+    """A twin in a process of its own, for as long as the block runs; yields its port."""
+    arguments = [sys.executable, "-m", "robotrl.cli", "twin", str(robot_path)]
+    arguments += ["--seed", str(seed)] if seed is not None else []
+    arguments += ["--truth", str(truth)] if truth is not None else []
+    twin = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is for the controller alone
+    )
+    assert twin.stdout and twin.stderr
+    try:
+        path = twin.stdout.readline().strip()
+        if not path:
+            raise DeployError(f"the twin did not start: {twin.stderr.read().strip()}")
+        yield path
+    finally:
+        twin.terminate()
+        try:
+            twin.wait(_TWIN_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            twin.kill()
+
+
+@contextmanager
+def _stop_on_signals(stop: StopRequest) -> Iterator[None]:
+    """Ctrl-C and termination stop the robot at the next tick instead of in the middle of one."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        stop(f"{signal.Signals(number).name} received")
+
+    previous = {
+        number: signal.signal(number, handler)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _announce(state: State, console: Console) -> None:
+    console.print(f"[dim]{state.name.lower().replace('_', ' ')}[/]")

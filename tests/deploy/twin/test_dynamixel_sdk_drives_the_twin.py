@@ -1,0 +1,104 @@
+"""ROBOTIS' own dynamixel_sdk, unmodified, over the pseudo-terminal: the twin speaks their bytes."""
+
+import time
+from collections.abc import Iterator
+
+import dynamixel_sdk as sdk
+import pytest
+
+from deploy.dynamixel import registers
+
+OK = sdk.COMM_SUCCESS
+POSITION = registers.PRESENT_POSITION
+GOAL = registers.GOAL_POSITION
+
+
+@pytest.fixture(scope="module")
+def port(running_server) -> Iterator[sdk.PortHandler]:
+    with running_server() as path:
+        handler = sdk.PortHandler(path)
+        assert handler.openPort()
+        assert handler.setBaudRate(1_000_000)
+        yield handler
+        handler.closePort()
+
+
+@pytest.fixture
+def packets() -> sdk.Protocol2PacketHandler:
+    return sdk.PacketHandler(2.0)
+
+
+def test_ping(port, packets):
+    assert packets.ping(port, 1) == (1060, OK, 0)
+    assert packets.ping(port, 2) == (1200, OK, 0)
+    assert packets.ping(port, 3)[1] == sdk.COMM_RX_TIMEOUT
+
+
+def test_broadcast_ping(port, packets):
+    found, result = packets.broadcastPing(port)
+    assert result == OK
+    assert {id: model for id, (model, _) in found.items()} == {1: 1060, 2: 1200}
+
+
+def test_read_and_write_one_byte(port, packets):
+    address = registers.LED.address
+    assert packets.write1ByteTxRx(port, 1, address, 1) == (OK, 0)
+    assert packets.read1ByteTxRx(port, 1, address) == (1, OK, 0)
+
+
+def test_read_and_write_two_bytes(port, packets):
+    address = registers.POSITION_P_GAIN.address
+    assert packets.write2ByteTxRx(port, 2, address, 1500) == (OK, 0)
+    assert packets.read2ByteTxRx(port, 2, address) == (1500, OK, 0)
+
+
+def test_read_and_write_four_bytes(port, packets):
+    address = registers.PROFILE_VELOCITY.address
+    assert packets.write4ByteTxRx(port, 2, address, 300) == (OK, 0)
+    assert packets.read4ByteTxRx(port, 2, address) == (300, OK, 0)
+    assert packets.write4ByteTxRx(port, 2, address, 0) == (OK, 0)
+
+
+def test_refusal_has_a_text_of_the_vendor(port, packets):
+    result, error = packets.write4ByteTxRx(port, 1, GOAL.address, 5000)
+    assert result == OK
+    assert "limit" in packets.getRxPacketError(error)
+
+
+def test_data_that_looks_like_a_header_is_stuffed_both_ways(port, packets):
+    register = registers.HOMING_OFFSET
+    offset = list(register.encode(-131_073))
+    assert offset == [0xFF, 0xFF, 0xFD, 0xFF]
+    assert packets.writeTxRx(port, 1, register.address, 4, offset) == (OK, 0)
+    assert packets.readTxRx(port, 1, register.address, 4) == (offset, OK, 0)
+    assert packets.write4ByteTxRx(port, 1, register.address, 0) == (OK, 0)
+
+
+def test_fast_sync_read_gives_what_sync_read_gives(port, packets):
+    reader = sdk.GroupSyncRead(port, packets, registers.MODEL_NUMBER.address, 2)
+    for id in (2, 1):
+        assert reader.addParam(id)
+    assert reader.fastSyncRead() == OK
+    assert [reader.getData(id, registers.MODEL_NUMBER.address, 2) for id in (1, 2)] == [1060, 1200]
+
+
+def test_sync_write_moves_both_joints_and_sync_read_sees_them_arrive(port, packets):
+    for id in (1, 2):
+        assert packets.write1ByteTxRx(port, id, registers.TORQUE_ENABLE.address, 1) == (OK, 0)
+    writer = sdk.GroupSyncWrite(port, packets, GOAL.address, GOAL.size)
+    goals = {1: 2300, 2: 1700}
+    for id, ticks in goals.items():
+        assert writer.addParam(id, list(GOAL.encode(ticks)))
+    assert writer.txPacket() == OK
+
+    reader = sdk.GroupSyncRead(port, packets, POSITION.address, POSITION.size)
+    for id in goals:
+        assert reader.addParam(id)
+    positions = {}
+    give_up_s = time.monotonic() + 3.0
+    while time.monotonic() < give_up_s:
+        assert reader.txRxPacket() == OK
+        positions = {id: reader.getData(id, POSITION.address, POSITION.size) for id in goals}
+        if all(abs(positions[id] - ticks) < 25 for id, ticks in goals.items()):
+            return
+    pytest.fail(f"goals {goals}, positions {positions}")

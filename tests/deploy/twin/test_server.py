@@ -1,0 +1,53 @@
+import json
+import time
+
+import numpy as np
+import pytest
+
+from deploy.dynamixel.bus import DynamixelBus
+from deploy.errors import BusError
+from deploy.serial_port import SerialPort
+from deploy.twin.parameters import TwinParameters, draw
+from deploy.twin.server import serve
+
+
+def test_server_runs_a_robot_and_writes_down_what_it_did(running_server, arm_path, tmp_path):
+    link, truth_path, parameters = tmp_path / "port", tmp_path / "truth.npz", draw(3, arm_path)
+    started_s = time.monotonic()
+
+    with running_server(link=link, truth_path=truth_path, parameters=parameters) as path:
+        assert path == str(link)
+        for _ in range(2):  # a program may hang up and another one come
+            port = SerialPort(path, 1_000_000)
+            assert set(DynamixelBus(port, 1_000_000).scan(range(4))) == {1, 2}
+            port.close()
+        time.sleep(0.3)
+
+    assert not link.is_symlink()
+    truth = np.load(truth_path)
+    assert np.diff(truth["time_s"]) == pytest.approx(0.01, abs=0.006)
+    assert started_s < truth["time_s"][0] < truth["time_s"][-1] < time.monotonic()
+    assert truth["joint_position"][0] == pytest.approx([0.0, 0.5], abs=1e-3)
+    assert truth["joint_position"][-1][1] > 0.5
+    assert truth["tool_position"].shape == (len(truth["time_s"]), 3)
+    assert list(truth["joints"]) == ["shoulder", "elbow"]
+    assert TwinParameters(**json.loads(str(truth["parameters"]))) == parameters
+
+
+def test_link_does_not_replace_a_file(arm_path, arm_config, tmp_path):
+    taken = tmp_path / "port"
+    taken.write_text("precious")
+    with pytest.raises(BusError) as caught:
+        serve(arm_path, arm_config, link=taken, ready=lambda path: None)
+    assert str(caught.value) == (
+        f"{taken} exists and is no symbolic link, expected a free name for the twin's port; "
+        "choose another name or remove it"
+    )
+    assert taken.read_text() == "precious"
+
+
+def test_link_left_behind_by_a_killed_twin_is_replaced(running_server, tmp_path):
+    link = tmp_path / "port"
+    link.symlink_to("/dev/pts/gone")
+    with running_server(link=link):
+        assert link.exists()

@@ -1,0 +1,193 @@
+"""Wire timing to the byte. At 1 Mbaud a byte takes 10 µs; replies come 1 ms later over USB."""
+
+import math
+
+import pytest
+
+from deploy.dynamixel import protocol, registers
+from deploy.dynamixel.protocol import ErrorCode, Instruction, Packet, PacketParser, Status
+from deploy.dynamixel.servos import MODELS
+from deploy.twin.servo import Servo
+from deploy.twin.wire import PING_SLOT_S, Wire
+
+MICROSECOND = 1e-6
+POSITION = registers.PRESENT_POSITION
+
+
+@pytest.fixture
+def servos() -> list[Servo]:
+    model = MODELS["XL330-M288"]
+    return [Servo(id, model, 1_000_000, shaft_ticks=1000 + id) for id in (3, 1, 2)]
+
+
+@pytest.fixture
+def wire(servos) -> Wire:
+    return Wire(servos, 1_000_000, usb_latency_s=0.001)
+
+
+def received(wire: Wire, until_us: float) -> bytes:
+    """What the host has by a time."""
+    while wire.next_event_s <= until_us * MICROSECOND:
+        wire.run_event()
+    return wire.take(until_us * MICROSECOND)
+
+
+def statuses(data: bytes) -> list[Status]:
+    return [Status.from_packet(packet) for packet in PacketParser().feed(data)]
+
+
+def no_return_delay(servos: list[Servo]) -> None:
+    for servo in servos:
+        servo.write(registers.RETURN_DELAY_TIME.address, b"\0")
+
+
+def test_reply_arrives_byte_by_byte(wire):
+    # request 10 bytes = 100 µs, return delay 250 · 2 µs, USB 1000 µs: first byte at 1610 µs
+    wire.send(protocol.ping(1), 0.0)
+
+    assert received(wire, 1609.9) == b""
+    assert received(wire, 1610) == b"\xff"
+    assert received(wire, 1629.9) == b"\xff"
+    assert len(received(wire, 1740 - 0.1)) == 11
+    assert len(received(wire, 1740)) == 1
+    assert received(wire, 10_000) == b""
+
+
+def test_reply_time_is_known_as_soon_as_the_servo_speaks(wire):
+    wire.send(protocol.ping(1), 0.0)
+    assert wire.next_event_s == pytest.approx(100 * MICROSECOND)
+    assert wire.reply_s == math.inf
+    wire.run_event()
+    assert wire.reply_s == pytest.approx(1740 * MICROSECOND)
+
+
+def test_request_in_pieces_ends_with_its_last_byte(wire):
+    request = protocol.ping(1)
+    wire.send(request[:4], 0.0)
+    assert wire.next_event_s == math.inf
+    wire.send(request[4:], 0.002)
+    assert wire.next_event_s == pytest.approx(2060 * MICROSECOND)
+
+
+def test_second_request_follows_the_first_on_the_wire(wire):
+    wire.send(protocol.ping(1), 0.0)
+    wire.send(protocol.ping(2), 0.0)
+    wire.run_event()
+    assert wire.next_event_s == pytest.approx(200 * MICROSECOND)
+
+
+def test_sync_read_is_answered_in_the_order_asked(wire, servos):
+    no_return_delay(servos)
+    wire.send(protocol.sync_read([2, 3, 1], POSITION.address, POSITION.size), 0.0)
+    # request 17 bytes, replies 15 bytes each
+    first = received(wire, 170 + 150 + 1000)
+    assert statuses(first) == [Status(2, POSITION.encode(1002))]
+    assert received(wire, 170 + 450 + 1000) != b""
+
+
+def test_sync_read_takes_the_wire_time_of_all_replies_and_return_delays(wire):
+    wire.send(protocol.sync_read([1, 2, 3], POSITION.address, POSITION.size), 0.0)
+    end_us = 170 + 3 * (500 + 150) + 1000
+    early = received(wire, end_us - 0.1)
+    assert len(early) == 3 * 15 - 1
+    reply = early + received(wire, end_us)
+    assert [status.id for status in statuses(reply)] == [1, 2, 3]
+
+
+def test_absent_id_silences_those_behind_it(wire):
+    wire.send(protocol.sync_read([1, 9, 2], POSITION.address, POSITION.size), 0.0)
+    assert [status.id for status in statuses(received(wire, 1e6))] == [1]
+
+
+def test_mute_servo_silences_those_behind_it(wire, servos):
+    servos[1].write(registers.STATUS_RETURN_LEVEL.address, b"\0")  # id 1: answers only pings
+    wire.send(protocol.sync_read([3, 1, 2], POSITION.address, POSITION.size), 0.0)
+    assert [status.id for status in statuses(received(wire, 1e6))] == [3]
+
+
+def test_bulk_read_gives_each_servo_its_own_request(wire):
+    wire.send(protocol.bulk_read([(1, 132, 4), (2, 146, 1)]), 0.0)
+    assert statuses(received(wire, 1e6)) == [
+        Status(1, POSITION.encode(1001)),
+        Status(2, bytes([30])),
+    ]
+
+
+def test_fast_sync_read_is_one_packet_with_one_return_delay(wire):
+    wire.send(protocol.sync_read([2, 3], POSITION.address, POSITION.size, fast=True), 0.0)
+    expected = protocol.merge([Status(id, POSITION.encode(1000 + id)) for id in (2, 3)])
+    end_us = 160 + 500 + 10 * len(expected) + 1000
+    early = received(wire, end_us - 0.1)
+    assert early == expected[:-1]
+    assert received(wire, end_us) == expected[-1:]
+
+
+def test_fast_sync_read_stops_before_the_first_absent_id(wire):
+    wire.send(protocol.sync_read([1, 9, 2], POSITION.address, POSITION.size, fast=True), 0.0)
+    whole = protocol.merge(
+        [Status(1, POSITION.encode(1001)), Status(9, bytes(4)), Status(2, bytes(4))]
+    )
+    assert received(wire, 1e6) == whole[: 8 + 8]
+
+
+def test_fast_sync_read_to_an_absent_first_id_is_silence(wire):
+    wire.send(protocol.sync_read([9, 1], POSITION.address, POSITION.size, fast=True), 0.0)
+    assert received(wire, 1e6) == b""
+
+
+def test_broadcast_ping_is_answered_in_slots_by_id(wire, servos):
+    no_return_delay(servos)
+    wire.send(protocol.ping(), 0.0)
+    last_us = 100 + 3 * PING_SLOT_S / MICROSECOND + 140 + 1000
+    early = received(wire, last_us - 0.1)
+    reply = early + received(wire, last_us)
+    assert len(early) == 3 * 14 - 1
+    assert [status.id for status in statuses(reply)] == [1, 2, 3]
+
+
+def test_sync_write_is_not_answered(wire, servos):
+    goal = registers.GOAL_POSITION
+    wire.send(protocol.sync_write(goal.address, 4, {1: goal.encode(7), 9: goal.encode(8)}), 0.0)
+    assert received(wire, 1e6) == b""
+    assert goal.decode(servos[1].read(goal.address, 4).data) == 7
+
+
+def test_bulk_write_reaches_each_servo(wire, servos):
+    wire.send(protocol.bulk_write([(1, 65, b"\x01"), (2, 65, b"\x01")]), 0.0)
+    assert received(wire, 1e6) == b""
+    assert [servo.read(65, 1).data for servo in servos] == [b"\0", b"\x01", b"\x01"]
+
+
+def test_broadcast_write_reaches_everybody_and_is_not_answered(wire, servos):
+    wire.send(protocol.write(protocol.BROADCAST_ID, 65, b"\x01"), 0.0)
+    assert received(wire, 1e6) == b""
+    assert [servo.read(65, 1).data for servo in servos] == [b"\x01"] * 3
+
+
+def test_broadcast_reset_of_everything_is_ignored(wire, servos):
+    wire.send(protocol.factory_reset(protocol.BROADCAST_ID, protocol.FactoryReset.ALL), 0.0)
+    received(wire, 1e6)
+    assert [servo.id for servo in servos] == [3, 1, 2]
+
+
+def test_write_takes_effect_when_the_request_has_arrived(wire, servos):
+    wire.send(protocol.write(1, 65, b"\x01"), 0.0)  # 13 bytes
+    received(wire, 129)
+    assert servos[1].read(65, 1).data == b"\0"
+    received(wire, 130.1)
+    assert servos[1].read(65, 1).data == b"\x01"
+
+
+def test_unknown_instruction_is_refused_by_its_addressee(wire):
+    wire.send(Packet(1, 0x77).encode(), 0.0)
+    assert [status.error for status in statuses(received(wire, 1e6))] == [ErrorCode.INSTRUCTION]
+
+
+@pytest.mark.parametrize("instruction", [*Instruction, 0x77])
+@pytest.mark.parametrize("id", [1, protocol.BROADCAST_ID])
+@pytest.mark.parametrize("size", range(7))
+def test_no_packet_stops_the_bus(wire, instruction, id, size):
+    wire.send(Packet(id, instruction, b"\x84" * size).encode(), 0.0)
+    received(wire, 1e6)
+    wire.send(protocol.ping(2), 10.0)
+    assert [status.id for status in statuses(received(wire, 2e7))] == [2]
