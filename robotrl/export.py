@@ -32,6 +32,7 @@ from deploy.contract import (
     InputSpec,
     OutputSpec,
     Provenance,
+    SignalKind,
     StateSpec,
     TrainedRange,
 )

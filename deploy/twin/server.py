@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from deploy.errors import BusError
+from deploy.errors import BusError, ConfigError
 from deploy.robot_config import RobotConfig
 from deploy.twin.parameters import TwinParameters
 from deploy.twin.robot import Twin
@@ -53,9 +53,13 @@ def serve(
         ready: called with the path to open once the robot answers.
 
     Raises:
-        ConfigError: the wiring does not fit the model.
-        BusError: `link` is taken by something else.
+        ConfigError: the wiring does not fit the model, or `truth_path` is in no folder.
+        BusError: `link` is taken by something else, or cannot be made.
     """
+    if truth_path and not truth_path.parent.is_dir():
+        raise ConfigError(
+            f"{truth_path.parent} is no folder, expected one for {truth_path.name}; make it first"
+        )
     twin = Twin(model_path, robot_config, parameters, start_s=time.monotonic())
     truth = TruthRecorder(twin)
     with _pseudo_terminal(link) as (host, path), _stop_signals() as stopped:
@@ -68,8 +72,7 @@ def serve(
 def _run(twin: Twin, host: int, stopped: Callable[[], bool], truth: TruthRecorder) -> None:
     while not stopped():
         now_s = time.monotonic()
-        twin.advance(now_s)
-        truth.sample()
+        truth.advance(now_s)
         if reply := twin.take(now_s):
             with suppress(BlockingIOError):  # nobody has read for kilobytes: lost, as on a wire
                 os.write(host, reply)
@@ -104,8 +107,14 @@ def _linked(link: Path | None, target: str) -> Iterator[None]:
             "choose another name or remove it"
         )
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
+    try:
+        temporary.symlink_to(target)
+        os.replace(temporary, link)
+    except OSError as error:
+        raise BusError(
+            f"{link} cannot be made ({error.strerror}), expected a folder this user may write to; "
+            "choose another place for the twin's port"
+        ) from error
     try:
         yield
     finally:

@@ -17,20 +17,21 @@ SAMPLE_PERIOD_S = 0.01
 
 
 class TruthRecorder:
-    """Samples a twin at a fixed rate of its own time."""
+    """Samples a twin at a fixed rate of its own time, however seldom it is called."""
 
     def __init__(self, twin: Twin):
         """Begin with the state now."""
         self._twin = twin
-        self._next_s = twin.time_s
+        self._start_s = twin.time_s
         self._samples: list[tuple[float, np.ndarray, np.ndarray]] = []
 
-    def sample(self) -> None:
-        """Take a sample if one is due; to be called at least once a period."""
+    def advance(self, now_s: float) -> None:
+        """Advance the twin to now, and take the samples due on the way."""
         twin = self._twin
-        if twin.time_s >= self._next_s:
-            self._next_s += SAMPLE_PERIOD_S
-            self._samples.append((twin.time_s, twin.joint_position, twin.tool_position))
+        while (due_s := self._start_s + len(self._samples) * SAMPLE_PERIOD_S) <= now_s:
+            twin.advance(due_s)
+            self._samples.append((due_s, twin.joint_position, twin.tool_position))
+        twin.advance(now_s)
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""

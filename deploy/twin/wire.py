@@ -95,9 +95,9 @@ class Wire:
         while self._replies:
             start_s, reply = self._replies[0]
             elapsed = (now_s - self._usb_latency_s - start_s) / self._byte_s
-            count = min(len(reply), math.floor(elapsed + _BYTE_TOLERANCE))
+            count = min(max(self._taken, math.floor(elapsed + _BYTE_TOLERANCE)), len(reply))
             taken += reply[self._taken : count]
-            self._taken = max(self._taken, count)
+            self._taken = count
             if count < len(reply):
                 break
             self._replies.popleft()

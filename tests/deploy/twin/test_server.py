@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deploy.dynamixel.bus import DynamixelBus
-from deploy.errors import BusError
+from deploy.errors import BusError, ConfigError
 from deploy.serial_port import SerialPort
 from deploy.twin.parameters import TwinParameters, draw
 from deploy.twin.server import serve
@@ -25,7 +25,7 @@ def test_server_runs_a_robot_and_writes_down_what_it_did(running_server, arm_pat
 
     assert not link.is_symlink()
     truth = np.load(truth_path)
-    assert np.diff(truth["time_s"]) == pytest.approx(0.01, abs=0.006)
+    assert np.diff(truth["time_s"]) == pytest.approx(0.01)
     assert started_s < truth["time_s"][0] < truth["time_s"][-1] < time.monotonic()
     assert truth["joint_position"][0] == pytest.approx([0.0, 0.5], abs=1e-3)
     assert truth["joint_position"][-1][1] > 0.5
@@ -44,6 +44,19 @@ def test_link_does_not_replace_a_file(arm_path, arm_config, tmp_path):
         "choose another name or remove it"
     )
     assert taken.read_text() == "precious"
+
+
+def test_folder_of_the_truth_must_exist_from_the_start(arm_path, arm_config, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        serve(
+            arm_path,
+            arm_config,
+            truth_path=tmp_path / "logs" / "truth.npz",
+            ready=lambda path: None,
+        )
+    assert str(caught.value) == (
+        f"{tmp_path / 'logs'} is no folder, expected one for truth.npz; make it first"
+    )
 
 
 def test_link_left_behind_by_a_killed_twin_is_replaced(running_server, tmp_path):
