@@ -1,0 +1,74 @@
+"""Fixtures for all packages: a tiny training run, and the policy exported from it.
+
+Both are made once per session, in about three seconds. Nothing here imports torch before a test
+asks for it, so the tests of `deploy` also run where only the robot's dependencies are installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from robotrl.run_folder import RunFolder
+    from robotrl.train_config import TrainConfig
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> TrainConfig:
+    """Three iterations of 8 worlds × 4 steps; episodes of 30 steps, so that some end in between."""
+    pytest.importorskip("torch", reason="training needs robotrl[train]")
+    from robotrl.train_config import TrainConfig
+
+    return TrainConfig.model_validate(
+        {
+            "task": "arm_reach",
+            "num_envs": 8,
+            "env_steps": 8 * 4 * 3,
+            "torch_threads": 1,
+            "checkpoint_interval": 1,
+            "task_config": {"episode_s": 0.6, "target_interval_s": [0.2, 0.4]},
+            "algorithm": {
+                "rollout_steps": 4,
+                "epochs": 2,
+                "minibatches": 2,
+                "actor_hidden": [16],
+                "critic_hidden": [16],
+            },
+            "randomization": [
+                {"field": "mass", "operation": "scale", "range": [0.8, 1.25]},
+                {"field": "actuator_delay", "operation": "set", "range": [0.005, 0.03]},
+                {"signal": "joint_position", "operation": "add", "range": [-0.005, 0.005]},
+                {
+                    "signal": "joint_velocity",
+                    "operation": "add",
+                    "range": [-0.03, 0.03],
+                    "when": "step",
+                },
+            ],
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of `tiny_config`; do not write to it."""
+    from robotrl.run_folder import RunFolder
+    from robotrl.train import train
+
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "tiny")
+    folder.create(tiny_config)
+    train(tiny_config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def policy_path(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX file exported from `tiny_run`; do not write to it."""
+    from robotrl.export import export
+
+    path = tmp_path_factory.mktemp("policies") / "policy.onnx"
+    export(tiny_run, path, scorecard={"reach_error_m/median": 0.2})
+    return path

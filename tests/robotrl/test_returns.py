@@ -1,0 +1,95 @@
+"""Advantages by hand, across the two ways an episode can end."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from robotrl.returns import compute_gae
+
+REWARDS = [1.0, 2.0, 3.0]
+VALUES = [4.0, 2.0, 6.0]
+NEXT_VALUES = [2.0, 6.0, 8.0]
+
+
+def advantages(
+    *, terminated: tuple[int, ...] = (), truncated: tuple[int, ...] = (), gae_lambda: float = 0.5
+) -> list[float]:
+    """Advantages of the three steps above with γ = 1/2, in one world."""
+    result = compute_gae(
+        column(REWARDS),
+        column(VALUES),
+        column(NEXT_VALUES),
+        flags(terminated),
+        flags(truncated),
+        gamma=0.5,
+        gae_lambda=gae_lambda,
+    )
+    return result[:, 0].tolist()
+
+
+def column(values: list[float]) -> Tensor:
+    return torch.tensor(values)[:, None]
+
+
+def flags(steps: tuple[int, ...]) -> Tensor:
+    return torch.tensor([[step in steps] for step in range(3)])
+
+
+# In all tests δ_t = r_t + γ V(s'_t) - V(s_t) is
+#   δ_0 = 1 + 2/2 - 4 = -2,  δ_1 = 2 + 6/2 - 2 = 3,  δ_2 = 3 + 8/2 - 6 = 1,
+# and with λ = 1/2 the trace decays by γλ = 1/4 per step.
+
+
+def test_running_episode_discounts_later_differences():
+    # A_2 = 1, A_1 = 3 + 1/4 = 3.25, A_0 = -2 + 3.25/4 = -1.1875
+    assert advantages() == [-1.1875, 3.25, 1.0]
+
+
+def test_terminated_step_has_no_future():
+    # δ_1 = 2 + 0 - 2 = 0 and nothing comes after it: A_1 = 0, A_0 = -2 + 0/4
+    assert advantages(terminated=(1,)) == [-2.0, 0.0, 1.0]
+
+
+def test_truncated_step_bootstraps_from_the_final_value_but_ends_the_trace():
+    # A_1 = δ_1 = 3 without A_2, A_0 = -2 + 3/4 = -1.25
+    assert advantages(truncated=(1,)) == [-1.25, 3.0, 1.0]
+
+
+def test_step_that_is_both_counts_as_terminated():
+    assert advantages(terminated=(1,), truncated=(1,)) == advantages(terminated=(1,))
+
+
+def test_zero_lambda_leaves_one_step_differences():
+    assert advantages(gae_lambda=0.0) == [-2.0, 3.0, 1.0]
+
+
+def test_lambda_of_one_gives_the_discounted_return_minus_the_value():
+    # Return of the first step: 1 + 2/2 + 3/4 + 8/8 = 3.75; minus V(s_0) = 4.
+    assert advantages(gae_lambda=1.0)[0] == pytest.approx(-0.25)
+
+
+def test_exact_values_have_no_advantage_across_time_limits():
+    # Reward 1 for ever at γ = 0.9 is worth 1 / (1 - 0.9) = 10 from every state, also a final one.
+    rewards, values = torch.ones(50, 4), torch.full((50, 4), 10.0)
+    truncated = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) < 0.2
+    terminated = torch.zeros_like(truncated)
+
+    result = compute_gae(
+        rewards, values, values, terminated, truncated, gamma=0.9, gae_lambda=0.95
+    )
+
+    assert truncated.any()
+    torch.testing.assert_close(result, torch.zeros(50, 4), atol=1e-5, rtol=0)
+
+
+def test_worlds_do_not_mix():
+    rewards = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
+    values = torch.zeros(2, 2)
+    terminated = torch.tensor([[False, True], [False, False]])
+
+    result = compute_gae(
+        rewards, values, values, terminated, torch.zeros_like(terminated), gamma=1.0, gae_lambda=1.0
+    )
+
+    # World 0 sums 1 + 2; world 1 ends after 10.
+    assert result.tolist() == [[3.0, 10.0], [2.0, 20.0]]
