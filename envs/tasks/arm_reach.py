@@ -28,8 +28,9 @@ class RewardWeights(Section):
 
     reach: float = 1.0
     hold: float = 1.0
-    action_rate: float = -0.05
-    joint_speed: float = -0.01
+    action_rate: float = -0.1
+    joint_speed: float = -0.02
+    posture: float = -0.1
     desk: float = -1.0
 
 
@@ -57,7 +58,7 @@ class ArmReachConfig(Section):
     """High corner of the box of targets."""
     target_interval_s: tuple[float, float] = (2.0, 4.0)
     """Time between targets."""
-    max_joint_speed_rad_s: Annotated[float, Field(gt=0)] = 3.0
+    max_joint_speed_rad_s: Annotated[float, Field(gt=0)] = 2.0
     """Fastest change of a joint target."""
     limit_margin_rad: Annotated[float, Field(ge=0)] = 0.03
     """Targets stay this far inside the joint limits."""
@@ -86,6 +87,11 @@ def action_rate(action: Tensor, previous: Tensor) -> Tensor:
 def joint_speed(qvel: Tensor) -> Tensor:
     """Mean squared joint speed [rad²/s²]."""
     return qvel.square().mean(dim=-1)
+
+
+def posture(angle: Tensor, home: Tensor) -> Tensor:
+    """Mean squared angle from the home pose [rad²]: settles what the target leaves open."""
+    return (angle - home).square().mean(dim=-1)
 
 
 def desk(height: Tensor) -> Tensor:
@@ -185,11 +191,13 @@ class ArmReach:
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
         """See `Task.rewards`."""
         weights, distance = self.config.rewards, self.distance()
+        angle = self._qpos[:, self._arm]
         return {
             "reach": weights.reach * reach(distance),
             "hold": weights.hold * hold(distance),
             "action_rate": weights.action_rate * action_rate(action, previous_action),
             "joint_speed": weights.joint_speed * joint_speed(self._qvel[:, self._arm].float()),
+            "posture": weights.posture * posture(angle.float(), self._home[self._arm].float()),
             "desk": weights.desk * desk(self._tool[:, 2].float()),
         }
 
