@@ -1,0 +1,33 @@
+# Every target sets up what it needs in .venv, on a fresh machine too.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint bench
+help:
+	@echo "make demo    the whole road in about two minutes: train, export, twin, run, report"
+	@echo "make test    all tests"
+	@echo "make setup   only the environment, in .venv"
+	@echo "make lint    ruff and basedpyright"
+	@echo "make bench   speed beside peers"
+
+setup: .venv/dev
+
+demo: .venv/train
+	$(BIN)/robotrl demo
+
+test: .venv/dev
+	$(BIN)/pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+bench: .venv/dev
+	$(BIN)/python tests/benchmarks/bus.py
+	$(BIN)/python tests/benchmarks/simulation.py
+
+.venv/train .venv/dev: .venv/%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[$*]'
+	touch $@
