@@ -40,14 +40,16 @@ class Governor:
         wirings = [robot.joints[name] for name in contract.joint_names]
         limits = np.array([wiring.position_limits_rad for wiring in wirings])
         speed = np.array([wiring.velocity_limit_rad_s for wiring in wirings])
-        self.low, self.high = limits.T
+        self._middle, self._half_range = limits.mean(axis=1), np.ptp(limits, axis=1) / 2
         self.limited_by = np.zeros(len(wirings), np.uint8)
         """`LimitedBy` of each joint, of the last target."""
         self._names = contract.joint_names
         self._max_change = speed * contract.control_dt_s
-        self._max_step = robot.safety.max_step_rad
+        self._max_step = np.full(len(wirings), robot.safety.max_step_rad)
         self._overspeed = robot.safety.overspeed_factor * speed
         self._stale_s = robot.safety.stale_after_ms / 1000
+        self._low, self._high, self._before = np.zeros((3, len(wirings)))
+        self._changed = np.zeros(len(wirings), np.bool_)
 
     def check_signals(self, position: Floats, velocity: Floats, age_s: Floats) -> None:
         """Refuse to act on joint readings (n,) that are stale, not numbers, or a runaway.
@@ -85,16 +87,20 @@ class Governor:
                 f"the policy asked for {target[joint]} at joint {self._names[joint]!r}, expected "
                 "an angle; its inputs or the file are broken"
             )
-        limited_by = self.limited_by
-        limited_by.fill(0)
-        np.clip(target, position - self._max_step, position + self._max_step, out=out)
-        limited_by |= (out != target).astype(np.uint8) * np.uint8(LimitedBy.STEP)
-        before = out.copy()
-        np.clip(out, last - self._max_change, last + self._max_change, out=out)
-        limited_by |= (out != before).astype(np.uint8) * np.uint8(LimitedBy.VELOCITY)
-        np.copyto(before, out)
-        np.clip(out, self.low, self.high, out=out)  # last, so that nothing overrules it
-        limited_by |= (out != before).astype(np.uint8) * np.uint8(LimitedBy.POSITION)
+        np.copyto(out, target)
+        self.limited_by.fill(0)
+        self._clip(out, position, self._max_step, LimitedBy.STEP)
+        self._clip(out, last, self._max_change, LimitedBy.VELOCITY)
+        self._clip(out, self._middle, self._half_range, LimitedBy.POSITION)  # nothing overrules it
+
+    def _clip(self, target: Floats, middle: Floats, reach: Floats, reason: LimitedBy) -> None:
+        """Clip `target` to middle ± reach in place, and note which joints that changed."""
+        np.subtract(middle, reach, out=self._low)
+        np.add(middle, reach, out=self._high)
+        np.copyto(self._before, target)
+        np.clip(target, self._low, self._high, out=target)
+        np.not_equal(target, self._before, out=self._changed)
+        np.bitwise_or(self.limited_by, int(reason), out=self.limited_by, where=self._changed)
 
 
 def _first(mask: NDArray[np.bool_]) -> int | None:

@@ -17,7 +17,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)
+"""For people: progress and errors."""
+out = Console(soft_wrap=True, highlight=False)
+"""For results, which may be piped elsewhere."""
 
 PolicyArgument = Annotated[Path, typer.Argument(help="The ONNX file `robotrl export` wrote.")]
 RobotArgument = Annotated[Path, typer.Argument(help="Wiring, e.g. configs/robots/desk_arm.yaml.")]
@@ -56,7 +59,7 @@ def train(
     output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
 ) -> None:
-    """Train a policy into runs/<name>/, with progress bar, TensorBoard and metrics.csv.
+    """Train a policy into runs/NAME/, with progress bar, TensorBoard and metrics.csv.
 
     Examples: `robotrl train configs/train/arm_reach.yaml seed=1` and
     `robotrl train --resume runs/arm_reach`
@@ -118,7 +121,7 @@ def export(
     with _reported():
         folder = RunFolder(run)
         contract = export_run(folder, output, evaluate_run(folder))
-        console.print(
+        out.print(
             f"{output}: {contract.provenance.task} for {contract.robot} at "
             f"{1 / contract.control_dt_s:.0f} Hz; onnxruntime agrees with torch, "
             f"{len(contract.golden.outputs['joint_position_target'])} golden vectors inside"
@@ -143,21 +146,21 @@ def check(
 
     with _reported():
         contract = OnnxController(policy).contract
-        console.print(
+        out.print(
             f"{policy}: sound; {contract.provenance.task} for {contract.robot}, "
             f"{1 / contract.control_dt_s:.0f} Hz, "
             f"{contract.provenance.env_steps:,} training steps, "
             f"commit {contract.provenance.git_commit[:12]}"
         )
         for joint in contract.joints:
-            console.print(
+            out.print(
                 f"  {joint.name:16s} kp {joint.kp:7.3f} N·m/rad  kd {joint.kd:6.3f}  "
                 f"start {joint.default_position:+.3f} rad  "
                 f"range {joint.position_limits[0]:+.2f} to {joint.position_limits[1]:+.2f} rad"
             )
         if robot is not None:
             matches(contract, load_yaml(robot, RobotConfig))
-            console.print(f"fits {robot}")
+            out.print(f"fits {robot}")
 
 
 @app.command()
@@ -230,7 +233,7 @@ def run(
             start_twin=with_twin,
             console=console,
         )
-        console.print(summary)
+        out.print(summary)
         console.print(f"Next: [bold]robotrl report {log}[/]")
 
 
@@ -244,7 +247,7 @@ def release(robot: RobotArgument, port: PortOption = None) -> None:
 
     with _reported():
         release_robot(robot, port)
-        console.print("torque is off on every servo, read back")
+        out.print("torque is off on every servo, read back")
 
 
 @app.command()
@@ -262,8 +265,8 @@ def report(
     with _reported():
         output = output or log.with_suffix(".html")
         verdict = write_report(log, output, truth)
-        console.print(verdict.summary())
-        console.print(f"report: {output}")
+        out.print(verdict.summary())
+        out.print(f"report: {output}")
     raise typer.Exit(0 if verdict.passed else 1)
 
 

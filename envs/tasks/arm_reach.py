@@ -109,7 +109,6 @@ class ArmReach:
     """
 
     Config = ArmReachConfig
-    signals = ("joint_position", "joint_velocity", "joint_target", "command")
 
     def __init__(self, simulation: Simulation, config: ArmReachConfig, draws: Draws):
         self.config = config
@@ -143,7 +142,7 @@ class ArmReach:
             JointSpec(
                 name=name,
                 kp=float(model.actuator_gainprm[index, 0]),
-                kd=float(-model.actuator_biasprm[index, 2]),
+                kd=0.0 - float(model.actuator_biasprm[index, 2]),
                 default_position=float(home[index]),
                 position_limits=(float(low[index]), float(high[index])),
                 velocity_limit=config.max_joint_speed_rad_s,
