@@ -40,7 +40,7 @@ class Governor:
         wirings = [robot.joints[name] for name in contract.joint_names]
         limits = np.array([wiring.position_limits_rad for wiring in wirings])
         speed = np.array([wiring.velocity_limit_rad_s for wiring in wirings])
-        self._middle, self._half_range = limits.mean(axis=1), np.ptp(limits, axis=1) / 2
+        self.low, self.high = limits[:, 0].copy(), limits[:, 1].copy()
         self.limited_by = np.zeros(len(wirings), np.uint8)
         """`LimitedBy` of each joint, of the last target."""
         self._names = contract.joint_names
@@ -48,7 +48,7 @@ class Governor:
         self._max_step = np.full(len(wirings), robot.safety.max_step_rad)
         self._overspeed = robot.safety.overspeed_factor * speed
         self._stale_s = robot.safety.stale_after_ms / 1000
-        self._low, self._high, self._before = np.zeros((3, len(wirings)))
+        self._lowest, self._highest, self._before = np.zeros((3, len(wirings)))
         self._changed = np.zeros(len(wirings), np.bool_)
 
     def check_signals(self, position: Floats, velocity: Floats, age_s: Floats) -> None:
@@ -89,16 +89,19 @@ class Governor:
             )
         np.copyto(out, target)
         self.limited_by.fill(0)
-        self._clip(out, position, self._max_step, LimitedBy.STEP)
-        self._clip(out, last, self._max_change, LimitedBy.VELOCITY)
-        self._clip(out, self._middle, self._half_range, LimitedBy.POSITION)  # nothing overrules it
+        self._clip(out, *self._around(position, self._max_step), LimitedBy.STEP)
+        self._clip(out, *self._around(last, self._max_change), LimitedBy.VELOCITY)
+        self._clip(out, self.low, self.high, LimitedBy.POSITION)  # last: nothing overrules it
 
-    def _clip(self, target: Floats, middle: Floats, reach: Floats, reason: LimitedBy) -> None:
-        """Clip `target` to middle ± reach in place, and note which joints that changed."""
-        np.subtract(middle, reach, out=self._low)
-        np.add(middle, reach, out=self._high)
+    def _around(self, middle: Floats, reach: Floats) -> tuple[Floats, Floats]:
+        np.subtract(middle, reach, out=self._lowest)
+        np.add(middle, reach, out=self._highest)
+        return self._lowest, self._highest
+
+    def _clip(self, target: Floats, low: Floats, high: Floats, reason: LimitedBy) -> None:
+        """Clip `target` in place, and note which joints that changed."""
         np.copyto(self._before, target)
-        np.clip(target, self._low, self._high, out=target)
+        np.clip(target, low, high, out=target)
         np.not_equal(target, self._before, out=self._changed)
         np.bitwise_or(self.limited_by, int(reason), out=self.limited_by, where=self._changed)
 

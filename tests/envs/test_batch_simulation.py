@@ -8,30 +8,31 @@ from torch import Tensor
 
 from envs.batch_simulation import BatchSimulation
 
-# Two servos in the plane, without gravity. The command of `shoulder` takes 30 ms, its measured
-# angle 20 ms; `elbow` has no delay.
-ARM = """
+# Two separate servos without gravity. The command of `slow` takes 30 ms and its measured angle
+# 20 ms; `fast` has no delay.
+ARMS = """
 <mujoco>
   <option timestep="0.01" gravity="0 0 0" integrator="implicitfast"/>
+  <default><joint axis="0 1 0" damping="0.1" armature="0.01"/></default>
   <worldbody>
-    <body name="upper">
-      <joint name="shoulder" axis="0 1 0" damping="0.1" armature="0.01"/>
+    <body>
+      <joint name="slow"/>
       <geom type="capsule" size="0.02" fromto="0 0 0 0 0 0.3" mass="0.5"/>
-      <body name="lower" pos="0 0 0.3">
-        <joint name="elbow" axis="0 1 0" damping="0.1" armature="0.01"/>
-        <geom type="capsule" size="0.02" fromto="0 0 0 0 0 0.3" mass="0.3"/>
-        <site name="tip" pos="0 0 0.3"/>
-      </body>
+    </body>
+    <body pos="0 1 0">
+      <joint name="fast"/>
+      <geom type="capsule" size="0.02" fromto="0 0 0 0 0 0.3" mass="0.3"/>
+      <body pos="0 0 0.3"><geom size="0.02" mass="0.1"/><site name="tip"/></body>
     </body>
   </worldbody>
   <actuator>
-    <position name="shoulder" joint="shoulder" kp="5" nsample="5" delay="0.03"/>
-    <position name="elbow" joint="elbow" kp="5"/>
+    <position name="slow" joint="slow" kp="5" nsample="5" delay="0.03"/>
+    <position name="fast" joint="fast" kp="5"/>
   </actuator>
   <sensor>
-    <jointpos name="elbow_position" joint="elbow"/>
-    <jointvel name="elbow_velocity" joint="elbow"/>
-    <jointpos name="shoulder_position" joint="shoulder" nsample="4" delay="0.02"/>
+    <jointpos name="fast_position" joint="fast"/>
+    <jointvel name="fast_velocity" joint="fast"/>
+    <jointpos name="slow_position" joint="slow" nsample="4" delay="0.02"/>
     <framepos name="tip" objtype="site" objname="tip"/>
   </sensor>
 </mujoco>
@@ -40,7 +41,7 @@ ARM = """
 
 @pytest.fixture(scope="module")
 def model() -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_string(ARM)
+    return mujoco.MjModel.from_xml_string(ARMS)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_reset_leaves_other_worlds_alone(simulation: BatchSimulation):
     run(simulation, 5)
     before = simulation.data("qpos").clone()
 
-    reset(simulation, [2, 0], angle=-0.5)
+    reset(simulation, [0, 2], angle=-0.5)
 
     assert torch.equal(simulation.data("qpos")[[1, 3]], before[[1, 3]])
     assert (simulation.data("qpos")[[0, 2]] == -0.5).all()
@@ -97,7 +98,7 @@ def test_command_acts_after_the_delay(simulation: BatchSimulation):
         simulation.step(1)
         moved.append((simulation.data("qpos")[0] != 1).tolist())
 
-    # (shoulder, elbow): 30 ms are three steps; the elbow answers at once.
+    # (slow, fast): 30 ms are three steps.
     assert moved == [[False, True], [False, True], [False, True], [True, True]]
 
 
@@ -111,7 +112,7 @@ def test_delays_are_filled_per_world_when_some_are_reset(simulation: BatchSimula
 
 
 def test_delayed_sensor_starts_at_its_own_value(simulation: BatchSimulation, model: mujoco.MjModel):
-    column = int(model.sensor("shoulder_position").adr[0])
+    column = int(model.sensor("slow_position").adr[0])
 
     assert simulation.data("sensordata")[:, column].tolist() == [1.0] * 4
     simulation.step(1)
@@ -121,7 +122,7 @@ def test_delayed_sensor_starts_at_its_own_value(simulation: BatchSimulation, mod
 def test_delayed_sensor_shows_the_angle_of_two_steps_ago(
     simulation: BatchSimulation, model: mujoco.MjModel
 ):
-    column = int(model.sensor("shoulder_position").adr[0])
+    column = int(model.sensor("slow_position").adr[0])
     simulation.data("ctrl").zero_()
     angles, measured = [], []
     for _ in range(12):
@@ -129,7 +130,7 @@ def test_delayed_sensor_shows_the_angle_of_two_steps_ago(
         angles.append(simulation.data("qpos")[0, 0].item())
         measured.append(simulation.data("sensordata")[0, column].item())
 
-    assert angles[-1] < 0.9
+    assert angles[-1] < 0.99
     assert measured[2:] == angles[:-2]
 
 
@@ -143,7 +144,7 @@ def test_sensors_describe_the_state_after_the_step(
         data.qpos[:] = simulation.data("qpos")[world]
         data.qvel[:] = simulation.data("qvel")[world]
         mujoco.mj_forward(model, data)
-        for sensor in ("elbow_position", "elbow_velocity", "tip"):
+        for sensor in ("fast_position", "fast_velocity", "tip"):
             start, size = int(model.sensor(sensor).adr[0]), int(model.sensor(sensor).dim[0])
             measured = simulation.data("sensordata")[world, start : start + size]
             assert measured.numpy() == pytest.approx(data.sensor(sensor).data, abs=1e-12)
@@ -157,10 +158,9 @@ def test_steps_equal_those_of_plain_mujoco(simulation: BatchSimulation, model: m
     mujoco.mj_initCtrlHistory(model, data, 0, None, np.ones(5))
     mujoco.mj_forward(model, data)
 
-    simulation.data("ctrl").copy_(torch.tensor([0.2, -0.7]))
+    simulation.data("ctrl").copy_(torch.tensor([0.25, -0.75]))
     simulation.step(25)
-    data.ctrl[:] = [0.2, -0.7]
-    data.ctrl[:] = simulation.data("ctrl")[0]
+    data.ctrl[:] = [0.25, -0.75]
     mujoco.mj_step(model, data, nstep=25)
 
     assert simulation.data("qpos")[0].tolist() == data.qpos.tolist()
@@ -172,9 +172,9 @@ def test_field_differs_from_world_to_world(simulation: BatchSimulation):
     simulation.data("ctrl").zero_()
     simulation.step(5)
 
-    elbow = simulation.data("qpos")[:, 1]
-    assert elbow[0] == elbow[1] == elbow[3] < 0.9
-    assert elbow[2] > 0.99
+    fast = simulation.data("qpos")[:, 1]
+    assert fast[0] == fast[1] == fast[3] < 0.95
+    assert fast[2] > 0.99
 
 
 def test_constants_follow_the_masses_of_their_world(
@@ -185,7 +185,9 @@ def test_constants_follow_the_masses_of_their_world(
     simulation.recompute_constants(torch.tensor([1]))
 
     doubled = mujoco.MjModel.from_xml_string(
-        ARM.replace('mass="0.5"', 'mass="1.0"').replace('mass="0.3"', 'mass="0.6"')
+        ARMS.replace('mass="0.5"', 'mass="1.0"')
+        .replace('mass="0.3"', 'mass="0.6"')
+        .replace('mass="0.1"', 'mass="0.2"')
     )
     for name in ("body_subtreemass", "dof_invweight0", "body_invweight0", "dof_M0"):
         field = simulation.field(name)
@@ -217,18 +219,20 @@ def test_restored_simulation_continues_with_the_same_bits(
 
     restored = BatchSimulation(model, 4, num_threads=2)
     restored.load_state_dict(state)
-
-    assert torch.equal(restored.data("sensordata"), state_sensors(state, model))
     assert torch.equal(run(restored, 20, seed=1), expected)
     assert torch.equal(restored.field("body_subtreemass"), simulation.field("body_subtreemass"))
 
 
-def state_sensors(state: dict, model: mujoco.MjModel) -> Tensor:
-    """Sensors right after loading a state, which must be current without a step."""
-    simulation = BatchSimulation(model, 4, num_threads=1)
-    simulation.load_state_dict(state)
-    ones = torch.ones(4, 0, dtype=torch.float64)
-    return torch.cat([simulation.data("sensordata"), ones], dim=1)
+def test_sensors_are_current_as_soon_as_a_state_is_restored(
+    simulation: BatchSimulation, model: mujoco.MjModel
+):
+    run(simulation, 6)
+    restored = BatchSimulation(model, 4, num_threads=1)
+
+    restored.load_state_dict(simulation.state_dict())
+
+    assert torch.equal(restored.data("sensordata"), simulation.data("sensordata"))
+    assert torch.equal(restored.data("site_xpos"), simulation.data("site_xpos"))
 
 
 def test_state_is_a_copy(simulation: BatchSimulation, model: mujoco.MjModel):

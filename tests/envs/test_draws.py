@@ -14,7 +14,8 @@ def draw(
     streams: list[Stream], env: list[int], index: list[int] | None = None, *, seed: int = 0
 ) -> list[Tensor]:
     index = index or [0] * len(env)
-    return Draws(seed, CPU).uniform(streams, torch.tensor(env), torch.tensor(index))
+    rows = torch.tensor([env, index], dtype=torch.int64)
+    return Draws(seed, CPU).uniform(streams, rows[0], rows[1])
 
 
 @pytest.mark.parametrize(
