@@ -14,12 +14,6 @@ from gymnasium import spaces
 from envs.registry import make
 
 
-def register() -> None:
-    """Register all tasks; Gymnasium calls this through the package's entry point."""
-    gymnasium.register(id="ArmReach-v0", entry_point=f"{__name__}:GymnasiumEnv",
-                       kwargs={"task": "arm_reach"})  # fmt: skip
-
-
 class GymnasiumEnv(gymnasium.Env):
     """One world of a task; observations are the actor's.
 
@@ -59,3 +53,8 @@ class GymnasiumEnv(gymnasium.Env):
             bool(truncated[0]),
             {"rewards": rewards},
         )
+
+
+gymnasium.register(
+    id="robotrl/ArmReach-v0", entry_point=GymnasiumEnv, kwargs={"task": "arm_reach"}
+)

@@ -229,7 +229,7 @@ class PPO:
         sums: dict[str, Tensor] = {}
         for _ in range(config.epochs):
             order = torch.randperm(size, generator=self._generator)
-            for index in order.chunk(config.minibatches):
+            for index in order.tensor_split(config.minibatches):
                 part = {name: value[index] for name, value in batch.items()}
                 for name, value in self._step(part, old_log_std).items():
                     sums[name] = sums.get(name, torch.zeros(())) + value

@@ -1,0 +1,214 @@
+"""A desk arm on the bench: its contract and wiring, and a twin of it in virtual time.
+
+`contract` is written by hand, so only what runs a policy needs a trained one. The twin needs
+MuJoCo; without it the tests that use it are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deploy.configuration import load_yaml
+from deploy.contract import Contract
+from deploy.dynamixel.registers import Register
+from deploy.dynamixel.servos import MODELS
+from deploy.errors import BusError
+from deploy.robot import Robot
+from deploy.robot_config import RobotConfig
+
+if TYPE_CHECKING:
+    from deploy.serial_port import Port
+    from deploy.twin.port import VirtualClock
+    from deploy.twin.robot import Twin
+
+REPOSITORY = Path(__file__).parents[2]
+MODEL_PATH = REPOSITORY / "envs/robots/desk_arm/desk_arm.xml"
+
+HOME = {
+    "shoulder_pan": 0.0,
+    "shoulder_lift": -0.2,
+    "elbow_flex": 0.2,
+    "wrist_flex": 0.2,
+    "wrist_roll": 0.0,
+    "gripper": 0.2,
+}
+P_GAINS = (800, 1200, 1500, 800, 400, 400)
+
+
+@pytest.fixture(scope="session")
+def desk_arm() -> RobotConfig:
+    """The wiring that ships with the package; ramps are as short as the speed limits allow."""
+    config = load_yaml(REPOSITORY / "configs/robots/desk_arm.yaml", RobotConfig)
+    safety = config.safety.model_copy(update={"move_to_start_s": 0.2})
+    return config.model_copy(update={"safety": safety})
+
+
+@pytest.fixture(scope="session")
+def contract(desk_arm: RobotConfig) -> Contract:
+    """What a policy for the desk arm demands: 50 Hz, starts at `HOME`, reaches points."""
+    models = [MODELS[wiring.model] for wiring in desk_arm.joints.values()]
+    joints = [
+        {
+            "name": name,
+            "kp": model.kp(gain),
+            "kd": 0.0,
+            "default_position": HOME[name],
+            "position_limits": wiring.position_limits_rad,
+            "velocity_limit": 2.0,
+            "effort_limit": model.stall_torque_nm,
+        }
+        for (name, wiring), model, gain in zip(
+            desk_arm.joints.items(), models, P_GAINS, strict=True
+        )
+    ]
+    return Contract.model_validate(
+        {
+            "schema_version": 1,
+            "graph_sha256": "0" * 64,
+            "robot": "desk_arm",
+            "control_dt_s": 0.02,
+            "inputs": [
+                _tensor("joint_position", "rad", list(HOME)),
+                _tensor("joint_velocity", "rad/s", list(HOME)),
+                _tensor("joint_target", "rad", list(HOME)),
+                _tensor("command", "m", ["x", "y", "z"]),
+            ],
+            "outputs": [_tensor("joint_position_target", "rad", list(HOME))],
+            "state": [],
+            "joints": joints,
+            "command": {
+                "name": "target_position",
+                "low": [0.12, -0.14, 0.05],
+                "high": [0.22, 0.14, 0.20],
+                "interval_s": (2.0, 4.0),
+                "site": "tool",
+            },
+            "trained_ranges": [],
+            "provenance": {
+                "task": "arm_reach",
+                "config": {},
+                "config_sha256": "",
+                "robot_model_sha256": "",
+                "seed": 0,
+                "env_steps": 0,
+                "git_commit": "",
+                "created": "",
+                "versions": {},
+            },
+            "scorecard": {},
+            "golden": {"inputs": {}, "outputs": {}, "tolerance": 1e-5},
+        }
+    )
+
+
+def _tensor(name: str, unit: str, elements: Sequence[str]) -> dict[str, Any]:
+    shape = [1, len(elements)]
+    return {"name": name, "kind": name, "shape": shape, "unit": unit, "elements": elements}
+
+
+class FlakyPort:
+    """A port on a bench cable: replies can get lost, and the cable can be pulled."""
+
+    def __init__(self, port: Port):
+        self._port = port
+        self.sent: list[bytes] = []
+        """Every request."""
+        self.replies_lost = False
+        """Requests arrive, replies do not."""
+        self.unplugged = False
+        """The operating system says that the port is gone."""
+
+    def now(self) -> float:
+        return self._port.now()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._check()
+        self.sent.append(bytes(data))
+        self._port.write(data)
+
+    def read_into(self, buffer: memoryview, deadline_s: float) -> int:
+        self._check()
+        count = self._port.read_into(buffer, deadline_s)
+        while count and self.replies_lost:
+            count = self._port.read_into(buffer, deadline_s)
+        return count
+
+    def discard_input(self) -> None:
+        self._check()
+        self._port.discard_input()
+
+    def close(self) -> None:
+        self._port.close()
+
+    def _check(self) -> None:
+        if self.unplugged:
+            raise BusError("the port is gone")
+
+
+@dataclass
+class Bench:
+    """A robot, and the twin behind its port."""
+
+    config: RobotConfig
+    contract: Contract
+    twin: Twin
+    clock: VirtualClock
+    port: FlakyPort
+    robot: Robot
+
+    def wait(self, seconds: float) -> None:
+        """Nobody uses the bus for a while."""
+        self.clock.sleep_until(self.clock.now() + seconds)
+        self.twin.advance(self.clock.now())
+
+    def get(self, joint: str, register: Register) -> int:
+        """What a servo's register holds."""
+        servo = self.twin.servos[self.twin.joints.index(joint)]
+        return register.decode(servo.read(register.address, register.size).data)
+
+    def set(self, joint: str, register: Register, value: int) -> None:
+        """Write a servo's register, as another program might."""
+        servo = self.twin.servos[self.twin.joints.index(joint)]
+        assert not servo.write(register.address, register.encode(value)).error
+
+    @property
+    def torque_on(self) -> dict[str, bool]:
+        """Whether each joint's motor is driven."""
+        return {
+            joint: servo.torque_on
+            for joint, servo in zip(self.twin.joints, self.twin.servos, strict=True)
+        }
+
+
+MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture
+def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
+    """Build a bench; `built` is the robot as it is, where that is not what `config` says."""
+    pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+    from deploy.twin.port import VirtualClock, VirtualPort
+    from deploy.twin.robot import Twin
+
+    def make(
+        config: RobotConfig = desk_arm,
+        *,
+        built: RobotConfig | None = None,
+        contract: Contract = contract,
+    ) -> Bench:
+        twin, clock = Twin(MODEL_PATH, built or config), VirtualClock()
+        port = FlakyPort(VirtualPort(twin, clock))
+        return Bench(config, contract, twin, clock, port, Robot(config, contract.joints, port))
+
+    return make
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> Bench:
+    """The desk arm as it should be."""
+    return make_bench()
