@@ -1,7 +1,9 @@
-"""Every task as a standard Gymnasium environment, registered when Gymnasium is imported.
+"""Every task as a standard Gymnasium environment, registered when `envs` is imported.
 
-import gymnasium
-env = gymnasium.make("robotrl/ArmReach-v0")
+    import gymnasium
+    env = gymnasium.make("envs:robotrl/ArmReach-v0")    # or: import envs, and without the prefix
+
+Gymnasium gave up finding plug-ins through package entry points in its version 1.0.
 """
 
 from typing import Any
@@ -55,6 +57,4 @@ class GymnasiumEnv(gymnasium.Env):
         )
 
 
-gymnasium.register(
-    id="robotrl/ArmReach-v0", entry_point=GymnasiumEnv, kwargs={"task": "arm_reach"}
-)
+gymnasium.register(id="robotrl/ArmReach-v0", entry_point=GymnasiumEnv, kwargs={"task": "arm_reach"})

@@ -172,8 +172,8 @@ class VectorEnv:
         self._simulation.load_state_dict(state["simulation"])
         self.task.load_state_dict(state["task"])
         self._noise.load_state_dict(state["noise"])
-        self._encoder_state = dict(state["encoder"])
-        self._signals = dict(state["signals"])
+        self._encoder_state = {name: value.clone() for name, value in state["encoder"].items()}
+        self._signals = {name: value.clone() for name, value in state["signals"].items()}
         self._previous_action = state["previous_action"].clone()
         self._step_count = state["step_count"]
         self._episode = state["episode"].clone()
@@ -194,7 +194,6 @@ class VectorEnv:
 
     def _observe(self, ids: Tensor) -> dict[str, Tensor]:
         """Signals and observation of worlds `ids`; advances their encoder."""
-        everything = len(ids) == self.num_envs
         sensordata = self._sensordata[ids]
         signals = {kind: sensordata[:, columns].float() for kind, columns in self._columns.items()}
         self._noise.apply(signals, ids, self._step_count)
@@ -202,12 +201,12 @@ class VectorEnv:
         signals["command"] = self.task.command[ids]
         state = {name: value[ids] for name, value in self._encoder_state.items()}
         actor, state = self.task.encoder(signals, state)
-        if everything:
-            self._signals, self._encoder_state = signals, state
+        for name, value in state.items():  # copied: it may share memory with the observation
+            self._encoder_state[name][ids] = value
+        if len(ids) == self.num_envs:
+            self._signals = signals
         else:
             for name, value in signals.items():
                 self._signals[name][ids] = value
-            for name, value in state.items():
-                self._encoder_state[name][ids] = value
         privileged = self.task.critic_observation()[ids]
         return {"actor": actor, "critic": torch.cat([actor, privileged], dim=-1)}

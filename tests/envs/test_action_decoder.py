@@ -1,0 +1,76 @@
+"""Joint targets move one bounded step from the last commanded target."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from envs.action_decoder import JointStepDecoder
+
+
+@pytest.fixture
+def decoder() -> JointStepDecoder:
+    """Three joints within ±1 rad; `wrist` and `pan` move by 0.1 rad, `jaw` holds 0.5 rad."""
+    return JointStepDecoder(
+        ["pan", "jaw", "wrist"],
+        ["wrist", "pan"],
+        step=0.1,
+        low=torch.full((3,), -1.0, dtype=torch.float64),
+        high=torch.full((3,), 1.0, dtype=torch.float64),
+        default=torch.tensor([0.0, 0.5, 0.0], dtype=torch.float64),
+    )
+
+
+def decode(decoder: JointStepDecoder, action: list[float], last: list[float]) -> list[float]:
+    signals = {"joint_target": torch.tensor([last])}
+    return decoder(torch.tensor([action]), signals)[0].tolist()
+
+
+def test_target_moves_from_the_last_target_by_step_times_action(decoder: JointStepDecoder):
+    # wrist: 0.4 + 0.1 · 0.5, pan: -0.2 - 0.1
+    targets = decode(decoder, action=[0.5, -1.0], last=[-0.2, 0.5, 0.4])
+
+    assert targets == pytest.approx([-0.3, 0.5, 0.45])
+
+
+def test_zero_action_holds_the_last_target(decoder: JointStepDecoder):
+    assert decode(decoder, [0.0, 0.0], last=[0.3, 0.5, -0.7]) == pytest.approx([0.3, 0.5, -0.7])
+
+
+def test_target_stops_at_the_limits(decoder: JointStepDecoder):
+    assert decode(decoder, [1.0, -1.0], last=[-0.95, 0.5, 0.95]) == [-1, 0.5, 1]
+
+
+def test_target_outside_the_limits_is_brought_back(decoder: JointStepDecoder):
+    assert decode(decoder, [0.0, 0.0], last=[-3.0, 0.5, 3.0]) == [-1, 0.5, 1]
+
+
+def test_joint_without_action_holds_its_default_wherever_it_was(decoder: JointStepDecoder):
+    assert decode(decoder, [1.0, 1.0], last=[0.0, -0.9, 0.0])[1] == 0.5
+
+
+def test_repeated_actions_integrate(decoder: JointStepDecoder):
+    targets = torch.tensor([[0.0, 0.5, 0.0]])
+    for _ in range(7):
+        targets = decoder(torch.tensor([[1.0, -0.5]]), {"joint_target": targets})
+
+    assert targets[0].tolist() == pytest.approx([-0.35, 0.5, 0.7])
+
+
+def test_worlds_are_decoded_independently_in_float32(decoder: JointStepDecoder):
+    last: Tensor = torch.tensor([[0.0, 0.5, 0.0], [0.5, 0.5, 0.5]])
+
+    targets = decoder(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), {"joint_target": last})
+
+    assert targets.dtype == torch.float32
+    assert targets[0].tolist() == pytest.approx([0, 0.5, 0.1])
+    assert targets[1].tolist() == pytest.approx([0.6, 0.5, 0.5])
+
+
+def test_number_of_actions_is_that_of_the_moving_joints(decoder: JointStepDecoder):
+    assert decoder.num_actions == 2
+
+
+def test_unknown_joint_is_refused():
+    limits = torch.ones(1)
+    with pytest.raises(ValueError, match="elbow"):
+        JointStepDecoder(["pan"], ["elbow"], step=0.1, low=-limits, high=limits, default=limits)
