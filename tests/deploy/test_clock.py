@@ -91,7 +91,6 @@ def test_consecutive_overruns_count_ticks_and_end_with_the_first_punctual_one(
 
     ticker.wait()
     assert ticker.consecutive_overruns == 0
-    assert ticker.overruns >= 3
 
 
 def test_machine_clock_sleeps_until_the_deadline():

@@ -44,7 +44,7 @@ def chain(body: str) -> mujoco.MjModel:
 WRIST = """
 <body name="wrist" pos="0 0.1 0" euler="40 0 0"><joint name="b" axis="1 2 3"/><geom size="0.01"/>
   <site name="tip" pos="0.05 0.06 0.07"/></body>"""
-WELDED = '<body name="plate" pos="0.2 0 0.1" euler="0 50 60"><geom size="0.01"/>{}</body>'
+WELDED = '<body pos="0.2 0 0.1" euler="0 50 60"><geom size="0.01"/>{}</body>'
 
 
 def test_tool_of_the_desk_arm_is_where_mujoco_puts_it():

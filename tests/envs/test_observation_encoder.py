@@ -80,12 +80,3 @@ def test_state_and_signals_are_not_modified():
 
     assert not any(value.any() for value in state.values())
     assert signals["angle"].tolist() == [[1]]
-
-
-def test_observation_and_state_share_no_memory():
-    encoder = ObservationEncoder(Twice(), 2, history=2)
-    observation, state = encoder({"angle": torch.ones(1, 1)}, encoder.initial_state(1))
-
-    state["observation_history"].zero_()
-
-    assert observation.tolist() == [[1, 2, 1, 2]]

@@ -310,7 +310,7 @@ def test_restored_learner_continues_with_the_same_bits():
 
 
 def test_reported_losses_are_means_also_when_samples_do_not_fill_the_minibatches():
-    env = Walk(num_envs=5)  # 5 samples in 4 minibatches: 2 + 2 + 1 samples
+    env = Walk(num_envs=5)  # 5 samples in 4 minibatches
     learner = make(env, rollout_steps=1, epochs=1, minibatches=4, learning_rate=1e-9, desired_kl=0)
 
     losses = iterate(learner, env)
@@ -318,13 +318,15 @@ def test_reported_losses_are_means_also_when_samples_do_not_fill_the_minibatches
     assert losses["policy/std"] == pytest.approx(0.8)
 
 
-def test_rollout_of_one_sample_leaves_finite_weights():
-    env = Walk(num_envs=1)
-    learner = make(env, rollout_steps=1, epochs=1, minibatches=1)
+@pytest.mark.parametrize(("samples", "minibatches"), [(1, 1), (2, 4)])
+def test_few_samples_leave_finite_weights(samples: int, minibatches: int):
+    env = Walk(num_envs=samples)
+    learner = make(env, rollout_steps=1, epochs=1, minibatches=minibatches)
 
     iterate(learner, env)
 
     assert weights(learner.policy).isfinite().all()
+    assert weights(learner.critic).isfinite().all()
 
 
 def identity_critic(env: VectorEnv) -> PPO:
