@@ -61,6 +61,7 @@ class Ticker:
         missed = int(late_s / self._period_s)
         if missed > 0:
             self._deadline_s += missed * self._period_s
+            late_s -= missed * self._period_s
             self.overruns += missed
             self.consecutive_overruns += 1
         else:

@@ -37,13 +37,13 @@ def fixed_command(spec: CommandSpec, values: list[float]) -> CommandSource:
 def random_commands(spec: CommandSpec, seed: int) -> CommandSource:
     """Commands drawn as in training: uniform in the range, each for a random while."""
     generator = np.random.default_rng(seed)
-    command = np.zeros(len(spec.low), np.float32)
+    command = np.array(spec.low, np.float32)
     until_s = -np.inf
 
     def source(time_s: float) -> NDArray[np.float32]:
-        nonlocal until_s
+        nonlocal command, until_s
         if time_s >= until_s:
-            command[:] = generator.uniform(spec.low, spec.high)
+            command = generator.uniform(spec.low, spec.high).astype(np.float32)
             until_s = time_s + generator.uniform(*spec.interval_s)
         return command
 

@@ -27,6 +27,8 @@ def main() -> None:
     dtype = np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in job["dtype"]])
     ring = Ring.map(job["ring"], dtype)
     temporary = f"{job['path']}.tmp"
+    if os.path.isdir(job["path"]):
+        sys.exit("it is a folder")
     try:
         file = open(temporary, "wb")  # noqa: SIM115 (closed below, before the rename)
     except OSError as error:

@@ -21,7 +21,9 @@ from deploy.errors import ConfigError
 class Section(BaseModel):
     """Base of every configuration section: strict keys, frozen, documented per field."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -98,7 +100,9 @@ def _apply(document: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: expected key=value, e.g. num_envs=128")
     *parents, leaf = key.split(".")
     for parent in parents:
-        document = document.setdefault(parent, {})
+        if document.get(parent) is None:  # absent, or left empty in the file
+            document[parent] = {}
+        document = document[parent]
         if not isinstance(document, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
     try:

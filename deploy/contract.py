@@ -5,19 +5,22 @@ read by `deploy.controller`. All numbers are SI units at full float precision; n
 `matches()` compares a contract with a robot and names every difference.
 """
 
+import hashlib
 import json
+import operator
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from deploy.configuration import Section, describe
 from deploy.dynamixel.servos import MODELS
-from deploy.errors import ContractError
+from deploy.errors import ConfigError, ContractError
 from deploy.robot_config import JointWiring, RobotConfig
 
 SCHEMA_VERSION = 1
 METADATA_KEY = "robotrl.contract"
-HASH_KEY = "robotrl.contract_sha256"
+HASH_KEY = "robotrl.metadata_sha256"
 
 SignalKind = Literal["joint_position", "joint_velocity", "joint_target", "command"]
 """What a robot can know: measured angles and speeds, the target last commanded, the command."""
@@ -70,6 +73,20 @@ class JointSpec(Section):
     effort_limit: Annotated[float, Field(gt=0)]
     """Torque at which the trained servo saturates [N·m]."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "JointSpec":
+        low, high = self.position_limits
+        if not low < high:
+            raise ValueError(
+                f"{self.name}: position_limits must be [low, high], found {[low, high]}"
+            )
+        if not low <= self.default_position <= high:
+            raise ValueError(
+                f"{self.name}: default_position {self.default_position} is outside "
+                f"position_limits {[low, high]}"
+            )
+        return self
+
 
 class CommandSpec(Section):
     """What the user may ask of the policy."""
@@ -82,6 +99,12 @@ class CommandSpec(Section):
     """Shortest and longest time between two commands in training [s]."""
     site: str = ""
     """Site of the robot model that should reach the command, for tasks that reach."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "CommandSpec":
+        if len(self.low) != len(self.high) or any(map(operator.gt, self.low, self.high)):
+            raise ValueError(f"command {self.name!r}: {self.low} to {self.high} is no range")
+        return self
 
 
 class TrainedRange(Section):
@@ -139,6 +162,8 @@ class Contract(Section):
     @model_validator(mode="after")
     def _check(self) -> "Contract":
         names = self.joint_names
+        if len(set(names)) != len(names):
+            raise ValueError(f"joints must have different names, found {names}")
         for tensor in [*self.inputs, *self.outputs]:
             if tensor.elements and len(tensor.elements) != tensor.shape[-1]:
                 raise ValueError(
@@ -147,6 +172,15 @@ class Contract(Section):
                 )
             if tensor.kind.startswith("joint_") and (unknown := set(tensor.elements) - set(names)):
                 raise ValueError(f"{tensor.name!r} names unknown joints {sorted(unknown)}")
+        golden = self.golden
+        for recorded, tensors in ((golden.inputs, self.inputs), (golden.outputs, self.outputs)):
+            if recorded.keys() != {tensor.name for tensor in tensors}:
+                raise ValueError(f"the golden vectors cover {sorted(recorded)} only")
+        lengths = {len(steps) for steps in (golden.inputs | golden.outputs).values()}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                f"the golden vectors have {sorted(lengths)} steps, expected one length"
+            )
         return self
 
     @property
@@ -173,6 +207,12 @@ def parse_contract(text: str, *, source: str) -> Contract:
     except ValidationError as error:
         problems = "; ".join(describe(error))
         raise ContractError(f"{source}: the contract is not valid: {problems}") from error
+
+
+def hash_metadata(metadata: Mapping[str, str]) -> str:
+    """SHA-256 of all metadata entries but the one that holds it."""
+    entries = sorted((key, value) for key, value in metadata.items() if key != HASH_KEY)
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def matches(contract: Contract, robot: RobotConfig) -> None:
@@ -210,6 +250,10 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring) -> list[str]:
             f"joint {joint.name!r}: the policy uses {list(joint.position_limits)} rad, "
             f"the hardware allows [{low}, {high}]"
         )
+    try:
+        servo.p_gain(joint.kp), servo.d_gain(joint.kd)
+    except ConfigError as error:
+        differences.append(f"joint {joint.name!r}: {error}")
     if abs(joint.effort_limit / servo.stall_torque_nm - 1) > 0.05:
         differences.append(
             f"joint {joint.name!r}: trained with a servo of {joint.effort_limit:.3g} N·m, "

@@ -10,13 +10,12 @@ onnxruntime is found before torque is on. A step copies nothing and allocates no
 outputs and state are bound once (onnxruntime IO binding) on one thread without spinning.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
-from deploy.contract import HASH_KEY, METADATA_KEY, Contract, parse_contract
+from deploy.contract import HASH_KEY, METADATA_KEY, Contract, hash_metadata, parse_contract
 from deploy.errors import ContractError
 from deploy.onnx_file import inspect_onnx
 
@@ -39,6 +38,7 @@ class OnnxController:
     def __init__(self, path: Path):
         self.contract, data = read_policy(path)
         self._session = _make_session(data, path)
+        self._check_graph(path)
         self._binding = self._session.io_binding()
         contract = self.contract
         self.inputs = {
@@ -72,6 +72,23 @@ class OnnxController:
             state_in.fill(0)
         for array in self.inputs.values():
             array.fill(0)
+
+    def _check_graph(self, path: Path) -> None:
+        """Refuse a contract that describes another graph's inputs and outputs."""
+        contract, session = self.contract, self._session
+        described = {spec.name: spec.shape for spec in [*contract.inputs, *contract.state]}
+        produced = {spec.name: spec.shape for spec in contract.outputs}
+        produced |= {f"{spec.name}_next": spec.shape for spec in contract.state}
+        for what, graph, said in (
+            ("inputs", session.get_inputs(), described),
+            ("outputs", session.get_outputs(), produced),
+        ):
+            found = {node.name: node.shape for node in graph}
+            if found != said:
+                raise ContractError(
+                    f"{path}: the graph has the {what} {found}, its contract describes {said}; "
+                    "export it again"
+                )
 
     def _bind_input(self, name: str, shape: list[int]) -> np.ndarray:
         array = np.zeros(shape, np.float32)
@@ -123,7 +140,7 @@ def read_policy(path: Path) -> tuple[Contract, bytes]:
             f"{path}: has no robotrl contract inside; make it with `robotrl export RUN -o {path}`"
         )
     contract = parse_contract(text, source=str(path))
-    if hashlib.sha256(text.encode()).hexdigest() != onnx_file.metadata.get(HASH_KEY):
+    if hash_metadata(onnx_file.metadata) != onnx_file.metadata.get(HASH_KEY):
         raise ContractError(f"{path}: the contract was edited after export; export it again")
     if contract.graph_sha256 != onnx_file.graph_sha256:
         raise ContractError(

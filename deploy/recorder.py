@@ -7,6 +7,7 @@ companion notes how many records it lost.
 """
 
 import json
+import logging
 import mmap
 import os
 import subprocess
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from deploy.contract import Contract
 from deploy.errors import DeployError
 
+_log = logging.getLogger(__name__)
+
 CAPACITY = 4096
 """Records in the ring: more than a minute at 50 Hz."""
 _COUNTER_BYTES = 16
-_START_TIMEOUT_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 def record_dtype(contract: Contract) -> np.dtype:
@@ -96,6 +99,7 @@ class Recorder:
         handle, self._ring_path = tempfile.mkstemp(prefix="robotrl-", suffix=".ring", dir=folder)
         os.truncate(handle, _size(dtype))
         os.close(handle)
+        self._path = path
         self._ring = Ring.map(self._ring_path, dtype)
         job = {
             "ring": self._ring_path,
@@ -122,6 +126,7 @@ class Recorder:
         stdin.write(json.dumps(job))
         stdin.close()
         if stdout.readline().strip() != "ready":
+            os.unlink(self._ring_path)
             reason = stderr.read().strip().splitlines()[-1:] or ["the companion process ended"]
             raise DeployError(f"{path}: cannot be recorded: {reason[0]}")
 
@@ -132,12 +137,17 @@ class Recorder:
         self._ring.counter[0] = written + 1
 
     def close(self) -> None:
-        """Let the companion finish the file."""
+        """Let the companion finish the file; what went wrong with it is logged."""
         self._ring.counter[1] = 1
         try:
-            self._companion.wait(_START_TIMEOUT_S)
+            self._companion.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._companion.kill()
+        assert self._companion.stderr
+        message = self._companion.stderr.read().strip()
+        if self._companion.wait():
+            Path(self._ring_path).unlink(missing_ok=True)
+            _log.warning("%s: %s", self._path, message or "the companion process was killed")
 
 
 def wait_for_records(ring: Ring, read: int, writer: int, poll_s: float) -> tuple[int, bool]:
@@ -156,10 +166,10 @@ def wait_for_records(ring: Ring, read: int, writer: int, poll_s: float) -> tuple
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return status.rpartition(")")[2].split()[0] != "Z"  # a zombie only waits to be noticed
 
 
 def _size(dtype: np.dtype) -> int:

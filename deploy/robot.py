@@ -26,8 +26,19 @@ from deploy.errors import BusError, ServoError
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
 
-_BLOCK = registers.PRESENT_CURRENT.address  # current, velocity and position lie side by side
-_BLOCK_DTYPE = np.dtype([("current", "<i2"), ("velocity", "<i4"), ("position", "<i4")])
+_BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
+_BLOCK_DTYPE = np.dtype(
+    [
+        ("tick_ms", "<u2"),
+        ("moving", "<u2"),
+        ("pwm", "<i2"),
+        ("current", "<i2"),
+        ("velocity", "<i4"),
+        ("position", "<i4"),
+    ]
+)
+_TICK_WRAP_MS = 32768
+_TICK_TOLERANCE_MS = 250
 _NEIGHBOUR_IDS = range(1, 21)
 _WATCHDOG_STEP_MS = 20
 
@@ -50,6 +61,8 @@ class Robot:
         """Latest measured speeds [rad/s]."""
         self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
+        self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
         wirings = [config.joints[joint.name] for joint in joints]
         self._wirings = wirings
         self._ids = [wiring.id for wiring in wirings]
@@ -59,6 +72,7 @@ class Robot:
         self._direction = np.array([wiring.direction for wiring in wirings])
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
+        self._tick_ms = np.zeros(len(joints))
         self._port = port
         self.bus = DynamixelBus(
             port, config.bus.baud_rate, usb_latency_s=config.bus.usb_latency_ms / 1000
@@ -67,7 +81,10 @@ class Robot:
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
 
     def connect(self) -> None:
-        """Check every servo and set it up; torque is off afterwards and nothing has moved.
+        """Check every servo and set it up; nothing moves.
+
+        A robot that still holds itself up, as after an emergency stop, is not let go: then only
+        settings that need no torque off may differ.
 
         Raises:
             BusError: a servo is missing, of another model, in error, or refuses a setting; all
@@ -101,6 +118,7 @@ class Robot:
             goal = int(np.clip(present, *self._tick_limits(row)))
             self.bus.write_verified(id, registers.GOAL_POSITION, goal)
             self.bus.write_verified(id, registers.TORQUE_ENABLE, 1)
+            self._goal_ticks[row] = goal
         for id in self._ids:
             self.bus.write_verified(id, registers.BUS_WATCHDOG, watchdog)
 
@@ -124,15 +142,21 @@ class Robot:
         np.multiply(
             values["velocity"], self._direction * RAD_S_PER_COUNT, out=self.velocity, where=fresh
         )
+        self._notice_restarts(values["tick_ms"], fresh, now)
         self._read_at[fresh] = now
         np.subtract(now, self._read_at, out=self.age_s)
         return answered
 
     @property
-    def wire_s(self) -> float:
-        """Longest time a reading of all joints occupies the bus [s]."""
+    def target(self) -> NDArray[np.float64]:
+        """The targets sent last, as the servos have them (n,) [rad]."""
+        return (self._goal_ticks - self._zero) * (self._direction * RAD_PER_TICK)
+
+    @property
+    def read_s(self) -> float:
+        """Longest time a reading of all joints takes [s]."""
         assert self._feedback is not None, "connect() comes first"
-        return self._feedback.wire_s
+        return self._feedback.wire_s + self.bus.usb_latency_s
 
     @property
     def alerts(self) -> NDArray[np.bool_]:
@@ -160,11 +184,14 @@ class Robot:
         goals = dict(zip(self._ids, self._goal_ticks.tolist(), strict=True))
 
         def confirm(id: int) -> None:
-            goal = goals[id]
-            if self.bus.read(id, registers.GOAL_POSITION) == goal:
-                return
-            if self.bus.read(id, registers.BUS_WATCHDOG) != registers.BUS_WATCHDOG_TRIPPED:
+            goal, tripped = goals[id], registers.BUS_WATCHDOG_TRIPPED
+            if (
+                self.bus.read(id, registers.GOAL_POSITION) != goal
+                and self.bus.read(id, registers.BUS_WATCHDOG) != tripped
+            ):
                 self.bus.write_verified(id, registers.GOAL_POSITION, goal)
+            if not self.bus.read(id, registers.TORQUE_ENABLE):
+                raise ServoError(f"servo {id}: {registers.TORQUE_ENABLE} reads 0, it has let go")
 
         _for_each_servo(self._id_of, confirm)
 
@@ -179,6 +206,17 @@ class Robot:
             status = self.bus.read(self._ids[row], registers.HARDWARE_ERROR_STATUS)
             complaints.append(f"{self.joints[row].name}: {_describe(status)}")
         return ", ".join(complaints)
+
+    def _notice_restarts(
+        self, tick_ms: NDArray[np.uint16], fresh: NDArray[np.bool_], now: float
+    ) -> None:
+        """A servo's clock starts at 0 again when it does; ours does not."""
+        ours_ms = (now - self._read_at) * 1e3
+        known = fresh & np.isfinite(ours_ms)
+        drift_ms = (tick_ms[known] - self._tick_ms[known] - ours_ms[known]) % _TICK_WRAP_MS
+        off = np.minimum(drift_ms, _TICK_WRAP_MS - drift_ms) > _TICK_TOLERANCE_MS
+        self.restarted[known] |= off
+        self._tick_ms[fresh] = tick_ms[fresh]
 
     def _identify(self) -> list[int]:
         """Firmware of every servo, after checking that all are there and are what we expect."""
@@ -229,10 +267,12 @@ class Robot:
         joint, id, model = self.joints[row], self._ids[row], self._models[row]
         low, high = self._tick_limits(row)
         self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
-        self.bus.write_verified(id, registers.TORQUE_ENABLE, 0)
         settings = {
             registers.RETURN_DELAY_TIME: 0,
             registers.DRIVE_MODE: 0,
+            registers.HOMING_OFFSET: 0,
+            registers.PWM_LIMIT: registers.PWM_FULL,
+            registers.GOAL_PWM: registers.PWM_FULL,
             registers.OPERATING_MODE: int(OperatingMode.POSITION),
             registers.MIN_POSITION_LIMIT: low,
             registers.MAX_POSITION_LIMIT: high,
@@ -245,8 +285,15 @@ class Robot:
             registers.PROFILE_ACCELERATION: 0,
         }
         for register, value in settings.items():
-            if self.bus.read(id, register) != value:  # spares the EEPROM
-                self.bus.write_verified(id, register, value)
+            found = self.bus.read(id, register)
+            if found == value:
+                continue  # spares the EEPROM
+            if register.in_eeprom and self.bus.read(id, registers.TORQUE_ENABLE):
+                raise ServoError(
+                    f"{joint.name} (id {id}) holds torque and its {register} is {found}, expected "
+                    f"{value}; support the robot and run `robotrl release`, then start again"
+                )
+            self.bus.write_verified(id, register, value)
 
     def _tick_limits(self, row: int) -> tuple[int, int]:
         """Servo counts of the joint's hardware limits."""

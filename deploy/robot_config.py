@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
+from deploy.dynamixel.registers import RAD_PER_TICK, TICKS_PER_TURN
 from deploy.dynamixel.servos import MODELS
 
 Range = tuple[float, float]
@@ -57,6 +58,13 @@ class JointWiring(Section):
             raise ValueError(
                 f"position_limits_rad [{low}, {high}] exceeds one turn (±3.1416 rad); "
                 "joint angles are in radians, not degrees"
+            )
+        ticks = [self.zero_ticks + self.direction * end / RAD_PER_TICK for end in (low, high)]
+        if min(ticks) < 0 or max(ticks) > TICKS_PER_TURN - 1:
+            raise ValueError(
+                f"position_limits_rad [{low}, {high}] with zero_ticks {self.zero_ticks} is counts "
+                f"{min(ticks):.0f} to {max(ticks):.0f}, a servo has 0 to {TICKS_PER_TURN - 1}; "
+                "mount the horn closer to the middle or narrow the limits"
             )
         if self.model not in MODELS:
             raise ValueError(

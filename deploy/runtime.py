@@ -10,6 +10,7 @@ ends in the robot's safe state; a killed process ends in the servos' own watchdo
 """
 
 import gc
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -29,8 +30,8 @@ Floats = NDArray[np.float64]
 
 READ_SHARE = 0.5
 """Part of the period in which a reading must arrive; the rest is for acting on it."""
-START_TOLERANCE_RAD = 0.3
-"""Largest distance from the start pose at which the policy may take over."""
+POSE_TOLERANCE_RAD = 0.3
+"""Largest distance from the start pose to take over at, and from the rest pose to let go at."""
 RAMP_SPEED_SHARE = 0.5
 """Ramps move at most at this part of a joint's velocity limit."""
 
@@ -97,14 +98,15 @@ class Runtime:
             self.robot.connect()
             self._check_bus_speed()
             self._enter(State.IDLE)
+            self._check_stop()
             self.robot.energise()
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while running
             self._ticker = Ticker(self.clock, self._period_s)
-            self._sent[:] = self.robot.position
+            self._sent[:] = self.robot.target
             self._enter(State.MOVING_TO_START)
             self._ramp(self._start)
-            self._check_start()
+            self._check_pose(self._start, "start")
             self._enter(State.READY)
             self.controller.reset()
             self._enter(State.RUNNING)
@@ -113,6 +115,7 @@ class Runtime:
                 self._policy_tick(commands(time_s))
             self._enter(State.STOPPING)
             self._ramp(self._rest)
+            self._check_pose(self._rest, "rest")
             self.robot.release()
             self._enter(State.IDLE)
         except BaseException as error:
@@ -140,7 +143,7 @@ class Runtime:
         # the smoothstep's fastest point is 1.5 times its mean
         needed_s = float(np.max(1.5 * np.abs(goal - origin) / self._ramp_speed))
         duration_s = max(self.robot.config.safety.move_to_start_s, needed_s)
-        steps = round(duration_s / self._period_s)
+        steps = math.ceil(duration_s / self._period_s)
         for step in range(1, steps + 1):
             times = self._begin_tick()
             s = step / steps
@@ -150,8 +153,7 @@ class Runtime:
     def _begin_tick(self) -> tuple[float, float, float]:
         """Wait, read, and refuse to go on with what must not be acted on."""
         deadline_s, late_s = self._ticker.wait()
-        if self.stop.reason:
-            raise SafetyError(f"stopped: {self.stop.reason}")
+        self._check_stop()
         if self._ticker.consecutive_overruns > self.robot.config.safety.max_overruns:
             raise SafetyError(
                 f"{self._ticker.consecutive_overruns} deadlines missed in a row at "
@@ -161,6 +163,9 @@ class Runtime:
         self.robot.read(begin_s + READ_SHARE * self._period_s)
         if self.robot.alerts.any():
             raise SafetyError(f"a servo reports an error: {self.robot.describe_alerts()}")
+        if self.robot.restarted.any():
+            names = [self.robot.joints[row].name for row in np.flatnonzero(self.robot.restarted)]
+            raise SafetyError(f"the servos of {names} have restarted; check their power supply")
         self.governor.check_signals(self.robot.position, self.robot.velocity, self.robot.age_s)
         return deadline_s, late_s, self.clock.now() - begin_s
 
@@ -197,21 +202,25 @@ class Runtime:
 
     def _check_bus_speed(self) -> None:
         allowed_s = READ_SHARE * self._period_s
-        if self.robot.wire_s > allowed_s:
+        if self.robot.read_s > allowed_s:
             raise ConfigError(
-                f"reading all joints takes up to {self.robot.wire_s * 1e3:.1f} ms of bus time, the "
-                f"policy's period leaves {allowed_s * 1e3:.1f} ms; raise the servos' baud rate and "
+                f"reading all joints takes up to {self.robot.read_s * 1e3:.1f} ms, the policy's"
+                f" period leaves {allowed_s * 1e3:.1f} ms; raise the servos' baud rate and "
                 "`bus.baud_rate`"
             )
 
-    def _check_start(self) -> None:
-        error = np.abs(self.robot.position - self._start)
+    def _check_stop(self) -> None:
+        if self.stop.reason:
+            raise SafetyError(f"stopped: {self.stop.reason}")
+
+    def _check_pose(self, pose: Floats, name: str) -> None:
+        error = np.abs(self.robot.position - pose)
         worst = int(error.argmax())
-        if error[worst] > START_TOLERANCE_RAD:
+        if error[worst] > POSE_TOLERANCE_RAD:
             raise SafetyError(
-                f"joint {self.robot.joints[worst].name!r} is {error[worst]:.2f} rad from the start "
-                f"pose, allowed {START_TOLERANCE_RAD} rad; something blocks it, or its zero or "
-                "direction in the robot's YAML is wrong"
+                f"joint {self.robot.joints[worst].name!r} is {error[worst]:.2f} rad from the "
+                f"{name} pose, allowed {POSE_TOLERANCE_RAD} rad; something blocks it, or its zero "
+                "or direction in the robot's YAML is wrong"
             )
 
     def _fail(self, error: BaseException) -> None:

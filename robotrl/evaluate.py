@@ -47,7 +47,10 @@ def evaluate_run(folder: RunFolder, *, episodes: int = 128) -> dict[str, float]:
 
 
 def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
-    """Evaluate an exported ONNX file through onnxruntime, one world after the other."""
+    """Evaluate an exported ONNX file through onnxruntime, one world after the other.
+
+    Metrics only: a reward also depends on the action, which stays inside the graph.
+    """
     controller = OnnxController(path)
     provenance = controller.contract.provenance
     config = validate(provenance.config, TrainConfig, source=str(path))
@@ -55,33 +58,36 @@ def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
     env.reset()
     (output,) = controller.outputs.values()
 
-    def step() -> tuple[Tensor, dict[str, Any]]:
+    def step() -> tuple[None, dict[str, Any]]:
         for name, array in controller.inputs.items():
             array[:] = env.signals[name][0].numpy()
         controller.step()
-        _, reward, terminated, truncated, info = env.step_targets(torch.from_numpy(output)[None])
+        *_, terminated, truncated, info = env.step_targets(torch.from_numpy(output)[None])
         if terminated[0] or truncated[0]:
             controller.reset()
-        return reward, info
+        return None, info
 
     return _summarise(step, episodes * env.task.episode_steps)
 
 
-def _summarise(step: Callable[[], tuple[Tensor, dict[str, Any]]], steps: int) -> dict[str, float]:
+def _summarise(
+    step: Callable[[], tuple[Tensor | None, dict[str, Any]]], steps: int
+) -> dict[str, float]:
     """Run `steps` control steps and describe rewards and metrics.
 
     Returns:
-        `reward_per_step`, and for each metric its median, 90th percentile, number, and the ends
-        of the median's 95 % interval.
+        `reward_per_step` if there are rewards, and for each metric its median, 90th percentile,
+        number, and the ends of the median's 95 % interval.
     """
     rewards: list[float] = []
     metrics: dict[str, list[Tensor]] = {}
     for _ in range(steps):
         reward, info = step()
-        rewards.append(float(reward.mean()))
+        if reward is not None:
+            rewards.append(float(reward.mean()))
         for name, values in info["metrics"].items():
             metrics.setdefault(name, []).append(values)
-    result = {"reward_per_step": float(np.mean(rewards))}
+    result = {"reward_per_step": float(np.mean(rewards))} if rewards else {}
     generator = np.random.default_rng(0)
     for name, parts in metrics.items():
         values = torch.cat(parts).numpy()

@@ -24,6 +24,7 @@ from deploy.dynamixel.registers import (
     RAD_PER_TICK,
     Register,
 )
+from deploy.errors import ConfigError
 
 RAD_S_PER_RPM = 0.10471975511965977
 CONTROL_PERIOD_S = 1e-3
@@ -78,7 +79,7 @@ class ServoModel:
         """Position P Gain nearest to a stiffness [N·m/rad].
 
         Raises:
-            ValueError: the servo cannot be that stiff.
+            ConfigError: the servo cannot be that stiff.
         """
         return self._gain(POSITION_P_GAIN, kp, self.kp(1), "N·m/rad")
 
@@ -86,7 +87,7 @@ class ServoModel:
         """Position D Gain nearest to a damping [N·m·s/rad], not counting `damping`.
 
         Raises:
-            ValueError: the servo cannot damp that much.
+            ConfigError: the servo cannot damp that much.
         """
         return self._gain(POSITION_D_GAIN, kd, self.kd(1), "N·m·s/rad")
 
@@ -96,7 +97,7 @@ class ServoModel:
     def _gain(self, register: Register, wanted: float, per_count: float, unit: str) -> int:
         counts = wanted / per_count
         if not 0 <= counts < MAX_GAIN + 0.5:
-            raise ValueError(
+            raise ConfigError(
                 f"{self.name} cannot be set to {wanted:g} {unit}, expected "
                 f"0..{MAX_GAIN * per_count:.4g} ({register} 0..{MAX_GAIN}); "
                 "lower the gain, or use a stronger servo"

@@ -122,7 +122,7 @@ class ArmReach:
 
         home = torch.from_numpy(self.robot.home)
         limits = torch.from_numpy(model.actuator_ctrlrange.copy())
-        margin = torch.tensor([[config.limit_margin_rad, -config.limit_margin_rad]])
+        margin = config.limit_margin_rad * torch.tensor([[1, -1]], dtype=limits.dtype)
         low, high = (limits + margin).unbind(1)
         arm = [joints.index(name) for name in config.arm_joints]
         features = ArmReachFeatures(ForwardKinematics(model, config.site, joints), arm, home[arm])

@@ -15,6 +15,7 @@ import pytest
 
 from deploy.configuration import load_yaml
 from deploy.contract import Contract
+from deploy.dynamixel.protocol import BROADCAST_ID, Instruction
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import BusError
@@ -101,7 +102,16 @@ def contract(desk_arm: RobotConfig) -> Contract:
                 "versions": {},
             },
             "scorecard": {},
-            "golden": {"inputs": {}, "outputs": {}, "tolerance": 1e-5},
+            "golden": {
+                "inputs": {
+                    "joint_position": [[0.0] * 6],
+                    "joint_velocity": [[0.0] * 6],
+                    "joint_target": [[0.0] * 6],
+                    "command": [[0.0] * 3],
+                },
+                "outputs": {"joint_position_target": [[0.0] * 6]},
+                "tolerance": 1e-5,
+            },
         }
     )
 
@@ -111,15 +121,23 @@ def _tensor(name: str, unit: str, elements: Sequence[str]) -> dict[str, Any]:
     return {"name": name, "kind": name, "shape": shape, "unit": unit, "elements": elements}
 
 
+_ID, _INSTRUCTION = 4, 7
+"""Where in a packet they are."""
+_SYNC_READS = (Instruction.SYNC_READ, Instruction.FAST_SYNC_READ)
+
+
 class FlakyPort:
-    """A port on a bench cable: replies can get lost, and the cable can be pulled."""
+    """A port on a bench cable: requests and replies can get lost, and the cable can be pulled."""
 
     def __init__(self, port: Port):
         self._port = port
+        self._reply_is_lost = False
         self.sent: list[bytes] = []
         """Every request."""
-        self.replies_lost = False
-        """Requests arrive, replies do not."""
+        self.requests_to_lose: float = 0
+        """How many of the next requests do not arrive; inf for all."""
+        self.replies_to_lose: float = 0
+        """How many of the next replies do not arrive; inf for all."""
         self.unplugged = False
         """The operating system says that the port is gone."""
 
@@ -129,12 +147,18 @@ class FlakyPort:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._check()
         self.sent.append(bytes(data))
-        self._port.write(data)
+        if data[_ID] != BROADCAST_ID or data[_INSTRUCTION] in _SYNC_READS:
+            self._reply_is_lost = self.replies_to_lose > 0
+            self.replies_to_lose -= self._reply_is_lost
+        if self.requests_to_lose > 0:
+            self.requests_to_lose -= 1
+        else:
+            self._port.write(data)
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
         self._check()
         count = self._port.read_into(buffer, deadline_s)
-        while count and self.replies_lost:
+        while count and self._reply_is_lost:
             count = self._port.read_into(buffer, deadline_s)
         return count
 
@@ -190,7 +214,7 @@ MakeBench = Callable[..., Bench]
 
 @pytest.fixture
 def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
-    """Build a bench; `built` is the robot as it is, where that is not what `config` says."""
+    """Build a bench; `built` and `model_path` are the robot as it is, not as `config` says."""
     pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
     from deploy.twin.port import VirtualClock, VirtualPort
     from deploy.twin.robot import Twin
@@ -199,9 +223,10 @@ def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
         config: RobotConfig = desk_arm,
         *,
         built: RobotConfig | None = None,
+        model_path: Path = MODEL_PATH,
         contract: Contract = contract,
     ) -> Bench:
-        twin, clock = Twin(MODEL_PATH, built or config), VirtualClock()
+        twin, clock = Twin(model_path, built or config), VirtualClock()
         port = FlakyPort(VirtualPort(twin, clock))
         return Bench(config, contract, twin, clock, port, Robot(config, contract.joints, port))
 

@@ -128,5 +128,5 @@ def test_nothing_to_draw_is_nothing():
 
 
 def test_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="^seed must not be negative, found -1$"):
+    with pytest.raises(ValueError, match=r"^seed must not be negative, found -1$"):
         Draws(-1, CPU)

@@ -110,7 +110,7 @@ def test_joints_outside_the_chain_do_not_move_the_site():
     ("joints", "text"),
     [
         ('<joint name="b" type="slide"/>', "body 'wrist' needs exactly one hinge"),
-        ('<joint name="b"/><joint name="c"/>', "body 'wrist' needs exactly one hinge"),
+        ('<joint name="b" axis="1 0 0"/><joint name="c"/>', "body 'wrist' needs exactly one hinge"),
         ('<joint name="b" type="ball"/>', "body 'wrist' needs exactly one hinge"),
         ('<joint name="b" pos="0 0 0.1"/>', "joint 'b' must be at its body's origin"),
     ],

@@ -1,4 +1,4 @@
-"""Randomization terms: the right numbers change, by the right law, and nothing silently does not."""
+"""Randomization: the right numbers change, by the right law, and no term silently does nothing."""
 
 from typing import Any
 

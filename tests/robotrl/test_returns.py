@@ -74,9 +74,7 @@ def test_exact_values_have_no_advantage_across_time_limits():
     truncated = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) < 0.2
     terminated = torch.zeros_like(truncated)
 
-    result = compute_gae(
-        rewards, values, values, terminated, truncated, gamma=0.9, gae_lambda=0.95
-    )
+    result = compute_gae(rewards, values, values, terminated, truncated, gamma=0.9, gae_lambda=0.95)
 
     assert truncated.any()
     torch.testing.assert_close(result, torch.zeros(50, 4), atol=1e-5, rtol=0)

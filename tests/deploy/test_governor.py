@@ -1,0 +1,167 @@
+"""What the governor lets through, clips and refuses, on a made-up two-joint robot."""
+
+import numpy as np
+import pytest
+
+from deploy.contract import Contract
+from deploy.errors import SafetyError
+from deploy.governor import Governor, LimitedBy
+from deploy.robot_config import RobotConfig
+
+LOW, HIGH = np.array([-1.0, 0.0]), np.array([1.0, 2.0])
+MAX_CHANGE = 0.04  # 2 rad/s at 50 Hz
+MAX_STEP = 0.5
+FRESH = np.zeros(2)
+STILL = np.zeros(2)
+MIDDLE = np.array([0.0, 1.0])
+
+
+@pytest.fixture
+def governor(contract: Contract) -> Governor:
+    joints = {
+        "hip": {"id": 1, "position_limits_rad": (-1.0, 1.0), "rest_rad": 0.0},
+        "knee": {"id": 2, "position_limits_rad": (0.0, 2.0), "rest_rad": 0.0},
+    }
+    robot = RobotConfig.model_validate(
+        {
+            "robot": "leg",
+            "bus": {"port": "unused"},
+            "joints": {
+                name: {"model": "XL430-W250", "velocity_limit_rad_s": 2.0, **joint}
+                for name, joint in joints.items()
+            },
+            "safety": {"max_step_rad": MAX_STEP, "stale_after_ms": 60, "overspeed_factor": 3},
+        }
+    )
+    specs = [contract.joints[0].model_copy(update={"name": name}) for name in joints]
+    return Governor(contract.model_copy(update={"joints": specs}), robot)
+
+
+def limit(
+    governor: Governor, target: list[float], *, last: list[float], position: list[float]
+) -> np.ndarray:
+    out = np.full(2, np.nan)
+    governor.limit(np.array(target), np.array(last), np.array(position), out)
+    return out
+
+
+def test_permitted_target_passes_unchanged(governor: Governor):
+    target = [0.01, 1.03]
+    assert limit(governor, target, last=[0.0, 1.0], position=[0.1, 0.9]).tolist() == target
+    assert governor.limited_by.tolist() == [0, 0]
+
+
+def test_target_stays_the_policys_own(governor: Governor):
+    target = np.array([5.0, 5.0])
+    governor.limit(target, MIDDLE, MIDDLE, np.zeros(2))
+    assert target.tolist() == [5.0, 5.0]
+
+
+def test_target_outside_the_range_ends_at_its_edge(governor: Governor):
+    out = limit(governor, [1.02, -0.02], last=[1.0, 0.0], position=[1.0, 0.0])
+    assert out.tolist() == [1.0, 0.0]
+    assert governor.limited_by.tolist() == [LimitedBy.POSITION, LimitedBy.POSITION]
+
+
+def test_target_moves_at_most_at_the_velocity_limit(governor: Governor):
+    out = limit(governor, [0.3, 0.8], last=[0.0, 1.0], position=[0.0, 1.0])
+    assert out == pytest.approx([MAX_CHANGE, 1.0 - MAX_CHANGE])
+    assert governor.limited_by.tolist() == [LimitedBy.VELOCITY, LimitedBy.VELOCITY]
+
+
+def test_target_does_not_run_away_from_a_joint_that_is_stuck(governor: Governor):
+    last = target = 0.0
+    for _ in range(50):  # 50 · 0.04 rad would be 2 rad
+        target += 0.04
+        last = limit(governor, [target, 1.0], last=[last, 1.0], position=[0.2, 1.0])[0]
+    assert last == pytest.approx(0.2 + MAX_STEP)
+    assert governor.limited_by.tolist() == [LimitedBy.STEP, 0]
+
+
+def test_joint_pushed_away_is_followed_no_faster_than_the_velocity_limit(governor: Governor):
+    out = limit(governor, [0.0, 1.0], last=[0.0, 1.0], position=[-0.9, 1.0])
+    assert out[0] == pytest.approx(-MAX_CHANGE)
+    assert governor.limited_by.tolist() == [LimitedBy.STEP | LimitedBy.VELOCITY, 0]
+
+
+def test_each_limit_is_reported_for_the_joint_it_changed(governor: Governor):
+    # hip: 2 -> 1.48 (step) -> 1.02 (velocity) -> 1 (position); knee: only its velocity
+    out = limit(governor, [2.0, 1.2], last=[0.98, 1.0], position=[0.98, 1.0])
+    assert out == pytest.approx([1.0, 1.0 + MAX_CHANGE])
+    everything = LimitedBy.STEP | LimitedBy.VELOCITY | LimitedBy.POSITION
+    assert governor.limited_by.tolist() == [everything, LimitedBy.VELOCITY]
+
+
+def test_reason_is_forgotten_with_the_next_target(governor: Governor):
+    limit(governor, [2.0, 1.0], last=[0.0, 1.0], position=[0.0, 1.0])
+    limit(governor, [0.0, 1.0], last=[0.0, 1.0], position=[0.0, 1.0])
+    assert governor.limited_by.tolist() == [0, 0]
+
+
+def test_joint_beyond_its_range_gets_a_target_within(governor: Governor):
+    out = limit(governor, [1.3, 1.0], last=[1.2, 1.0], position=[1.2, 1.0])
+    assert out.tolist() == [1.0, 1.0]
+
+
+def test_limits_hold_whatever_is_asked_for_while_the_joints_follow(governor: Governor):
+    rng = np.random.default_rng(0)
+    position, last, out = MIDDLE.copy(), MIDDLE.copy(), np.zeros(2)
+    for _ in range(10_000):
+        target = rng.normal(0.0, 10.0 ** rng.uniform(-3.0, 6.0), 2)
+        governor.limit(target, last, position, out)
+        assert np.all((out >= LOW) & (out <= HIGH))
+        assert np.all(np.abs(out - last) <= MAX_CHANGE + 1e-12)
+        assert np.all(np.abs(out - position) <= MAX_STEP + 1e-12)
+        assert np.array_equal(governor.limited_by != 0, out != target)
+        position += rng.uniform(0.0, 0.5, 2) * (out - position)
+        last[:] = out
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_target_that_is_no_number_is_refused_with_the_joints_name(governor: Governor, value):
+    with pytest.raises(SafetyError) as caught:
+        limit(governor, [0.0, value], last=[0.0, 1.0], position=[0.0, 1.0])
+    assert str(caught.value) == (
+        f"the policy asked for {value} at joint 'knee', expected an angle; its inputs or the file "
+        "are broken"
+    )
+
+
+def test_sound_readings_pass(governor: Governor):
+    governor.check_signals(np.array([9.0, -9.0]), np.array([6.0, -6.0]), np.array([0.06, 0.0]))
+
+
+def test_stale_reading_is_refused(governor: Governor):
+    with pytest.raises(SafetyError) as caught:
+        governor.check_signals(MIDDLE, STILL, np.array([0.02, 0.081]))
+    assert str(caught.value) == (
+        "joint 'knee' has not been read for 81 ms, allowed 60 ms; check the bus cable and power"
+    )
+
+
+@pytest.mark.parametrize("bad", ["position", "velocity"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_reading_that_is_no_number_is_refused(governor: Governor, bad: str, value: float):
+    readings = {"position": MIDDLE.copy(), "velocity": STILL.copy()}
+    readings[bad][0] = value
+    with pytest.raises(SafetyError) as caught:
+        governor.check_signals(**readings, age_s=FRESH)
+    assert str(caught.value) == "joint 'hip' reads no number"
+
+
+@pytest.mark.parametrize("speed", [6.1, -6.1])
+def test_overspeed_is_refused(governor: Governor, speed: float):
+    with pytest.raises(SafetyError) as caught:
+        governor.check_signals(MIDDLE, np.array([0.0, speed]), FRESH)
+    assert str(caught.value) == (
+        f"joint 'knee' moves at {speed} rad/s, faster than 6.0 rad/s; check its gains, wiring "
+        "and load"
+    )
+
+
+def test_joint_order_is_the_contracts(contract: Contract, desk_arm: RobotConfig):
+    reversed_joints = contract.model_copy(update={"joints": contract.joints[::-1]})
+    governor = Governor(reversed_joints, desk_arm)
+    assert (governor.low[-1], governor.high[-1]) == desk_arm.joints[
+        "shoulder_pan"
+    ].position_limits_rad

@@ -1,0 +1,454 @@
+"""Joints over servos, on a twin in virtual time."""
+
+import math
+
+import numpy as np
+import pytest
+
+from deploy.contract import Contract
+from deploy.dynamixel import registers
+from deploy.dynamixel.protocol import Instruction, PacketParser
+from deploy.dynamixel.registers import RAD_PER_TICK
+from deploy.errors import BusError, DeployError
+from deploy.robot import Robot
+from deploy.robot_config import RobotConfig
+from tests.deploy.conftest import Bench, MakeBench
+
+JOINTS = [
+    "shoulder_pan",
+    "shoulder_lift",
+    "elbow_flex",
+    "wrist_flex",
+    "wrist_roll",
+    "gripper",
+]
+"""In the order of ids 1 to 6."""
+SILENT = 0
+"""Status Return Level of a servo that obeys and answers nothing but a ping."""
+
+
+def rewired(config: RobotConfig, joint: str, **changes: object) -> RobotConfig:
+    wiring = config.joints[joint].model_copy(update=changes)
+    return config.model_copy(update={"joints": {**config.joints, joint: wiring}})
+
+
+def refusal(robot: Robot) -> str:
+    with pytest.raises(BusError) as caught:
+        robot.connect()
+    return str(caught.value)
+
+
+def energised(bench: Bench) -> Bench:
+    bench.robot.connect()
+    bench.robot.energise()
+    return bench
+
+
+def move(bench: Bench, joint: str, angle: float, seconds: float = 0.6) -> None:
+    """Send one joint somewhere and the others where they are, and keep the bus alive."""
+    robot = bench.robot
+    targets = robot.position.copy()
+    targets[JOINTS.index(joint)] = angle
+    for _ in range(round(seconds / 0.02)):
+        robot.write(targets)
+        bench.wait(0.02)
+        robot.read(bench.clock.now() + 0.01)
+
+
+# Connecting
+
+
+def test_connected_robot_is_read_and_limp(bench: Bench):
+    bench.robot.connect()
+    assert bench.robot.position == pytest.approx(bench.twin.joint_position, abs=RAD_PER_TICK)
+    assert np.all(bench.robot.age_s < 0.01)
+    assert not any(bench.torque_on.values())
+
+
+def test_connecting_moves_nothing(bench: Bench):
+    bench.wait(1.0)  # the arm settles in its rest pose
+    pose = bench.twin.joint_position
+    bench.robot.connect()
+    bench.wait(0.5)
+    assert bench.twin.joint_position == pytest.approx(pose, abs=2e-3)
+
+
+def test_connecting_to_an_arm_that_holds_itself_up_does_not_let_it_fall(bench: Bench):
+    energised(bench)
+    move(bench, "elbow_flex", 0.4, seconds=1.5)  # nothing but its motor keeps it there
+    pose = bench.twin.joint_position
+    Robot(bench.config, bench.contract.joints, bench.port).connect()
+    assert bench.twin.joint_position == pytest.approx(pose, abs=0.02)
+
+
+def test_absent_servo_is_named_with_the_ids_that_answer(bench: Bench):
+    bench.set("elbow_flex", registers.ID, 9)
+    assert refusal(bench.robot) == (
+        "no answer from elbow_flex (id 3); ids that do answer at 1000000 baud: [1, 2, 4, 5, 6, 9]. "
+        "Check power, cables, servo ids and `bus.baud_rate`"
+    )
+
+
+def test_silent_bus_is_reported_as_such(bench: Bench):
+    bench.port.replies_to_lose = math.inf
+    message = refusal(bench.robot)
+    assert "no answer from shoulder_pan (id 1), shoulder_lift (id 2), elbow_flex (id 3)" in message
+    assert "ids that do answer at 1000000 baud: none. Check power" in message
+
+
+def test_one_lost_reply_is_no_absent_servo(bench: Bench):
+    bench.port.replies_to_lose = 1
+    bench.robot.connect()
+    assert np.all(bench.robot.age_s < 0.01)
+
+
+def test_servos_of_other_models_are_all_named(make_bench: MakeBench, desk_arm: RobotConfig):
+    built = rewired(desk_arm, "elbow_flex", model="XL430-W250")
+    built = rewired(built, "gripper", model="XL330-M077")
+    assert refusal(make_bench(desk_arm, built=built).robot) == (
+        "elbow_flex (id 3) is XL430-W250, expected XL330-M288; gripper (id 6) is XL330-M077, "
+        "expected XL330-M288; correct the robot's YAML or the servo ids"
+    )
+
+
+def test_servo_in_error_is_refused(bench: Bench):
+    bench.twin.servos[1].voltage_v = 15.0
+    bench.wait(0.01)
+    bench.twin.servos[1].voltage_v = 12.0  # the error stays until a power cycle
+    assert refusal(bench.robot) == (
+        "shoulder_lift (id 2) reports input voltage; remove the cause, then switch its power off "
+        "and on"
+    )
+
+
+def test_supply_of_another_voltage_is_refused(bench: Bench):
+    bench.set("elbow_flex", registers.MAX_VOLTAGE_LIMIT, 120)  # so the servo does not mind
+    bench.twin.servos[2].voltage_v = 11.9
+    assert refusal(bench.robot) == (
+        "elbow_flex (id 3) is supplied with 11.9 V, XL330-M288 needs 3.5..7.0 V; check the power "
+        "supply"
+    )
+
+
+def test_gain_the_servo_does_not_reach_is_refused(make_bench: MakeBench, contract: Contract):
+    # 16383 is the largest Position P Gain, 16383 / 800 · 6.9 = 141 N·m/rad
+    stiff = contract.joints[0].model_copy(update={"kp": 150.0})
+    bench = make_bench(
+        contract=contract.model_copy(update={"joints": [stiff, *contract.joints[1:]]})
+    )
+    with pytest.raises(DeployError, match=r"XL430-W250 cannot be set to 150 N·m/rad"):
+        bench.robot.connect()
+
+
+@pytest.mark.parametrize(
+    ("register", "joint", "value"),
+    [
+        (registers.RETURN_DELAY_TIME, "gripper", 0),
+        (registers.OPERATING_MODE, "shoulder_pan", 3),
+        (registers.MIN_POSITION_LIMIT, "shoulder_lift", 1070),  # 2048 - 1.5 rad · 4096 / 2π
+        (registers.MAX_POSITION_LIMIT, "shoulder_lift", 3071),  # 2048 + 1.57 rad · 4096 / 2π
+        (registers.POSITION_P_GAIN, "shoulder_pan", 800),
+        (registers.POSITION_P_GAIN, "elbow_flex", 1500),
+        (registers.POSITION_I_GAIN, "elbow_flex", 0),
+        (registers.POSITION_D_GAIN, "shoulder_pan", 0),
+        (registers.PROFILE_VELOCITY, "wrist_flex", 0),
+        (registers.BUS_WATCHDOG, "wrist_flex", 0),
+    ],
+    ids=str,
+)
+def test_servo_is_set_up_as_the_contract_and_the_wiring_say(
+    bench: Bench, register: registers.Register, joint: str, value: int
+):
+    other_mode = register is registers.OPERATING_MODE
+    bench.set(joint, register, 4 if other_mode else value + 7)
+
+    bench.robot.connect()
+
+    assert bench.get(joint, register) == value
+
+
+@pytest.mark.parametrize(
+    ("register", "left_behind", "expected"),
+    [
+        (registers.HOMING_OFFSET, 300, 0),
+        (registers.PWM_LIMIT, 400, 885),
+        (registers.GOAL_PWM, 200, 885),
+    ],
+    ids=str,
+)
+def test_setting_left_behind_by_another_program_is_undone(
+    bench: Bench, register: registers.Register, left_behind: int, expected: int
+):
+    bench.set("elbow_flex", register, left_behind)
+    bench.robot.connect()
+    assert bench.get("elbow_flex", register) == expected
+    assert bench.robot.position == pytest.approx(bench.twin.joint_position, abs=RAD_PER_TICK)
+
+
+def test_limits_of_a_reversed_joint_are_swapped(make_bench: MakeBench, desk_arm: RobotConfig):
+    bench = make_bench(rewired(desk_arm, "shoulder_lift", direction=-1))
+    bench.robot.connect()
+    assert bench.get("shoulder_lift", registers.MIN_POSITION_LIMIT) == 2048 - 1023
+    assert bench.get("shoulder_lift", registers.MAX_POSITION_LIMIT) == 2048 + 978
+
+
+def test_settings_that_are_right_are_not_written_again(bench: Bench):
+    bench.robot.connect()
+    bench.port.sent.clear()
+    bench.robot.connect()
+    packets = PacketParser().feed(b"".join(bench.port.sent))
+    written = {
+        int.from_bytes(packet.parameters[:2], "little")
+        for packet in packets
+        if packet.instruction == Instruction.WRITE
+    }
+    assert written <= {registers.TORQUE_ENABLE.address, registers.BUS_WATCHDOG.address}
+
+
+def test_tripped_watchdog_of_an_earlier_run_is_cleared(bench: Bench):
+    energised(bench)
+    bench.wait(0.5)
+    assert bench.get("gripper", registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
+    bench.robot.connect()
+    assert bench.get("gripper", registers.BUS_WATCHDOG) == 0
+
+
+# Energising
+
+
+def test_energised_robot_holds_where_it_is_although_an_old_goal_is_elsewhere(bench: Bench):
+    bench.robot.connect()
+    bench.set("wrist_roll", registers.GOAL_POSITION, 3500)
+    pose = bench.twin.joint_position
+
+    bench.robot.energise()
+
+    assert all(bench.torque_on.values())
+    bench.wait(0.5)
+    assert bench.twin.joint_position == pytest.approx(pose, abs=0.01)
+
+
+def test_energised_servos_watch_the_bus(bench: Bench):
+    energised(bench)
+    for joint in JOINTS:
+        assert bench.get(joint, registers.BUS_WATCHDOG) == 5  # 100 ms in steps of 20 ms
+
+
+def test_watchdog_is_never_disarmed_by_rounding(make_bench: MakeBench, desk_arm: RobotConfig):
+    safety = desk_arm.safety.model_copy(update={"watchdog_ms": 20})
+    bench = energised(make_bench(desk_arm.model_copy(update={"safety": safety})))
+    assert bench.get("gripper", registers.BUS_WATCHDOG) == 1
+
+
+def test_servos_stop_by_themselves_when_the_bus_falls_silent(bench: Bench):
+    energised(bench)
+    row, target = JOINTS.index("wrist_roll"), np.array([0.0, -1.4, 1.3, 0.8, 2.0, 0.1])
+    bench.robot.write(target)
+    bench.wait(0.6)
+    angle = bench.twin.joint_position[row]
+    assert 0.2 < angle < 1.5  # on its way, it was stopped
+    assert bench.get("wrist_roll", registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
+    bench.wait(0.5)
+    assert bench.twin.joint_position[row] == pytest.approx(angle, abs=5e-3)
+
+
+# Radians
+
+
+@pytest.fixture
+def rewired_bench(make_bench: MakeBench, desk_arm: RobotConfig) -> Bench:
+    """The elbow's servo is mounted the other way round, and its horn 248 counts off."""
+    return make_bench(rewired(desk_arm, "elbow_flex", direction=-1, zero_ticks=1800))
+
+
+def test_angles_are_read_through_direction_and_zero(rewired_bench: Bench):
+    robot = rewired_bench.robot
+    robot.connect()
+    assert rewired_bench.get("elbow_flex", registers.PRESENT_POSITION) < 1800
+    assert robot.position[2] == pytest.approx(1.43, abs=0.02)
+    assert robot.position == pytest.approx(rewired_bench.twin.joint_position, abs=RAD_PER_TICK)
+
+
+def test_targets_are_written_through_direction_and_zero(rewired_bench: Bench):
+    energised(rewired_bench)
+    rewired_bench.robot.write(np.array([0.5, -1.0, 0.5, 0.0, 0.0, 0.0]))
+    rewired_bench.wait(0.001)
+    assert rewired_bench.get("shoulder_pan", registers.GOAL_POSITION) == 2048 + 326
+    assert rewired_bench.get("shoulder_lift", registers.GOAL_POSITION) == 2048 - 652
+    assert rewired_bench.get("elbow_flex", registers.GOAL_POSITION) == 1800 - 326
+
+
+def test_every_count_survives_the_way_to_radians_and_back(rewired_bench: Bench):
+    robot = rewired_bench.robot
+    energised(rewired_bench)
+    for ticks in range(1000, 2600, 37):
+        robot.write(np.array([0.0, 0.0, (1800 - ticks) * RAD_PER_TICK, 0.0, 0.0, 0.0]))
+        rewired_bench.wait(0.001)
+        assert rewired_bench.get("elbow_flex", registers.GOAL_POSITION) == ticks
+
+
+def test_speed_has_the_sign_of_the_joint(rewired_bench: Bench):
+    energised(rewired_bench)
+    move(rewired_bench, "elbow_flex", 0.9, seconds=0.06)  # from 1.43: backwards
+    assert rewired_bench.robot.velocity[2] < -0.3
+    assert rewired_bench.robot.position[2] < 1.40
+
+
+def test_joint_arrives_where_it_is_sent(rewired_bench: Bench):
+    energised(rewired_bench)
+    move(rewired_bench, "elbow_flex", 0.9, seconds=1.0)
+    assert rewired_bench.twin.joint_position[2] == pytest.approx(0.9, abs=0.08)
+
+
+# Faults
+
+
+def test_silent_servo_keeps_its_last_reading_and_ages(bench: Bench):
+    energised(bench)
+    robot = bench.robot
+    robot.read(bench.clock.now() + 0.01)
+    position, read_s = robot.position.copy(), bench.clock.now()
+    bench.set("elbow_flex", registers.STATUS_RETURN_LEVEL, SILENT)
+    move(bench, "shoulder_pan", 0.3, seconds=0.3)
+
+    assert robot.position[2] == position[2]
+    assert robot.age_s[2] == pytest.approx(bench.clock.now() - read_s)
+    assert np.all(np.delete(robot.age_s, 2) < 0.02)
+    assert robot.position[0] == pytest.approx(bench.twin.joint_position[0], abs=0.02)
+
+
+def test_answered_joints_are_counted(bench: Bench):
+    robot = energised(bench).robot
+    assert robot.read(bench.clock.now() + 0.01) == 6
+    bench.set("gripper", registers.STATUS_RETURN_LEVEL, SILENT)
+    assert robot.read(bench.clock.now() + 0.01) == 5
+
+
+def test_dropped_reply_keeps_the_last_reading_and_ages_it(bench: Bench):
+    robot = energised(bench).robot
+    robot.read(bench.clock.now() + 0.01)
+    position, read_s = robot.position.copy(), bench.clock.now() - robot.age_s
+    bench.port.replies_to_lose = math.inf
+    begin_s = bench.clock.now()
+    assert robot.read(begin_s + 0.01) == 0
+    assert bench.clock.now() <= begin_s + 0.01
+    assert np.array_equal(robot.position, position)
+    assert robot.age_s == pytest.approx(bench.clock.now() - read_s)
+
+
+def test_servo_in_alert_is_described(bench: Bench):
+    robot = energised(bench).robot
+    bench.twin.servos[3].voltage_v = 8.0
+    bench.wait(0.01)
+    robot.read(bench.clock.now() + 0.01)
+    assert np.flatnonzero(robot.alerts).tolist() == [3]
+    assert robot.describe_alerts() == "wrist_flex: input voltage"
+
+
+# Hold
+
+
+def hold_in_motion(bench: Bench) -> None:
+    """Hold while the wrist rolls at speed."""
+    energised(bench)
+    move(bench, "wrist_roll", 1.5, seconds=0.1)
+    assert abs(bench.robot.velocity[4]) > 1.0
+    bench.robot.hold()
+
+
+def test_hold_stops_where_the_joints_were_seen(bench: Bench):
+    hold_in_motion(bench)
+    seen = bench.robot.position.copy()
+    for joint, angle in zip(JOINTS, seen, strict=True):
+        goal = bench.get(joint, registers.GOAL_POSITION)
+        assert goal == pytest.approx(2048 + angle / RAD_PER_TICK, abs=1e-6)
+    bench.wait(1.0)
+    assert bench.twin.joint_position == pytest.approx(seen, abs=0.1)
+
+
+def test_hold_names_servos_that_do_not_confirm_and_stops_the_others(bench: Bench):
+    energised(bench)
+    move(bench, "wrist_roll", 1.5, seconds=0.1)
+    bench.set("elbow_flex", registers.STATUS_RETURN_LEVEL, SILENT)
+    with pytest.raises(BusError) as caught:
+        bench.robot.hold()
+    assert str(caught.value) == (
+        "elbow_flex: servo 3 does not answer (read Goal Position (116), 3 attempts), expected a "
+        "reply within milliseconds; check its power, cable, id and baud rate"
+    )
+    goal = bench.get("wrist_roll", registers.GOAL_POSITION)
+    assert goal == pytest.approx(2048 + bench.robot.position[4] / RAD_PER_TICK, abs=1e-6)
+
+
+def test_hold_repeats_a_command_that_got_lost(bench: Bench):
+    energised(bench)
+    move(bench, "wrist_roll", 1.5, seconds=0.1)
+    bench.port.requests_to_lose = 1  # the sync write
+    bench.robot.hold()
+    goal = bench.get("wrist_roll", registers.GOAL_POSITION)
+    assert goal == pytest.approx(2048 + bench.robot.position[4] / RAD_PER_TICK, abs=1e-6)
+
+
+def test_servo_that_its_watchdog_has_stopped_counts_as_held(bench: Bench):
+    energised(bench)
+    move(bench, "wrist_roll", 1.5, seconds=0.1)
+    bench.wait(0.3)
+    assert bench.get("wrist_roll", registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
+    bench.robot.hold()
+    angle = bench.twin.joint_position[4]
+    bench.wait(0.5)
+    assert bench.twin.joint_position[4] == pytest.approx(angle, abs=0.01)
+
+
+def test_servo_that_has_shut_down_does_not_count_as_held(bench: Bench):
+    energised(bench)
+    bench.twin.servos[2].voltage_v = 8.0
+    bench.wait(0.01)
+    bench.robot.read(bench.clock.now() + 0.01)
+    assert not bench.torque_on["elbow_flex"]
+    with pytest.raises(BusError, match=r"elbow_flex: .*Torque Enable"):
+        bench.robot.hold()
+
+
+def test_joint_beyond_its_limits_is_held_at_the_limit(make_bench: MakeBench, desk_arm: RobotConfig):
+    narrow = rewired(desk_arm, "elbow_flex", position_limits_rad=(-1.57, 1.3), rest_rad=1.3)
+    bench = energised(make_bench(narrow, built=desk_arm))
+    bench.robot.hold()  # it rests at 1.43 rad
+    assert bench.get("elbow_flex", registers.GOAL_POSITION) == 2048 + 847
+
+
+# Release
+
+
+def test_release_turns_every_torque_off(bench: Bench):
+    energised(bench).robot.release()
+    assert not any(bench.torque_on.values())
+
+
+def test_release_names_a_dead_servo_and_lets_go_of_the_others(bench: Bench):
+    energised(bench)
+    bench.set("shoulder_lift", registers.STATUS_RETURN_LEVEL, SILENT)
+    with pytest.raises(BusError) as caught:
+        bench.robot.release()
+    assert str(caught.value) == (
+        "shoulder_lift: servo 2 does not answer (write 0 to Torque Enable (64), 3 attempts), "
+        "expected a reply within milliseconds; check its power, cable, id and baud rate"
+    )
+    assert not any(bench.torque_on.values())
+
+
+def test_release_reaches_servos_whose_replies_are_lost(bench: Bench):
+    energised(bench)
+    bench.port.replies_to_lose = math.inf
+    with pytest.raises(BusError) as caught:
+        bench.robot.release()
+    for joint in JOINTS:
+        assert f"{joint}: servo" in str(caught.value)
+    assert not any(bench.torque_on.values())
+
+
+def test_released_robot_can_be_energised_again(bench: Bench):
+    energised(bench).robot.release()
+    bench.wait(1.0)
+    energised(bench)
+    assert all(bench.torque_on.values())

@@ -1,0 +1,190 @@
+"""Every way to get a robot's YAML wrong has its own message; the whole text is what users see."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.configuration import load_yaml
+from deploy.dynamixel.servos import MODELS
+from deploy.errors import ConfigError
+from deploy.robot_config import RobotConfig
+
+ROBOT = """\
+robot: leg
+bus:
+  port: /dev/ttyUSB0
+joints:
+  hip:
+    id: 1
+    model: XL430-W250
+    position_limits_rad: [-1.0, 1.0]
+    velocity_limit_rad_s: 2
+    rest_rad: 0.0
+  knee:
+    id: 2
+    model: XL330-M288
+    position_limits_rad: [0.0, 2.0]
+    velocity_limit_rad_s: 2
+    rest_rad: 0.0
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "leg.yaml"
+    path.write_text(ROBOT)
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(path, RobotConfig, overrides)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def test_what_is_not_said_has_a_safe_default(path: Path):
+    config = load_yaml(path, RobotConfig)
+    assert (config.bus.baud_rate, config.bus.usb_latency_ms) == (1_000_000, 4.0)
+    assert (config.joints["hip"].direction, config.joints["hip"].zero_ticks) == (1, 2048)
+    assert config.safety.safe_state == "hold"
+    assert config.safety.watchdog_ms == 100
+
+
+def test_joints_keep_the_order_of_the_file(path: Path):
+    assert list(load_yaml(path, RobotConfig).joints) == ["hip", "knee"]
+
+
+def test_nothing_can_be_changed_afterwards(path: Path):
+    config = load_yaml(path, RobotConfig)
+    with pytest.raises(ValueError, match="frozen"):
+        config.safety.max_step_rad = 10.0
+
+
+def test_message_begins_with_the_file(path: Path):
+    with pytest.raises(ConfigError, match=rf"^{path}: joints\.hip\.id: "):
+        load_yaml(path, RobotConfig, ["joints.hip.id=253"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "safty.watchdog_ms=200",
+            "(top level): unknown key 'safty' (did you mean 'safety'?); valid keys are bus, "
+            "joints, robot, safety",
+        ),
+        (
+            "joints.hip.directon=-1",
+            "joints.hip: unknown key 'directon' (did you mean 'direction'?); valid keys are "
+            "direction, id, model, position_limits_rad, rest_rad, velocity_limit_rad_s, zero_ticks",
+        ),
+        (
+            "bus.latency=4",
+            "bus: unknown key 'latency' (did you mean 'usb_latency_ms'?); valid keys are "
+            "baud_rate, port, protocol, usb_latency_ms",
+        ),
+    ],
+    ids=["section", "joint", "bus"],
+)
+def test_unknown_key_is_answered_with_the_nearest_one(path: Path, override: str, message: str):
+    assert refusal(path, override) == message
+
+
+def test_two_joints_cannot_share_a_servo(path: Path):
+    assert refusal(path, "joints.knee.id=1") == (
+        "(top level): joints 'hip' and 'knee' both have servo id 1; give each servo its own id"
+    )
+
+
+def test_degrees_are_not_taken_for_radians(path: Path):
+    assert refusal(path, "joints.hip.position_limits_rad=[-90, 90]") == (
+        "joints.hip: position_limits_rad [-90.0, 90.0] exceeds one turn (±3.1416 rad); joint "
+        "angles are in radians, not degrees"
+    )
+
+
+def test_unknown_servo_model_is_answered_with_the_nearest_one(path: Path):
+    assert refusal(path, "joints.hip.model=XL430") == (
+        "joints.hip: unknown servo model 'XL430' (did you mean 'XL430-W250'?); known models are "
+        f"{', '.join(MODELS)}"
+    )
+
+
+def test_limits_the_wrong_way_round_are_refused(path: Path):
+    assert refusal(path, "joints.hip.position_limits_rad=[1.0, -1.0]") == (
+        "joints.hip: position_limits_rad must be [low, high], found [1.0, -1.0]"
+    )
+
+
+def test_rest_pose_must_be_within_the_limits(path: Path):
+    assert refusal(path, "joints.knee.rest_rad=-0.1") == (
+        "joints.knee: rest_rad -0.1 is outside position_limits_rad"
+    )
+
+
+def test_limits_beyond_the_servos_turn_are_refused(path: Path):
+    # -2 rad would be count 1000 - 1304 = -304, a goal that a servo in position mode refuses
+    overrides = ["joints.hip.zero_ticks=1000", "joints.hip.position_limits_rad=[-2.0, 1.0]"]
+    assert "zero_ticks" in refusal(path, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("joints.hip.id", "253", "input should be less than or equal to 252, found 253"),
+        ("joints.hip.direction", "0", "input should be 1 or -1, found 0"),
+        ("joints.hip.zero_ticks", "4096", "input should be less than or equal to 4095, found 4096"),
+        ("joints.hip.velocity_limit_rad_s", "0", "input should be greater than 0, found 0"),
+        ("bus.baud_rate", "1200", "input should be greater than or equal to 9600, found 1200"),
+        ("safety.safe_state", "limp", "input should be 'hold' or 'torque_off', found 'limp'"),
+        ("safety.watchdog_ms", "10", "input should be greater than or equal to 20, found 10"),
+        ("safety.watchdog_ms", "2550", "input should be less than or equal to 2540, found 2550"),
+        ("safety.overspeed_factor", "1", "input should be greater than 1, found 1"),
+    ],
+)
+def test_value_out_of_range_is_named_with_what_is_expected(
+    path: Path, key: str, value: str, message: str
+):
+    assert refusal(path, f"{key}={value}") == f"{key}: {message}"
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "joints.hip.velocity_limit_rad_s",
+        "joints.hip.rest_rad",
+        "safety.stale_after_ms",
+        "safety.max_step_rad",
+        "safety.overspeed_factor",
+        "safety.move_to_start_s",
+    ],
+)
+def test_limit_that_is_no_finite_number_is_refused(path: Path, key: str, value: str):
+    assert refusal(path, f"{key}={value}").startswith(key.rpartition(".")[0])
+
+
+def test_missing_value_is_named(path: Path):
+    path.write_text(ROBOT.replace("    rest_rad: 0.0\n", "", 1))
+    assert refusal(path) == "joints.hip.rest_rad: field required"
+
+
+def test_every_problem_is_listed(path: Path):
+    overrides = ["joints.hip.id=300", "joints.knee.direction=2"]
+    assert len(refusal(path, *overrides).splitlines()) == 2
+
+
+def test_robot_without_joints_is_refused(path: Path):
+    assert refusal(path, "joints={}").startswith("joints: ")
+
+
+def test_shipped_robot_is_valid(desk_arm: RobotConfig):
+    wired = {name: joint.id for name, joint in desk_arm.joints.items()}
+    assert wired == {
+        "shoulder_pan": 1,
+        "shoulder_lift": 2,
+        "elbow_flex": 3,
+        "wrist_flex": 4,
+        "wrist_roll": 5,
+        "gripper": 6,
+    }

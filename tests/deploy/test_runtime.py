@@ -1,0 +1,615 @@
+"""The whole robot side in virtual time: controller, governor, loop and bus, with a twin as the arm.
+
+The exported policy runs where its own behaviour matters; where a fault does, a scripted controller
+stands in for it. Whatever goes wrong, the arm itself is asked what state it is in.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deploy.clock import Clock
+from deploy.commands import fixed_command, random_commands
+from deploy.contract import Contract
+from deploy.controller import OnnxController
+from deploy.dynamixel import registers
+from deploy.dynamixel.registers import RAD_PER_TICK
+from deploy.errors import BusError, ConfigError, DeployError, SafetyError
+from deploy.governor import Governor
+from deploy.recorder import Recorder, record_dtype
+from deploy.robot_config import RobotConfig
+from deploy.runtime import Runtime, State
+from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench
+
+PERIOD_S = 0.02
+WATCHDOG_S = 0.1
+HOLDS = "the robot holds its pose with torque on, confirmed by reading every servo back"
+IS_LIMP = "the robot is limp, confirmed by reading every servo back"
+SILENT = 0
+"""Status Return Level of a servo that obeys and answers nothing but a ping."""
+
+
+class ScriptedController(OnnxController):
+    """Swings the wrist; a test may act before any step of the policy, by its number."""
+
+    def __init__(self, contract: Contract):
+        self.contract = contract
+        self.inputs, self.outputs = (
+            {spec.name: np.zeros(spec.shape[-1], np.float32) for spec in specs}
+            for specs in (contract.inputs, contract.outputs)
+        )
+        self.home = np.array([joint.default_position for joint in contract.joints])
+        self.at: dict[int, Callable[[], object]] = {}
+        self.steps = 0
+
+    def step(self) -> None:
+        (target,) = self.outputs.values()
+        target[:] = self.home
+        target[4] += 0.5 * math.sin(2 * math.pi * self.steps * PERIOD_S)  # at most 3.1 rad/s
+        self.at.get(self.steps, lambda: None)()
+        self.steps += 1
+
+    def reset(self) -> None:
+        self.steps = 0
+
+
+class MemoryRecorder(Recorder):
+    """Keeps the records, and needs no companion process."""
+
+    def __init__(self, contract: Contract):
+        self.record: NDArray[Any] = np.zeros((), record_dtype(contract))
+        self._records: list[NDArray[Any]] = []
+
+    def commit(self) -> None:
+        self._records.append(self.record.copy())
+
+    @property
+    def ticks(self) -> NDArray[Any]:
+        """All records, shape (T,)."""
+        return np.array(self._records)
+
+
+@dataclass
+class Trial:
+    """A runtime on a bench, what it recorded, and the states it went through."""
+
+    bench: Bench
+    runtime: Runtime
+    controller: ScriptedController
+    recorder: MemoryRecorder
+    states: list[State] = field(default_factory=list)
+
+    @property
+    def goals(self) -> list[int]:
+        """Goal position of every servo [counts]."""
+        return [self.bench.get(joint, registers.GOAL_POSITION) for joint in self.bench.twin.joints]
+
+    @property
+    def seen(self) -> list[float]:
+        """Where the joints were last seen, in counts; all directions are 1, all zeros 2048."""
+        return (2048 + self.bench.robot.position / RAD_PER_TICK).tolist()
+
+    def run(self, duration_s: float = 1.0) -> None:
+        command = fixed_command(self.bench.contract.command, [0.17, 0.0, 0.1])
+        self.runtime.run(command, duration_s)
+
+    def fail(self, kind: type[DeployError] = SafetyError) -> tuple[str, str]:
+        """Run into a fault; returns the message and the note on the robot's state."""
+        with pytest.raises(kind) as caught:
+            self.run()
+        assert self.states[-1] is self.runtime.state is State.FAULT
+        return str(caught.value), "\n".join(getattr(caught.value, "__notes__", ()))
+
+
+def make_trial(
+    bench: Bench, controller: OnnxController | None = None, clock: Clock | None = None
+) -> Trial:
+    scripted = ScriptedController(bench.contract)
+    recorder = MemoryRecorder(bench.contract)
+    runtime = Runtime(
+        bench.robot,
+        controller or scripted,
+        Governor(bench.contract, bench.config),
+        clock or bench.clock,
+        recorder,
+    )
+    trial = Trial(bench, runtime, scripted, recorder)
+    runtime.on_state = trial.states.append
+    return trial
+
+
+@pytest.fixture
+def trial(bench: Bench) -> Trial:
+    return make_trial(bench)
+
+
+@pytest.fixture
+def limp_trial(make_bench: MakeBench, desk_arm: RobotConfig) -> Trial:
+    """A robot whose safe state is torque off."""
+    safety = desk_arm.safety.model_copy(update={"safe_state": "torque_off"})
+    return make_trial(make_bench(desk_arm.model_copy(update={"safety": safety})))
+
+
+EditedModel = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def edited_model(tmp_path: Path) -> EditedModel:
+    """The desk arm's MJCF with one passage replaced."""
+
+    def edit(found: str, replacement: str) -> Path:
+        text = MODEL_PATH.read_text()
+        assert text.count(found) == 1
+        path = tmp_path / "edited.xml"
+        path.write_text(text.replace(found, replacement))
+        return path
+
+    return edit
+
+
+@pytest.fixture
+def run_policy(
+    make_bench: MakeBench, policy_path: Path
+) -> Callable[[int], tuple[Bench, NDArray[Any]]]:
+    """Run the exported policy for two seconds on random commands; the bench and the records."""
+
+    def run(seed: int) -> tuple[Bench, NDArray[Any]]:
+        controller = OnnxController(policy_path)
+        bench = make_bench(contract=controller.contract)
+        trial = make_trial(bench, controller)
+        commands = random_commands(controller.contract.command, seed)
+        trial.runtime.run(commands, duration_s=2.0)
+        return bench, trial.recorder.ticks
+
+    return run
+
+
+# A run as planned
+
+
+def test_states_follow_each_other(trial: Trial):
+    trial.run()
+    assert trial.states == [
+        State.IDLE,
+        State.MOVING_TO_START,
+        State.READY,
+        State.RUNNING,
+        State.STOPPING,
+        State.IDLE,
+    ]
+
+
+def test_arm_ends_parked_and_limp(trial: Trial):
+    trial.run()
+    rest = [joint.rest_rad for joint in trial.bench.config.joints.values()]
+    assert trial.bench.twin.joint_position == pytest.approx(rest, abs=0.05)
+    assert not any(trial.bench.torque_on.values())
+
+
+def test_parked_arm_stays_where_it_is(trial: Trial):
+    trial.run()
+    parked = trial.bench.twin.joint_position
+    trial.bench.wait(3.0)
+    assert trial.bench.twin.joint_position == pytest.approx(parked, abs=0.05)
+
+
+def test_nothing_moves_before_the_first_target(trial: Trial):
+    pose = trial.bench.twin.joint_position
+    moved = []
+
+    def compare(state: State) -> None:
+        if state in (State.IDLE, State.MOVING_TO_START):
+            moved.append(np.abs(trial.bench.twin.joint_position - pose).max())
+
+    trial.runtime.on_state = compare
+    trial.run()
+    assert moved[0] < 0.02  # limp, it settles into its rest pose
+    assert moved[1] < 0.02
+
+
+def test_policy_takes_over_at_the_start_pose(trial: Trial):
+    pose = []
+    trial.controller.at[0] = lambda: pose.append(trial.bench.twin.joint_position)
+    trial.run()
+    assert pose[0] == pytest.approx(trial.controller.home, abs=0.06)
+
+
+def test_policy_runs_at_its_rate_for_as_long_as_it_should(trial: Trial):
+    trial.run(duration_s=1.5)
+    ticks = trial.recorder.ticks
+    assert (ticks["state"] == State.RUNNING).sum() == 75
+    assert np.diff(ticks["time_s"]) == pytest.approx(PERIOD_S)
+    assert np.all(ticks["lateness_s"] == 0)
+    assert ticks["overruns"][-1] == 0
+
+
+def test_controller_is_fed_what_the_contract_names(trial: Trial):
+    inputs = trial.controller.inputs
+    fed: list[dict[str, np.ndarray]] = []
+    for step in (10, 11):
+        trial.controller.at[step] = lambda: fed.append(
+            {name: value.copy() for name, value in inputs.items()}
+        )
+    trial.run()
+
+    ticks = trial.recorder.ticks[trial.recorder.ticks["state"] == State.RUNNING]
+    assert fed[1]["joint_position"] == pytest.approx(ticks["joint_position"][11])
+    assert fed[1]["joint_velocity"] == pytest.approx(ticks["joint_velocity"][11])
+    assert fed[1]["joint_target"] == pytest.approx(ticks["sent_target"][10])
+    assert fed[1]["command"] == pytest.approx([0.17, 0.0, 0.1])
+
+
+def test_targets_have_no_discontinuity_from_start_to_end(trial: Trial):
+    trial.run()
+    sent = trial.recorder.ticks["sent_target"]
+    largest = np.abs(np.diff(sent, axis=0)).max()
+    assert largest <= 3.5 * PERIOD_S + 1e-6  # velocity_limit_rad_s of every joint
+
+
+def test_ramps_take_at_most_half_the_velocity_limit(trial: Trial):
+    trial.run()
+    ticks = trial.recorder.ticks
+    ramping = ticks["state"] != State.RUNNING
+    steps = np.abs(np.diff(ticks["sent_target"], axis=0))[ramping[1:] & ramping[:-1]]
+    assert 0.8 * 1.75 * PERIOD_S < steps.max() <= 1.75 * PERIOD_S + 1e-6
+
+
+def test_first_target_is_where_the_arm_is_held(make_bench: MakeBench, edited_model: EditedModel):
+    stretched_out = edited_model('"rest" qpos="0 -1.47 1.43', '"rest" qpos="0 0.5 -1.4')
+    trial = make_trial(make_bench(model_path=stretched_out))  # it falls until it is energised
+    held: list[float] = []
+
+    def note_goals(state: State) -> None:
+        if state is State.MOVING_TO_START:
+            held.extend((goal - 2048) * RAD_PER_TICK for goal in trial.goals)
+
+    trial.runtime.on_state = note_goals
+    trial.run()
+    assert trial.recorder.ticks["sent_target"][0] == pytest.approx(held, abs=0.01)
+
+
+def test_run_needs_no_recorder(trial: Trial):
+    trial.runtime.recorder = None
+    trial.run()
+    assert trial.states[-1] is State.IDLE
+
+
+def test_servo_gains_are_those_of_training_while_the_policy_runs(trial: Trial):
+    gains = []
+    trial.controller.at[0] = lambda: gains.extend(
+        trial.bench.get(joint, registers.POSITION_P_GAIN) for joint in trial.bench.twin.joints
+    )
+    trial.run()
+    assert gains == [800, 1200, 1500, 800, 400, 400]
+
+
+# The exported policy
+
+
+def test_policy_never_leaves_the_limits(run_policy):
+    bench, ticks = run_policy(seed=0)
+    sent, running = ticks["sent_target"], ticks["state"] == State.RUNNING
+    low, high = np.array([joint.position_limits_rad for joint in bench.config.joints.values()]).T
+    assert running.sum() == 100
+    assert np.all((sent >= low - 1e-6) & (sent <= high + 1e-6))
+    assert np.abs(np.diff(sent, axis=0)).max() <= 3.5 * PERIOD_S + 1e-6
+    assert np.abs(sent - ticks["joint_position"]).max() <= 0.6 + 1e-6
+    assert np.array_equal(
+        np.any(ticks["limited_by"], axis=1), np.any(sent != ticks["policy_target"], axis=1)
+    )
+
+
+def test_same_seed_gives_the_same_log(run_policy):
+    _, first = run_policy(seed=3)
+    _, second = run_policy(seed=3)
+    assert first.tobytes() == second.tobytes()
+
+
+def test_another_seed_gives_other_commands(run_policy):
+    _, first = run_policy(seed=3)
+    _, second = run_policy(seed=4)
+    assert not np.array_equal(first["command"], second["command"])
+
+
+# Faults end in the safe state
+
+
+def assert_holds(trial: Trial) -> None:
+    """Torque is on, and every goal is where its joint was last seen."""
+    assert all(trial.bench.torque_on.values())
+    assert trial.goals == pytest.approx(trial.seen, abs=1e-6)
+    trial.bench.wait(0.5)
+    pose = trial.bench.twin.joint_position
+    trial.bench.wait(1.0)
+    assert trial.bench.twin.joint_position == pytest.approx(pose, abs=0.01)
+
+
+def test_stop_request_ends_in_hold(trial: Trial):
+    trial.controller.at[20] = lambda: trial.runtime.stop("SIGINT received")
+    assert trial.fail() == ("stopped: SIGINT received", HOLDS)
+    assert trial.controller.steps == 21
+    assert_holds(trial)
+
+
+def test_first_stop_request_gives_the_reason(trial: Trial):
+    trial.runtime.stop("e-stop pressed")
+    trial.runtime.stop("SIGTERM received")
+    assert trial.fail()[0] == "stopped: e-stop pressed"
+
+
+def test_stop_request_before_torque_is_on_leaves_the_arm_limp(trial: Trial):
+    def stop_when_connected(state: State) -> None:
+        trial.states.append(state)
+        if state is State.IDLE:
+            trial.runtime.stop("SIGINT received")
+
+    trial.runtime.on_state = stop_when_connected
+    assert trial.fail() == ("stopped: SIGINT received", IS_LIMP)
+    assert not any(trial.bench.torque_on.values())
+
+
+def test_target_that_is_no_number_ends_in_hold(trial: Trial):
+    (target,) = trial.controller.outputs.values()
+    trial.controller.at[20] = lambda: target.__setitem__(2, np.nan)
+    assert trial.fail() == (
+        "the policy asked for nan at joint 'elbow_flex', expected an angle; its inputs or the file "
+        "are broken",
+        HOLDS,
+    )
+    assert_holds(trial)
+
+
+def test_servo_that_falls_silent_ends_in_the_safe_state(limp_trial: Trial):
+    bench = limp_trial.bench
+    limp_trial.controller.at[20] = lambda: bench.set(
+        "gripper", registers.STATUS_RETURN_LEVEL, SILENT
+    )
+    message, note = limp_trial.fail()
+    assert message.startswith("joint 'gripper' has not been read for 1")
+    assert message.endswith(" ms, allowed 100 ms; check the bus cable and power")
+    assert note == (
+        "the safe state 'torque_off' is not confirmed: gripper: servo 6 does not answer (write 0 "
+        "to Torque Enable (64), 3 attempts), expected a reply within milliseconds; check its "
+        "power, cable, id and baud rate. The servos' own watchdog stops them; switch the power "
+        "off before touching the robot."
+    )
+    assert not any(bench.torque_on.values())
+
+
+def test_stale_readings_stop_the_robot_before_the_servos_watchdog_would(trial: Trial):
+    trial.controller.at[20] = lambda: setattr(trial.bench.port, "replies_to_lose", math.inf)
+    message, _ = trial.fail()
+    assert re.fullmatch(
+        r"joint 'shoulder_pan' has not been read for 1\d\d ms, allowed 100 ms; check the bus cable "
+        r"and power",
+        message,
+    )
+    assert trial.recorder.ticks["joint_age_s"].max() <= 0.1
+    assert trial.controller.steps <= 26  # five more ticks last 100 ms
+
+
+def test_overruns_end_in_hold(trial: Trial):
+    slow = {step: lambda: trial.bench.wait(2.5 * PERIOD_S) for step in range(20, 60)}
+    trial.controller.at.update(slow)
+    assert trial.fail() == (
+        "11 deadlines missed in a row at 50 Hz; this machine or bus is too slow or too busy",
+        HOLDS,
+    )
+    assert_holds(trial)
+
+
+def test_single_overrun_is_recorded_and_survived(trial: Trial):
+    trial.controller.at[20] = lambda: trial.bench.wait(2.5 * PERIOD_S)
+    trial.run()
+    assert trial.recorder.ticks["overruns"][-1] == 1
+    assert trial.states[-1] is State.IDLE
+
+
+def test_pause_longer_than_the_servos_watchdog_ends_in_the_safe_state(trial: Trial):
+    # As after Ctrl-Z and fg. By then the servos hold, and refuse every goal that follows.
+    trial.controller.at[20] = lambda: trial.bench.wait(WATCHDOG_S + 0.2)
+    _, note = trial.fail()
+    assert note == HOLDS
+    assert all(trial.bench.torque_on.values())
+
+
+def test_arm_that_does_not_reach_its_rest_pose_is_not_let_go(trial: Trial):
+    # another program slows a servo down to 0.024 rad/s
+    trial.controller.at[20] = lambda: trial.bench.set(
+        "shoulder_lift", registers.PROFILE_VELOCITY, 1
+    )
+    message, note = trial.fail()
+    assert "'shoulder_lift'" in message
+    assert note == HOLDS
+    assert all(trial.bench.torque_on.values())
+
+
+def test_servo_in_alert_stops_the_robot_and_is_described(trial: Trial):
+    servo = trial.bench.twin.servos[0]
+    trial.controller.at[20] = lambda: setattr(servo, "voltage_v", 15.0)
+    message, note = trial.fail()
+    assert message == "a servo reports an error: shoulder_pan: input voltage"
+    assert note == HOLDS  # an XL430 warns of its voltage, and goes on
+    assert all(trial.bench.torque_on.values())
+
+
+def test_servo_that_has_shut_down_is_not_said_to_hold(trial: Trial):
+    servo = trial.bench.twin.servos[2]
+    trial.controller.at[20] = lambda: setattr(servo, "voltage_v", 8.0)
+    message, note = trial.fail()
+    assert message == "a servo reports an error: elbow_flex: input voltage"
+    assert not trial.bench.torque_on["elbow_flex"]  # an XL330 shuts down
+    assert "not confirmed: elbow_flex" in note
+
+
+def test_servo_that_restarts_is_noticed(trial: Trial):
+    trial.controller.at[20] = lambda: trial.bench.twin.servos[1].reboot()  # a loose connector
+    with pytest.raises(DeployError, match="shoulder_lift"):
+        trial.run()
+
+
+def test_blocked_joint_is_not_handed_over_to_the_policy(
+    make_bench: MakeBench, edited_model: EditedModel
+):
+    blocked = edited_model('range="-1.5 1.57"', 'range="-1.5 -1.2"')  # the start pose is at -0.2
+    trial = make_trial(make_bench(model_path=blocked))
+    message, note = trial.fail()
+    assert re.fullmatch(
+        r"joint 'shoulder_lift' is \d\.\d\d rad from the start pose, allowed 0\.3 rad; something "
+        r"blocks it, or its zero or direction in the robot's YAML is wrong",
+        message,
+    )
+    assert note == HOLDS
+    assert State.RUNNING not in trial.states
+
+
+def test_unplugged_bus_leaves_the_arm_to_the_servos_watchdog(trial: Trial):
+    trial.controller.at[20] = lambda: setattr(trial.bench.port, "unplugged", True)
+    message, note = trial.fail(BusError)
+    assert message == "the port is gone"
+    assert note == (
+        "the safe state 'hold' is not confirmed: the port is gone. The servos' own watchdog stops "
+        "them; switch the power off before touching the robot."
+    )
+    assert_stops_by_itself(trial.bench)
+
+
+def assert_stops_by_itself(bench: Bench) -> None:
+    """The watchdog of every servo trips, and the arm comes to rest."""
+    bench.wait(WATCHDOG_S + 0.5)
+    for joint in bench.twin.joints:
+        assert bench.get(joint, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
+    pose = bench.twin.joint_position
+    bench.wait(1.0)
+    assert bench.twin.joint_position == pytest.approx(pose, abs=0.02)
+
+
+def test_any_exception_ends_in_the_safe_state(trial: Trial):
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    trial.controller.at[20] = fail
+    with pytest.raises(ZeroDivisionError) as caught:
+        trial.run()
+    assert caught.value.__notes__ == [HOLDS]
+    assert_holds(trial)
+
+
+def test_fault_ends_limp_where_the_robot_says_so(limp_trial: Trial):
+    limp_trial.controller.at[20] = lambda: limp_trial.runtime.stop("SIGINT received")
+    assert limp_trial.fail() == ("stopped: SIGINT received", IS_LIMP)
+    assert not any(limp_trial.bench.torque_on.values())
+
+
+def test_fault_while_torque_is_switched_on_ends_limp(trial: Trial):
+    bench = trial.bench
+
+    def silence(state: State) -> None:
+        trial.states.append(state)
+        if state is State.IDLE:
+            bench.set("gripper", registers.STATUS_RETURN_LEVEL, SILENT)
+
+    trial.runtime.on_state = silence
+    trial.fail(BusError)
+    assert not any(bench.torque_on.values())
+
+
+def test_refusal_to_connect_switches_nothing_on(trial: Trial):
+    trial.bench.set("gripper", registers.ID, 9)
+    message, note = trial.fail(BusError)
+    assert message.startswith("no answer from gripper (id 6)")
+    assert note == ""
+    assert not any(trial.bench.torque_on.values())
+
+
+def at_baud_rate(config: RobotConfig, baud_rate: int) -> RobotConfig:
+    return config.model_copy(update={"bus": config.bus.model_copy(update={"baud_rate": baud_rate})})
+
+
+def test_bus_too_slow_for_the_policys_rate_is_refused_before_torque_is_on(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    trial = make_trial(make_bench(at_baud_rate(desk_arm, 57600)))
+    # request 20 bytes, merged reply 8 + 6 · 20 bytes, 10 bits each, and 4 ms of the adapter
+    assert trial.fail(ConfigError)[0] == (
+        "reading all joints takes up to 29.7 ms, the policy's period leaves 10.0 ms; raise the "
+        "servos' baud rate and `bus.baud_rate`"
+    )
+    assert not any(trial.bench.torque_on.values())
+
+
+def test_adapters_latency_counts_when_the_bus_is_judged(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    trial = make_trial(make_bench(at_baud_rate(desk_arm, 200_000)))  # 7.4 ms and the latency
+    with pytest.raises(ConfigError, match="raise the servos' baud rate"):
+        trial.run()
+    assert not any(trial.bench.torque_on.values())
+
+
+# A dropped reply
+
+
+def test_dropped_reply_is_asked_for_again_within_the_tick(trial: Trial):
+    trial.controller.at[20] = lambda: setattr(trial.bench.port, "replies_to_lose", 1)
+    trial.run()
+    ticks = trial.recorder.ticks[trial.recorder.ticks["state"] == State.RUNNING]
+    assert ticks["retried"][-1] == 6
+    assert ticks["lost"][-1] == 0
+    assert ticks["joint_age_s"].max() < 0.01
+    assert ticks["read_s"].max() < 0.01
+
+
+def test_tick_without_any_reply_costs_no_target_discontinuity(trial: Trial):
+    def lose_all() -> None:
+        trial.bench.port.replies_to_lose = math.inf
+
+    def recover() -> None:
+        trial.bench.port.replies_to_lose = 0
+
+    trial.controller.at.update({20: lose_all, 21: recover})
+    trial.run()
+    ticks = trial.recorder.ticks[trial.recorder.ticks["state"] == State.RUNNING]
+    assert ticks["joint_age_s"][21].min() > 0.02
+    assert ticks["joint_age_s"][22].max() < 0.01
+    assert np.abs(np.diff(ticks["sent_target"], axis=0)).max() < 0.07
+    assert not ticks["limited_by"].any()
+    assert ticks["read_s"].max() <= 0.5 * PERIOD_S + 1e-9
+
+
+# The servos' watchdog
+
+
+def test_servos_watch_the_bus_while_the_policy_runs(trial: Trial):
+    armed = []
+    trial.controller.at[20] = lambda: armed.extend(
+        trial.bench.get(joint, registers.BUS_WATCHDOG) for joint in trial.bench.twin.joints
+    )
+    trial.run()
+    assert armed == [5] * 6
+
+
+def test_arm_stops_by_itself_when_the_runtime_goes_silent(trial: Trial):
+    bench = trial.bench
+
+    class Killed(BaseException):
+        """As kill -9: nothing is sent any more."""
+
+    def kill() -> None:
+        bench.port.unplugged = True
+        raise Killed
+
+    trial.controller.at[25] = kill  # in the middle of its swing
+    with pytest.raises(Killed):
+        trial.run()
+    before = bench.twin.joint_position[4]
+    bench.wait(0.01)
+    assert abs(bench.twin.joint_position[4] - before) > 0.01
+    assert_stops_by_itself(bench)

@@ -1,0 +1,312 @@
+"""The reach task: its rewards by hand, its commands, its metric, and what its actor may know."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import envs
+from deploy.errors import ConfigError
+from envs.randomization import Term
+from envs.tasks.arm_reach import (
+    ArmReachConfig,
+    action_rate,
+    desk,
+    hold,
+    joint_speed,
+    posture,
+    reach,
+)
+
+CONTROL_DT_S = ArmReachConfig().control_dt_s
+
+
+def make(
+    *, num_envs: int = 4, seed: int = 0, terms: tuple[Term, ...] = (), **task_config: Any
+) -> envs.VectorEnv:
+    """An environment of the task with settings that differ from its defaults."""
+    return envs.make(
+        "arm_reach",
+        num_envs=num_envs,
+        seed=seed,
+        randomization=terms,
+        task_config=task_config,
+        num_threads=1,
+    )
+
+
+def steps(env: envs.VectorEnv, count: int) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
+    """Random actions; yields the commands before and after each step, and its info."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        before = env.task.command.clone()
+        action = 2 * torch.rand(env.num_envs, env.num_actions, generator=generator) - 1
+        *_, info = env.step(action)
+        yield before, env.task.command.clone(), info
+
+
+def tool_position(env: envs.VectorEnv, observation: dict[str, Tensor]) -> Tensor:
+    """(num_envs, 3); the critic's privileged part begins with tool - command."""
+    start = env.observation_sizes["actor"]
+    return observation["critic"][:, start : start + 3] + env.task.command
+
+
+def test_reach_falls_over_a_decimetre():
+    assert reach(torch.tensor([0.0, 0.1, 0.2])).tolist() == pytest.approx(
+        [1, math.exp(-1), math.exp(-2)]
+    )
+
+
+def test_hold_falls_over_a_centimetre():
+    assert hold(torch.tensor([0.0, 0.01, 0.1])).tolist() == pytest.approx(
+        [1, math.exp(-1), math.exp(-10)]
+    )
+
+
+def test_action_rate_is_the_mean_squared_change():
+    # Changes 1 and -3: (1 + 9) / 2
+    rate = action_rate(torch.tensor([[0.5, -2.0]]), torch.tensor([[-0.5, 1.0]]))
+    assert rate.tolist() == [5]
+
+
+def test_joint_speed_is_the_mean_square():
+    assert joint_speed(torch.tensor([[3.0, -1.0]])).tolist() == [5]
+
+
+def test_posture_is_the_mean_squared_angle_from_home():
+    assert posture(torch.tensor([[3.5, -1.0]]), torch.tensor([0.5, 0.0])).tolist() == [5]
+
+
+def test_desk_counts_below_two_centimetres():
+    assert desk(torch.tensor([0.05, 0.02, 0.01, 0.0])).tolist() == [0, 0, 0.5, 1]
+
+
+def test_reward_terms_are_weighted():
+    rewards = {"reach": 3.0, "hold": 0.0, "action_rate": -2.0, "desk": -7.0}
+    plain, weighted = make(), make(rewards=rewards)
+    action = torch.full((4, 5), 0.5)
+    plain.reset()
+    weighted.reset()
+
+    *_, plain_info = plain.step(action)
+    *_, info = weighted.step(action)
+
+    default = ArmReachConfig().rewards
+    for name, weight in rewards.items():
+        expected = plain_info["rewards"][name] / getattr(default, name) * weight
+        torch.testing.assert_close(info["rewards"][name], expected)
+    # All actions changed by 0.5 from 0: mean square 1/4.
+    assert info["rewards"]["action_rate"].tolist() == pytest.approx([-0.5] * 4)
+
+
+def test_reward_is_for_the_command_the_action_was_meant_for():
+    env = make(target_interval_s=(CONTROL_DT_S, CONTROL_DT_S))  # a new command at every step
+    env.reset()
+    before = env.task.command.clone()
+
+    observation, *_, info = env.step(torch.zeros(4, 5))
+
+    assert (env.task.command != before).all()
+    distance = (tool_position(env, observation) - before).norm(dim=-1)
+    torch.testing.assert_close(info["rewards"]["reach"], reach(distance))
+
+
+def test_commands_fill_their_box():
+    low, high = (0.1, -0.2, 0.05), (0.2, 0.1, 0.3)
+    env = make(num_envs=500, target_low_m=low, target_high_m=high)
+    env.reset()
+    command, low, high = env.task.command, torch.tensor(low), torch.tensor(high)
+
+    assert ((command >= low) & (command <= high)).all()
+    # The extremes of 500 uniform numbers are within 2 % of the ends (but for 1 in 10000).
+    span = high - low
+    assert ((command.amin(dim=0) - low) < 0.02 * span).all()
+    assert ((high - command.amax(dim=0)) < 0.02 * span).all()
+
+
+def test_command_changes_after_an_interval_drawn_between_its_bounds():
+    env = make(num_envs=16, target_interval_s=(0.1, 0.2), episode_s=100.0)
+    env.reset()
+    age = torch.zeros(16, dtype=torch.int64)
+    intervals = []
+    for before, after, _ in steps(env, 100):
+        age += 1
+        changed = (before != after).any(dim=-1)
+        intervals += age[changed].tolist()
+        age[changed] = 0
+
+    # 0.1 s to 0.2 s are 5 to 10 steps of 20 ms.
+    assert set(intervals) == {5, 6, 7, 8, 9, 10}
+
+
+def test_metric_counts_ended_commands_only():
+    env = make(num_envs=16, target_interval_s=(0.1, 0.2), episode_s=0.5)
+    env.reset(stagger=True)
+    ended, cut_short = 0, 0
+    for before, after, info in steps(env, 60):
+        changed = (before != after).any(dim=-1)
+        by_reset = torch.zeros(16, dtype=torch.bool)
+        by_reset[info["done"]] = True
+        count = len(info["metrics"]["reach_error_m"])
+        assert (changed & ~by_reset).sum() <= count <= changed.sum()
+        ended += count
+        cut_short += int(changed.sum()) - count
+
+    assert ended > 60
+    assert cut_short > 5  # episodes that ended in the middle of a command left no number
+
+
+def test_metric_is_the_mean_distance_in_the_last_second_of_a_command():
+    env = make(num_envs=1, target_interval_s=(1.5, 1.5), episode_s=100.0)
+    env.reset()
+    distances, errors, command = [], [], env.task.command.clone()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(75):  # 1.5 s
+        action = 2 * torch.rand(1, 5, generator=generator) - 1
+        observation, *_, info = env.step(action)
+        distances.append((tool_position(env, observation) - command).norm())
+        errors.append(info["metrics"]["reach_error_m"])
+
+    assert [len(error) for error in errors] == [0] * 74 + [1]
+    torch.testing.assert_close(errors[-1][0], torch.stack(distances[25:]).mean())
+
+
+def test_metric_of_a_command_shorter_than_a_second_is_the_mean_over_its_life():
+    env = make(num_envs=1, target_interval_s=(0.5, 0.5), episode_s=100.0)
+    env.reset()
+    distances, command, info = [], env.task.command.clone(), {}
+    for _ in range(25):  # 0.5 s
+        observation, *_, info = env.step(torch.zeros(1, 5))
+        distances.append((tool_position(env, observation) - command).norm())
+
+    torch.testing.assert_close(info["metrics"]["reach_error_m"][0], torch.stack(distances).mean())
+
+
+def test_episodes_are_truncated_when_their_time_is_over_and_never_terminated():
+    env = make(episode_s=0.2)  # 10 steps
+    env.reset()
+    ends = []
+    for _ in range(20):
+        _, _, terminated, truncated, _ = env.step(torch.zeros(4, 5))
+        assert not terminated.any()
+        ends.append(truncated.tolist())
+
+    assert [step for step, truncated in enumerate(ends, 1) if any(truncated)] == [10, 20]
+    assert all(ends[9])
+
+
+def test_episodes_start_around_the_home_pose_within_the_limits_at_rest():
+    env = make(num_envs=500, start_spread_rad=0.4)
+    env.reset()
+    home = torch.from_numpy(env.task.robot.home).float()
+    angle = env.signals["joint_position"]
+    low, high = torch.tensor([joint.position_limits for joint in env.task.joint_specs]).unbind(1)
+
+    assert ((angle - home).abs() <= 0.4 + 1e-6).all()
+    assert ((angle >= low - 1e-6) & (angle <= high + 1e-6)).all()
+    assert ((angle[:, 0] - home[0]).amin() < -0.39) & ((angle[:, 0] - home[0]).amax() > 0.39)
+    assert not env.signals["joint_velocity"].any()
+    torch.testing.assert_close(env.signals["joint_target"], angle)
+
+
+def test_every_episode_starts_elsewhere():
+    env = make(num_envs=1)
+    starts = []
+    for _ in range(5):
+        env.reset()
+        starts.append(env.signals["joint_position"][0, 0].item())
+
+    assert len(set(starts)) == 5
+
+
+def test_joints_without_action_hold_their_home_pose():
+    env = make()
+    env.reset()
+    gripper = env.task.robot.joints.index("gripper")
+
+    env.step(torch.ones(4, 5))
+
+    home = torch.full((4,), env.task.robot.home[gripper])
+    assert torch.equal(env.signals["joint_target"][:, gripper], home.float())
+
+
+def test_targets_move_at_most_at_the_configured_speed():
+    env = make(max_joint_speed_rad_s=1.5)
+    env.reset()
+    before = env.signals["joint_target"].clone()
+
+    env.step(torch.ones(4, 5))
+
+    moved = (env.signals["joint_target"] - before)[:, :5]
+    assert moved.max().item() == pytest.approx(1.5 * CONTROL_DT_S)
+
+
+def test_actor_observation_is_a_function_of_the_signals_alone():
+    env = make(terms=(noise(),), episode_s=0.1)
+    observation = env.reset()
+    state = env.task.encoder.initial_state(4)
+    for _ in range(20):
+        expected, state = env.task.encoder(env.signals, state)
+        assert torch.equal(observation["actor"], expected)
+
+        observation, *_, info = env.step(torch.full((4, 5), 0.3))
+        for value in state.values():
+            value[info["done"]] = 0
+
+
+def test_hidden_physics_does_not_reach_the_actor_but_the_critic():
+    hidden = (
+        Term(field="mass", range=(2, 3)),
+        Term(field="dof_frictionloss", range=(2, 3)),
+        Term(field="kp", range=(0.5, 0.6)),
+        Term(field="actuator_delay", operation="set", range=(0.02, 0.03)),
+    )
+    nominal, changed = make().reset(), make(terms=hidden).reset()
+
+    # At reset the signals are the same: same pose, at rest.
+    assert torch.equal(nominal["actor"], changed["actor"])
+    assert (nominal["critic"] != changed["critic"]).any(dim=-1).all()
+
+
+def test_measured_not_true_angles_reach_the_actor():
+    plain, noisy = make(), make(terms=(noise(),))
+    plain.reset()
+
+    observation = noisy.reset()
+
+    error = noisy.signals["joint_position"] - plain.signals["joint_position"]
+    assert 0 < error.abs().max() <= 0.1
+    assert (observation["actor"] != plain.reset()["actor"]).any()
+
+
+def test_control_period_that_is_no_multiple_of_the_timestep_is_refused():
+    with pytest.raises(ConfigError, match=r"control_dt_s.*0\.012.*0\.005"):
+        make(control_dt_s=0.012)
+
+
+def test_box_of_targets_that_is_inside_out_is_refused():
+    with pytest.raises(ConfigError, match="target_low_m"):
+        make(target_low_m=(0.3, -0.1, 0.05), target_high_m=(0.2, 0.1, 0.2))
+
+
+@pytest.mark.parametrize("interval", [(4.0, 2.0), (-1.0, 2.0)])
+def test_impossible_interval_is_refused(interval: tuple[float, float]):
+    with pytest.raises(ConfigError, match="target_interval_s"):
+        make(target_interval_s=interval)
+
+
+def test_unknown_arm_joint_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"'elbow_flexx' \(did you mean 'elbow_flex'\?\)"):
+        make(arm_joints=["shoulder_pan", "elbow_flexx"])
+
+
+def test_unknown_site_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"'tol' \(did you mean 'tool'\?\)"):
+        make(site="tol")
+
+
+def noise() -> Term:
+    return Term(signal="joint_position", operation="add", range=(-0.1, 0.1), when="step")

@@ -1,0 +1,136 @@
+"""The single environment against Gymnasium's own checker, and as a user meets it."""
+
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from envs.gymnasium_env import GymnasiumEnv  # registers the tasks
+from envs.registry import TASKS
+
+IDS = [name for name in gymnasium.registry if name.startswith("robotrl/")]
+
+HARMLESS = ("minimum value is -infinity", "maximum value is infinity")
+"""Observations are physical quantities without bounds."""
+
+every_id = pytest.mark.parametrize("env_id", IDS)
+
+
+@every_id
+def test_gymnasium_finds_nothing_to_complain_about(env_id: str):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_env(gymnasium.make(env_id).unwrapped)
+
+    complaints = [str(warning.message) for warning in caught]
+    assert [text for text in complaints if not any(known in text for known in HARMLESS)] == []
+
+
+def test_every_task_is_registered():
+    tasks = {gymnasium.spec(name).kwargs["task"] for name in IDS}
+
+    assert tasks == set(TASKS)
+
+
+def test_environment_is_made_by_name_without_importing_ours_first():
+    program = 'import gymnasium; print(gymnasium.make("envs:robotrl/ArmReach-v0").reset()[0].shape)'
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(48,)"
+
+
+@every_id
+def test_same_seed_gives_the_same_episode(env_id: str):
+    env = gymnasium.make(env_id)
+
+    assert_same(episode(env, seed=3), episode(env, seed=3))
+    assert_same(episode(env, seed=3), episode(gymnasium.make(env_id), seed=3))
+
+
+@every_id
+def test_another_seed_gives_another_episode(env_id: str):
+    env = gymnasium.make(env_id)
+
+    assert not np.array_equal(episode(env, seed=3)[0], episode(env, seed=4)[0])
+
+
+@every_id
+def test_reset_without_a_seed_goes_on_to_another_episode(env_id: str):
+    env = gymnasium.make(env_id)
+    first, _ = env.reset(seed=3)
+
+    second, _ = env.reset()
+
+    assert not np.array_equal(first, second)
+
+
+def test_episode_ends_by_truncation_with_its_final_observation():
+    settings: dict[str, Any] = {"task_config": {"episode_s": 0.1}}  # 5 steps of 20 ms
+    env, longer = GymnasiumEnv("arm_reach", **settings), GymnasiumEnv("arm_reach")
+    env.reset(seed=0)
+    longer.reset(seed=0)
+    action = np.full(5, 0.3, np.float32)
+    for _ in range(4):
+        *_, terminated, truncated, _ = env.step(action)
+        longer.step(action)
+        assert not terminated
+        assert not truncated
+
+    observation, _, terminated, truncated, _ = env.step(action)
+
+    assert (terminated, truncated) == (False, True)
+    assert np.array_equal(observation, longer.step(action)[0])
+
+
+def test_info_holds_the_reward_terms():
+    env = GymnasiumEnv("arm_reach")
+    env.reset(seed=0)
+
+    _, reward, *_, info = env.step(np.zeros(5, np.float32))
+
+    assert isinstance(reward, float)
+    assert sum(info["rewards"].values()) == pytest.approx(reward, abs=1e-6)
+
+
+def test_observation_is_not_changed_by_later_calls():
+    env = GymnasiumEnv("arm_reach")
+    env.reset(seed=0)
+    observation, *_ = env.step(np.ones(5, np.float32))
+    kept = observation.copy()
+
+    env.step(np.zeros(5, np.float32))
+    env.reset()
+
+    assert np.array_equal(observation, kept)
+
+
+def test_seed_may_be_given_at_construction_and_again_at_reset():
+    by_construction, by_reset = GymnasiumEnv("arm_reach", seed=3), GymnasiumEnv("arm_reach")
+    first, _ = by_construction.reset()
+
+    assert np.array_equal(first, by_reset.reset(seed=3)[0])
+    assert np.array_equal(first, by_construction.reset(seed=3)[0])
+
+
+def episode(env: gymnasium.Env, *, seed: int) -> list[np.ndarray]:
+    """Observations and rewards of twenty random actions."""
+    observation, _ = env.reset(seed=seed)
+    env.action_space.seed(0)
+    values = [observation]
+    for _ in range(20):
+        observation, reward, *_ = env.step(env.action_space.sample())
+        values += [observation, np.array(reward)]
+    return values
+
+
+def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
+    """To the bit."""
+    assert len(one) == len(other)
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,356 @@
+"""What every task owes its learner: shapes, finite numbers, ends, seeds and exact continuation."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import envs
+from deploy.errors import ConfigError
+from envs.batch_simulation import BatchSimulation
+from envs.randomization import Term
+from envs.registry import TASKS
+
+NUM_ENVS = 4
+RANDOMIZATION = (
+    Term(field="mass", range=(0.8, 1.25)),
+    Term(field="actuator_delay", operation="set", range=(0.005, 0.03)),
+    Term(signal="joint_position", operation="add", range=(-0.01, 0.01)),
+    Term(signal="joint_velocity", operation="add", range=(-0.1, 0.1), when="step"),
+)
+"""Terms that any robot understands, so that draws, noise and biases are part of every test."""
+
+Make = Callable[..., envs.VectorEnv]
+
+
+@pytest.fixture(params=TASKS)
+def make(request: pytest.FixtureRequest) -> Make:
+    """Makes the environment of one task, for all tasks in turn."""
+
+    def make(*, num_envs: int = NUM_ENVS, seed: int = 0, episode_steps: int = 8, **settings: Any):
+        settings = {"randomization": RANDOMIZATION, "num_threads": 1} | settings
+        env = envs.make(request.param, num_envs=num_envs, seed=seed, **settings)
+        env.task.episode_steps = episode_steps
+        return env
+
+    return make
+
+
+def actions(env: envs.VectorEnv, steps: int, *, seed: int = 0) -> Tensor:
+    """Random actions (steps, num_envs, num_actions), a tenth of them at the ends of their range.
+
+    World i is sent the same actions in an environment of any size.
+    """
+    worlds = []
+    for world in range(env.num_envs):
+        generator = torch.Generator().manual_seed(1000 * seed + world)
+        worlds.append(2.2 * torch.rand(steps, env.num_actions, generator=generator) - 1.1)
+    return torch.stack(worlds, dim=1).clamp(-1, 1)
+
+
+def run(env: envs.VectorEnv, steps: int, *, seed: int = 0) -> dict[str, Tensor]:
+    """Observations, rewards and ends of random actions, (steps, num_envs, ...) each."""
+    rows: list[dict[str, Tensor]] = []
+    for action in actions(env, steps, seed=seed):
+        observation, reward, terminated, truncated, _ = env.step(action)
+        rows.append(
+            observation | {"reward": reward, "terminated": terminated, "truncated": truncated}
+        )
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """To the bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_observations_and_rewards_have_the_declared_shapes(make: Make):
+    env = make()
+    first = env.reset()
+
+    observation, reward, terminated, truncated, info = env.step(torch.zeros(4, env.num_actions))
+
+    for values in (first, observation):
+        assert {name: tuple(value.shape) for name, value in values.items()} == {
+            name: (NUM_ENVS, size) for name, size in env.observation_sizes.items()
+        }
+        assert all(value.dtype == torch.float32 for value in values.values())
+    assert reward.shape == terminated.shape == truncated.shape == (NUM_ENVS,)
+    assert (reward.dtype, terminated.dtype, truncated.dtype) == (
+        torch.float32,
+        torch.bool,
+        torch.bool,
+    )
+    assert info["done"].tolist() == []
+    assert info["final_actor"].shape == (0, env.observation_sizes["actor"])
+    assert info["final_critic"].shape == (0, env.observation_sizes["critic"])
+
+
+def test_critic_sees_what_the_actor_sees_and_more(make: Make):
+    observation = make().reset()
+    size = observation["actor"].shape[1]
+
+    assert torch.equal(observation["critic"][:, :size], observation["actor"])
+    assert observation["critic"].shape[1] > size
+
+
+def test_everything_is_finite_under_random_actions(make: Make):
+    env = make(num_envs=8, episode_steps=50)
+    env.reset(stagger=True)
+
+    values = run(env, 200)
+
+    assert all(value.isfinite().all() for value in values.values())
+    assert env.diverged == 0
+
+
+def test_reward_is_the_sum_of_its_terms(make: Make):
+    env = make()
+    env.reset()
+
+    _, reward, *_, info = env.step(torch.full((NUM_ENVS, env.num_actions), 0.5))
+
+    assert all(term.shape == (NUM_ENVS,) for term in info["rewards"].values())
+    torch.testing.assert_close(reward, torch.stack(list(info["rewards"].values())).sum(dim=0))
+
+
+def test_same_seed_gives_the_same_bits_at_any_number_of_threads(make: Make):
+    runs = []
+    for num_threads in (1, 2):
+        env = make(num_threads=num_threads)
+        first = env.reset()
+        runs.append(run(env, 20) | {"first": first["critic"]})
+
+    assert_same(*runs)
+
+
+def test_another_seed_gives_other_episodes(make: Make):
+    one, other = make(seed=0).reset(), make(seed=1).reset()
+
+    assert (one["actor"] != other["actor"]).any(dim=-1).all()
+
+
+def test_worlds_are_different(make: Make):
+    actor = make().reset()["actor"]
+
+    assert len(actor.unique(dim=0)) == NUM_ENVS
+
+
+def test_world_does_not_depend_on_how_many_others_there_are(make: Make):
+    few, many = make(num_envs=2), make(num_envs=6)
+    few.reset()
+    many.reset()
+
+    few_values, many_values = run(few, 20), run(many, 20)
+
+    for name, value in few_values.items():
+        torch.testing.assert_close(value, many_values[name][:, :2], msg=name)
+
+
+def test_final_observation_is_of_the_old_episode_and_the_returned_one_of_the_new(make: Make):
+    ending, running = make(episode_steps=5), make(episode_steps=1000)
+    ending.reset()
+    running.reset()
+    for action in actions(ending, 4):
+        ending.step(action)
+        running.step(action)
+    action = actions(ending, 5)[4]
+
+    observation, _, _, truncated, info = ending.step(action)
+    beyond, *_ = running.step(action)
+
+    assert truncated.all()
+    assert info["done"].tolist() == [0, 1, 2, 3]
+    # Without the time limit the same worlds would go on from the final observation.
+    assert torch.equal(info["final_actor"], beyond["actor"])
+    assert torch.equal(info["final_critic"], beyond["critic"])
+    # The first observation of an episode is that of an encoder without memory.
+    first, _ = ending.task.encoder(ending.signals, ending.task.encoder.initial_state(NUM_ENVS))
+    assert torch.equal(observation["actor"], first)
+    assert (observation["actor"] != info["final_actor"]).any(dim=-1).all()
+
+
+def test_worlds_that_do_not_end_are_not_disturbed_by_those_that_do(make: Make):
+    staggered, running = make(episode_steps=4), make(episode_steps=1000)
+    staggered.reset(stagger=True)  # world i starts at step i of 4, so it ends after 4 - i steps
+    running.reset()
+    for count, action in enumerate(actions(running, 3), 1):
+        observation, *_, info = staggered.step(action)
+        expected, *_ = running.step(action)
+
+        assert info["done"].tolist() == [NUM_ENVS - count]
+        alive = list(range(NUM_ENVS - count))
+        assert torch.equal(observation["actor"][alive], expected["actor"][alive])
+        assert torch.equal(observation["critic"][alive], expected["critic"][alive])
+
+
+def test_staggered_worlds_end_one_after_the_other(make: Make):
+    env = make(num_envs=8, episode_steps=16)
+    env.reset(stagger=True)
+
+    ends = run(env, 16)["truncated"]
+
+    assert ends.sum(dim=0).tolist() == [1] * 8
+    assert ends.sum(dim=1).max() == 1
+
+
+def test_action_range_is_mapped_to_targets_that_reach_the_actuators(make: Make):
+    env = make(randomization=())
+    env.reset()
+    action = torch.full((NUM_ENVS, env.num_actions), 0.7)
+    expected = env.task.decoder(action, env.signals)
+
+    env.step(action)
+
+    assert torch.equal(env.signals["joint_target"], expected)
+
+
+def test_targets_of_an_exported_controller_have_the_same_effect_as_its_action(make: Make):
+    by_action, by_targets = make(), make()
+    by_action.reset()
+    by_targets.reset()
+    for action in actions(by_action, 12):
+        targets = by_targets.task.decoder(action, by_targets.signals)
+
+        one = by_action.step(action)
+        other = by_targets.step_targets(targets, action)
+
+        assert_same(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+def test_restored_environment_continues_with_the_same_bits(make: Make):
+    env = make()
+    env.reset(stagger=True)
+    run(env, 10)  # some worlds are in their second episode
+    state = env.state_dict()
+    expected = run(env, 20, seed=1)
+
+    restored = make(seed=0)
+    restored.load_state_dict(state)
+
+    assert_same(run(restored, 20, seed=1), expected)
+
+
+def test_state_may_be_loaded_again_and_again(make: Make):
+    env = make()
+    env.reset()
+    run(env, 3)
+    state = env.state_dict()
+    runs = []
+    for _ in range(2):
+        env.load_state_dict(state)
+        runs.append(run(env, 12))
+        env.reset()
+
+    assert_same(*runs)
+
+
+def test_state_is_not_changed_by_going_on(make: Make):
+    env = make()
+    env.reset()
+    run(env, 3)
+    state = env.state_dict()
+    kept = copy.deepcopy(state)
+
+    run(env, 10)
+    env.reset()
+
+    for part in ("encoder", "signals", "task"):
+        assert_same(state[part], kept[part])
+    assert torch.equal(state["simulation"]["state"], kept["simulation"]["state"])
+    assert torch.equal(state["episode"], kept["episode"])
+
+
+def test_observation_is_not_changed_by_later_calls(make: Make):
+    env = make()
+    env.reset()
+    observation, *_ = env.step(torch.zeros(NUM_ENVS, env.num_actions))
+    kept = copy.deepcopy(observation)
+
+    env.reset()
+    run(env, 10)
+
+    assert_same(observation, kept)
+
+
+def test_observation_may_be_changed_by_the_learner(make: Make):
+    polite, rude = make(), make()
+    polite.reset()
+    for value in rude.reset().values():
+        value.fill_(1e6)
+
+    for action in actions(polite, 10):
+        expected, *_ = polite.step(action)
+        found, *_ = rude.step(action)
+        assert_same(found, expected)
+        for value in found.values():
+            value.fill_(1e6)
+
+
+def test_diverged_world_is_terminated_without_reward_and_starts_anew(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    env, healthy = make(episode_steps=1000), make(episode_steps=1000)
+    env.reset()
+    healthy.reset()
+    expected, expected_reward, *_ = healthy.step(torch.zeros(NUM_ENVS, env.num_actions))
+    step = BatchSimulation.step
+
+    def diverge(self: BatchSimulation, num_substeps: int) -> Tensor:
+        step(self, num_substeps)
+        return torch.tensor([2])
+
+    monkeypatch.setattr(BatchSimulation, "step", diverge)
+    observation, reward, terminated, truncated, info = env.step(
+        torch.zeros(NUM_ENVS, env.num_actions)
+    )
+
+    assert terminated.tolist() == [False, False, True, False]
+    assert not truncated.any()
+    assert info["done"].tolist() == [2]
+    assert reward[2] == 0
+    assert env.diverged == 1
+    others = [0, 1, 3]
+    assert torch.equal(observation["critic"][others], expected["critic"][others])
+    assert torch.equal(reward[others], expected_reward[others])
+    assert (observation["actor"][2] != expected["actor"][2]).any()
+
+
+def test_unknown_task_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError) as error:
+        envs.make("arm_reech")
+
+    assert str(error.value) == (
+        f"unknown task 'arm_reech' (did you mean 'arm_reach'?); there are {', '.join(TASKS)}"
+    )
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(ConfigError) as error:
+        envs.make("arm_reach", device="cuda")
+
+    assert str(error.value) == ("device 'cuda' is not available; this version simulates on 'cpu'")
+
+
+def test_unknown_setting_of_a_task_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError) as error:
+        envs.make("arm_reach", task_config={"episode_length": 3})
+
+    assert str(error.value).startswith(
+        "task arm_reach: (top level): unknown key 'episode_length' (did you mean 'episode_s'?)"
+    )
+
+
+def test_unknown_robot_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError) as error:
+        envs.make("arm_reach", task_config={"robot": "desk_amr"})
+
+    assert str(error.value) == (
+        "unknown robot 'desk_amr' (did you mean 'desk_arm'?); there are desk_arm"
+    )

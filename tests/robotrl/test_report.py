@@ -1,0 +1,404 @@
+"""Reports of made-up runs: an arm that stands still at home while the target moves around its tool."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("matplotlib", reason="reports need robotrl[train]")
+
+from deploy.configuration import load_yaml
+from deploy.contract import Contract
+from deploy.controller import read_policy
+from deploy.errors import ConfigError
+from deploy.governor import LimitedBy
+from deploy.recorder import Recorder, record_dtype
+from deploy.robot_config import RobotConfig
+from deploy.runtime import State
+from deploy.twin.robot import Twin
+from deploy.twin.truth import TruthRecorder
+from envs.robot import load_robot
+from robotrl.report import (
+    Log,
+    Verdict,
+    read_log,
+    settled_ticks,
+    tool_path,
+    true_tool_path,
+    violations,
+    write_report,
+)
+
+PERIOD_S = 0.02
+TWO_SECONDS = 100  # ticks
+FROM_JOINTS = "from the measured joint angles"
+
+
+@pytest.fixture(scope="module")
+def robot() -> RobotConfig:
+    return load_yaml(Path(__file__).parents[2] / "configs/robots/desk_arm.yaml", RobotConfig)
+
+
+@pytest.fixture(scope="module")
+def contract(policy_path: Path) -> Contract:
+    """The tiny policy's, with a new target every 2 to 4 s."""
+    contract = read_policy(policy_path)[0]
+    command = contract.command.model_copy(update={"interval_s": (2.0, 4.0)})
+    return contract.model_copy(update={"command": command})
+
+
+@pytest.fixture(scope="module")
+def home() -> NDArray[np.float64]:
+    return load_robot("desk_arm").home
+
+
+@pytest.fixture(scope="module")
+def tool_at_home(home: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where the tool is when all joints are at home [m]."""
+    model = load_robot("desk_arm").model
+    data = mujoco.MjData(model)
+    data.qpos[:] = home
+    mujoco.mj_kinematics(model, data)
+    return data.site("tool").xpos.copy()
+
+
+MakeTicks = Callable[..., NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def make_ticks(
+    contract: Contract, home: NDArray[np.float64], tool_at_home: NDArray[np.float64]
+) -> MakeTicks:
+    """Records of a run at home: ten ticks to the start, the policy, ten ticks to park.
+
+    Each target is given as its distance to the tool [m] and how many ticks it lasts.
+    """
+
+    def make(targets: Sequence[tuple[float, int]]) -> NDArray[Any]:
+        steps = 10 + sum(count for _, count in targets) + 10
+        ticks = np.zeros(steps, record_dtype(contract))
+        ticks["time_s"] = 1000.0 + PERIOD_S * np.arange(steps)
+        ticks["joint_position"] = ticks["policy_target"] = ticks["sent_target"] = home
+        ticks["state"][:10] = State.MOVING_TO_START
+        ticks["state"][-10:] = State.STOPPING
+        begin = 10
+        for number, (distance, count) in enumerate(targets):
+            direction = [(-1.0) ** number, 0.0, 0.0]  # so that equal distances are two targets
+            ticks["state"][begin : begin + count] = State.RUNNING
+            ticks["command"][begin : begin + count] = tool_at_home + np.multiply(
+                distance, direction
+            )
+            begin += count
+        return ticks
+
+    return make
+
+
+@pytest.fixture
+def make_log(contract: Contract, robot: RobotConfig) -> Callable[[NDArray[Any]], Log]:
+    def make(ticks: NDArray[Any], contract: Contract = contract) -> Log:
+        return Log(contract, robot, {name: ticks[name] for name in ticks.dtype.names or ()})
+
+    return make
+
+
+@pytest.fixture
+def record(contract: Contract, robot: RobotConfig, tmp_path: Path) -> Callable[..., Path]:
+    """Write records as a run does."""
+
+    def write(ticks: NDArray[Any], metadata: dict[str, str] | None = None) -> Path:
+        path = tmp_path / "run.mcap"
+        if metadata is None:
+            metadata = {"robot": robot.model_dump_json()}
+        recorder = Recorder(path, contract, metadata)
+        for tick in ticks:
+            recorder.record[...] = tick
+            recorder.commit()
+        recorder.close()
+        return path
+
+    return write
+
+
+# The verdict
+
+
+def test_median_distance_of_two_centimetres_passes():
+    verdict = Verdict([0.001, 0.02, 0.5], [], FROM_JOINTS)
+    assert verdict.passed
+    assert verdict.summary() == (
+        "PASS: median distance to target 2.00 cm over 3 targets (from the measured joint angles); "
+        "allowed 2 cm"
+    )
+
+
+def test_larger_median_distance_fails():
+    verdict = Verdict([0.001, 0.0201, 0.5], [], FROM_JOINTS)
+    assert not verdict.passed
+    assert verdict.summary().startswith("FAIL: median distance to target 2.01 cm over 3 targets")
+
+
+def test_violated_limit_fails_however_accurate_the_arm_was():
+    verdict = Verdict([0.001], ["elbow_flex moved at 11.0 rad/s"], FROM_JOINTS)
+    assert not verdict.passed
+    assert verdict.summary().splitlines() == [
+        "FAIL: median distance to target 0.10 cm over 1 targets (from the measured joint angles); "
+        "allowed 2 cm",
+        "  violated: elbow_flex moved at 11.0 rad/s",
+    ]
+
+
+def test_run_without_a_target_that_had_its_time_fails():
+    assert not Verdict([], [], FROM_JOINTS).passed
+
+
+def test_distance_that_is_no_number_fails():
+    assert not Verdict([float("nan"), 0.001], [], FROM_JOINTS).passed
+
+
+# What is judged
+
+
+def bounds(settled: Sequence[NDArray[np.intp]]) -> list[tuple[int, int]]:
+    """First and last tick of each; they are contiguous."""
+    for ticks in settled:
+        assert np.all(np.diff(ticks) == 1)
+    return [(int(ticks[0]), int(ticks[-1])) for ticks in settled]
+
+
+def test_last_second_of_each_target_is_judged(make_ticks: MakeTicks, make_log):
+    # ticks 10..129, 130..279 and 280..379; the last second of each is 50 ticks
+    log = make_log(make_ticks([(0.01, 120), (0.02, 150), (0.03, 100)]))
+    assert bounds(list(settled_ticks(log))) == [(80, 129), (230, 279), (330, 379)]
+
+
+def test_target_that_the_end_cut_short_is_not_judged(make_ticks: MakeTicks, make_log):
+    log = make_log(make_ticks([(0.01, 120), (0.02, 98)]))  # less than 2 s
+    assert bounds(list(settled_ticks(log))) == [(80, 129)]
+
+
+def test_target_shorter_than_a_second_is_judged_on_its_own_ticks(
+    make_ticks: MakeTicks, make_log, contract: Contract
+):
+    hasty = contract.command.model_copy(update={"interval_s": (0.5, 1.0)})
+    ticks = make_ticks([(0.01, 30), (0.02, 40), (0.03, 60)])
+    log = make_log(ticks, contract.model_copy(update={"command": hasty}))
+    assert bounds(list(settled_ticks(log))) == [(10, 39), (40, 79), (90, 139)]
+
+
+def test_tool_path_follows_from_the_measured_angles(
+    make_ticks: MakeTicks, make_log, tool_at_home: NDArray[np.float64]
+):
+    ticks = make_ticks([(0.0, TWO_SECONDS)])
+    ticks["joint_position"][20:, 0] += np.pi / 2  # the arm turns left: x becomes y
+    path = tool_path(make_log(ticks))
+    x, y, z = tool_at_home
+    assert path[19] == pytest.approx([x, y, z], abs=1e-6)
+    assert path[20] == pytest.approx([-y, x, z], abs=1e-6)
+
+
+# Violations
+
+
+def test_run_within_the_limits_violates_nothing(make_ticks: MakeTicks, make_log):
+    assert violations(make_log(make_ticks([(0.01, TWO_SECONDS)]))) == []
+
+
+def test_joint_beyond_its_range_is_a_violation(make_ticks: MakeTicks, make_log):
+    ticks = make_ticks([(0.01, TWO_SECONDS)])
+    ticks["joint_position"][50, 1] = 1.58
+    assert violations(make_log(ticks)) == [
+        "shoulder_lift was at -0.200 to 1.580 rad, allowed -1.5 to 1.57 rad"
+    ]
+
+
+def test_overspeed_is_a_violation(make_ticks: MakeTicks, make_log):
+    ticks = make_ticks([(0.01, TWO_SECONDS)])
+    ticks["joint_velocity"][50, 2] = -10.6  # more than 3 times 3.5 rad/s
+    assert violations(make_log(ticks)) == ["elbow_flex moved at 10.6 rad/s"]
+
+
+def test_run_that_was_not_parked_is_a_violation(make_ticks: MakeTicks, make_log):
+    ticks = make_ticks([(0.01, TWO_SECONDS)])[:-10]
+    assert violations(make_log(ticks)) == ["the run ended before the robot was parked"]
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def good_run(
+    make_ticks: MakeTicks,
+    contract: Contract,
+    robot: RobotConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Verdict, str]:
+    """The verdict on a good run of three targets, and the page about it."""
+    folder = tmp_path_factory.mktemp("report")
+    ticks = make_ticks([(0.005, TWO_SECONDS), (0.015, TWO_SECONDS), (0.019, TWO_SECONDS)])
+    ticks["limited_by"][10:40, 3] = LimitedBy.VELOCITY
+    ticks["lost"][-1] = 17
+    recorder = Recorder(folder / "run.mcap", contract, {"robot": robot.model_dump_json()})
+    for tick in ticks:
+        recorder.record[...] = tick
+        recorder.commit()
+    recorder.close()
+    page = folder / "pages" / "run.html"
+    verdict = write_report(folder / "run.mcap", page)
+    return verdict, page.read_text()
+
+
+def test_distances_come_from_the_log(good_run: tuple[Verdict, str]):
+    assert good_run[0].errors_m == pytest.approx([0.005, 0.015, 0.019], abs=1e-6)
+
+
+def test_page_begins_with_the_verdict(good_run: tuple[Verdict, str]):
+    verdict, page = good_run
+    assert "<title>robotrl report: pass</title>" in page
+    assert f"{verdict.summary()}</b>" in page
+
+
+def test_page_lists_the_targets_and_the_bus(good_run: tuple[Verdict, str]):
+    rows = dict(re.findall("<tr><td>(.*?)<td>([^<]*)", good_run[1]))
+    assert rows["target 2"] == "1.50 cm"
+    assert rows["ticks, policy in charge"] == "300 of 320"
+    assert rows["ticks limited by velocity"] == "10.0%"
+    assert rows["joint readings lost"] == "17"
+
+
+def test_page_needs_nothing_but_itself(good_run: tuple[Verdict, str]):
+    page = good_run[1]
+    assert "http" not in page
+    assert "<script" not in page
+    assert "<link" not in page
+    sources = re.findall("""(?:src|href)=['"]([^'"]{20})""", page)
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/svg+xml;") for source in sources)
+
+
+def test_inaccurate_run_fails(make_ticks: MakeTicks, record, tmp_path: Path):
+    path = record(make_ticks([(0.021, TWO_SECONDS)]))
+    verdict = write_report(path, tmp_path / "run.html")
+    assert not verdict.passed
+    assert "<title>robotrl report: fail</title>" in (tmp_path / "run.html").read_text()
+
+
+# Logs that are none
+
+
+def test_missing_log_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError) as caught:
+        read_log(tmp_path / "run.mcap")
+    assert (
+        str(caught.value) == f"{tmp_path / 'run.mcap'}: cannot be read: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"not an MCAP file", bytes(1000)])
+def test_file_that_is_no_log_is_refused(tmp_path: Path, content: bytes):
+    path = tmp_path / "run.mcap"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: is no log of `robotrl run`: ")):
+        read_log(path)
+
+
+def test_truncated_log_is_refused(make_ticks: MakeTicks, record):
+    path = record(make_ticks([(0.01, TWO_SECONDS)]))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ConfigError, match="is no log of `robotrl run`"):
+        read_log(path)
+
+
+def test_log_of_another_program_is_refused(make_ticks: MakeTicks, record):
+    path = record(make_ticks([(0.01, TWO_SECONDS)]), metadata={})  # tells nothing of the robot
+    with pytest.raises(ConfigError, match="is no log of `robotrl run`"):
+        read_log(path)
+
+
+def test_run_in_which_the_policy_never_ran_is_refused(make_ticks: MakeTicks, record):
+    path = record(make_ticks([(0.01, TWO_SECONDS)])[:10])
+    with pytest.raises(ConfigError) as caught:
+        read_log(path)
+    assert str(caught.value) == f"{path}: the policy never ran (10 ticks recorded)"
+
+
+def test_empty_run_is_refused(record):
+    path = record([])
+    with pytest.raises(ConfigError, match=r"the policy never ran \(0 ticks recorded\)"):
+        read_log(path)
+
+
+# A twin's truth
+
+
+@pytest.fixture
+def save_truth(robot: RobotConfig, tmp_path: Path) -> Callable[[float, float], Path]:
+    """What a twin did that was switched on for some time, in its rest pose."""
+
+    def save(begin_s: float, end_s: float) -> Path:
+        twin = Twin(load_robot("desk_arm").path, robot, start_s=begin_s)
+        truth = TruthRecorder(twin)
+        truth.advance(end_s)
+        truth.save(tmp_path / "truth.npz")
+        return tmp_path / "truth.npz"
+
+    return save
+
+
+def test_truth_overrules_the_measured_angles(
+    make_ticks: MakeTicks, record, save_truth, tmp_path: Path
+):
+    path = record(make_ticks([(0.001, TWO_SECONDS)]))
+    verdict = write_report(path, tmp_path / "run.html", save_truth(999.9, 1003.0))
+    assert verdict.source == "true position of the twin's tool"
+    assert verdict.errors_m[0] > 0.05  # the measured angles say home, the twin was at rest
+    assert not verdict.passed
+    assert "Twin: factors on the nominal robot" in (tmp_path / "run.html").read_text()
+
+
+def test_truth_is_interpolated_between_its_samples(tmp_path: Path):
+    path = tmp_path / "truth.npz"
+    np.savez(path, time_s=[1.0, 2.0], tool_position=[[0.0, 0.0, 0.0], [0.1, 0.2, 0.3]])
+    tool = true_tool_path(path, np.array([1.0, 1.25, 2.0]))
+    assert tool == pytest.approx(np.array([[0, 0, 0], [0.025, 0.05, 0.075], [0.1, 0.2, 0.3]]))
+
+
+@pytest.mark.parametrize(("begin_s", "end_s"), [(1000.5, 1003.0), (999.0, 1001.0)])
+def test_truth_of_another_run_is_refused(
+    make_ticks: MakeTicks, record, save_truth, tmp_path: Path, begin_s: float, end_s: float
+):
+    path, truth = record(make_ticks([(0.001, TWO_SECONDS)])), save_truth(begin_s, end_s)
+    with pytest.raises(ConfigError) as caught:
+        write_report(path, tmp_path / "run.html", truth)
+    assert str(caught.value) == (
+        f"{truth}: belongs to another run, its times do not cover the log's"
+    )
+    assert not (tmp_path / "run.html").exists()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def without_tool(path: Path) -> None:
+    np.savez(path, time_s=[999.0, 1003.0])
+
+
+def plain_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize("damage", [truncated, without_tool, plain_array, Path.unlink])
+def test_file_that_is_no_truth_is_refused(save_truth, damage: Callable[[Path], None]):
+    truth = save_truth(999.9, 1003.0)
+    damage(truth)
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{truth}: is no truth file of `robotrl twin`")
+    ):
+        true_tool_path(truth, np.array([1000.0]))

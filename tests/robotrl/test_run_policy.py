@@ -1,0 +1,460 @@
+"""`robotrl run` as a user starts it: in real time, on a twin behind a port, each in a process."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+pytest.importorskip("torch", reason="training a policy to run needs robotrl[train]")
+
+import onnx
+
+from deploy.configuration import load_yaml
+from deploy.contract import HASH_KEY, METADATA_KEY, hash_metadata
+from deploy.dynamixel import registers
+from deploy.dynamixel.bus import DynamixelBus
+from deploy.dynamixel.registers import Register
+from deploy.robot_config import RobotConfig
+from deploy.runtime import State
+from deploy.serial_port import SerialPort
+from robotrl.cli import app
+from robotrl.report import Log, read_log
+from robotrl.run_policy import running_twin
+
+SHIPPED = Path(__file__).parents[2] / "configs/robots/desk_arm.yaml"
+HOLDS = "the robot holds its pose with torque on, confirmed by reading every servo back"
+STATES = ["idle", "moving to start", "ready", "running", "stopping", "idle"]
+PATIENCE_S = 30.0
+
+BLOCKER = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "mujoco", "gymnasium", "envs"}:
+            raise ModuleNotFoundError(f"{name} is not on a robot", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.fixture(scope="module")
+def robot_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped robot; its ramps are as short as its speed limits allow."""
+    document = yaml.safe_load(SHIPPED.read_text())
+    document["safety"]["move_to_start_s"] = 0.2
+    path = tmp_path_factory.mktemp("robot") / "desk_arm.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture(scope="module")
+def robot_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of a Python that has only what a robot has."""
+    folder = tmp_path_factory.mktemp("blocker")
+    (folder / "sitecustomize.py").write_text(BLOCKER)
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def twin_port(robot_path: Path) -> Iterator[str]:
+    with running_twin(robot_path) as port:
+        yield port
+
+
+StartRun = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def start_run(
+    policy_path: Path, robot_path: Path, robot_environment: dict[str, str]
+) -> Iterator[StartRun]:
+    """Start `robotrl run` on a port."""
+    with contextlib.ExitStack() as processes:
+
+        def start(port: str, log: Path, *, duration_s: float) -> subprocess.Popen[str]:
+            command = [sys.executable, "-m", "robotrl.cli", "run", policy_path, robot_path]
+            command += ["--port", port, "--log", log, "--duration", duration_s]
+            process = subprocess.Popen(
+                list(map(str, command)),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=robot_environment,
+            )
+            processes.enter_context(process)
+            processes.callback(process.kill)
+            return process
+
+        yield start
+
+
+def wait_for_state(run: subprocess.Popen[str], state: str) -> None:
+    assert run.stderr
+    seen = []
+    while (line := run.stderr.readline()) != f"{state}\n":
+        seen.append(line)
+        assert line, f"the run ended before it was {state}:\n{''.join(seen)}"
+
+
+@contextlib.contextmanager
+def bus_at(port: str) -> Iterator[DynamixelBus]:
+    serial_port = SerialPort(port, 1_000_000)
+    try:
+        yield DynamixelBus(serial_port, 1_000_000)
+    finally:
+        serial_port.close()
+
+
+def values(port: str, register: Register) -> list[int]:
+    """A register of all six servos."""
+    with bus_at(port) as bus:
+        return [bus.read(id, register) for id in range(1, 7)]
+
+
+# A run as planned
+
+
+@dataclass
+class Finished:
+    """A run that has ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    log_path: Path
+    torque: list[int]
+
+    @property
+    def log(self) -> Log:
+        return read_log(self.log_path)
+
+
+@pytest.fixture(scope="module")
+def finished(
+    start_run: StartRun, twin_port: str, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    """A run of two seconds in a process that can import neither torch nor MuJoCo."""
+    log = tmp_path_factory.mktemp("logs") / "of_today" / "run.mcap"
+    run = start_run(twin_port, log, duration_s=2.0)
+    stdout, stderr = run.communicate(timeout=PATIENCE_S)
+    torque = values(twin_port, registers.TORQUE_ENABLE)
+    return Finished(run.returncode, stdout, stderr, log, torque)
+
+
+def test_run_needs_nothing_but_what_a_robot_has(finished: Finished):
+    assert finished.exit_code == 0, finished.stderr
+
+
+def test_run_tells_its_states_and_what_to_do_next(finished: Finished):
+    assert finished.stderr.splitlines() == [*STATES, f"Next: robotrl report {finished.log_path}"]
+
+
+def test_run_ends_with_a_summary(finished: Finished):
+    assert finished.stdout.startswith("ran 2 s; ")
+    assert finished.stdout.endswith(f" damaged; log: {finished.log_path}\n")
+
+
+def test_run_ends_with_torque_off(finished: Finished):
+    assert finished.torque == [0] * 6
+
+
+def test_log_holds_every_tick_of_the_run(finished: Finished):
+    ticks = finished.log.ticks
+    running = ticks["state"] == State.RUNNING
+    assert running.sum() + ticks["overruns"][-1] >= 99  # 2 s at 50 Hz
+    assert set(ticks["state"]) == {State.MOVING_TO_START, State.RUNNING, State.STOPPING}
+    assert np.all(np.diff(ticks["time_s"]) > 0.019)
+
+
+def test_log_names_the_policy_and_the_robot(finished: Finished, robot_path: Path):
+    assert finished.log.contract.provenance.task == "arm_reach"
+    assert finished.log.robot == load_yaml(robot_path, RobotConfig)
+
+
+def test_run_starts_a_twin_of_its_own_when_asked(
+    policy_path: Path, robot_path: Path, tmp_path: Path
+):
+    command = [sys.executable, "-m", "robotrl.cli", "run", str(policy_path), str(robot_path)]
+    command += ["--twin", "--duration", "0.1", "--log", str(tmp_path / "run.mcap")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+# An end that was not planned
+
+
+def test_interrupted_run_holds_and_says_so(start_run: StartRun, twin_port: str, tmp_path: Path):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=60.0)
+    wait_for_state(run, "running")
+    time.sleep(0.2)
+
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=PATIENCE_S)
+
+    assert run.returncode == 1
+    assert stderr.splitlines() == ["fault", "error: stopped: SIGINT received", HOLDS]
+    assert values(twin_port, registers.TORQUE_ENABLE) == [1] * 6
+    assert read_log(log).ticks["state"][-1] == State.RUNNING
+
+
+def test_killed_run_leaves_an_arm_that_stops_by_itself(
+    start_run: StartRun, robot_path: Path, tmp_path: Path
+):
+    truth_path, log = tmp_path / "truth.npz", tmp_path / "run.mcap"
+    with running_twin(robot_path, truth=truth_path) as port:
+        run = start_run(port, log, duration_s=60.0)
+        wait_for_state(run, "moving to start")
+        time.sleep(0.5)  # at its fastest, about 1.5 rad/s
+
+        run.kill()
+        killed_s = time.monotonic()
+        time.sleep(1.0)
+        watchdogs = values(port, registers.BUS_WATCHDOG)
+
+    assert watchdogs == [registers.BUS_WATCHDOG_TRIPPED] * 6
+    with np.load(truth_path) as truth:
+        time_s, position = truth["time_s"], truth["joint_position"]
+    speed = np.abs(np.diff(position, axis=0) / np.diff(time_s)[:, None]).max(axis=1)
+    moving, stopped = time_s[1:] < killed_s, time_s[1:] > killed_s + 0.5
+    assert speed[moving].max() > 1.0
+    assert speed[stopped].max() < 0.05
+    joints = load_yaml(robot_path, RobotConfig).joints.values()
+    low, high = np.array([joint.position_limits_rad for joint in joints]).T
+    assert np.all((position > low - 0.02) & (position < high + 0.02))
+
+
+def test_killed_run_leaves_a_complete_log(start_run: StartRun, twin_port: str, tmp_path: Path):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=60.0)
+    wait_for_state(run, "running")
+    time.sleep(0.3)
+
+    run.kill()
+    killed_s = time.monotonic()
+    while not log.exists():
+        assert time.monotonic() < killed_s + 5.0, "the companion did not finish the log"
+        time.sleep(0.01)
+
+    assert read_log(log).ticks["time_s"][-1] == pytest.approx(killed_s, abs=0.1)
+
+
+def test_next_run_takes_over_from_a_killed_one(start_run: StartRun, twin_port: str, tmp_path: Path):
+    killed = start_run(twin_port, tmp_path / "killed.mcap", duration_s=60.0)
+    wait_for_state(killed, "running")
+    killed.kill()
+
+    run = start_run(twin_port, tmp_path / "run.mcap", duration_s=0.2)
+    _, stderr = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, stderr
+
+
+def test_release_lets_go_of_every_servo(twin_port: str, robot_path: Path):
+    with bus_at(twin_port) as bus:
+        for id in range(1, 7):
+            bus.write_verified(id, registers.TORQUE_ENABLE, 1)
+    result = CliRunner().invoke(app, ["release", str(robot_path), "--port", twin_port])
+    assert (result.exit_code, result.stdout) == (0, "torque is off on every servo, read back\n")
+    assert values(twin_port, registers.TORQUE_ENABLE) == [0] * 6
+
+
+# Refusals, before a byte is sent
+
+
+class Cable:
+    """A serial port, and the end of it on which a robot would hear."""
+
+    def __init__(self):
+        self.far_end, self._near_end = os.openpty()
+        self.path = os.ttyname(self._near_end)
+
+    def close(self) -> None:
+        os.close(self.far_end)
+        os.close(self._near_end)
+
+    @property
+    def silent(self) -> bool:
+        """Nothing has been sent."""
+        return not select.select((self.far_end,), (), (), 0.0)[0]
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    cable = Cable()
+    yield cable
+    cable.close()
+
+
+@dataclass
+class Refusal:
+    """Runs that must not begin."""
+
+    cable: Cable
+    policy: Path
+    robot: Path
+    folder: Path
+
+    def run(self, *options: str) -> Result:
+        """Try it."""
+        arguments = ["run", self.policy, self.robot, "--log", self.folder / "log" / "run.mcap"]
+        if "--port" not in options:
+            arguments += ["--port", self.cable.path]
+        return CliRunner().invoke(app, [*map(str, arguments), *options])
+
+    def __call__(self, *options: str) -> str:
+        """What `robotrl run` says when it refuses."""
+        result = self.run(*options)
+        assert result.exit_code == 1, result.output
+        assert result.stdout == ""
+        assert self.cable.silent
+        assert not (self.folder / "log").exists()
+        return result.stderr
+
+    def change_robot(self, change: Callable[[dict], None]) -> None:
+        """Edit the robot's YAML."""
+        document = yaml.safe_load(self.robot.read_text())
+        change(document)
+        self.robot = self.folder / "robot.yaml"
+        self.robot.write_text(yaml.safe_dump(document))
+
+    def change_contract(self, found: str, replacement: str, *, sign: bool) -> None:
+        """Edit the contract inside the policy; `sign` it as export would."""
+        model = onnx.load(self.policy)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        assert found in metadata[METADATA_KEY]
+        metadata[METADATA_KEY] = metadata[METADATA_KEY].replace(found, replacement)
+        if sign:
+            metadata[HASH_KEY] = hash_metadata(metadata)
+        onnx.helper.set_model_props(model, metadata)
+        self.policy = self.folder / "policy.onnx"
+        onnx.save(model, self.policy)
+
+
+@pytest.fixture
+def refusal(cable: Cable, policy_path: Path, tmp_path: Path) -> Refusal:
+    return Refusal(cable, policy_path, SHIPPED, tmp_path)
+
+
+def test_missing_port_is_explained(refusal: Refusal):
+    message = refusal("--port", "/dev/ttyUSB99")
+    assert message.startswith("error: /dev/ttyUSB99 does not exist; serial ports found: ")
+    assert message.endswith("or start a simulated robot with `robotrl twin`\n")
+
+
+def test_port_of_another_process_is_refused_with_its_name(refusal: Refusal):
+    hold = "import sys, serial; s = serial.Serial(sys.argv[1], exclusive=True); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, refusal.cable.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as owner:
+        assert owner.stdout
+        owner.stdout.readline()
+        message = refusal()
+        owner.communicate(b"\n")
+    assert f"(pid {owner.pid})" in message
+    assert message.startswith(f"error: {refusal.cable.path} is in use by ")
+    assert message.endswith(" expected to be its only user; end that program first\n")
+
+
+def test_policy_of_another_robot_is_refused(refusal: Refusal):
+    refusal.change_contract('"robot":"desk_arm"', '"robot":"tall_arm"', sign=True)
+    assert refusal() == (
+        "error: the policy does not fit this robot:\n"
+        "  robot: the policy is for 'tall_arm', this is 'desk_arm'\n"
+        "Use a policy exported for this robot, or correct the robot's YAML.\n"
+    )
+
+
+def test_every_difference_between_policy_and_robot_is_named(refusal: Refusal):
+    def change(document: dict) -> None:
+        joints = document["joints"]
+        joints["claw"] = joints.pop("gripper")
+        joints["elbow_flex"]["model"] = "XL430-W250"
+        joints["wrist_roll"]["position_limits_rad"] = [-1.5, 1.5]
+
+    refusal.change_robot(change)
+    lines = refusal().splitlines()
+    assert lines[0] == "error: the policy does not fit this robot:"
+    assert lines[1:-1] == [
+        "  joint 'gripper': in the policy but not wired on this robot",
+        "  joint 'claw': wired on this robot but not in the policy",
+        "  joint 'elbow_flex': trained with a servo of 0.52 N·m, XL430-W250 has 1.5 N·m",
+        "  joint 'wrist_roll': the policy uses [-2.87, 2.87] rad, the hardware allows [-1.5, 1.5]",
+    ]
+
+
+def test_edited_contract_is_refused(refusal: Refusal):
+    refusal.change_contract('"control_dt_s":0.02', '"control_dt_s":0.01', sign=False)
+    assert refusal() == (
+        f"error: {refusal.policy}: the contract was edited after export; export it again\n"
+    )
+
+
+def test_truncated_policy_is_refused(refusal: Refusal, policy_path: Path):
+    refusal.policy = refusal.folder / "policy.onnx"
+    data = policy_path.read_bytes()
+    refusal.policy.write_bytes(data[: len(data) // 2])
+    assert refusal() == (
+        f"error: {refusal.policy}: is damaged or truncated ({len(data) // 2} bytes); copy or "
+        "export it again\n"
+    )
+
+
+def test_missing_policy_is_refused(refusal: Refusal):
+    refusal.policy = refusal.folder / "policy.onnx"
+    assert refusal() == (f"error: {refusal.policy}: cannot be read: No such file or directory\n")
+
+
+def test_unknown_key_of_the_robot_is_refused_with_the_nearest_one(refusal: Refusal):
+    refusal.change_robot(lambda document: document["safety"].update(watchdog=200))
+    message = refusal()
+    assert message.startswith(
+        f"error: {refusal.robot}: safety: unknown key 'watchdog' (did you mean 'watchdog_ms'?); "
+        "valid keys are "
+    )
+
+
+def test_command_outside_the_trained_range_is_refused(refusal: Refusal):
+    assert refusal("--command", "0.2,0.0,9.0") == (
+        "error: command 'target_position' [0.2, 0.0, 9.0] is outside what the policy was trained "
+        "on: [0.12, -0.14, 0.05] to [0.22, 0.14, 0.2]\n"
+    )
+
+
+@pytest.mark.parametrize("duration", ["-1", "0", "nan"])
+def test_duration_must_be_longer_than_nothing(refusal: Refusal, duration: str):
+    result = refusal.run("--duration", duration)
+    assert result.exit_code != 0
+    assert "duration" in result.stderr
+    assert refusal.cable.silent
+
+
+def test_log_that_cannot_be_written_is_refused(refusal: Refusal):
+    (refusal.folder / "log").write_text("a file where the log's folder should be")
+    result = refusal.run()
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"error: {refusal.folder / 'log' / 'run.mcap'}: cannot be recorded: "
+    )
+    assert refusal.cable.silent
+
+
+def test_command_that_is_no_number_is_refused(refusal: Refusal):
+    result = refusal.run("--command", "0.2,high")
+    assert result.exit_code == 2
+    assert "takes numbers like 0.2,0.0,0.1, found '0.2,high'" in result.stderr
+    assert refusal.cable.silent

@@ -1,0 +1,208 @@
+"""Training is reproducible to the bit, and a killed run goes on as if nothing had happened."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from robotrl.run_folder import RunFolder
+from robotrl.train import make_env, train
+from robotrl.train_config import TrainConfig
+
+STEPS_PER_ITERATION = 8 * 4
+
+
+def finish(config: TrainConfig, path: Path) -> RunFolder:
+    """A new run of `config`, trained to its end."""
+    folder = RunFolder(path)
+    folder.create(config)
+    train(config, folder)
+    return folder
+
+
+def train_until_killed(config: TrainConfig, path: Path, *, after: int) -> RunFolder:
+    """A new run that is interrupted when its iteration `after` is over."""
+    folder = RunFolder(path)
+    folder.create(config)
+
+    def kill(metrics: dict[str, float]) -> None:
+        if metrics["env_steps"] == after * STEPS_PER_ITERATION:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, folder, progress=kill)
+    return folder
+
+
+def tensors(state: Any, name: str = "") -> dict[str, Tensor]:
+    """All tensors and numbers in nested containers, by path."""
+    if isinstance(state, Tensor):
+        return {name: state}
+    if isinstance(state, dict):
+        parts = [tensors(value, f"{name}.{key}") for key, value in state.items()]
+    elif isinstance(state, list | tuple):
+        parts = [tensors(value, f"{name}[{key}]") for key, value in enumerate(state)]
+    else:
+        return {name: torch.tensor(state)} if isinstance(state, int | float) else {}
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def assert_same_checkpoint(one: RunFolder, other: RunFolder) -> None:
+    """Weights, statistics, optimiser, random numbers and environment, to the bit."""
+    a, b = tensors(one.load_checkpoint()), tensors(other.load_checkpoint())
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def metrics(folder: RunFolder) -> list[dict[str, float]]:
+    """The rows of metrics.csv without the measured speed."""
+    with folder.metrics_path.open(newline="") as file:
+        return [
+            {name: float(value) for name, value in row.items() if not name.startswith("speed/")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_run_ends_at_the_configured_number_of_steps(tiny_run: RunFolder, tiny_config: TrainConfig):
+    checkpoint = tiny_run.load_checkpoint()
+
+    assert checkpoint["iteration"] == 3
+    assert checkpoint["env_steps"] == tiny_config.env_steps == 3 * STEPS_PER_ITERATION
+
+
+def test_training_changes_the_weights(
+    tiny_run: RunFolder, tiny_config: TrainConfig, tmp_path: Path
+):
+    shorter = finish(tiny_config.model_copy(update={"env_steps": 32}), tmp_path / "shorter")
+
+    trained = tiny_run.load_checkpoint()["algorithm"]["policy"]
+    less_trained = shorter.load_checkpoint()["algorithm"]["policy"]
+    assert not torch.equal(trained["network.0.weight"], less_trained["network.0.weight"])
+
+
+def test_last_iteration_is_completed_when_steps_do_not_divide(
+    tiny_config: TrainConfig, tmp_path: Path
+):
+    folder = finish(tiny_config.model_copy(update={"env_steps": 33}), tmp_path / "run")
+
+    assert folder.load_checkpoint()["env_steps"] == 64
+
+
+def test_same_seed_gives_the_same_bits_at_any_number_of_simulation_threads(
+    tiny_run: RunFolder, tiny_config: TrainConfig, tmp_path: Path
+):
+    assert tiny_config.simulation_threads == 0  # all cores
+    torch.manual_seed(123)  # the state of the global generator does not matter either
+    serial = finish(tiny_config.model_copy(update={"simulation_threads": 1}), tmp_path / "serial")
+    parallel = finish(tiny_config.model_copy(update={"simulation_threads": 2}), tmp_path / "two")
+
+    assert_same_checkpoint(serial, parallel)
+    assert_same_checkpoint(serial, tiny_run)
+
+
+def test_another_seed_gives_other_weights(
+    tiny_run: RunFolder, tiny_config: TrainConfig, tmp_path: Path
+):
+    other = finish(tiny_config.model_copy(update={"seed": 1}), tmp_path / "other")
+
+    key = "network.0.weight"
+    assert not torch.equal(
+        other.load_checkpoint()["algorithm"]["policy"][key],
+        tiny_run.load_checkpoint()["algorithm"]["policy"][key],
+    )
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_interval", "killed_after"),
+    [(1, 2), (2, 3)],
+    ids=["at a checkpoint", "an iteration after a checkpoint"],
+)
+def test_killed_run_resumes_to_the_same_bits(
+    tiny_config: TrainConfig, tmp_path: Path, checkpoint_interval: int, killed_after: int
+):
+    config = tiny_config.model_copy(
+        update={"env_steps": 5 * STEPS_PER_ITERATION, "checkpoint_interval": checkpoint_interval}
+    )
+    uninterrupted = finish(config, tmp_path / "uninterrupted")
+    killed = train_until_killed(config, tmp_path / "killed", after=killed_after)
+    assert killed.load_checkpoint()["iteration"] == 2 < 5
+
+    train(config, killed, resume=True)
+
+    assert_same_checkpoint(killed, uninterrupted)
+
+
+def test_metrics_have_one_row_per_iteration_after_resuming_from_an_older_checkpoint(
+    tiny_config: TrainConfig, tmp_path: Path
+):
+    config = tiny_config.model_copy(
+        update={"env_steps": 5 * STEPS_PER_ITERATION, "checkpoint_interval": 2}
+    )
+    uninterrupted = finish(config, tmp_path / "uninterrupted")
+    killed = train_until_killed(config, tmp_path / "killed", after=3)
+    assert [row["env_steps"] for row in metrics(killed)] == [32, 64, 96]
+
+    train(config, killed, resume=True)
+
+    assert [row["env_steps"] for row in metrics(killed)] == [32, 64, 96, 128, 160]
+    for found, expected in zip(metrics(killed), metrics(uninterrupted), strict=True):
+        assert found == pytest.approx(expected, nan_ok=True, rel=0, abs=0)
+
+
+def test_run_killed_before_its_first_checkpoint_starts_again(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+):
+    config = tiny_config.model_copy(update={"checkpoint_interval": 3})
+    killed = train_until_killed(config, tmp_path / "killed", after=1)
+    assert not killed.checkpoint_path.exists()
+
+    train(config, killed, resume=True)
+
+    assert_same_checkpoint(killed, tiny_run)
+    assert [row["env_steps"] for row in metrics(killed)] == [32, 64, 96]
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    tiny_run: RunFolder, tiny_config: TrainConfig, tmp_path: Path
+):
+    folder = finish(tiny_config, tmp_path / "run")
+    before = metrics(folder)
+
+    train(tiny_config, folder, resume=True)
+
+    assert_same_checkpoint(folder, tiny_run)
+    assert [row["env_steps"] for row in metrics(folder)] == [row["env_steps"] for row in before]
+
+
+def test_progress_is_told_what_is_written_down(tiny_config: TrainConfig, tmp_path: Path):
+    folder, told = RunFolder(tmp_path / "run"), []
+    folder.create(tiny_config)
+
+    train(tiny_config, folder, progress=told.append)
+
+    with folder.metrics_path.open(newline="") as file:
+        written = [
+            {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
+        ]
+    assert written == [pytest.approx(row, nan_ok=True) for row in told]
+
+
+def test_reward_is_the_sum_of_its_terms(tiny_run: RunFolder):
+    for row in metrics(tiny_run):
+        terms = [
+            value for name, value in row.items()
+            if name.startswith("reward/") and name != "reward/mean"
+        ]  # fmt: skip
+        assert len(terms) > 3
+        assert row["reward/mean"] == pytest.approx(math.fsum(terms), abs=1e-6)
+
+
+def test_environment_of_a_run_takes_changes(tiny_config: TrainConfig):
+    env = make_env(tiny_config, num_envs=2, randomization=[])
+
+    assert env.num_envs == 2
+    assert env.task.episode_steps == 30  # 0.6 s of the run's own task settings
