@@ -92,6 +92,10 @@ class Recorder:
     """
 
     def __init__(self, path: Path, contract: Contract, metadata: dict[str, str]):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DeployError(f"{path}: cannot be recorded: {error}") from error
         dtype = record_dtype(contract)
         self.record: NDArray[Any] = np.zeros((), dtype)
         """The record to fill in; `commit` copies it."""

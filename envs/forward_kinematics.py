@@ -20,17 +20,19 @@ class ForwardKinematics(nn.Module):
         joints: names of all joints in the order of the input.
 
     Raises:
-        ValueError: the chain has a joint other than a hinge, or two on one body.
+        ValueError: the chain has no joint, one that is not in `joints` or no hinge, or two on one
+            body.
     """
 
     rotations: Tensor
     translations: Tensor
     columns: Tensor
+    reference: Tensor
     tip: Tensor
 
     def __init__(self, model: mujoco.MjModel, site: str, joints: list[str]):
         super().__init__()
-        rotations, translations, columns = [], [], []
+        rotations, translations, columns, reference = [], [], [], []
         tip = model.site(site).pos.copy()
         body = int(model.site(site).bodyid[0])
         while body:
@@ -53,8 +55,14 @@ class ForwardKinematics(nn.Module):
                     np.stack([fixed @ (identity + square), fixed @ skew, -fixed @ square])
                 )
                 translations.append(offset)
+                if joint.name not in joints:
+                    raise ValueError(f"joint {joint.name!r} moves the site, but is not in {joints}")
                 columns.append(joints.index(joint.name))
+                reference.append(model.qpos0[joint.qposadr[0]])
             body = int(model.body_parentid[body])
+        if not rotations:
+            raise ValueError(f"no joint moves the site {site!r}")
+        self.register_buffer("reference", torch.tensor(reference, dtype=torch.float32))
         self.register_buffer("rotations", torch.tensor(np.array(rotations), dtype=torch.float32))
         self.register_buffer(
             "translations", torch.tensor(np.array(translations), dtype=torch.float32)
@@ -64,7 +72,9 @@ class ForwardKinematics(nn.Module):
 
     def forward(self, joint_position: Tensor) -> Tensor:
         """Joint angles (n, joints) [rad] -> site position (n, 3) [m]."""
-        q = joint_position.index_select(1, self.columns)[..., None, None]  # (n, chain, 1, 1)
+        q = (joint_position.index_select(1, self.columns) - self.reference)[
+            ..., None, None
+        ]  # (n, chain, 1, 1)
         constant, sine, cosine = self.rotations.unbind(1)
         rotation = constant + q.sin() * sine + q.cos() * cosine  # (n, chain, 3, 3)
         point = self.tip[:, None].expand(len(q), 3, 1)

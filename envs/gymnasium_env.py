@@ -39,7 +39,9 @@ class GymnasiumEnv(gymnasium.Env):
         """Start an episode; a seed starts the whole sequence of episodes again."""
         super().reset(seed=seed)
         if seed is not None:
-            self._env = make(self._task, num_envs=1, num_threads=1, seed=seed, **self._settings)
+            self._env = make(
+                self._task, num_envs=1, num_threads=1, **(self._settings | {"seed": seed})
+            )
         return self._env.reset()["actor"][0].numpy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -12,14 +12,15 @@ the draws of this episode applied, so nothing accumulates over resets. A signal 
 A term that names nothing, or cannot change anything, is refused when the environment is made.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mujoco
 import torch
 from mujoco.batch import MODEL_FIELDS
-from pydantic import AfterValidator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 from torch import Tensor
 
 from deploy.configuration import Section, did_you_mean
@@ -38,10 +39,10 @@ class Entry(NamedTuple):
 
 GROUPS: dict[str, tuple[Entry, ...]] = {
     "mass": (Entry("body_mass"), Entry("body_inertia")),
-    "kp": (Entry("actuator_gainprm", 0), Entry("actuator_biasprm", 1, -1)),
+    "kp": (Entry("actuator_gainprm", 0), Entry("actuator_biasprm", 1)),
     "kd": (Entry("actuator_biasprm", 2, -1),),
 }
-"""Names for entries that only make sense together: inertia follows mass, bias follows gain."""
+"""Entries that only make sense together: the first is drawn, the others keep their proportion."""
 
 _OBJECTS = {  # the prefix of a field's name tells what its rows are
     "body": mujoco.mjtObj.mjOBJ_BODY,
@@ -53,12 +54,6 @@ _OBJECTS = {  # the prefix of a field's name tells what its rows are
     "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
     "sensor": mujoco.mjtObj.mjOBJ_SENSOR,
 }
-
-
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"range must be [low, high], found {list(bounds)}")
-    return bounds
 
 
 class Term(Section):
@@ -74,11 +69,21 @@ class Term(Section):
     """How a draw changes the nominal value."""
     distribution: Literal["uniform", "log_uniform", "normal"] = "uniform"
     """Law of the draw; `range` is [low, high], for `normal` it is [mean, standard deviation]."""
-    range: Annotated[tuple[float, float], AfterValidator(_ordered)]
+    range: tuple[float, float]
     shared: bool = False
     """One draw for all matching elements instead of one each."""
     when: Literal["startup", "reset", "step"] = "reset"
     """Drawn once, at each episode, or (signals only) at each step."""
+
+    @field_validator("range")
+    @classmethod
+    def _check_range(cls, bounds: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        law = info.data.get("distribution")
+        if law == "normal" and bounds[1] < 0:
+            raise ValueError(f"the standard deviation must not be negative, found {list(bounds)}")
+        if law != "normal" and bounds[0] > bounds[1]:
+            raise ValueError(f"range must be [low, high], found {list(bounds)}")
+        return bounds
 
     @model_validator(mode="after")
     def _check(self) -> "Term":
@@ -98,11 +103,6 @@ class Term(Section):
     def target(self) -> str:
         """Name of the field or signal."""
         return self.field or self.signal or ""
-
-    @property
-    def stream(self) -> str:
-        """Identity of the term's draws: stable when other terms come or go."""
-        return f"{self.target}/{self.match}/{self.operation}/{self.when}"
 
     def transform(self, uniform: Tensor) -> Tensor:
         """Turn numbers in [0, 1) into draws of this term's distribution."""
@@ -135,14 +135,15 @@ class FieldRandomization:
     def __init__(self, simulation: Simulation, terms: Sequence[Term], draws: Draws):
         self._simulation = simulation
         self._draws = draws
-        self._terms = [_Bound(term, simulation.model) for term in terms if term.field]
+        named = name_streams(terms)
+        self._terms = [_Bound(term, name, simulation.model) for name, term in named if term.field]
         self._nominal = {
             entry.field: simulation.field(entry.field)[0].clone()
             for bound in self._terms
             for entry in bound.entries
         }
         for bound in self._terms:
-            bound.check_effect(self._nominal)
+            bound.check(self._nominal)
         inputs = mujoco.MjModel._setconst_inputs
         self._recompute = any(name in inputs for name in self._nominal)
 
@@ -150,115 +151,52 @@ class FieldRandomization:
         """Give worlds `ids` (n,) the values of their `episode` (n,)."""
         if not self._terms:
             return
-        groups = {
-            "reset": [bound for bound in self._terms if bound.term.when == "reset"],
-            "startup": [bound for bound in self._terms if bound.term.when == "startup"],
-        }
+        episodes = {"reset": episode, "startup": torch.zeros_like(episode)}
         drawn: dict[str, Tensor] = {}
-        for when, bounds in groups.items():
-            index = episode if when == "reset" else torch.zeros_like(episode)
-            uniforms = self._draws.uniform([bound.stream for bound in bounds], ids, index)
-            for bound, uniform in zip(bounds, uniforms, strict=True):
-                drawn[bound.term.stream] = bound.term.transform(uniform)
+        for when, index in episodes.items():
+            streams = [bound.stream for bound in self._terms if bound.term.when == when]
+            uniforms = self._draws.uniform(streams, ids, index) if streams else []
+            drawn |= {stream.name: u for stream, u in zip(streams, uniforms, strict=True)}
         values = {name: nominal.expand(len(ids), *nominal.shape).clone()
                   for name, nominal in self._nominal.items()}  # fmt: skip
         for bound in self._terms:
-            bound.apply(values, drawn[bound.term.stream])
+            bound.apply(values, bound.term.transform(drawn[bound.stream.name]))
         for name, value in values.items():
             self._simulation.field(name)[ids] = value
         if self._recompute:
             self._simulation.recompute_constants(ids)
 
 
-class SignalNoise:
-    """Bias and noise on the signals the controller sees.
+def name_streams(terms: Sequence[Term]) -> list[tuple[str, Term]]:
+    """Name each term's draws by what it does, so they stay when other terms come or go."""
+    names: Counter[str] = Counter()
+    named = []
+    for term in terms:
+        name = f"{term.target}/{term.match}/{term.operation}/{term.when}"
+        named.append((f"{name}/{names[name]}" if names[name] else name, term))
+        names[name] += 1
+    return named
 
-    Args:
-        terms: signal terms; others are ignored.
-        elements: element names of each signal.
-        draws: the run's random numbers.
-        env_ids: (num_envs,) ids of all worlds.
+
+def matching_rows(term: Term, names: Sequence[str]) -> list[int]:
+    """Indices of the elements a term applies to.
 
     Raises:
-        ConfigError: an unknown signal or a pattern without a match.
+        ConfigError: there is none.
     """
-
-    _BLOCK = 16  # steps of noise made at once: the generator costs the same for 1 as for 16
-
-    def __init__(
-        self,
-        terms: Sequence[Term],
-        elements: dict[str, list[str]],
-        draws: Draws,
-        env_ids: Tensor,
-    ):
-        self._draws = draws
-        self._env_ids = env_ids
-        self._terms = []
-        for term in terms:
-            if term.signal is None:
-                continue
-            if term.signal not in elements:
-                hint = did_you_mean(term.signal, elements)
-                raise ConfigError(
-                    f"randomization: unknown signal {term.signal!r}{hint}; "
-                    f"this task has {sorted(elements)}"
-                )
-            columns = _matching(term, elements[term.signal])
-            stream = Stream(term.stream, 1 if term.shared else len(columns))
-            self._terms.append((term, torch.tensor(columns), stream))
-        self._steps = [entry for entry in self._terms if entry[0].when == "step"]
-        self._resets = [entry for entry in self._terms if entry[0].when == "reset"]
-        self._biases = [torch.zeros(len(env_ids), len(columns)) for _, columns, _ in self._resets]
-        self._noise: list[Tensor] = []
-        self._first_step = -self._BLOCK
-
-    def draw(self, ids: Tensor, episode: Tensor) -> None:
-        """Draw the biases of worlds `ids` (n,) for their `episode` (n,)."""
-        if self._resets:
-            uniforms = self._draws.uniform([stream for *_, stream in self._resets], ids, episode)
-            for (term, *_), bias, uniform in zip(self._resets, self._biases, uniforms, strict=True):
-                bias[ids] = term.transform(uniform).expand(len(ids), bias.shape[1])
-
-    def apply(self, signals: dict[str, Tensor], ids: Tensor, step: int) -> None:
-        """Change `signals` of worlds `ids` in place as this step's draws say."""
-        for (term, columns, _), bias in zip(self._resets, self._biases, strict=True):
-            signal = signals[term.target]
-            signal[:, columns] = term.apply(signal[:, columns], bias[ids])
-        if self._steps:
-            for (term, columns, _), noise in zip(self._steps, self._block(step), strict=True):
-                signal = signals[term.target]
-                drawn = noise[step - self._first_step, ids]
-                signal[:, columns] = term.apply(signal[:, columns], drawn)
-
-    def state_dict(self) -> list[Tensor]:
-        """The biases of the running episodes; noise is a function of the step."""
-        return [bias.clone() for bias in self._biases]
-
-    def load_state_dict(self, state: list[Tensor]) -> None:
-        """Restore what `state_dict` returned."""
-        for bias, saved in zip(self._biases, state, strict=True):
-            bias.copy_(saved)
-
-    def _block(self, step: int) -> list[Tensor]:
-        """Noise (block, num_envs, columns) of every step term around `step`."""
-        first = step - step % self._BLOCK
-        if first != self._first_step:
-            self._first_step = first
-            steps = torch.arange(first, first + self._BLOCK).repeat_interleave(len(self._env_ids))
-            env = self._env_ids.repeat(self._BLOCK)
-            uniforms = self._draws.uniform([stream for *_, stream in self._steps], env, steps)
-            self._noise = [
-                term.transform(uniform).unflatten(0, (self._BLOCK, -1))
-                for (term, *_), uniform in zip(self._steps, uniforms, strict=True)
-            ]
-        return self._noise
+    indices = [index for index, name in enumerate(names) if fnmatchcase(name, term.match)]
+    if not indices:
+        raise ConfigError(
+            f"randomization: {term.target!r} has no element matching {term.match!r}"
+            f"{did_you_mean(term.match, names)}; its elements are {list(names)}"
+        )
+    return indices
 
 
 class _Bound:
     """A field term resolved against a model: which rows of which entries."""
 
-    def __init__(self, term: Term, model: mujoco.MjModel):
+    def __init__(self, term: Term, stream: str, model: mujoco.MjModel):
         self.term = term
         name = term.field or ""
         self.entries = GROUPS.get(name, (Entry(name),))
@@ -269,56 +207,70 @@ class _Bound:
                     f"randomization: {name!r} is no model field that can differ between worlds"
                     f"{did_you_mean(name, valid)}"
                 )
-        self.rows = torch.tensor(_matching(term, _row_names(model, self.entries[0].field)))
-        self.stream = Stream(term.stream, 1 if term.shared else len(self.rows))
+        self._names = _row_names(model, self.entries[0].field)
+        self._model = model
+        self.rows = torch.tensor(matching_rows(term, self._names or [name]))
+        self.stream = Stream(stream, 1 if term.shared else len(self.rows))
 
     def apply(self, values: dict[str, Tensor], draw: Tensor) -> None:
         """Change rows of `values[field]` (n, rows, ...) by `draw` (n, rows or 1), in place."""
-        for entry in self.entries:
-            field = values[entry.field]
-            index = (slice(None), self.rows)
-            if entry.column is not None:
-                index = (*index, entry.column)
-            selected = field[index]
-            shaped = draw.reshape(*draw.shape, *(1,) * (selected.ndim - 2)).to(field.dtype)
-            if self.term.operation != "scale":
-                shaped = entry.sign * shaped
-            field[index] = self.term.apply(selected, shaped)
+        lead, *followers = self.entries
+        before = self._select(values, lead).clone()
+        shaped = draw.reshape(*draw.shape, *(1,) * (before.ndim - 2)).to(before.dtype)
+        after = lead.sign * self.term.apply(lead.sign * before, shaped)
+        values[lead.field][self._index(lead)] = after
+        for entry in followers:
+            ratio = torch.where(before == 0, 1, after / before)
+            follower = self._select(values, entry)
+            ratio = ratio.reshape(*ratio.shape, *(1,) * (follower.ndim - ratio.ndim))
+            values[entry.field][self._index(entry)] = follower * ratio
 
-    def check_effect(self, nominal: dict[str, Tensor]) -> None:
-        """Refuse a term whose extremes leave every value as it was."""
-        for u in (0.01, 0.99):
-            values = {e.field: nominal[e.field][None].clone() for e in self.entries}
-            self.apply(values, self.term.transform(torch.full((1, self.stream.size), u)))
-            if any(not torch.equal(values[e.field][0], nominal[e.field]) for e in self.entries):
-                return
-        raise ConfigError(
-            f"randomization: {self.term.target!r} {self.term.operation} {list(self.term.range)} on "
-            f"{self.term.match!r} changes nothing: the nominal values are zero or the range is "
-            "neutral. Use `add` or `set`, widen the range, or delete the term."
-        )
+    def check(self, nominal: dict[str, Tensor]) -> None:
+        """Refuse a term that changes nothing, or delays beyond what a buffer holds."""
+        extremes = [self._at_extreme(nominal, uniform) for uniform in (0.0, 1.0)]
+        field = self.entries[0].field
+        if all(torch.equal(values[field][0], nominal[field]) for values in extremes):
+            raise ConfigError(
+                f"randomization: {self.term.target!r} {self.term.operation} "
+                f"{list(self.term.range)} on {self.term.match!r} changes nothing: the nominal "
+                "values are zero or the range is neutral. Use `add` or `set`, widen the range, or "
+                "delete the term."
+            )
+        if field in ("actuator_delay", "sensor_delay"):
+            samples = getattr(self._model, field.replace("delay", "history"))[:, 0]
+            longest = torch.stack([values[field][0] for values in extremes]).amax(dim=0)
+            for row in self.rows.tolist():
+                held_s = samples[row] * self._model.opt.timestep
+                if longest[row] > held_s + 1e-9:
+                    raise ConfigError(
+                        f"randomization: {field} of {self._names[row]!r} would reach "
+                        f"{float(longest[row]):g} s, its buffer holds {held_s:g} s; "
+                        "raise nsample in the MJCF or narrow the range"
+                    )
+
+    def _at_extreme(self, nominal: dict[str, Tensor], uniform: float) -> dict[str, Tensor]:
+        values = {entry.field: nominal[entry.field][None].clone() for entry in self.entries}
+        self.apply(values, self.term.transform(torch.full((1, self.stream.size), uniform)))
+        return values
+
+    def _index(self, entry: Entry) -> tuple[Any, ...]:
+        rows = self.rows if self._names else slice(None)  # a field without rows moves as a whole
+        return (slice(None), rows) if entry.column is None else (slice(None), rows, entry.column)
+
+    def _select(self, values: dict[str, Tensor], entry: Entry) -> Tensor:
+        return values[entry.field][self._index(entry)]
 
 
 def _row_names(model: mujoco.MjModel, field: str) -> list[str]:
-    prefix = field.split("_")[0]
-    if prefix == "qpos0":
-        prefix = "jnt"
-    kind = _OBJECTS.get(prefix)
-    rows = len(getattr(model, field)) if not field.startswith("opt.") else 1
+    """Name of each row of a model field; none for fields of the whole model."""
+    if field in ("qpos0", "qpos_spring"):
+        ends = [*model.jnt_qposadr[1:], model.nq]
+        widths = [end - start for start, end in zip(model.jnt_qposadr, ends, strict=True)]
+        return [model.joint(j).name for j in range(model.njnt) for _ in range(widths[j])]
+    kind = _OBJECTS.get(field.split("_")[0])
     if kind is None:
-        return [field] * rows
-    names = [
-        mujoco.mj_id2name(model, int(kind), index) or ""
-        for index in (model.dof_jntid if prefix == "dof" else range(rows))
-    ]
-    return names
-
-
-def _matching(term: Term, names: Sequence[str]) -> list[int]:
-    indices = [index for index, name in enumerate(names) if fnmatchcase(name, term.match)]
-    if not indices:
-        raise ConfigError(
-            f"randomization: {term.target!r} has no element matching {term.match!r}"
-            f"{did_you_mean(term.match, names)}; its elements are {list(names)}"
-        )
-    return indices
+        return []
+    if field.startswith("dof"):
+        return [model.joint(int(joint)).name for joint in model.dof_jntid]
+    rows = len(getattr(model, field))
+    return [mujoco.mj_id2name(model, int(kind), index) or "" for index in range(rows)]

@@ -1,6 +1,7 @@
 """The command line. A verb imports what it needs when it is called: `run` starts fast on a Pi."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -219,6 +220,8 @@ def run(
     """
     from robotrl.run_policy import run_policy
 
+    if not 0 < duration < math.inf:
+        raise typer.BadParameter(f"--duration must be more than 0 seconds, found {duration}")
     log = log or Path("logs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.mcap"
     with _reported():
         values = _floats(command) if command is not None else None

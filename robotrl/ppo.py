@@ -223,19 +223,22 @@ class PPO:
         returns = (batch["values"] + batch["advantages"])[:, None]
         batch["targets"] = self.return_normalizer(returns).squeeze(-1)
         advantages = batch["advantages"]
-        batch["advantages"] = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        batch["advantages"] = (advantages - advantages.mean()) / (
+            advantages.std(correction=0) + 1e-8
+        )
         old_log_std = self.policy.log_std.detach().clone()
         size = len(advantages)
+        minibatches = min(config.minibatches, size)
         sums: dict[str, Tensor] = {}
         for _ in range(config.epochs):
             order = torch.randperm(size, generator=self._generator)
-            for index in order.tensor_split(config.minibatches):
+            for index in order.tensor_split(minibatches):
                 part = {name: value[index] for name, value in batch.items()}
                 for name, value in self._step(part, old_log_std).items():
                     sums[name] = sums.get(name, torch.zeros(())) + value
         self._absorb(rollout.raw)
         self.return_normalizer.update(returns)
-        updates = config.epochs * config.minibatches
+        updates = config.epochs * minibatches
         return {name: float(value) / updates for name, value in sums.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,7 @@ def read_log(path: Path) -> Log:
         with path.open("rb") as file:
             reader = make_reader(file)
             metadata = next(m.metadata for m in reader.iter_metadata() if m.name == "robotrl")
+            robot = RobotConfig.model_validate_json(metadata["robot"])
             messages = [json.loads(m.data) for *_, m in reader.iter_messages(topics=[TOPIC])]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -138,7 +140,7 @@ def read_log(path: Path) -> Log:
         raise ConfigError(f"{path}: the policy never ran ({len(messages)} ticks recorded)")
     return Log(
         parse_contract(metadata["contract"], source=str(path)),
-        RobotConfig.model_validate_json(metadata["robot"]),
+        robot,
         ticks,
     )
 
@@ -162,7 +164,7 @@ def true_tool_path(truth: Path, time_s: Array) -> Array:
     try:
         with np.load(truth) as file:
             times, positions = file["time_s"], file["tool_position"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{truth}: is no truth file of `robotrl twin`: {error}") from error
     if not len(times) or times[0] > time_s[0] or times[-1] < time_s[-1]:
         raise ConfigError(f"{truth}: belongs to another run, its times do not cover the log's")
@@ -178,7 +180,7 @@ def settled_ticks(log: Log) -> Iterator[NDArray[np.intp]]:
     enough = round(log.contract.command.interval_s[0] / log.contract.control_dt_s)
     for start, end in zip([0, *ends], [*ends, len(running)], strict=True):
         if end - start >= enough - 1:
-            yield running[end - settle : end]
+            yield running[max(start, end - settle) : end]
 
 
 def violations(log: Log) -> list[str]:

@@ -85,7 +85,8 @@ class RunFolder:
         if not self.metrics_path.exists():
             return
         with self.metrics_path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["env_steps"]) <= env_steps]
+            whole = (row for row in csv.DictReader(file) if None not in row.values())
+            rows = [row for row in whole if int(row["env_steps"]) <= env_steps]
         self.metrics_path.unlink()
         for row in rows:
             self.append_metrics(

@@ -62,7 +62,6 @@ def run_policy(
         serial_port = SerialPort(path, config.bus.baud_rate)
         try:
             robot = Robot(config, contract.joints, serial_port)
-            log.parent.mkdir(parents=True, exist_ok=True)
             recorder = Recorder(log, contract, {"robot": config.model_dump_json()})
             try:
                 runtime = Runtime(

@@ -43,7 +43,9 @@ def train(
     learner = PPO(config.algorithm, env.observation_sizes, env.num_actions, seed=config.seed)
     observation = env.reset(stagger=True)
     iteration = 0
-    if resume:
+    if resume and not folder.checkpoint_path.exists():  # killed before its first checkpoint
+        folder.drop_metrics_after(0)
+    elif resume:
         checkpoint = folder.load_checkpoint()
         learner.load_state_dict(checkpoint["algorithm"])
         env.load_state_dict(checkpoint["env"])

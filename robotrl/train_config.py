@@ -14,11 +14,11 @@ from robotrl.ppo import PPOConfig
 
 def _whole_number(value: Any) -> Any:
     """Accept 3e6 for three million; PyYAML reads it as a string."""
-    if isinstance(value, str | float):
+    try:
         number = float(value)
-        if number.is_integer():
-            return int(number)
-    return value
+    except (TypeError, ValueError):
+        return value  # the validation that follows says what is wrong with it
+    return int(number) if number.is_integer() else value
 
 
 Count = Annotated[int, BeforeValidator(_whole_number), Field(gt=0)]

@@ -5,14 +5,17 @@ actor sees measured joint angles and speeds, the targets last sent, and the comm
 is it works out by forward kinematics, inside the exported graph.
 """
 
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from deploy.configuration import Section
+from deploy.configuration import Section, did_you_mean
 from deploy.contract import CommandSpec, JointSpec
+from deploy.errors import ConfigError
 from envs.action_decoder import JointStepDecoder
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
@@ -68,6 +71,19 @@ class ArmReachConfig(Section):
     """Ticks the policy sees."""
     rewards: RewardWeights = RewardWeights()
 
+    @model_validator(mode="after")
+    def _check(self) -> "ArmReachConfig":
+        shortest, longest = self.target_interval_s
+        if not 0 < shortest <= longest:
+            raise ValueError(
+                f"target_interval_s must be [shortest, longest], found {shortest, longest}"
+            )
+        if any(map(operator.gt, self.target_low_m, self.target_high_m)):
+            raise ValueError(
+                f"target_low_m {self.target_low_m} is not below target_high_m {self.target_high_m}"
+            )
+        return self
+
 
 def reach(distance: Tensor) -> Tensor:
     """1 at the target, falling over about 10 cm: finds the way."""
@@ -116,8 +132,15 @@ class ArmReach:
         self._simulation = simulation
         self._draws = draws
         model, joints = simulation.model, self.robot.joints
+        _require(config.arm_joints, joints, f"joint of {config.robot}")
+        _require([config.site], [model.site(i).name for i in range(model.nsite)], "site")
         self.control_dt_s = config.control_dt_s
         self.num_substeps = round(config.control_dt_s / model.opt.timestep)
+        if abs(self.num_substeps * model.opt.timestep - config.control_dt_s) > 1e-9:
+            raise ConfigError(
+                f"control_dt_s {config.control_dt_s} s is no multiple of the physics timestep "
+                f"{model.opt.timestep} s; choose one that is"
+            )
         self.episode_steps = round(config.episode_s / config.control_dt_s)
 
         home = torch.from_numpy(self.robot.home)
@@ -161,6 +184,7 @@ class ArmReach:
         self._countdown = torch.zeros(num_envs, dtype=torch.int64)
         self._commands = torch.zeros(num_envs, dtype=torch.int64)
         self._settle_steps = round(1.0 / config.control_dt_s)
+        self._settle_length = torch.zeros(num_envs, dtype=torch.int64)
         self._settled_error = torch.zeros(num_envs)
         self.critic_size = 3 + 5 * len(joints)
 
@@ -175,8 +199,8 @@ class ArmReach:
     def advance(self) -> dict[str, Tensor]:
         """See `Task.advance`; `reach_error_m` is the mean distance in a target's last second."""
         self._countdown -= 1
-        settling = self._countdown < self._settle_steps
-        self._settled_error += settling * self.distance() / self._settle_steps
+        settling = self._countdown < self._settle_length
+        self._settled_error += settling * self.distance() / self._settle_length
         (ended,) = torch.nonzero(self._countdown <= 0, as_tuple=True)
         metrics = {"reach_error_m": self._settled_error[ended]}
         if len(ended):
@@ -227,7 +251,7 @@ class ArmReach:
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
-    _STATE = ("command", "_countdown", "_commands", "_settled_error")
+    _STATE = ("command", "_countdown", "_commands", "_settle_length", "_settled_error")
 
     def _new_command(self, ids: Tensor) -> None:
         stream = Stream("command", 4)
@@ -235,9 +259,19 @@ class ArmReach:
         shortest, longest = self.config.target_interval_s
         interval_s = shortest + (longest - shortest) * u[:, 3]
         self.command[ids] = self._target_low + self._target_span * u[:, :3]
-        self._countdown[ids] = (interval_s / self.config.control_dt_s).round().long()
+        steps = (interval_s / self.config.control_dt_s).round().long().clamp(min=1)
+        self._countdown[ids] = steps
+        self._settle_length[ids] = steps.clamp(max=self._settle_steps)
         self._commands[ids] += 1
         self._settled_error[ids] = 0
+
+
+def _require(names: Iterable[str], valid: Sequence[str], what: str) -> None:
+    for name in names:
+        if name not in valid:
+            raise ConfigError(
+                f"{name!r}{did_you_mean(name, valid)} is no {what}; there are {', '.join(valid)}"
+            )
 
 
 class ArmReachFeatures(nn.Module):

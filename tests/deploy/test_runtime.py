@@ -548,7 +548,8 @@ def test_bus_too_slow_for_the_policys_rate_is_refused_before_torque_is_on(
 def test_adapters_latency_counts_when_the_bus_is_judged(
     make_bench: MakeBench, desk_arm: RobotConfig
 ):
-    trial = make_trial(make_bench(at_baud_rate(desk_arm, 200_000)))  # 7.4 ms and the latency
+    slow = desk_arm.bus.model_copy(update={"usb_latency_ms": 10.0})  # the wire takes 1.5 ms
+    trial = make_trial(make_bench(desk_arm.model_copy(update={"bus": slow})))
     with pytest.raises(ConfigError, match="raise the servos' baud rate"):
         trial.run()
     assert not any(trial.bench.torque_on.values())

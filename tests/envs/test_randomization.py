@@ -11,7 +11,8 @@ from deploy.configuration import validate
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
-from envs.randomization import FieldRandomization, SignalNoise, Term
+from envs.randomization import FieldRandomization, Term
+from envs.signal_noise import SignalNoise
 
 CPU = torch.device("cpu")
 NUM_ENVS = 4

@@ -1,7 +1,7 @@
-"""Reports of made-up runs: an arm that stands still at home while the target moves around its tool."""
+"""Reports on made-up runs: the arm stands still at home, its target moves around the tool."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,30 +99,38 @@ def make_ticks(
     return make
 
 
+MakeLog = Callable[..., Log]
+
+
 @pytest.fixture
-def make_log(contract: Contract, robot: RobotConfig) -> Callable[[NDArray[Any]], Log]:
+def make_log(contract: Contract, robot: RobotConfig) -> MakeLog:
+    """The log of such records, without a file."""
+
     def make(ticks: NDArray[Any], contract: Contract = contract) -> Log:
         return Log(contract, robot, {name: ticks[name] for name in ticks.dtype.names or ()})
 
     return make
 
 
-@pytest.fixture
-def record(contract: Contract, robot: RobotConfig, tmp_path: Path) -> Callable[..., Path]:
+def write_log(
+    path: Path, ticks: Iterable[NDArray[Any]], contract: Contract, metadata: dict[str, str]
+) -> Path:
     """Write records as a run does."""
+    recorder = Recorder(path, contract, metadata)
+    for tick in ticks:
+        recorder.record[...] = tick
+        recorder.commit()
+    recorder.close()
+    return path
 
-    def write(ticks: NDArray[Any], metadata: dict[str, str] | None = None) -> Path:
-        path = tmp_path / "run.mcap"
-        if metadata is None:
-            metadata = {"robot": robot.model_dump_json()}
-        recorder = Recorder(path, contract, metadata)
-        for tick in ticks:
-            recorder.record[...] = tick
-            recorder.commit()
-        recorder.close()
-        return path
 
-    return write
+Record = Callable[[Iterable[NDArray[Any]]], Path]
+
+
+@pytest.fixture
+def record(contract: Contract, robot: RobotConfig, tmp_path: Path) -> Record:
+    metadata = {"robot": robot.model_dump_json()}
+    return lambda ticks: write_log(tmp_path / "run.mcap", ticks, contract, metadata)
 
 
 # The verdict
@@ -171,19 +179,19 @@ def bounds(settled: Sequence[NDArray[np.intp]]) -> list[tuple[int, int]]:
     return [(int(ticks[0]), int(ticks[-1])) for ticks in settled]
 
 
-def test_last_second_of_each_target_is_judged(make_ticks: MakeTicks, make_log):
+def test_last_second_of_each_target_is_judged(make_ticks: MakeTicks, make_log: MakeLog):
     # ticks 10..129, 130..279 and 280..379; the last second of each is 50 ticks
     log = make_log(make_ticks([(0.01, 120), (0.02, 150), (0.03, 100)]))
     assert bounds(list(settled_ticks(log))) == [(80, 129), (230, 279), (330, 379)]
 
 
-def test_target_that_the_end_cut_short_is_not_judged(make_ticks: MakeTicks, make_log):
+def test_target_that_the_end_cut_short_is_not_judged(make_ticks: MakeTicks, make_log: MakeLog):
     log = make_log(make_ticks([(0.01, 120), (0.02, 98)]))  # less than 2 s
     assert bounds(list(settled_ticks(log))) == [(80, 129)]
 
 
 def test_target_shorter_than_a_second_is_judged_on_its_own_ticks(
-    make_ticks: MakeTicks, make_log, contract: Contract
+    make_ticks: MakeTicks, make_log: MakeLog, contract: Contract
 ):
     hasty = contract.command.model_copy(update={"interval_s": (0.5, 1.0)})
     ticks = make_ticks([(0.01, 30), (0.02, 40), (0.03, 60)])
@@ -192,7 +200,7 @@ def test_target_shorter_than_a_second_is_judged_on_its_own_ticks(
 
 
 def test_tool_path_follows_from_the_measured_angles(
-    make_ticks: MakeTicks, make_log, tool_at_home: NDArray[np.float64]
+    make_ticks: MakeTicks, make_log: MakeLog, tool_at_home: NDArray[np.float64]
 ):
     ticks = make_ticks([(0.0, TWO_SECONDS)])
     ticks["joint_position"][20:, 0] += np.pi / 2  # the arm turns left: x becomes y
@@ -205,11 +213,11 @@ def test_tool_path_follows_from_the_measured_angles(
 # Violations
 
 
-def test_run_within_the_limits_violates_nothing(make_ticks: MakeTicks, make_log):
+def test_run_within_the_limits_violates_nothing(make_ticks: MakeTicks, make_log: MakeLog):
     assert violations(make_log(make_ticks([(0.01, TWO_SECONDS)]))) == []
 
 
-def test_joint_beyond_its_range_is_a_violation(make_ticks: MakeTicks, make_log):
+def test_joint_beyond_its_range_is_a_violation(make_ticks: MakeTicks, make_log: MakeLog):
     ticks = make_ticks([(0.01, TWO_SECONDS)])
     ticks["joint_position"][50, 1] = 1.58
     assert violations(make_log(ticks)) == [
@@ -217,13 +225,13 @@ def test_joint_beyond_its_range_is_a_violation(make_ticks: MakeTicks, make_log):
     ]
 
 
-def test_overspeed_is_a_violation(make_ticks: MakeTicks, make_log):
+def test_overspeed_is_a_violation(make_ticks: MakeTicks, make_log: MakeLog):
     ticks = make_ticks([(0.01, TWO_SECONDS)])
     ticks["joint_velocity"][50, 2] = -10.6  # more than 3 times 3.5 rad/s
     assert violations(make_log(ticks)) == ["elbow_flex moved at 10.6 rad/s"]
 
 
-def test_run_that_was_not_parked_is_a_violation(make_ticks: MakeTicks, make_log):
+def test_run_that_was_not_parked_is_a_violation(make_ticks: MakeTicks, make_log: MakeLog):
     ticks = make_ticks([(0.01, TWO_SECONDS)])[:-10]
     assert violations(make_log(ticks)) == ["the run ended before the robot was parked"]
 
@@ -243,14 +251,10 @@ def good_run(
     ticks = make_ticks([(0.005, TWO_SECONDS), (0.015, TWO_SECONDS), (0.019, TWO_SECONDS)])
     ticks["limited_by"][10:40, 3] = LimitedBy.VELOCITY
     ticks["lost"][-1] = 17
-    recorder = Recorder(folder / "run.mcap", contract, {"robot": robot.model_dump_json()})
-    for tick in ticks:
-        recorder.record[...] = tick
-        recorder.commit()
-    recorder.close()
+    metadata = {"robot": robot.model_dump_json()}
+    log = write_log(folder / "run.mcap", ticks, contract, metadata)
     page = folder / "pages" / "run.html"
-    verdict = write_report(folder / "run.mcap", page)
-    return verdict, page.read_text()
+    return write_report(log, page), page.read_text()
 
 
 def test_distances_come_from_the_log(good_run: tuple[Verdict, str]):
@@ -281,7 +285,7 @@ def test_page_needs_nothing_but_itself(good_run: tuple[Verdict, str]):
     assert all(source.startswith("data:image/svg+xml;") for source in sources)
 
 
-def test_inaccurate_run_fails(make_ticks: MakeTicks, record, tmp_path: Path):
+def test_inaccurate_run_fails(make_ticks: MakeTicks, record: Record, tmp_path: Path):
     path = record(make_ticks([(0.021, TWO_SECONDS)]))
     verdict = write_report(path, tmp_path / "run.html")
     assert not verdict.passed
@@ -307,27 +311,29 @@ def test_file_that_is_no_log_is_refused(tmp_path: Path, content: bytes):
         read_log(path)
 
 
-def test_truncated_log_is_refused(make_ticks: MakeTicks, record):
+def test_truncated_log_is_refused(make_ticks: MakeTicks, record: Record):
     path = record(make_ticks([(0.01, TWO_SECONDS)]))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ConfigError, match="is no log of `robotrl run`"):
         read_log(path)
 
 
-def test_log_of_another_program_is_refused(make_ticks: MakeTicks, record):
-    path = record(make_ticks([(0.01, TWO_SECONDS)]), metadata={})  # tells nothing of the robot
+def test_log_that_does_not_tell_its_robot_is_refused(
+    make_ticks: MakeTicks, contract: Contract, tmp_path: Path
+):
+    path = write_log(tmp_path / "run.mcap", make_ticks([(0.01, TWO_SECONDS)]), contract, {})
     with pytest.raises(ConfigError, match="is no log of `robotrl run`"):
         read_log(path)
 
 
-def test_run_in_which_the_policy_never_ran_is_refused(make_ticks: MakeTicks, record):
+def test_run_in_which_the_policy_never_ran_is_refused(make_ticks: MakeTicks, record: Record):
     path = record(make_ticks([(0.01, TWO_SECONDS)])[:10])
     with pytest.raises(ConfigError) as caught:
         read_log(path)
     assert str(caught.value) == f"{path}: the policy never ran (10 ticks recorded)"
 
 
-def test_empty_run_is_refused(record):
+def test_empty_run_is_refused(record: Record):
     path = record([])
     with pytest.raises(ConfigError, match=r"the policy never ran \(0 ticks recorded\)"):
         read_log(path)
@@ -336,8 +342,11 @@ def test_empty_run_is_refused(record):
 # A twin's truth
 
 
+SaveTruth = Callable[[float, float], Path]
+
+
 @pytest.fixture
-def save_truth(robot: RobotConfig, tmp_path: Path) -> Callable[[float, float], Path]:
+def save_truth(robot: RobotConfig, tmp_path: Path) -> SaveTruth:
     """What a twin did that was switched on for some time, in its rest pose."""
 
     def save(begin_s: float, end_s: float) -> Path:
@@ -351,7 +360,7 @@ def save_truth(robot: RobotConfig, tmp_path: Path) -> Callable[[float, float], P
 
 
 def test_truth_overrules_the_measured_angles(
-    make_ticks: MakeTicks, record, save_truth, tmp_path: Path
+    make_ticks: MakeTicks, record: Record, save_truth: SaveTruth, tmp_path: Path
 ):
     path = record(make_ticks([(0.001, TWO_SECONDS)]))
     verdict = write_report(path, tmp_path / "run.html", save_truth(999.9, 1003.0))
@@ -370,7 +379,12 @@ def test_truth_is_interpolated_between_its_samples(tmp_path: Path):
 
 @pytest.mark.parametrize(("begin_s", "end_s"), [(1000.5, 1003.0), (999.0, 1001.0)])
 def test_truth_of_another_run_is_refused(
-    make_ticks: MakeTicks, record, save_truth, tmp_path: Path, begin_s: float, end_s: float
+    make_ticks: MakeTicks,
+    record: Record,
+    save_truth: SaveTruth,
+    tmp_path: Path,
+    begin_s: float,
+    end_s: float,
 ):
     path, truth = record(make_ticks([(0.001, TWO_SECONDS)])), save_truth(begin_s, end_s)
     with pytest.raises(ConfigError) as caught:
@@ -395,7 +409,7 @@ def plain_array(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncated, without_tool, plain_array, Path.unlink])
-def test_file_that_is_no_truth_is_refused(save_truth, damage: Callable[[Path], None]):
+def test_file_that_is_no_truth_is_refused(save_truth: SaveTruth, damage: Callable[[Path], None]):
     truth = save_truth(999.9, 1003.0)
     damage(truth)
     with pytest.raises(

@@ -1,0 +1,291 @@
+"""The command line: help with examples, results on standard output, errors that say what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from deploy.controller import read_policy
+from robotrl.cli import app
+from tests.robotrl.conftest import PythonWithout
+
+ROOT = Path(__file__).parents[2]
+ROBOT = ROOT / "configs/robots/desk_arm.yaml"
+TRAINING = ROOT / "configs/train/arm_reach.yaml"
+VERBS = ["demo", "train", "eval", "export", "check", "twin", "run", "release", "report"]
+
+
+if TYPE_CHECKING:
+    from robotrl.run_folder import RunFolder
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def words(text: str) -> str:
+    """Help without the frames and line breaks it is set in."""
+    return " ".join(text.replace("│", " ").split())
+
+
+# Help
+
+
+def test_help_lists_every_verb():
+    assert len(app.registered_commands) == len(VERBS)
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for verb in VERBS:
+        assert f" {verb} " in words(result.stdout)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_has_an_example(verb: str):
+    result = invoke(verb, "--help")
+    assert result.exit_code == 0
+    _, found, example = words(result.stdout).partition("Example")
+    assert found
+    assert f"robotrl {verb}" in example
+
+
+def test_program_without_a_verb_explains_itself():
+    result = invoke()
+    assert "Usage: " in result.output
+    assert " train " in words(result.output)
+
+
+def test_unknown_verb_is_refused_with_the_nearest_one():
+    result = invoke("chekc")
+    assert result.exit_code == 2
+    assert "'chekc'" in words(result.stderr)
+    assert "'check'" in words(result.stderr)
+
+
+# Without the extra
+
+
+@pytest.fixture(scope="module")
+def robot_environment(python_without: PythonWithout) -> dict[str, str]:
+    """What `pip install robotrl` brings, and no more."""
+    return python_without("torch", "mujoco", "gymnasium", "onnx", "matplotlib")
+
+
+def on_a_robot(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "robotrl.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        (["demo"], "torch"),
+        (["train", TRAINING], "torch"),
+        (["eval", "runs/arm_reach"], "torch"),
+        (["export", "runs/arm_reach"], "torch"),
+        (["twin", ROBOT], "mujoco"),
+        (["report", "run.mcap"], "matplotlib"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
+def test_verb_that_needs_an_extra_says_which(
+    robot_environment: dict[str, str], arguments: list[object], package: str
+):
+    result = on_a_robot(robot_environment, *arguments)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: this verb needs {package}, which is not installed; run `pip install "
+        "'robotrl[train]'`\n"
+    )
+
+
+def test_check_needs_no_extra(robot_environment: dict[str, str], policy_path: Path):
+    result = on_a_robot(robot_environment, "check", policy_path, ROBOT)
+    assert result.returncode == 0, result.stderr
+
+
+def test_twin_of_a_run_says_which_extra_it_needs(
+    robot_environment: dict[str, str], policy_path: Path, tmp_path: Path
+):
+    log = tmp_path / "run.mcap"
+    result = on_a_robot(robot_environment, "run", policy_path, ROBOT, "--twin", "--log", log)
+    assert result.returncode == 1
+    assert "the twin did not start: " in result.stderr
+    assert "pip install 'robotrl[train]'" in result.stderr
+
+
+# train
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Path:
+    """A configuration with a misspelt key."""
+    document = yaml.safe_load(TRAINING.read_text())
+    document["num_env"] = document.pop("num_envs")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_unknown_key_of_a_configuration_is_refused_with_the_nearest_one(training: Path):
+    result = invoke("train", training, "--output", training.parent / "run")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"error: {training}: (top level): unknown key 'num_env' (did you mean 'num_envs'?); valid "
+        "keys are algorithm, "
+    )
+    assert not (training.parent / "run").exists()
+
+
+def test_unknown_key_of_an_override_is_refused_with_the_nearest_one(tmp_path: Path):
+    result = invoke("train", TRAINING, "algorithm.gama=0.9", "--output", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "algorithm: unknown key 'gama' (did you mean 'gamma'?)" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_needs_a_configuration():
+    result = invoke("train")
+    assert result.exit_code == 2
+    assert "give a CONFIG, or --resume with the folder of a run" in words(result.stderr)
+
+
+def test_folder_without_a_run_cannot_be_resumed(tmp_path: Path):
+    result = invoke("train", "--resume", tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {tmp_path} is no training run (it has no config.yaml); give a folder that "
+        "`robotrl train` wrote, such as runs/arm_reach\n"
+    )
+
+
+def test_training_ends_with_what_to_do_next(tiny_run: RunFolder, tmp_path: Path):
+    result = invoke("train", tiny_run.config_path, "seed=5", "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.endswith(f"Next: robotrl export {tmp_path / 'run'} -o policy.onnx\n")
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["seed"] == 5
+
+
+# check
+
+
+def test_check_prints_what_the_policy_demands(policy_path: Path):
+    result = invoke("check", policy_path, ROBOT)
+    assert (result.exit_code, result.stderr) == (0, "")
+    first, *joints, last = result.stdout.splitlines()
+    assert first.startswith(
+        f"{policy_path}: sound; arm_reach for desk_arm, 50 Hz, 96 training steps, commit "
+    )
+    assert [line.split()[0] for line in joints] == read_policy(policy_path)[0].joint_names
+    assert joints[0] == (
+        "  shoulder_pan     kp   6.906 N·m/rad  kd  0.000  start +0.000 rad  "
+        "range -2.17 to +2.17 rad"
+    )
+    assert last == f"fits {ROBOT}"
+
+
+def test_check_refuses_a_robot_the_policy_does_not_fit(policy_path: Path, tmp_path: Path):
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(ROBOT.read_text().replace("robot: desk_arm", "robot: tall_arm"))
+    result = invoke("check", policy_path, robot)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: the policy does not fit this robot:\n"
+        "  robot: the policy is for 'desk_arm', this is 'tall_arm'\n"
+        "Use a policy exported for this robot, or correct the robot's YAML.\n"
+    )
+    assert "fits" not in result.stdout
+
+
+def test_check_refuses_a_file_that_is_no_policy():
+    result = invoke("check", ROBOT)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {ROBOT}: ")
+
+
+def test_brackets_in_a_path_are_no_markup(policy_path: Path, tmp_path: Path):
+    path = tmp_path / "[bold]" / "policy.onnx"
+    path.parent.mkdir()
+    path.write_bytes(policy_path.read_bytes())
+    assert invoke("check", path).stdout.startswith(f"{path}: sound; ")
+
+
+# export and eval
+
+
+def test_folder_without_a_run_cannot_be_exported(tmp_path: Path):
+    result = invoke("export", tmp_path, "-o", tmp_path / "policy.onnx")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {tmp_path} is no training run")
+    assert not (tmp_path / "policy.onnx").exists()
+
+
+def test_export_into_a_missing_folder_is_explained(tiny_run: RunFolder, tmp_path: Path):
+    result = invoke("export", tiny_run.path, "-o", tmp_path / "missing" / "policy.onnx")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {tmp_path / 'missing'}")
+
+
+def test_eval_prints_one_number_a_line(tiny_run: RunFolder):
+    result = invoke("eval", tiny_run.path, "--episodes", 4)
+    assert result.exit_code == 0, result.stderr
+    numbers = {name: float(value) for name, value in map(str.split, result.stdout.splitlines())}
+    assert 0.0 < numbers["reach_error_m/median"] < 1.0
+
+
+# report
+
+
+def test_report_of_a_file_that_is_no_log_is_refused(tmp_path: Path):
+    result = invoke("report", ROBOT, "-o", tmp_path / "report.html")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {ROBOT}: is no log of `robotrl run`: ")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_report_of_a_missing_log_is_refused(tmp_path: Path):
+    result = invoke("report", tmp_path / "run.mcap")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {tmp_path / 'run.mcap'}: cannot be read: No such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize(("error_m", "exit_code"), [(0.01, 0), (0.03, 1)])
+def test_report_tells_its_verdict_by_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, error_m: float, exit_code: int
+):
+    report = pytest.importorskip("robotrl.report")
+    verdict = report.Verdict([error_m], [], "from the measured joint angles")
+    monkeypatch.setattr(report, "write_report", lambda log, output, truth: verdict)
+    result = invoke("report", "logs/run.mcap")
+    assert result.exit_code == exit_code
+    assert result.stdout == f"{verdict.summary()}\nreport: logs/run.html\n"
+
+
+# Robots that are not there
+
+
+@pytest.mark.parametrize("verb", ["twin", "release"])
+def test_missing_robot_file_is_refused(verb: str, tmp_path: Path):
+    result = invoke(verb, tmp_path / "robot.yaml")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {tmp_path / 'robot.yaml'}: cannot be read: No such file or directory\n"
+    )
+
+
+def test_twin_of_an_unknown_robot_is_refused_with_those_there_are(tmp_path: Path):
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(ROBOT.read_text().replace("robot: desk_arm", "robot: desk_armm"))
+    result = invoke("twin", robot)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "error: unknown robot 'desk_armm' (did you mean 'desk_arm'?); there are desk_arm"
+    )
