@@ -251,7 +251,8 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring) -> list[str]:
             f"the hardware allows [{low}, {high}]"
         )
     try:
-        servo.p_gain(joint.kp), servo.d_gain(joint.kd)
+        servo.p_gain(joint.kp)
+        servo.d_gain(joint.kd)
     except ConfigError as error:
         differences.append(f"joint {joint.name!r}: {error}")
     if abs(joint.effort_limit / servo.stall_torque_nm - 1) > 0.05:

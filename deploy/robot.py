@@ -61,6 +61,8 @@ class Robot:
         """Latest measured speeds [rad/s]."""
         self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
+        self.energised = False
+        """Whether the robot holds itself up, since `energise` or from an earlier run."""
         self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
         wirings = [config.joints[joint.name] for joint in joints]
@@ -91,6 +93,7 @@ class Robot:
                 servos that are missing or of another model are named at once.
         """
         firmware = self._identify()
+        self.energised = any(self.bus.read(id, registers.TORQUE_ENABLE) for id in self._ids)
         for row, name in enumerate(joint.name for joint in self.joints):
             self._check_health(row, name)
             self._set_up(row)
@@ -121,6 +124,7 @@ class Robot:
             self._goal_ticks[row] = goal
         for id in self._ids:
             self.bus.write_verified(id, registers.BUS_WATCHDOG, watchdog)
+        self.energised = True
 
     def read(self, deadline_s: float) -> int:
         """Read all joints; joints that did not answer keep their last value and grow older.
@@ -198,6 +202,7 @@ class Robot:
     def release(self) -> None:
         """Turn torque off; see `release_servos`."""
         release_servos(self.bus, self._id_of)
+        self.energised = False
 
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""

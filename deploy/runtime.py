@@ -103,6 +103,7 @@ class Runtime:
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while running
             self._ticker = Ticker(self.clock, self._period_s)
+            self._written_s = self.clock.now()
             self._sent[:] = self.robot.target
             self._enter(State.MOVING_TO_START)
             self._ramp(self._start)
@@ -180,7 +181,9 @@ class Runtime:
         """Limit `_target`, send it, remember it, record the tick."""
         begin_s = self.clock.now()
         self.governor.limit(self._target, self._sent, self.robot.position, out=self._limited)
+        self._check_silence()
         self.robot.write(self._limited)
+        self._written_s = self.clock.now()
         self._sent[:] = self._limited
         if self.recorder is None:
             return
@@ -213,6 +216,16 @@ class Runtime:
         if self.stop.reason:
             raise SafetyError(f"stopped: {self.stop.reason}")
 
+    def _check_silence(self) -> None:
+        """Refuse to go on after a pause: the servos have stopped, and refuse what is sent."""
+        silent_ms = (self.clock.now() - self._written_s) * 1e3
+        if silent_ms > self.robot.config.safety.watchdog_ms:
+            raise SafetyError(
+                f"nothing was sent for {silent_ms:.0f} ms, after "
+                f"{self.robot.config.safety.watchdog_ms} ms the servos stop by themselves; this "
+                "process was paused, or the machine is too busy"
+            )
+
     def _check_pose(self, pose: Floats, name: str) -> None:
         error = np.abs(self.robot.position - pose)
         worst = int(error.argmax())
@@ -225,12 +238,11 @@ class Runtime:
 
     def _fail(self, error: BaseException) -> None:
         """Bring the robot into its safe state; called on every way out but the normal one."""
-        state, safe_state = self.state, self.robot.config.safety.safe_state
+        connected = self.state is not State.DISCONNECTED
+        safe_state = self.robot.config.safety.safe_state if self.robot.energised else "torque_off"
         self._enter(State.FAULT)
-        if state is State.DISCONNECTED:
+        if not connected:
             return  # nothing was switched on
-        if state is State.IDLE:
-            safe_state = "torque_off"
         try:
             if safe_state == "hold":
                 self.robot.hold()

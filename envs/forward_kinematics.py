@@ -72,9 +72,8 @@ class ForwardKinematics(nn.Module):
 
     def forward(self, joint_position: Tensor) -> Tensor:
         """Joint angles (n, joints) [rad] -> site position (n, 3) [m]."""
-        q = (joint_position.index_select(1, self.columns) - self.reference)[
-            ..., None, None
-        ]  # (n, chain, 1, 1)
+        angle = joint_position.index_select(1, self.columns) - self.reference
+        q = angle[..., None, None]  # (n, chain, 1, 1)
         constant, sine, cosine = self.rotations.unbind(1)
         rotation = constant + q.sin() * sine + q.cos() * cosine  # (n, chain, 3, 3)
         point = self.tip[:, None].expand(len(q), 3, 1)

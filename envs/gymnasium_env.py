@@ -6,6 +6,7 @@
 Gymnasium gave up finding plug-ins through package entry points in its version 1.0.
 """
 
+import functools
 from typing import Any
 
 import gymnasium
@@ -27,8 +28,8 @@ class GymnasiumEnv(gymnasium.Env):
     metadata = {"render_modes": []}
 
     def __init__(self, task: str, **settings: Any):
-        self._task, self._settings = task, settings
-        self._env = make(task, num_envs=1, num_threads=1, **settings)
+        self._make = functools.partial(make, task, num_envs=1, num_threads=1, **settings)
+        self._env = self._make()
         size = self._env.observation_sizes["actor"]
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = spaces.Box(-1, 1, (self._env.num_actions,), np.float32)
@@ -39,9 +40,7 @@ class GymnasiumEnv(gymnasium.Env):
         """Start an episode; a seed starts the whole sequence of episodes again."""
         super().reset(seed=seed)
         if seed is not None:
-            self._env = make(
-                self._task, num_envs=1, num_threads=1, **(self._settings | {"seed": seed})
-            )
+            self._env = self._make(seed=seed)
         return self._env.reset()["actor"][0].numpy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

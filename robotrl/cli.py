@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True, soft_wrap=True)
 """For people: progress and errors."""
-out = Console(soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, markup=False)
 """For results, which may be piped elsewhere."""
 
 PolicyArgument = Annotated[Path, typer.Argument(help="The ONNX file `robotrl export` wrote.")]
@@ -80,7 +80,7 @@ def train(
             folder = RunFolder(output or Path("runs") / config.stem)
             folder.create(settings)
             train_with_progress(settings, folder, console)
-        console.print(f"Next: [bold]robotrl export {folder.path} -o policy.onnx[/]")
+        console.print(f"Next: [bold]robotrl export {_plain(folder.path)} -o policy.onnx[/]")
 
 
 @app.command("eval")
@@ -237,7 +237,7 @@ def run(
             console=console,
         )
         out.print(summary)
-        console.print(f"Next: [bold]robotrl report {log}[/]")
+        console.print(f"Next: [bold]robotrl report {_plain(log)}[/]")
 
 
 @app.command()

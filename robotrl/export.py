@@ -37,7 +37,7 @@ from deploy.contract import (
     hash_metadata,
 )
 from deploy.controller import OnnxController
-from deploy.errors import ContractError
+from deploy.errors import ConfigError, ContractError
 from deploy.onnx_file import inspect_onnx
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
@@ -67,8 +67,11 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
         scorecard: results of an evaluation, to travel with the policy.
 
     Raises:
+        ConfigError: the folder of `path` does not exist, or the run has no checkpoint.
         ContractError: onnxruntime does not reproduce torch within `TOLERANCE`.
     """
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is no folder; make it first, or choose another output")
     config = folder.config()
     checkpoint = folder.load_checkpoint()
     env = make_env(config, num_envs=1, num_threads=1, randomization=[])

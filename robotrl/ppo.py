@@ -223,9 +223,8 @@ class PPO:
         returns = (batch["values"] + batch["advantages"])[:, None]
         batch["targets"] = self.return_normalizer(returns).squeeze(-1)
         advantages = batch["advantages"]
-        batch["advantages"] = (advantages - advantages.mean()) / (
-            advantages.std(correction=0) + 1e-8
-        )
+        spread = advantages.std(correction=0) + 1e-8
+        batch["advantages"] = (advantages - advantages.mean()) / spread
         old_log_std = self.policy.log_std.detach().clone()
         size = len(advantages)
         minibatches = min(config.minibatches, size)

@@ -7,7 +7,7 @@ MuJoCo; without it the tests that use it are skipped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +184,11 @@ class Bench:
     clock: VirtualClock
     port: FlakyPort
     robot: Robot
+
+    def with_another_host(self) -> Bench:
+        """The same arm as another program finds it, which knows nothing of the first one."""
+        robot = Robot(self.config, self.contract.joints, self.port)
+        return replace(self, robot=robot)
 
     def wait(self, seconds: float) -> None:
         """Nobody uses the bus for a while."""

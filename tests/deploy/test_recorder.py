@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,15 +132,28 @@ def test_commit_takes_microseconds(path: Path, contract: Contract):
     assert np.median(took_s) < 100e-6
 
 
-def test_path_that_cannot_be_written_is_refused_at_once(tmp_path: Path, contract: Contract):
-    path = tmp_path / "missing" / "run.mcap"
+def test_folder_of_the_log_is_made(tmp_path: Path, contract: Contract):
+    path = tmp_path / "logs" / "today" / "run.mcap"
+    Recorder(path, contract, {}).close()
+    assert read(path)[1] == []
+
+
+def test_path_that_cannot_be_written_is_refused_at_once(path: Path, contract: Contract):
+    path.with_name("run.mcap.tmp").mkdir()
     begin_s = time.monotonic()
     with pytest.raises(DeployError) as caught:
         Recorder(path, contract, {})
     assert str(caught.value) == (
-        f"{path}: cannot be recorded: [Errno 2] No such file or directory: '{path}.tmp'"
+        f"{path}: cannot be recorded: [Errno 21] Is a directory: '{path}.tmp'"
     )
     assert time.monotonic() - begin_s < 5.0
+
+
+def test_file_in_place_of_the_folder_is_refused(path: Path, contract: Contract):
+    path.write_text("a file")
+    below = path / "run.mcap"
+    with pytest.raises(DeployError, match=re.escape(f"{below}: cannot be recorded: ")):
+        Recorder(below, contract, {})
 
 
 def test_folder_is_no_place_for_a_log(tmp_path: Path, contract: Contract):

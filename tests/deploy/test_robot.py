@@ -77,8 +77,41 @@ def test_connecting_to_an_arm_that_holds_itself_up_does_not_let_it_fall(bench: B
     energised(bench)
     move(bench, "elbow_flex", 0.4, seconds=1.5)  # nothing but its motor keeps it there
     pose = bench.twin.joint_position
-    Robot(bench.config, bench.contract.joints, bench.port).connect()
+    bench.with_another_host().robot.connect()
     assert bench.twin.joint_position == pytest.approx(pose, abs=0.02)
+
+
+def test_setting_that_needs_torque_off_is_refused_while_the_arm_holds_itself_up(
+    bench: Bench, desk_arm: RobotConfig
+):
+    energised(bench)
+    narrower = rewired(desk_arm, "gripper", position_limits_rad=(-0.03, 1.5))
+    robot = Robot(narrower, bench.contract.joints, bench.port)
+    # 2048 + 1.6 rad · 4096 / 2π = 3091, and for 1.5 rad 3026
+    assert refusal(robot) == (
+        "gripper (id 6) holds torque and its Max Position Limit (48) is 3091, expected 3026; "
+        "support the robot and run `robotrl release`, then start again"
+    )
+    assert all(bench.torque_on.values())
+
+
+def test_servo_that_restarts_is_noticed(bench: Bench):
+    robot = energised(bench).robot
+    bench.wait(0.5)
+    robot.read(bench.clock.now() + 0.01)
+    assert not robot.restarted.any()
+    bench.twin.servos[3].reboot()
+    robot.read(bench.clock.now() + 0.01)
+    robot.read(bench.clock.now() + 0.01)
+    assert np.flatnonzero(robot.restarted).tolist() == [3]
+
+
+def test_servos_clock_that_wraps_is_no_restart(bench: Bench):
+    robot = energised(bench).robot
+    for _ in range(5):
+        bench.wait(9.0)  # 45 s; a servo counts milliseconds up to 32767
+        robot.read(bench.clock.now() + 0.01)
+    assert not robot.restarted.any()
 
 
 def test_absent_servo_is_named_with_the_ids_that_answer(bench: Bench):

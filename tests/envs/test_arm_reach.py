@@ -102,6 +102,44 @@ def test_reward_terms_are_weighted():
     assert info["rewards"]["action_rate"].tolist() == pytest.approx([-0.5] * 4)
 
 
+def test_rewards_are_computed_from_the_true_state():
+    env = make(terms=(noise(),))  # measured angles are wrong by up to 0.1 rad
+    env.reset()
+    command, start = env.task.command.clone(), env.observation_sizes["actor"]
+
+    observation, *_, info = env.step(torch.full((4, 5), -0.8))
+
+    tool = tool_position(env, observation)
+    # After the tool's error the critic sees the angles and speeds of all six joints.
+    angle, speed = observation["critic"][:, start + 3 : start + 15].split(6, dim=1)
+    home = torch.from_numpy(env.task.robot.home).float()
+    weights = ArmReachConfig().rewards
+    distance = (tool - command).norm(dim=-1)
+    expected = {
+        "reach": weights.reach * reach(distance),
+        "hold": weights.hold * hold(distance),
+        "action_rate": weights.action_rate * torch.full((4,), 0.64),
+        "joint_speed": weights.joint_speed * joint_speed(speed[:, :5]),
+        "posture": weights.posture * posture(angle[:, :5], home[:5]),
+        "desk": weights.desk * desk(tool[:, 2]),
+    }
+    assert info["rewards"].keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(info["rewards"][name], value, msg=name)
+
+
+def test_first_action_of_an_episode_changes_from_zero():
+    env = make(episode_s=0.06, rewards={"action_rate": -1.0})  # 3 steps
+    env.reset()
+    rates = []
+    for _ in range(6):
+        *_, info = env.step(torch.full((4, 5), 0.5))
+        rates.append(info["rewards"]["action_rate"][0].item())
+
+    # 0.5² at the first step of each episode, then the action stays.
+    assert rates == pytest.approx([-0.25, 0, 0, -0.25, 0, 0])
+
+
 def test_reward_is_for_the_command_the_action_was_meant_for():
     env = make(target_interval_s=(CONTROL_DT_S, CONTROL_DT_S))  # a new command at every step
     env.reset()
@@ -159,19 +197,21 @@ def test_metric_counts_ended_commands_only():
     assert cut_short > 5  # episodes that ended in the middle of a command left no number
 
 
-def test_metric_is_the_mean_distance_in_the_last_second_of_a_command():
+def test_metric_is_the_mean_distance_in_the_last_second_of_each_command():
     env = make(num_envs=1, target_interval_s=(1.5, 1.5), episode_s=100.0)
     env.reset()
-    distances, errors, command = [], [], env.task.command.clone()
+    distances, errors = [], []
     generator = torch.Generator().manual_seed(0)
-    for _ in range(75):  # 1.5 s
+    for _ in range(150):  # twice 1.5 s
+        command = env.task.command.clone()
         action = 2 * torch.rand(1, 5, generator=generator) - 1
         observation, *_, info = env.step(action)
         distances.append((tool_position(env, observation) - command).norm())
         errors.append(info["metrics"]["reach_error_m"])
 
-    assert [len(error) for error in errors] == [0] * 74 + [1]
-    torch.testing.assert_close(errors[-1][0], torch.stack(distances[25:]).mean())
+    assert [len(error) for error in errors] == [*[0] * 74, 1, *[0] * 74, 1]
+    torch.testing.assert_close(errors[74][0], torch.stack(distances[25:75]).mean())
+    torch.testing.assert_close(errors[149][0], torch.stack(distances[100:150]).mean())
 
 
 def test_metric_of_a_command_shorter_than_a_second_is_the_mean_over_its_life():

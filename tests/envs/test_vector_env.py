@@ -322,6 +322,19 @@ def test_diverged_world_is_terminated_without_reward_and_starts_anew(
     assert (observation["actor"][2] != expected["actor"][2]).any()
 
 
+def test_world_that_diverges_at_its_time_limit_counts_as_terminated_only(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    env = make(episode_steps=1)
+    env.reset()
+    monkeypatch.setattr(BatchSimulation, "step", lambda *_: torch.tensor([2]))
+
+    _, _, terminated, truncated, _ = env.step(torch.zeros(NUM_ENVS, env.num_actions))
+
+    assert terminated.tolist() == [False, False, True, False]
+    assert truncated.tolist() == [True, True, False, True]
+
+
 def test_unknown_task_is_refused_with_those_there_are():
     with pytest.raises(ConfigError) as error:
         envs.make("arm_reech")

@@ -39,14 +39,19 @@ STATES = ["idle", "moving to start", "ready", "running", "stopping", "idle"]
 PATIENCE_S = 30.0
 
 
-@pytest.fixture(scope="module")
-def robot_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped robot; its ramps are as short as its speed limits allow."""
+def edited_robot(path: Path, **safety: float) -> Path:
+    """The shipped robot, whose ramps are as short as its speed limits allow."""
     document = yaml.safe_load(SHIPPED.read_text())
-    document["safety"]["move_to_start_s"] = 0.2
-    path = tmp_path_factory.mktemp("robot") / "desk_arm.yaml"
+    document["safety"] |= {"move_to_start_s": 0.2, **safety}
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+@pytest.fixture(scope="module")
+def robot_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A robot with patience for a machine that does something else meanwhile."""
+    path = tmp_path_factory.mktemp("robot") / "desk_arm.yaml"
+    return edited_robot(path, watchdog_ms=1000, stale_after_ms=1000)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,10 @@ def start_run(
     environment = python_without("torch", "mujoco", "gymnasium", "onnx", "matplotlib", "envs")
     with contextlib.ExitStack() as processes:
 
-        def start(port: str, log: Path, *, duration_s: float) -> subprocess.Popen[str]:
-            command = [sys.executable, "-m", "robotrl.cli", "run", policy_path, robot_path]
+        def start(
+            port: str, log: Path, *, duration_s: float, robot: Path = robot_path
+        ) -> subprocess.Popen[str]:
+            command = [sys.executable, "-m", "robotrl.cli", "run", policy_path, robot]
             command += ["--port", port, "--log", log, "--duration", duration_s]
             process = subprocess.Popen(
                 list(map(str, command)),
@@ -199,14 +206,13 @@ def test_interrupted_run_holds_and_says_so(start_run: StartRun, twin_port: str, 
     assert read_log(log).ticks["state"][-1] == State.RUNNING
 
 
-def test_killed_run_leaves_an_arm_that_stops_by_itself(
-    start_run: StartRun, robot_path: Path, tmp_path: Path
-):
+def test_killed_run_leaves_an_arm_that_stops_by_itself(start_run: StartRun, tmp_path: Path):
+    robot = edited_robot(tmp_path / "robot.yaml", watchdog_ms=100)
     truth_path, log = tmp_path / "truth.npz", tmp_path / "run.mcap"
-    with running_twin(robot_path, truth=truth_path) as port:
-        run = start_run(port, log, duration_s=60.0)
+    with running_twin(robot, truth=truth_path) as port:
+        run = start_run(port, log, duration_s=60.0, robot=robot)
         wait_for_state(run, "moving to start")
-        time.sleep(0.5)  # at its fastest, about 1.5 rad/s
+        time.sleep(0.5)  # at its fastest, about 1.7 rad/s
 
         run.kill()
         killed_s = time.monotonic()
@@ -217,10 +223,9 @@ def test_killed_run_leaves_an_arm_that_stops_by_itself(
     with np.load(truth_path) as truth:
         time_s, position = truth["time_s"], truth["joint_position"]
     speed = np.abs(np.diff(position, axis=0) / np.diff(time_s)[:, None]).max(axis=1)
-    moving, stopped = time_s[1:] < killed_s, time_s[1:] > killed_s + 0.5
-    assert speed[moving].max() > 1.0
-    assert speed[stopped].max() < 0.05
-    joints = load_yaml(robot_path, RobotConfig).joints.values()
+    assert speed[time_s[1:] < killed_s].max() > 1.0
+    assert speed[time_s[1:] > killed_s + 0.5].max() < 0.05
+    joints = load_yaml(robot, RobotConfig).joints.values()
     low, high = np.array([joint.position_limits_rad for joint in joints]).T
     assert np.all((position > low - 0.02) & (position < high + 0.02))
 
@@ -234,10 +239,10 @@ def test_killed_run_leaves_a_complete_log(start_run: StartRun, twin_port: str, t
     run.kill()
     killed_s = time.monotonic()
     while not log.exists():
-        assert time.monotonic() < killed_s + 5.0, "the companion did not finish the log"
+        assert time.monotonic() < killed_s + PATIENCE_S, "the companion did not finish the log"
         time.sleep(0.01)
 
-    assert read_log(log).ticks["time_s"][-1] == pytest.approx(killed_s, abs=0.1)
+    assert read_log(log).ticks["time_s"][-1] == pytest.approx(killed_s, abs=0.5)
 
 
 def test_next_run_takes_over_from_a_killed_one(start_run: StartRun, twin_port: str, tmp_path: Path):
