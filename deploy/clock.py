@@ -30,6 +30,22 @@ class MonotonicClock:
             time.sleep(remaining)
 
 
+class VirtualClock:
+    """Time that moves when told to."""
+
+    def __init__(self, now_s: float = 0.0):
+        """Start at `now_s`."""
+        self._now_s = now_s
+
+    def now(self) -> float:
+        """The time [s]."""
+        return self._now_s
+
+    def sleep_until(self, time_s: float) -> None:
+        """Let time pass; one that lies behind changes nothing."""
+        self._now_s = max(self._now_s, time_s)
+
+
 class Ticker:
     """Absolute deadlines: an oversleep is never carried into the next tick.
 

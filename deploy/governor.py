@@ -57,14 +57,14 @@ class Governor:
         Raises:
             SafetyError: names the joint and the value.
         """
-        if (joint := _first(age_s > self._stale_s)) is not None:
+        if (joint := _first(~(age_s <= self._stale_s))) is not None:
             raise SafetyError(
                 f"joint {self._names[joint]!r} has not been read for {age_s[joint] * 1e3:.0f} ms, "
                 f"allowed {self._stale_s * 1e3:.0f} ms; check the bus cable and power"
             )
         if (joint := _first(~np.isfinite(position + velocity))) is not None:
             raise SafetyError(f"joint {self._names[joint]!r} reads no number")
-        if (joint := _first(np.abs(velocity) > self._overspeed)) is not None:
+        if (joint := _first(~(np.abs(velocity) <= self._overspeed))) is not None:
             raise SafetyError(
                 f"joint {self._names[joint]!r} moves at {velocity[joint]:.1f} rad/s, faster than "
                 f"{self._overspeed[joint]:.1f} rad/s; check its gains, wiring and load"

@@ -23,7 +23,7 @@ from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT, HardwareEr
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import BusError, ServoError
-from deploy.robot_config import RobotConfig
+from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
 from deploy.serial_port import Port
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
@@ -40,7 +40,6 @@ _BLOCK_DTYPE = np.dtype(
 _TICK_WRAP_MS = 32768
 _TICK_TOLERANCE_MS = 250
 _NEIGHBOUR_IDS = range(1, 21)
-_WATCHDOG_STEP_MS = 20
 
 
 class Robot:
@@ -115,7 +114,7 @@ class Robot:
         Raises:
             BusError: a servo does not confirm.
         """
-        watchdog = max(1, self.config.safety.watchdog_ms // _WATCHDOG_STEP_MS)
+        watchdog = self.config.safety.watchdog_ms // WATCHDOG_STEP_MS
         for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
             present = self.bus.read(id, registers.PRESENT_POSITION)
             goal = int(np.clip(present, *self._tick_limits(row)))
@@ -137,8 +136,8 @@ class Robot:
         """
         feedback = self._feedback
         assert feedback is not None, "connect() comes first"
+        asked_s = self._port.now()  # what comes late is old, also after a pause in between
         answered = feedback.read(deadline_s)
-        now = self._port.now()
         values = feedback.data.view(_BLOCK_DTYPE)[:, 0]
         fresh = feedback.fresh
         ticks = values["position"] - self._zero
@@ -146,9 +145,9 @@ class Robot:
         np.multiply(
             values["velocity"], self._direction * RAD_S_PER_COUNT, out=self.velocity, where=fresh
         )
-        self._notice_restarts(values["tick_ms"], fresh, now)
-        self._read_at[fresh] = now
-        np.subtract(now, self._read_at, out=self.age_s)
+        self._notice_restarts(values["tick_ms"], fresh, asked_s)
+        self._read_at[fresh] = asked_s
+        np.subtract(self._port.now(), self._read_at, out=self.age_s)
         return answered
 
     @property
@@ -213,10 +212,10 @@ class Robot:
         return ", ".join(complaints)
 
     def _notice_restarts(
-        self, tick_ms: NDArray[np.uint16], fresh: NDArray[np.bool_], now: float
+        self, tick_ms: NDArray[np.uint16], fresh: NDArray[np.bool_], now_s: float
     ) -> None:
         """A servo's clock starts at 0 again when it does; ours does not."""
-        ours_ms = (now - self._read_at) * 1e3
+        ours_ms = (now_s - self._read_at) * 1e3
         known = fresh & np.isfinite(ours_ms)
         drift_ms = (tick_ms[known] - self._tick_ms[known] - ours_ms[known]) % _TICK_WRAP_MS
         off = np.minimum(drift_ms, _TICK_WRAP_MS - drift_ms) > _TICK_TOLERANCE_MS

@@ -7,13 +7,15 @@ policy's contract, so they cannot drift from what was trained.
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
 from deploy.dynamixel.registers import RAD_PER_TICK, TICKS_PER_TURN
 from deploy.dynamixel.servos import MODELS
 
 Range = tuple[float, float]
+
+WATCHDOG_STEP_MS = 20
 
 
 class BusConfig(Section):
@@ -74,6 +76,12 @@ class JointWiring(Section):
         return self
 
 
+def _whole_steps(watchdog_ms: int) -> int:
+    if watchdog_ms % WATCHDOG_STEP_MS:
+        raise ValueError(f"must be a multiple of {WATCHDOG_STEP_MS}, found {watchdog_ms}")
+    return watchdog_ms
+
+
 class SafetyConfig(Section):
     """What the governor enforces on every tick, whatever the policy asks for."""
 
@@ -87,7 +95,7 @@ class SafetyConfig(Section):
     """A joint measured this many times faster than its velocity limit stops the robot."""
     max_overruns: Annotated[int, Field(ge=1)] = 10
     """Consecutive missed deadlines before the robot is stopped."""
-    watchdog_ms: Annotated[int, Field(ge=20, le=2540)] = 100
+    watchdog_ms: Annotated[int, Field(ge=20, le=2540), AfterValidator(_whole_steps)] = 100
     """Servo-side bus watchdog: silence longer than this stops the motors (steps of 20 ms)."""
     move_to_start_s: Annotated[float, Field(gt=0)] = 2.0
     """Shortest duration of the ramp to the start pose and back to the rest pose."""

@@ -9,6 +9,7 @@ to the rest pose and lets go. Whatever else happens (an exception, a stale signa
 ends in the robot's safe state; a killed process ends in the servos' own watchdog.
 """
 
+import contextlib
 import gc
 import math
 from collections.abc import Callable
@@ -209,7 +210,7 @@ class Runtime:
             raise ConfigError(
                 f"reading all joints takes up to {self.robot.read_s * 1e3:.1f} ms, the policy's"
                 f" period leaves {allowed_s * 1e3:.1f} ms; raise the servos' baud rate and "
-                "`bus.baud_rate`"
+                "`bus.baud_rate`, or lower `bus.usb_latency_ms` if the adapter is faster"
             )
 
     def _check_stop(self) -> None:
@@ -232,17 +233,20 @@ class Runtime:
         if error[worst] > POSE_TOLERANCE_RAD:
             raise SafetyError(
                 f"joint {self.robot.joints[worst].name!r} is {error[worst]:.2f} rad from the "
-                f"{name} pose, allowed {POSE_TOLERANCE_RAD} rad; something blocks it, or its zero "
-                "or direction in the robot's YAML is wrong"
+                f"{name} pose, allowed {POSE_TOLERANCE_RAD} rad; something blocks it, or its "
+                "servo does not follow"
             )
 
     def _fail(self, error: BaseException) -> None:
         """Bring the robot into its safe state; called on every way out but the normal one."""
-        connected = self.state is not State.DISCONNECTED
+        connected, self.state = self.state is not State.DISCONNECTED, State.FAULT
+        if connected:
+            self._make_safe(error)
+        with contextlib.suppress(Exception):  # a listener may be what failed
+            self.on_state(State.FAULT)
+
+    def _make_safe(self, error: BaseException) -> None:
         safe_state = self.robot.config.safety.safe_state if self.robot.energised else "torque_off"
-        self._enter(State.FAULT)
-        if not connected:
-            return  # nothing was switched on
         try:
             if safe_state == "hold":
                 self.robot.hold()

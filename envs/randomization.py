@@ -44,6 +44,17 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
 }
 """Entries that only make sense together: the first is drawn, the others keep their proportion."""
 
+_NEVER_NEGATIVE = (
+    "_mass",
+    "_inertia",
+    "_delay",
+    "_frictionloss",
+    "_friction",
+    "_damping",
+    "_armature",
+    "_stiffness",
+)
+
 _OBJECTS = {  # the prefix of a field's name tells what its rows are
     "body": mujoco.mjtObj.mjOBJ_BODY,
     "jnt": mujoco.mjtObj.mjOBJ_JOINT,
@@ -201,7 +212,7 @@ class _Bound:
         name = term.field or ""
         self.entries = GROUPS.get(name, (Entry(name),))
         for entry in self.entries:
-            if entry.field not in MODEL_FIELDS:
+            if entry.field not in MODEL_FIELDS or not _is_quantity(model, entry.field):
                 valid = [*GROUPS, *MODEL_FIELDS]
                 raise ConfigError(
                     f"randomization: {name!r} is no model field that can differ between worlds"
@@ -229,6 +240,13 @@ class _Bound:
         """Refuse a term that changes nothing, or delays beyond what a buffer holds."""
         extremes = [self._at_extreme(nominal, uniform) for uniform in (0.0, 1.0)]
         field = self.entries[0].field
+        lowest = torch.stack([values[field][0] for values in extremes]).amin(dim=0)
+        if field.endswith(_NEVER_NEGATIVE) and (lowest < 0).any():
+            raise ConfigError(
+                f"randomization: {self.term.target!r} {self.term.operation} "
+                f"{list(self.term.range)} could become negative ({float(lowest.min()):g}); "
+                "raise the low end of the range"
+            )
         if all(torch.equal(values[field][0], nominal[field]) for values in extremes):
             raise ConfigError(
                 f"randomization: {self.term.target!r} {self.term.operation} "
@@ -259,6 +277,13 @@ class _Bound:
 
     def _select(self, values: dict[str, Tensor], entry: Entry) -> Tensor:
         return values[entry.field][self._index(entry)]
+
+
+def _is_quantity(model: mujoco.MjModel, field: str) -> bool:
+    """Whether a field holds real numbers that may differ between worlds of one control rate."""
+    if field.startswith("opt."):
+        return field != "opt.timestep" and not isinstance(getattr(model.opt, field[4:]), int)
+    return getattr(model, field).dtype.kind == "f"
 
 
 def _row_names(model: mujoco.MjModel, field: str) -> list[str]:

@@ -157,7 +157,7 @@ def check(
             out.print(
                 f"  {joint.name:16s} kp {joint.kp:7.3f} N·m/rad  kd {joint.kd:6.3f}  "
                 f"start {joint.default_position:+.3f} rad  "
-                f"range {joint.position_limits[0]:+.2f} to {joint.position_limits[1]:+.2f} rad"
+                f"range {' to '.join(map(_rounded, joint.position_limits))} rad"
             )
         if robot is not None:
             matches(contract, load_yaml(robot, RobotConfig))
@@ -222,6 +222,8 @@ def run(
 
     if not 0 < duration < math.inf:
         raise typer.BadParameter(f"--duration must be more than 0 seconds, found {duration}")
+    if with_twin and port is not None:
+        raise typer.BadParameter("give --twin or --port, not both")
     log = log or Path("logs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.mcap"
     with _reported():
         values = _floats(command) if command is not None else None
@@ -306,6 +308,11 @@ def _floats(text: str) -> list[float]:
         raise typer.BadParameter(
             f"--command takes numbers like 0.2,0.0,0.1, found {text!r}"
         ) from None
+
+
+def _rounded(angle: float) -> str:
+    """An angle without a negative zero."""
+    return f"{round(angle, 2) + 0.0:+.2f}"
 
 
 def _plain(text: Any) -> str:

@@ -20,7 +20,7 @@ from deploy.serial_port import Port
 
 ATTEMPTS = 3
 """How often a request to a single servo is sent before the servo counts as silent."""
-SETUP_ALLOWANCE_S = 0.01
+SETUP_ALLOWANCE_S = 0.05
 """Extra patience while setting up, where time does not matter."""
 LONGEST_RETURN_DELAY_S = 254 * 2e-6
 """Largest Return Delay Time a servo can be set to."""

@@ -61,18 +61,19 @@ def serve(
             f"{truth_path.parent} is no folder, expected one for {truth_path.name}; make it first"
         )
     twin = Twin(model_path, robot_config, parameters, start_s=time.monotonic())
-    truth = TruthRecorder(twin)
+    truth = TruthRecorder(twin) if truth_path else None
     with _pseudo_terminal(link) as (host, path), _stop_signals() as stopped:
         ready(path)
         _run(twin, host, stopped, truth)
-        if truth_path:
+        if truth and truth_path:
             truth.save(truth_path)
 
 
-def _run(twin: Twin, host: int, stopped: Callable[[], bool], truth: TruthRecorder) -> None:
+def _run(twin: Twin, host: int, stopped: Callable[[], bool], truth: TruthRecorder | None) -> None:
+    advance = truth.advance if truth else twin.advance  # the former samples on the way
     while not stopped():
         now_s = time.monotonic()
-        truth.advance(now_s)
+        advance(now_s)
         if reply := twin.take(now_s):
             with suppress(BlockingIOError):  # nobody has read for kilobytes: lost, as on a wire
                 os.write(host, reply)

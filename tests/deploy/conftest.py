@@ -23,8 +23,8 @@ from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
 
 if TYPE_CHECKING:
+    from deploy.clock import VirtualClock
     from deploy.serial_port import Port
-    from deploy.twin.port import VirtualClock
     from deploy.twin.robot import Twin
 
 REPOSITORY = Path(__file__).parents[2]
@@ -140,6 +140,8 @@ class FlakyPort:
         """How many of the next replies do not arrive; inf for all."""
         self.unplugged = False
         """The operating system says that the port is gone."""
+        self.after_reply: Callable[[], None] = lambda: None
+        """Called when a reply has come, before the program gets it."""
 
     def now(self) -> float:
         return self._port.now()
@@ -160,6 +162,8 @@ class FlakyPort:
         count = self._port.read_into(buffer, deadline_s)
         while count and self._reply_is_lost:
             count = self._port.read_into(buffer, deadline_s)
+        if count:
+            self.after_reply()
         return count
 
     def discard_input(self) -> None:
@@ -221,7 +225,8 @@ MakeBench = Callable[..., Bench]
 def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
     """Build a bench; `built` and `model_path` are the robot as it is, not as `config` says."""
     pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
-    from deploy.twin.port import VirtualClock, VirtualPort
+    from deploy.clock import VirtualClock
+    from deploy.twin.port import VirtualPort
     from deploy.twin.robot import Twin
 
     def make(

@@ -110,6 +110,14 @@ def test_anything_else_is_refused_by_name(data: bytes):
     assert refusal(data).startswith("policy.onnx: is ")
 
 
+def test_field_without_a_number_is_refused():
+    data = GRAPH + b"\x00\x00"
+
+    assert refusal(data) == (
+        f"policy.onnx: is damaged or truncated ({len(data)} bytes); copy or export it again"
+    )
+
+
 def test_no_bytes_crash_the_reader():
     generator = random.Random(0)
     data = IR_VERSION + GRAPH + entry("contract", "some text") + entry("hash", "abc")

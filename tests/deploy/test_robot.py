@@ -339,13 +339,14 @@ def test_joint_arrives_where_it_is_sent(rewired_bench: Bench):
 def test_silent_servo_keeps_its_last_reading_and_ages(bench: Bench):
     energised(bench)
     robot = bench.robot
-    robot.read(bench.clock.now() + 0.01)
-    position, read_s = robot.position.copy(), bench.clock.now()
+    asked_s = bench.clock.now()
+    robot.read(asked_s + 0.01)
+    position = robot.position.copy()
     bench.set("elbow_flex", registers.STATUS_RETURN_LEVEL, SILENT)
     move(bench, "shoulder_pan", 0.3, seconds=0.3)
 
     assert robot.position[2] == position[2]
-    assert robot.age_s[2] == pytest.approx(bench.clock.now() - read_s)
+    assert robot.age_s[2] == pytest.approx(bench.clock.now() - asked_s)
     assert np.all(np.delete(robot.age_s, 2) < 0.02)
     assert robot.position[0] == pytest.approx(bench.twin.joint_position[0], abs=0.02)
 
@@ -367,6 +368,23 @@ def test_dropped_reply_keeps_the_last_reading_and_ages_it(bench: Bench):
     assert bench.clock.now() <= begin_s + 0.01
     assert np.array_equal(robot.position, position)
     assert robot.age_s == pytest.approx(bench.clock.now() - read_s)
+
+
+def test_reading_is_as_old_as_its_request(bench: Bench):
+    robot = energised(bench).robot
+    # the program is suspended when the reply has come, and woken half a second later
+    bench.port.after_reply = lambda: bench.wait(0.5)
+    robot.read(bench.clock.now() + 0.01)
+    assert robot.age_s.min() >= 0.5
+
+
+def test_program_that_was_suspended_in_a_reading_finds_no_restart(bench: Bench):
+    robot = energised(bench).robot
+    bench.port.after_reply = lambda: bench.wait(0.5)
+    robot.read(bench.clock.now() + 0.01)
+    bench.port.after_reply = lambda: None
+    robot.read(bench.clock.now() + 0.01)
+    assert not robot.restarted.any()
 
 
 def test_servo_in_alert_is_described(bench: Bench):

@@ -488,7 +488,7 @@ def test_blocked_joint_is_not_handed_over_to_the_policy(
     message, note = trial.fail()
     assert re.fullmatch(
         r"joint 'shoulder_lift' is \d\.\d\d rad from the start pose, allowed 0\.3 rad; something "
-        r"blocks it, or its zero or direction in the robot's YAML is wrong",
+        r"blocks it, or its servo does not follow",
         message,
     )
     assert note == HOLDS
@@ -524,6 +524,22 @@ def test_any_exception_ends_in_the_safe_state(trial: Trial):
     with pytest.raises(ZeroDivisionError) as caught:
         trial.run()
     assert caught.value.__notes__ == [HOLDS]
+    assert_holds(trial)
+
+
+@pytest.mark.parametrize("failing", [State.RUNNING, State.FAULT])
+def test_listener_that_fails_does_not_keep_the_arm_from_its_safe_state(
+    trial: Trial, failing: State
+):
+    def announce(state: State) -> None:
+        if state >= failing:
+            raise OSError("the terminal is gone")
+
+    trial.runtime.on_state = announce
+    trial.controller.at[20] = lambda: trial.runtime.stop("SIGHUP received")
+    with pytest.raises((OSError, SafetyError)):
+        trial.run()
+    assert trial.runtime.state is State.FAULT
     assert_holds(trial)
 
 
@@ -565,7 +581,8 @@ def test_bus_too_slow_for_the_policys_rate_is_refused_before_torque_is_on(
     # request 20 bytes, merged reply 8 + 6 · 20 bytes, 10 bits each, and 4 ms of the adapter
     assert trial.fail(ConfigError)[0] == (
         "reading all joints takes up to 29.7 ms, the policy's period leaves 10.0 ms; raise the "
-        "servos' baud rate and `bus.baud_rate`"
+        "servos' baud rate and `bus.baud_rate`, or lower `bus.usb_latency_ms` if the adapter is "
+        "faster"
     )
     assert not any(trial.bench.torque_on.values())
 

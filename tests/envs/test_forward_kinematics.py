@@ -124,7 +124,7 @@ def test_chain_that_is_not_made_of_hinges_is_refused(joints: str, text: str):
 
 
 def test_joint_of_the_chain_that_is_not_an_input_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"joint 'b' .*\['a'\]"):
+    with pytest.raises(ValueError, match=r"^joint 'b' moves the site, but is not in \['a'\]$"):
         ForwardKinematics(chain(WRIST), "tip", ["a"])
 
 
@@ -133,5 +133,5 @@ def test_site_that_no_joint_moves_is_refused():
         '<mujoco><worldbody><site name="mark" pos="1 2 3"/></worldbody></mujoco>'
     )
 
-    with pytest.raises(ValueError, match="'mark'"):
+    with pytest.raises(ValueError, match=r"^no joint moves the site 'mark'$"):
         ForwardKinematics(model, "mark", [])

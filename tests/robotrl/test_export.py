@@ -21,7 +21,7 @@ from deploy.contract import (
     parse_contract,
 )
 from deploy.controller import OnnxController, read_policy
-from deploy.errors import ContractError
+from deploy.errors import ConfigError, ContractError
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
@@ -300,6 +300,15 @@ def test_file_is_written_only_when_onnxruntime_agrees(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_folder_that_does_not_exist_is_refused(run: RunFolder, tmp_path: Path):
+    with pytest.raises(ConfigError) as error:
+        export(run, tmp_path / "nowhere" / "policy.onnx", {})
+
+    assert str(error.value) == (
+        f"{tmp_path / 'nowhere'} is no folder; make it first, or choose another output"
+    )
+
+
 def test_policy_without_history_has_no_state(tiny_config: TrainConfig, tmp_path: Path):
     task_config: dict[str, Any] = {"history": 1}
     config = tiny_config.model_copy(update={"env_steps": 32, "task_config": task_config})
@@ -322,3 +331,22 @@ def test_exported_file_is_as_good_as_the_run(run: RunFolder, path: Path):
         name = f"reach_error_m/{name}"
         assert of_file[name] == pytest.approx(of_run[name], abs=1e-4)
     assert set(of_run) - set(of_file) == {"reward_per_step"}  # the action stays in the graph
+
+
+def test_evaluated_controller_forgets_the_past_at_every_end_of_an_episode(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    resets = []
+    reset = OnnxController.reset
+
+    def counted_reset(self: OnnxController) -> None:
+        resets.append(self)
+        reset(self)
+
+    monkeypatch.setattr(OnnxController, "reset", counted_reset)
+    OnnxController(path)
+    while_loading = len(resets)  # loading resets too
+
+    evaluate_policy(path, episodes=3)
+
+    assert len(resets) == 2 * while_loading + 3

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from deploy.clock import VirtualClock
 from deploy.dynamixel.servos import MODELS
 from deploy.robot_config import RobotConfig
-from deploy.twin.port import VirtualClock, VirtualPort
+from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
 from deploy.twin.server import serve
 from deploy.twin.servo import Servo

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from deploy.clock import VirtualClock
 from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import ServoError
-from deploy.twin.port import VirtualClock
 
 
 @pytest.fixture
