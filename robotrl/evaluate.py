@@ -33,6 +33,7 @@ def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any])
 def evaluate_run(folder: RunFolder, *, episodes: int = 128) -> dict[str, float]:
     """Evaluate a training run's policy in `episodes` worlds at once; see `_summarise`."""
     config = folder.config()
+    torch.set_num_threads(config.torch_threads)
     env = make_env(config, num_envs=episodes, seed=config.seed + _SEED_OFFSET)
     policy = load_policy(config, env, folder.load_checkpoint())
     observation = env.reset()

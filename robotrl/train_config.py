@@ -37,8 +37,9 @@ class TrainConfig(Section):
     """Control steps to train for, summed over worlds."""
     simulation_threads: Annotated[int, Field(ge=0)] = 0
     """Threads of the simulation, 0 for all cores; results do not depend on it."""
-    torch_threads: Annotated[int, Field(ge=1)] = 2
-    """Threads of the learner; part of what makes a run reproducible to the bit."""
+    torch_threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of the learner; part of what makes a run reproducible to the bit. Small networks gain
+    nothing from a second one, and lose much when something else runs on the machine."""
     checkpoint_interval: Count = 50
     """Iterations between checkpoints."""
     task_config: dict[str, Any] = {}

@@ -225,6 +225,28 @@ def test_metric_of_a_command_shorter_than_a_second_is_the_mean_over_its_life():
     torch.testing.assert_close(info["metrics"]["reach_error_m"][0], torch.stack(distances).mean())
 
 
+def test_command_shorter_than_a_step_lasts_one_step():
+    env = make(num_envs=1, target_interval_s=(0.001, 0.001), episode_s=100.0)
+    env.reset()
+    for before, after, info in steps(env, 3):
+        assert (before != after).any()
+        (error,) = info["metrics"]["reach_error_m"]
+        assert 0 < error < 1  # m
+
+
+def test_metric_goes_on_in_a_restored_environment():
+    settings: dict[str, Any] = {"target_interval_s": (0.2, 0.4), "episode_s": 100.0}
+    env, restored = make(**settings), make(**settings)
+    env.reset()
+    for _ in steps(env, 7):  # commands of 10 to 20 steps are running
+        pass
+
+    restored.load_state_dict(env.state_dict())
+
+    for (*_, expected), (*_, found) in zip(steps(env, 30), steps(restored, 30), strict=True):
+        assert torch.equal(found["metrics"]["reach_error_m"], expected["metrics"]["reach_error_m"])
+
+
 def test_episodes_are_truncated_when_their_time_is_over_and_never_terminated():
     env = make(episode_s=0.2)  # 10 steps
     env.reset()

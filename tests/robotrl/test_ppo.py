@@ -1,6 +1,7 @@
 """PPO on toy environments small enough to know the right answer."""
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -319,12 +320,13 @@ def test_reported_losses_are_means_also_when_samples_do_not_fill_the_minibatches
 
 
 @pytest.mark.parametrize(("samples", "minibatches"), [(1, 1), (2, 4)])
-def test_few_samples_leave_finite_weights(samples: int, minibatches: int):
+def test_few_samples_give_finite_losses_and_weights(samples: int, minibatches: int):
     env = Walk(num_envs=samples)
     learner = make(env, rollout_steps=1, epochs=1, minibatches=minibatches)
 
-    iterate(learner, env)
+    losses = iterate(learner, env)
 
+    assert all(math.isfinite(loss) for loss in losses.values())
     assert weights(learner.policy).isfinite().all()
     assert weights(learner.critic).isfinite().all()
 
