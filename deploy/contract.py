@@ -250,6 +250,11 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring) -> list[str]:
             f"joint {joint.name!r}: the policy uses {list(joint.position_limits)} rad, "
             f"the hardware allows [{low}, {high}]"
         )
+    if joint.velocity_limit > wiring.velocity_limit_rad_s * (1 + 1e-6):
+        differences.append(
+            f"joint {joint.name!r}: the policy moves at up to {joint.velocity_limit:.3g} rad/s, "
+            f"the hardware allows {wiring.velocity_limit_rad_s:.3g} rad/s"
+        )
     try:
         servo.p_gain(joint.kp)
         servo.d_gain(joint.kd)

@@ -213,7 +213,7 @@ class _Bound:
         self.entries = GROUPS.get(name, (Entry(name),))
         for entry in self.entries:
             if entry.field not in MODEL_FIELDS or not _is_quantity(model, entry.field):
-                valid = [*GROUPS, *MODEL_FIELDS]
+                valid = [*GROUPS, *(f for f in MODEL_FIELDS if _is_quantity(model, f))]
                 raise ConfigError(
                     f"randomization: {name!r} is no model field that can differ between worlds"
                     f"{did_you_mean(name, valid)}"

@@ -35,8 +35,9 @@ class Simulation(Protocol):
         ...
 
     def reset(self, ids: Tensor, qpos: Tensor, qvel: Tensor, ctrl: Tensor) -> None:
-        """Put worlds `ids` (n,) into the given state (n, nq), (n, nv), with controls (n, nu).
+        """Put worlds `ids` into the state (n, nq), (n, nv), with controls (n, nu).
 
+        `ids` (n,) are sorted and unique.
         Delay buffers are filled as if that state and control had lasted for ever.
         """
         ...

@@ -23,6 +23,8 @@ from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
 from robotrl.returns import compute_gae
 
+_ROUNDING = 1e-9  # the KL of a policy with itself is not exactly 0
+
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -221,6 +223,8 @@ class PPO:
             for name in ("actor", "critic", "pre_tanh", "mean", "log_prob", "values", "advantages")
         }
         returns = (batch["values"] + batch["advantages"])[:, None]
+        if not self.return_normalizer.count:  # the first rollout has no statistics yet
+            self.return_normalizer.update(returns)
         batch["targets"] = self.return_normalizer(returns).squeeze(-1)
         advantages = batch["advantages"]
         spread = advantages.std(correction=0) + 1e-8
@@ -300,7 +304,7 @@ class PPO:
         rate = self.learning_rate
         if kl > 2 * desired:
             rate = max(1e-5, rate / 1.5)
-        elif 0 < kl < desired / 2:
+        elif _ROUNDING < kl < desired / 2:
             rate = min(1e-2, rate * 1.5)
         for group in self._optimizer.param_groups:
             group["lr"] = rate

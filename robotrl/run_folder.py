@@ -5,6 +5,7 @@ Files that matter are written to a temporary name and renamed, so a kill leaves 
 
 import csv
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,7 @@ class RunFolder:
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Add a line to metrics.csv; the first line names the columns."""
-        exists = self.metrics_path.exists()
-        with self.metrics_path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if not exists:
-                writer.writeheader()
-            writer.writerow(row)
+        _append_rows(self.metrics_path, [row])
 
     def drop_metrics_after(self, env_steps: int) -> None:
         """Forget lines written after the checkpoint that a run resumes from."""
@@ -87,9 +83,16 @@ class RunFolder:
         with self.metrics_path.open(newline="") as file:
             whole = (row for row in csv.DictReader(file) if None not in row.values())
             rows = [row for row in whole if int(row["env_steps"]) <= env_steps]
-        self.metrics_path.unlink()
-        for row in rows:
-            self.append_metrics(
-                {name: float(value) for name, value in row.items()}
-                | {"env_steps": int(row["env_steps"])}
-            )
+        temporary = self.metrics_path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        _append_rows(temporary, rows)
+        os.replace(temporary, self.metrics_path)
+
+
+def _append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("a", newline="") as file:
+        empty = file.tell() == 0
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+        if rows and empty:
+            writer.writeheader()
+        writer.writerows(rows)

@@ -230,6 +230,14 @@ def test_servo_of_another_torque_is_refused(contract: Contract, desk_arm: RobotC
     ]
 
 
+def test_slower_hardware_is_refused(contract: Contract, desk_arm: RobotConfig):
+    slower = wired(desk_arm, gripper={"velocity_limit_rad_s": 1.0})
+
+    assert differences(contract, slower) == [
+        "joint 'gripper': the policy moves at up to 2 rad/s, the hardware allows 1 rad/s"
+    ]
+
+
 def test_gain_that_the_servo_cannot_hold_is_refused(contract: Contract, desk_arm: RobotConfig):
     stiff = contract.joints[0].model_copy(update={"kp": 1000.0})
     stiff_contract = contract.model_copy(update={"joints": [stiff, *contract.joints[1:]]})
