@@ -51,25 +51,25 @@ class HalfCheetah:
 
     def __init__(self, simulation: Simulation, seed: int = 0):
         self._simulation = simulation
-        self._qpos, self._qvel = simulation.data("qpos"), simulation.data("qvel")
-        self._ctrl = simulation.data("ctrl")
+        self._ctrl, self._qvel = simulation.data("ctrl"), simulation.data("qvel")
+        self._x, self._posture = simulation.data("qpos").tensor_split([1], dim=-1)
         self._control_dt_s = NUM_SUBSTEPS * simulation.model.opt.timestep
         self._episode_step = torch.zeros(simulation.num_envs, dtype=torch.int64)
         self._generator = torch.Generator().manual_seed(seed)
 
     def reset(self) -> Tensor:
         """Start an episode in every world."""
-        self._begin_episodes(torch.arange(len(self._qpos)))
+        self._begin_episodes(torch.arange(len(self._qvel)))
         return self._observe()
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Actions (num_envs, nu) in [-1, 1] -> what `envs.VectorEnv.step` returns."""
-        x = self._qpos[:, 0].clone()
+        x = self._x.clone()
         self._ctrl.copy_(action)
         diverged = self._simulation.step(NUM_SUBSTEPS)
         self._episode_step += 1
 
-        speed = (self._qpos[:, 0] - x) / self._control_dt_s
+        speed = (self._x - x).squeeze(-1) / self._control_dt_s
         reward = speed - CONTROL_COST * action.square().sum(dim=-1)
         terminated = torch.zeros(len(action), dtype=torch.bool)
         if len(diverged):
@@ -90,13 +90,13 @@ class HalfCheetah:
         self._episode_step[ids] = 0
 
     def _begin_episodes(self, ids: Tensor) -> None:
-        noise = torch.empty(2, len(ids), self._qpos.shape[1], dtype=self._qpos.dtype)
-        qpos = noise[0].uniform_(-RESET_NOISE, RESET_NOISE, generator=self._generator)
-        qvel = noise[1].normal_(0, RESET_NOISE, generator=self._generator)
+        qpos, qvel = torch.empty(2, len(ids), self._qvel.shape[1], dtype=torch.float64)
+        qpos.uniform_(-RESET_NOISE, RESET_NOISE, generator=self._generator)
+        qvel.normal_(0, RESET_NOISE, generator=self._generator)
         self.start(ids, qpos, qvel)  # the model's qpos0 is zero
 
     def _observe(self) -> Tensor:
-        return torch.cat([self._qpos[:, 1:], self._qvel], dim=-1)
+        return torch.cat([self._posture, self._qvel], dim=-1)
 
 
 class Contender(NamedTuple):
