@@ -59,7 +59,8 @@ class Ticker:
 
     def __init__(self, clock: Clock, period_s: float):
         self._clock, self._period_s = clock, period_s
-        self._deadline_s = clock.now()
+        self.deadline_s = clock.now()
+        """Deadline of the latest tick."""
         self.consecutive_overruns = 0
         """Deadlines missed in a row, now."""
         self.overruns = 0
@@ -71,15 +72,15 @@ class Ticker:
         Returns:
             The tick's deadline and how late it started [s].
         """
-        self._deadline_s += self._period_s
-        self._clock.sleep_until(self._deadline_s)
-        late_s = self._clock.now() - self._deadline_s
+        self.deadline_s += self._period_s
+        self._clock.sleep_until(self.deadline_s)
+        late_s = self._clock.now() - self.deadline_s
         missed = int(late_s / self._period_s)
         if missed > 0:
-            self._deadline_s += missed * self._period_s
+            self.deadline_s += missed * self._period_s
             late_s -= missed * self._period_s
             self.overruns += missed
             self.consecutive_overruns += 1
         else:
             self.consecutive_overruns = 0
-        return self._deadline_s, late_s
+        return self.deadline_s, late_s

@@ -2,7 +2,7 @@
 
 It clips what may be clipped and says so per joint (`limited_by`), and raises `SafetyError` for what
 must stop the robot: a target that is not a number, joint readings too old to act on, a joint moving
-faster than it possibly should.
+faster than it possibly should, outside its range, or not where it is sent.
 """
 
 from enum import IntFlag
@@ -15,6 +15,15 @@ from deploy.errors import SafetyError
 from deploy.robot_config import RobotConfig
 
 Floats = NDArray[np.float64]
+
+RANGE_MARGIN_RAD = 0.1
+"""A joint measured farther than this outside its limits has a wrong zero, or was forced out."""
+LIMP_SHARE = 0.5
+"""A motor driven with less than this part of what its gains demand does not obey them."""
+DUTY_TOLERANCE = 0.01
+"""What is lost to rounding and to readings of different moments."""
+SATURATED = 0.95
+"""From this duty on a motor gives all it has."""
 
 
 class LimitedBy(IntFlag):
@@ -37,17 +46,30 @@ class Governor:
     """
 
     def __init__(self, contract: Contract, robot: RobotConfig):
-        wirings = [robot.joints[name] for name in contract.joint_names]
+        joints, safety = contract.joints, robot.safety
+        wirings = [robot.joints[joint.name] for joint in joints]
         limits = np.array([wiring.position_limits_rad for wiring in wirings])
-        speed = np.array([wiring.velocity_limit_rad_s for wiring in wirings])
         self.low, self.high = limits[:, 0].copy(), limits[:, 1].copy()
+        self.speed: Floats = np.array(
+            [
+                min(joint.velocity_limit, wiring.velocity_limit_rad_s)
+                for joint, wiring in zip(joints, wirings, strict=True)
+            ]
+        )
+        """Fastest change of a target (n,) [rad/s]: what both policy and hardware allow."""
         self.limited_by = np.zeros(len(wirings), np.uint8)
         """`LimitedBy` of each joint, of the last target."""
         self._names = contract.joint_names
-        self._max_change = speed * contract.control_dt_s
-        self._max_step = np.full(len(wirings), robot.safety.max_step_rad)
-        self._overspeed = robot.safety.overspeed_factor * speed
-        self._stale_s = robot.safety.stale_after_ms / 1000
+        self._period_s = contract.control_dt_s
+        self._max_change = self.speed * contract.control_dt_s
+        self._max_step = np.full(len(wirings), safety.max_step_rad)
+        self._overspeed = safety.overspeed_factor * self.speed
+        self._stale_s = safety.stale_after_ms / 1000
+        self._stiffness = np.array([joint.kp / joint.effort_limit for joint in joints])
+        self._damping = np.array([joint.kd / joint.effort_limit for joint in joints])
+        self._following_error = min(safety.following_error_rad, safety.max_step_rad)
+        self._following_ticks = round(safety.following_time_ms / 1000 / self._period_s)
+        self._astray_ticks = np.zeros(len(wirings), np.int64)
         self._lowest, self._highest, self._before = np.zeros((3, len(wirings)))
         self._changed = np.zeros(len(wirings), np.bool_)
 
@@ -69,9 +91,62 @@ class Governor:
                 f"joint {self._names[joint]!r} moves at {velocity[joint]:.1f} rad/s, faster than "
                 f"{self._overspeed[joint]:.1f} rad/s; check its gains, wiring and load"
             )
+        outside = np.maximum(self.low - position, position - self.high)
+        if (joint := _first(~(outside <= RANGE_MARGIN_RAD))) is not None:
+            raise SafetyError(
+                f"joint {self._names[joint]!r} is at {position[joint]:.2f} rad, "
+                f"{outside[joint]:.2f} rad outside its range of [{self.low[joint]}, "
+                f"{self.high[joint]}] rad; its zero is wrong, its horn has slipped, or it was "
+                "forced there"
+            )
+
+    def check_following(
+        self, target: Floats, position: Floats, velocity: Floats, effort: Floats
+    ) -> None:
+        """Refuse to go on with a joint that does not obey; called once a tick.
+
+        A joint may lag: its error is then what its gains, its load and its speed explain. It does
+        not obey if it stays farther than `following_error_rad` from its target for
+        `following_time_ms` while its motor makes no effort, makes all the effort it can, or is as
+        far off as targets ever go.
+
+        Args:
+            target: (n,) the targets sent last [rad].
+            position: (n,) the measured angles [rad].
+            velocity: (n,) the measured speeds [rad/s].
+            effort: (n,) duty of the motors, -1 to 1, positive where it turns the joint forwards.
+
+        Raises:
+            SafetyError: names the joint and what its motor does.
+        """
+        error = target - position
+        distance = np.abs(error)
+        demanded = np.clip(self._stiffness * error - self._damping * velocity, -1, 1)
+        demanded *= np.sign(error)
+        along = effort * np.sign(error) + 0.0  # which makes a negative zero positive
+        limp = along < LIMP_SHARE * demanded - DUTY_TOLERANCE
+        saturated = along >= SATURATED
+        as_far_as_ever = distance >= self._max_step - self._max_change
+        astray = (distance > self._following_error) & (limp | saturated | as_far_as_ever)
+        self._astray_ticks += 1
+        self._astray_ticks[~astray] = 0
+        if (joint := _first(self._astray_ticks > self._following_ticks)) is not None:
+            reason = (
+                "it has let go, lost its gains, or stopped by itself"
+                if limp[joint]
+                else "something blocks it, or its load is too heavy"
+            )
+            raise SafetyError(
+                f"joint {self._names[joint]!r} has been {distance[joint]:.2f} rad from its target "
+                f"for {self._following_ticks * self._period_s * 1e3:.0f} ms, its motor driven at "
+                f"{along[joint]:.0%} where {demanded[joint]:.0%} is called for; {reason}"
+            )
 
     def limit(self, target: Floats, last: Floats, position: Floats, out: Floats) -> None:
         """Write the nearest permitted target into `out`, and why into `limited_by`.
+
+        The step limit, which bounds the force on whoever holds a joint, overrules the velocity
+        limit: the target of a joint that is pushed away comes after it as fast as it is pushed.
 
         Args:
             target: (n,) what is asked for [rad].
@@ -89,8 +164,8 @@ class Governor:
             )
         np.copyto(out, target)
         self.limited_by.fill(0)
-        self._clip(out, *self._around(position, self._max_step), LimitedBy.STEP)
         self._clip(out, *self._around(last, self._max_change), LimitedBy.VELOCITY)
+        self._clip(out, *self._around(position, self._max_step), LimitedBy.STEP)
         self._clip(out, self.low, self.high, LimitedBy.POSITION)  # last: nothing overrules it
 
     def _around(self, middle: Floats, reach: Floats) -> tuple[Floats, Floats]:

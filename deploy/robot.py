@@ -1,17 +1,20 @@
 """The robot as joints: radians above this file, servos and ticks below it.
 
-    robot = Robot(config, contract.joints, port)
+    robot = Robot(config, contract.joints, port, approve=ask_the_user)
     robot.connect()                     # checks and sets up every servo; nothing moves
     robot.energise()                    # torque on, holding where it is
-    robot.read(deadline_s)              # position, velocity, age_s
+    robot.read(deadline_s)              # position, velocity, effort, age_s
     robot.write(targets)                # [rad]
+    robot.verify_next(deadline_s)       # one servo a tick: is it still as it was set up?
 
 Joint arrays are in the contract's order. `connect` refuses a servo that is absent, of another
 model, in error or off its supply voltage; gains are computed from the contract's N·m/rad and read
-back, so what is on the servo is what was trained.
+back, so what is on the servo is what was trained. What is kept in a servo's EEPROM, where other
+programs store their calibration, changes only with approval.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +22,17 @@ from numpy.typing import NDArray
 from deploy.contract import JointSpec
 from deploy.dynamixel import registers
 from deploy.dynamixel.bus import DynamixelBus
-from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT, HardwareError, OperatingMode
+from deploy.dynamixel.registers import (
+    RAD_PER_TICK,
+    RAD_S_PER_COUNT,
+    HardwareError,
+    OperatingMode,
+    Register,
+)
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
-from deploy.errors import BusError, ServoError
-from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
+from deploy.errors import BusError, SafetyError, ServoError
+from deploy.robot_config import WATCHDOG_STEP_MS, JointWiring, RobotConfig
 from deploy.serial_port import Port
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
@@ -40,6 +49,37 @@ _BLOCK_DTYPE = np.dtype(
 _TICK_WRAP_MS = 32768
 _TICK_TOLERANCE_MS = 250
 _NEIGHBOUR_IDS = range(1, 21)
+HOLD_REACH_RAD = 0.1
+"""A held joint keeps its last target up to this far from where it is: what a load's droop needs,
+and little enough to give way. Holding the measured angle instead would lower the load once more."""
+LIMIT_TOLERANCE_TICKS = 8
+"""A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
+_SETTINGS = registers.TORQUE_ENABLE.address  # what is read back while running lies side by side
+_SETTINGS_SIZE = registers.PROFILE_VELOCITY.address + registers.PROFILE_VELOCITY.size - _SETTINGS
+_SET_BY_ENERGISE = (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG)
+
+
+@dataclass(frozen=True)
+class SettingChange:
+    """A setting kept in a servo's EEPROM that differs from what the robot needs."""
+
+    joint: str
+    id: int
+    register: Register
+    found: int
+    wanted: int
+
+    def __str__(self) -> str:
+        return f"{self.joint} (id {self.id}): {self.register} {self.found} -> {self.wanted}"
+
+
+Approve = Callable[[list[SettingChange]], bool]
+"""Asked before EEPROM is changed, with all changes of all servos."""
+
+
+def refuse_changes(changes: list[SettingChange]) -> bool:
+    """Never."""
+    return False
 
 
 class Robot:
@@ -49,15 +89,25 @@ class Robot:
         config: wiring and limits.
         joints: joints in the order of all arrays, with their gains.
         port: the open serial port.
+        approve: whether settings in the servos' EEPROM may change.
     """
 
-    def __init__(self, config: RobotConfig, joints: Sequence[JointSpec], port: Port):
+    def __init__(
+        self,
+        config: RobotConfig,
+        joints: Sequence[JointSpec],
+        port: Port,
+        *,
+        approve: Approve = refuse_changes,
+    ):
         self.config = config
         self.joints = list(joints)
         self.position: NDArray[np.float64] = np.zeros(len(joints))
         """Latest measured angles [rad]."""
         self.velocity: NDArray[np.float64] = np.zeros(len(joints))
         """Latest measured speeds [rad/s]."""
+        self.effort: NDArray[np.float64] = np.zeros(len(joints))
+        """Latest duty of the motors, -1 to 1, positive where it turns the joint forwards."""
         self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
         self.energised = False
@@ -71,14 +121,17 @@ class Robot:
         self._models = [MODELS[wiring.model] for wiring in wirings]
         self._zero = np.array([wiring.zero_ticks for wiring in wirings])
         self._direction = np.array([wiring.direction for wiring in wirings])
+        self._tick_limits = np.array([_tick_limits(wiring) for wiring in wirings])
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
         self._tick_ms = np.zeros(len(joints))
-        self._port = port
+        self._port, self._approve = port, approve
         self.bus = DynamixelBus(
             port, config.bus.baud_rate, usb_latency_s=config.bus.usb_latency_ms / 1000
         )
         self._feedback: SyncRead | None = None
+        self._settings: list[SyncRead] = []
+        self._next_row = 0
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
 
     def connect(self) -> None:
@@ -90,18 +143,31 @@ class Robot:
         Raises:
             BusError: a servo is missing, of another model, in error, or refuses a setting; all
                 servos that are missing or of another model are named at once.
+            ServoError: settings in EEPROM would have to change, and are not approved.
         """
         firmware = self._identify()
-        self.energised = any(self.bus.read(id, registers.TORQUE_ENABLE) for id in self._ids)
-        for row, name in enumerate(joint.name for joint in self.joints):
-            self._check_health(row, name)
-            self._set_up(row)
+        self._wanted = [self._running_settings(row) for row in range(len(self._ids))]
+        for row, joint in enumerate(self.joints):
+            self._check_health(row, joint.name)
+        holding = [bool(self.bus.read(id, registers.TORQUE_ENABLE)) for id in self._ids]
+        self.energised = any(holding)
+        self._goal_ticks[:] = [self.bus.read(id, registers.GOAL_POSITION) for id in self._ids]
+        for id in self._ids:  # a watchdog that has tripped locks the goals
+            self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
+        self._set_up_eeprom(holding)
+        for id, wanted in zip(self._ids, self._wanted, strict=True):
+            for register, value in wanted.items():
+                if register not in _SET_BY_ENERGISE and self.bus.read(id, register) != value:
+                    self.bus.write_verified(id, register, value)
         self.bus.return_delay_s = 0.0
         fast = all(
             version >= model.fast_read_firmware
             for version, model in zip(firmware, self._models, strict=True)
         )
         self._feedback = SyncRead(self.bus, self._ids, _BLOCK, _BLOCK_DTYPE.itemsize, fast=fast)
+        self._settings = [
+            SyncRead(self.bus, [id], _SETTINGS, _SETTINGS_SIZE, fast=False) for id in self._ids
+        ]
         self.read(self._port.now() + 0.1)
         if silent := [
             joint.name for joint, age in zip(self.joints, self.age_s, strict=True) if age > 1
@@ -112,17 +178,32 @@ class Robot:
         """Turn torque on, holding the present pose, and arm the servos' watchdogs.
 
         Raises:
+            SafetyError: a joint lies outside its limits: holding it there is not possible, and
+                driving it inside is for a person to do.
             BusError: a servo does not confirm.
         """
-        watchdog = self.config.safety.watchdog_ms // WATCHDOG_STEP_MS
+        present = np.array([self.bus.read(id, registers.PRESENT_POSITION) for id in self._ids])
+        low, high = self._tick_limits.T
+        goals = np.clip(present, low, high)
+        turned = (present < 0) | (present >= registers.TICKS_PER_TURN)
+        if outside := [
+            f"{self.joints[row].name} is at {self._to_rad(present)[row]:.2f} rad (count "
+            f"{present[row]}), its limits are {list(self._wirings[row].position_limits_rad)} rad"
+            for row in np.flatnonzero(turned | (abs(goals - present) > LIMIT_TOLERANCE_TICKS))
+        ]:
+            raise SafetyError(
+                f"{'; '.join(outside)}. Torque stays off, since it would throw the joint to its "
+                "limit. Move it inside by hand; if it looks inside already, its `zero_ticks` or "
+                "`direction` in the robot's YAML is wrong, or its horn is mounted one tooth off"
+            )
         for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
-            present = self.bus.read(id, registers.PRESENT_POSITION)
-            goal = int(np.clip(present, *self._tick_limits(row)))
-            self.bus.write_verified(id, registers.GOAL_POSITION, goal)
+            if self.bus.read(id, registers.TORQUE_ENABLE):
+                goals[row] = self._hold_ticks(present)[row]
+            self.bus.write_verified(id, registers.GOAL_POSITION, int(goals[row]))
             self.bus.write_verified(id, registers.TORQUE_ENABLE, 1)
-            self._goal_ticks[row] = goal
-        for id in self._ids:
-            self.bus.write_verified(id, registers.BUS_WATCHDOG, watchdog)
+            self._goal_ticks[row] = goals[row]
+        for id, wanted in zip(self._ids, self._wanted, strict=True):
+            self.bus.write_verified(id, registers.BUS_WATCHDOG, wanted[registers.BUS_WATCHDOG])
         self.energised = True
 
     def read(self, deadline_s: float) -> int:
@@ -140,11 +221,12 @@ class Robot:
         answered = feedback.read(deadline_s)
         values = feedback.data.view(_BLOCK_DTYPE)[:, 0]
         fresh = feedback.fresh
-        ticks = values["position"] - self._zero
-        np.multiply(ticks, self._direction * RAD_PER_TICK, out=self.position, where=fresh)
-        np.multiply(
-            values["velocity"], self._direction * RAD_S_PER_COUNT, out=self.velocity, where=fresh
-        )
+        np.copyto(self.position, self._to_rad(values["position"]), where=fresh)
+        for signal, name, scale in (
+            (self.velocity, "velocity", RAD_S_PER_COUNT),
+            (self.effort, "pwm", 1 / registers.PWM_FULL),
+        ):
+            np.multiply(values[name], self._direction * scale, out=signal, where=fresh)
         self._notice_restarts(values["tick_ms"], fresh, asked_s)
         self._read_at[fresh] = asked_s
         np.subtract(self._port.now(), self._read_at, out=self.age_s)
@@ -153,7 +235,7 @@ class Robot:
     @property
     def target(self) -> NDArray[np.float64]:
         """The targets sent last, as the servos have them (n,) [rad]."""
-        return (self._goal_ticks - self._zero) * (self._direction * RAD_PER_TICK)
+        return self._to_rad(self._goal_ticks)
 
     @property
     def read_s(self) -> float:
@@ -169,19 +251,57 @@ class Robot:
 
     def write(self, targets: NDArray[np.float64]) -> None:
         """Send joint targets (n,) [rad]."""
-        np.rint(targets * self._direction / RAD_PER_TICK + self._zero, out=self._goal_ticks,
-                casting="unsafe")  # fmt: skip
+        self._goal_ticks[:] = self._to_ticks(targets)
         self._targets.write(self._goal_ticks)
 
+    def verify_next(self, deadline_s: float) -> str:
+        """Read back whether one servo is still set up as it was: the next one at each call.
+
+        Args:
+            deadline_s: time on the port's clock to be done at; too little time reads nothing.
+
+        Returns:
+            What is wrong with it; empty if nothing is, or if it did not answer.
+        """
+        row = self._next_row
+        self._next_row = (row + 1) % len(self._ids)
+        settings = self._settings[row]
+        if not settings.read(deadline_s):
+            return ""
+        data = settings.data[0].tobytes()
+        for register, wanted in self._wanted[row].items():
+            start = register.address - _SETTINGS
+            if (found := register.decode(data[start : start + register.size])) != wanted:
+                return f"{self.joints[row].name}: its {register} reads {found}, expected {wanted}"
+        return ""
+
+    def rest_differences(self) -> list[str]:
+        """Joints that are not where the YAML says that the unpowered robot rests."""
+        differences = []
+        for joint, wiring, angle in zip(self.joints, self._wirings, self.position, strict=True):
+            if abs(angle - wiring.rest_rad) > wiring.rest_tolerance_rad:
+                shift = wiring.direction * (angle - wiring.rest_rad) / RAD_PER_TICK
+                differences.append(
+                    f"{joint.name} reads {angle:+.2f} rad, at rest it should read "
+                    f"{wiring.rest_rad:+.2f} ± {wiring.rest_tolerance_rad:g} rad; if it does lie "
+                    f"at rest, its zero is at count {round(wiring.zero_ticks + shift)}, not "
+                    f"{wiring.zero_ticks}, or its direction is {-wiring.direction:+d}"
+                )
+        return differences
+
     def hold(self) -> None:
-        """Stop where the joints were last seen: one command to all, then each goal is read back.
+        """Stop: one command to all, then each goal is read back.
+
+        Each joint keeps the target sent last, as far as that is within `HOLD_REACH_RAD` of where
+        it was seen; a joint not seen lately just keeps its target. Servos that confirm are then
+        told to stop watching the bus: they hold anyway, and the watchdog would set the goal to
+        wherever the load has pulled the joint.
 
         Raises:
             BusError: names the servos that do not confirm; the others hold.
         """
-        limits = np.array([self._tick_limits(row) for row in range(len(self._ids))])
-        ticks = np.rint(self.position * self._direction / RAD_PER_TICK + self._zero)
-        np.clip(ticks, limits[:, 0], limits[:, 1], out=self._goal_ticks, casting="unsafe")
+        seen = self._port.now() - self._read_at <= self.config.safety.stale_after_ms / 1000
+        np.copyto(self._goal_ticks, self._hold_ticks(self._to_ticks(self.position)), where=seen)
         self._targets.write(self._goal_ticks)
 
         goals = dict(zip(self._ids, self._goal_ticks.tolist(), strict=True))
@@ -195,11 +315,12 @@ class Robot:
                 self.bus.write_verified(id, registers.GOAL_POSITION, goal)
             if not self.bus.read(id, registers.TORQUE_ENABLE):
                 raise ServoError(f"servo {id}: {registers.TORQUE_ENABLE} reads 0, it has let go")
+            self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
 
         _for_each_servo(self._id_of, confirm)
 
     def release(self) -> None:
-        """Turn torque off; see `release_servos`."""
+        """Turn torque off, and the watchdogs; see `release_servos`."""
         release_servos(self.bus, self._id_of)
         self.energised = False
 
@@ -267,50 +388,74 @@ class Robot:
                 f"{low}..{high} V; check the power supply"
             )
 
-    def _set_up(self, row: int) -> None:
-        joint, id, model = self.joints[row], self._ids[row], self._models[row]
-        low, high = self._tick_limits(row)
-        self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
-        settings = {
-            registers.RETURN_DELAY_TIME: 0,
-            registers.DRIVE_MODE: 0,
-            registers.HOMING_OFFSET: 0,
-            registers.PWM_LIMIT: registers.PWM_FULL,
-            registers.GOAL_PWM: registers.PWM_FULL,
-            registers.OPERATING_MODE: int(OperatingMode.POSITION),
-            registers.MIN_POSITION_LIMIT: low,
-            registers.MAX_POSITION_LIMIT: high,
+    def _set_up_eeprom(self, holding: list[bool]) -> None:
+        """Change what is kept in EEPROM where it differs and that is approved."""
+        changes = []
+        for row, (joint, id) in enumerate(zip(self.joints, self._ids, strict=True)):
+            low, high = self._tick_limits[row].tolist()
+            wanted = {
+                registers.RETURN_DELAY_TIME: 0,
+                registers.DRIVE_MODE: 0,
+                registers.HOMING_OFFSET: 0,
+                registers.PWM_LIMIT: registers.PWM_FULL,
+                registers.OPERATING_MODE: int(OperatingMode.POSITION),
+                registers.MIN_POSITION_LIMIT: low,
+                registers.MAX_POSITION_LIMIT: high,
+            }
+            for register, value in wanted.items():
+                if (found := self.bus.read(id, register)) != value:
+                    changes.append(SettingChange(joint.name, id, register, found, value))
+                    if holding[row]:
+                        raise ServoError(
+                            f"{joint.name} (id {id}) holds torque and its {register} is {found}, "
+                            f"expected {value}; support the robot and run `robotrl release`, then "
+                            "start again"
+                        )
+        if changes and not self._approve(changes):
+            listed = "\n  ".join(map(str, changes))
+            raise ServoError(
+                f"settings kept in the servos would have to change:\n  {listed}\nThey may be "
+                "another program's calibration, so nothing was changed. Approve it to go on"
+            )
+        for change in changes:
+            self.bus.write_verified(change.id, change.register, change.wanted)
+
+    def _running_settings(self, row: int) -> dict[Register, int]:
+        """What a servo's RAM must hold while the robot runs."""
+        joint, model = self.joints[row], self._models[row]
+        return {
+            registers.TORQUE_ENABLE: 1,
             registers.POSITION_P_GAIN: model.p_gain(joint.kp),
             registers.POSITION_I_GAIN: 0,
             registers.POSITION_D_GAIN: model.d_gain(joint.kd),
             registers.FEEDFORWARD_1ST_GAIN: 0,
             registers.FEEDFORWARD_2ND_GAIN: 0,
-            registers.PROFILE_VELOCITY: 0,
+            registers.BUS_WATCHDOG: self.config.safety.watchdog_ms // WATCHDOG_STEP_MS,
+            registers.GOAL_PWM: registers.PWM_FULL,
             registers.PROFILE_ACCELERATION: 0,
+            registers.PROFILE_VELOCITY: 0,
         }
-        for register, value in settings.items():
-            found = self.bus.read(id, register)
-            if found == value:
-                continue  # spares the EEPROM
-            if register.in_eeprom and self.bus.read(id, registers.TORQUE_ENABLE):
-                raise ServoError(
-                    f"{joint.name} (id {id}) holds torque and its {register} is {found}, expected "
-                    f"{value}; support the robot and run `robotrl release`, then start again"
-                )
-            self.bus.write_verified(id, register, value)
 
-    def _tick_limits(self, row: int) -> tuple[int, int]:
-        """Servo counts of the joint's hardware limits."""
-        wiring = self._wirings[row]
-        ends = [
-            wiring.zero_ticks + wiring.direction * round(limit / RAD_PER_TICK)
-            for limit in wiring.position_limits_rad
-        ]
-        return max(0, min(ends)), min(registers.TICKS_PER_TURN - 1, max(ends))
+    def _hold_ticks(self, present: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Goals (n,) that stop each joint near `present`, see `HOLD_REACH_RAD`."""
+        reach = round(HOLD_REACH_RAD / RAD_PER_TICK)
+        return np.clip(np.clip(self._goal_ticks, present - reach, present + reach),
+                       *self._tick_limits.T)  # fmt: skip
+
+    def _to_rad(self, ticks: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Servo counts (n,) -> joint angles [rad]."""
+        return (ticks - self._zero) * (self._direction * RAD_PER_TICK)
+
+    def _to_ticks(self, angles: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Joint angles (n,) [rad] -> the nearest servo counts."""
+        return np.rint(angles * self._direction / RAD_PER_TICK + self._zero).astype(np.int32)
 
 
 def release_servos(bus: DynamixelBus, id_of: dict[str, int]) -> None:
     """Turn torque off: one command to all, then each servo is written and read back.
+
+    Their watchdogs are switched off as well: one that is left armed trips in the silence that
+    follows, and the servo then refuses the next program's goals.
 
     Args:
         bus: the bus.
@@ -320,7 +465,8 @@ def release_servos(bus: DynamixelBus, id_of: dict[str, int]) -> None:
         BusError: names the servos that do not confirm; the others are limp.
     """
     bus.broadcast_write(registers.TORQUE_ENABLE, 0)
-    _for_each_servo(id_of, lambda id: bus.write_verified(id, registers.TORQUE_ENABLE, 0))
+    for register in (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG):
+        _for_each_servo(id_of, lambda id, register=register: bus.write_verified(id, register, 0))
 
 
 def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> None:
@@ -338,3 +484,12 @@ def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> Non
 def _describe(status: int) -> str:
     flags = [flag.name.lower().replace("_", " ") for flag in HardwareError(status) if flag.name]
     return " and ".join(flags)
+
+
+def _tick_limits(wiring: JointWiring) -> tuple[int, int]:
+    """Servo counts of the joint's hardware limits."""
+    ends = [
+        wiring.zero_ticks + wiring.direction * round(limit / RAD_PER_TICK)
+        for limit in wiring.position_limits_rad
+    ]
+    return max(0, min(ends)), min(registers.TICKS_PER_TURN - 1, max(ends))

@@ -47,7 +47,10 @@ class JointWiring(Section):
     velocity_limit_rad_s: Annotated[float, Field(gt=0)]
     """Fastest commanded joint speed."""
     rest_rad: float
-    """Joint angle at which the unpowered robot rests; a normal run parks here."""
+    """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
+    rest_tolerance_rad: Annotated[float, Field(gt=0, le=math.pi)] = 0.2
+    """A limp joint found farther than this from `rest_rad` has a wrong zero or direction, or was
+    not parked: torque is not switched on. Wide for a joint that rests anywhere."""
 
     @model_validator(mode="after")
     def _check(self) -> "JointWiring":
@@ -91,6 +94,10 @@ class SafetyConfig(Section):
     """Oldest joint reading that may still be acted on; older stops the robot."""
     max_step_rad: Annotated[float, Field(gt=0)] = 0.6
     """Farthest a target may be from the measured angle."""
+    following_error_rad: Annotated[float, Field(gt=0)] = 0.15
+    """A joint farther than this from its target, whose motor makes no effort or all it can, ..."""
+    following_time_ms: Annotated[float, Field(gt=0)] = 500.0
+    """... stops the robot after this long: it is limp, blocked or overloaded."""
     overspeed_factor: Annotated[float, Field(gt=1)] = 3.0
     """A joint measured this many times faster than its velocity limit stops the robot."""
     max_overruns: Annotated[int, Field(ge=1)] = 10

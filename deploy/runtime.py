@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 
 READ_SHARE = 0.5
 """Part of the period in which a reading must arrive; the rest is for acting on it."""
+WAKE_SHARE = 0.1
+"""Part of the period that stays free at its end, so that the next tick begins in time."""
 POSE_TOLERANCE_RAD = 0.3
 """Largest distance from the start pose to take over at, and from the rest pose to let go at."""
 RAMP_SPEED_SHARE = 0.5
@@ -72,6 +74,8 @@ class Runtime:
     stop: StopRequest = field(default_factory=StopRequest)
     on_state: Callable[[State], None] = lambda state: None
     """Told of every change of state, between ticks."""
+    anyway: bool = False
+    """Run although the limp robot does not lie in its rest pose."""
     state: State = State.DISCONNECTED
 
     def __post_init__(self) -> None:
@@ -80,8 +84,7 @@ class Runtime:
         joints = contract.joints
         self._start = np.array([joint.default_position for joint in joints])
         self._rest = np.array([self.robot.config.joints[j.name].rest_rad for j in joints])
-        limits = [self.robot.config.joints[joint.name].velocity_limit_rad_s for joint in joints]
-        self._ramp_speed = RAMP_SPEED_SHARE * np.array(limits)
+        self._ramp_speed = RAMP_SPEED_SHARE * self.governor.speed
         self._sent: Floats = np.zeros(len(joints))
         self._target: Floats = np.zeros(len(joints))
         self._limited: Floats = np.zeros(len(joints))
@@ -98,6 +101,7 @@ class Runtime:
         try:
             self.robot.connect()
             self._check_bus_speed()
+            self._check_rest()
             self._enter(State.IDLE)
             self._check_stop()
             self.robot.energise()
@@ -112,8 +116,9 @@ class Runtime:
             self._enter(State.READY)
             self.controller.reset()
             self._enter(State.RUNNING)
-            started_s = self.clock.now()
-            while (time_s := self.clock.now() - started_s) < duration_s:
+            started_s = self._ticker.deadline_s
+            last_s = duration_s - self._period_s / 2
+            while (time_s := self._ticker.deadline_s - started_s) < last_s:
                 self._policy_tick(commands(time_s))
             self._enter(State.STOPPING)
             self._ramp(self._rest)
@@ -168,7 +173,9 @@ class Runtime:
         if self.robot.restarted.any():
             names = [self.robot.joints[row].name for row in np.flatnonzero(self.robot.restarted)]
             raise SafetyError(f"the servos of {names} have restarted; check their power supply")
-        self.governor.check_signals(self.robot.position, self.robot.velocity, self.robot.age_s)
+        robot = self.robot
+        self.governor.check_signals(robot.position, robot.velocity, robot.age_s)
+        self.governor.check_following(self._sent, robot.position, robot.velocity, robot.effort)
         return deadline_s, late_s, self.clock.now() - begin_s
 
     def _finish_tick(
@@ -179,16 +186,33 @@ class Runtime:
         controller_s: float,
         command: NDArray[np.float32],
     ) -> None:
-        """Limit `_target`, send it, remember it, record the tick."""
+        """Limit `_target`, send it, remember it, record the tick, and look after one servo."""
         begin_s = self.clock.now()
         self.governor.limit(self._target, self._sent, self.robot.position, out=self._limited)
         self._check_silence()
         self.robot.write(self._limited)
         self._written_s = self.clock.now()
         self._sent[:] = self._limited
-        if self.recorder is None:
-            return
-        record, statistics = self.recorder.record, self.robot.bus.statistics
+        if self.recorder is not None:
+            self._record(self.recorder, deadline_s, late_s, read_s, controller_s, begin_s, command)
+        spare_s = deadline_s + (1 - WAKE_SHARE) * self._period_s
+        if complaint := self.robot.verify_next(spare_s):
+            raise SafetyError(
+                f"{complaint}; the servo has let go, stopped by itself, or another program "
+                "changes it"
+            )
+
+    def _record(
+        self,
+        recorder: Recorder,
+        deadline_s: float,
+        late_s: float,
+        read_s: float,
+        controller_s: float,
+        begin_s: float,
+        command: NDArray[np.float32],
+    ) -> None:
+        record, statistics = recorder.record, self.robot.bus.statistics
         record["time_s"], record["state"], record["lateness_s"] = deadline_s, self.state, late_s
         record["read_s"], record["controller_s"] = read_s, controller_s
         record["write_s"] = self.clock.now() - begin_s
@@ -202,7 +226,7 @@ class Runtime:
         record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors
         record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
         record["lost"] = statistics.lost
-        self.recorder.commit()
+        recorder.commit()
 
     def _check_bus_speed(self) -> None:
         allowed_s = READ_SHARE * self._period_s
@@ -211,6 +235,17 @@ class Runtime:
                 f"reading all joints takes up to {self.robot.read_s * 1e3:.1f} ms, the policy's"
                 f" period leaves {allowed_s * 1e3:.1f} ms; raise the servos' baud rate and "
                 "`bus.baud_rate`, or lower `bus.usb_latency_ms` if the adapter is faster"
+            )
+
+    def _check_rest(self) -> None:
+        """Refuse a limp robot that cannot be where it says; one that holds itself is anywhere."""
+        if self.anyway or self.robot.energised:
+            return
+        if differences := self.robot.rest_differences():
+            raise SafetyError(
+                "the limp robot does not lie as `rest_rad` in its YAML says:\n  "
+                + "\n  ".join(differences)
+                + "\nPut it into its rest pose, or correct the YAML; --anyway skips this check"
             )
 
     def _check_stop(self) -> None:

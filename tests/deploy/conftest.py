@@ -178,6 +178,11 @@ class FlakyPort:
             raise BusError("the port is gone")
 
 
+def make_robot(config: RobotConfig, contract: Contract, port: Port) -> Robot:
+    """Whose owner agrees to whatever has to change in the servos."""
+    return Robot(config, contract.joints, port, approve=lambda changes: True)
+
+
 @dataclass
 class Bench:
     """A robot, and the twin behind its port."""
@@ -191,8 +196,7 @@ class Bench:
 
     def with_another_host(self) -> Bench:
         """The same arm as another program finds it, which knows nothing of the first one."""
-        robot = Robot(self.config, self.contract.joints, self.port)
-        return replace(self, robot=robot)
+        return replace(self, robot=make_robot(self.config, self.contract, self.port))
 
     def wait(self, seconds: float) -> None:
         """Nobody uses the bus for a while."""
@@ -208,6 +212,12 @@ class Bench:
         """Write a servo's register, as another program might."""
         servo = self.twin.servos[self.twin.joints.index(joint)]
         assert not servo.write(register.address, register.encode(value)).error
+
+    def push(self, joint: str, angle: float) -> None:
+        """Put a joint somewhere by force [rad]."""
+        twin = self.twin
+        twin._data.qpos[twin._qpos[twin.joints.index(joint)]] = angle
+        self.wait(0.002)
 
     @property
     def torque_on(self) -> dict[str, bool]:
@@ -238,7 +248,7 @@ def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
     ) -> Bench:
         twin, clock = Twin(model_path, built or config), VirtualClock()
         port = FlakyPort(VirtualPort(twin, clock))
-        return Bench(config, contract, twin, clock, port, Robot(config, contract.joints, port))
+        return Bench(config, contract, twin, clock, port, make_robot(config, contract, port))
 
     return make
 

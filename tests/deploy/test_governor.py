@@ -75,18 +75,36 @@ def test_target_does_not_run_away_from_a_joint_that_is_stuck(governor: Governor)
         target += 0.04
         last = limit(governor, [target, 1.0], last=[last, 1.0], position=[0.2, 1.0])[0]
     assert last == pytest.approx(0.2 + MAX_STEP)
-    assert governor.limited_by.tolist() == [LimitedBy.STEP, 0]
-
-
-def test_joint_pushed_away_is_followed_no_faster_than_the_velocity_limit(governor: Governor):
-    out = limit(governor, [0.0, 1.0], last=[0.0, 1.0], position=[-0.9, 1.0])
-    assert out[0] == pytest.approx(-MAX_CHANGE)
     assert governor.limited_by.tolist() == [LimitedBy.STEP | LimitedBy.VELOCITY, 0]
 
 
+def test_target_comes_after_a_joint_that_is_pushed_away_whatever_the_velocity_limit(
+    governor: Governor,
+):
+    out = limit(governor, [0.0, 1.0], last=[0.0, 1.0], position=[-0.9, 1.0])
+    assert out[0] == pytest.approx(-0.9 + MAX_STEP)
+    assert governor.limited_by.tolist() == [LimitedBy.STEP, 0]
+
+
+def test_velocity_limit_is_the_smaller_one_of_policy_and_hardware(
+    contract: Contract, desk_arm: RobotConfig
+):
+    names = contract.joint_names
+    hardware = {
+        name: wiring.model_copy(update={"velocity_limit_rad_s": 1.5 if name == names[1] else 9.0})
+        for name, wiring in desk_arm.joints.items()
+    }
+    governor = Governor(contract, desk_arm.model_copy(update={"joints": hardware}))
+    assert governor.speed.tolist() == [2.0, 1.5, 2.0, 2.0, 2.0, 2.0]  # the contract says 2.0
+    home = np.array([joint.default_position for joint in contract.joints])
+    out = np.zeros(6)
+    governor.limit(home + 0.3, home, home, out)
+    assert out - home == pytest.approx(governor.speed * 0.02)
+
+
 def test_each_limit_is_reported_for_the_joint_it_changed(governor: Governor):
-    # hip: 2 -> 1.48 (step) -> 1.02 (velocity) -> 1 (position); knee: only its velocity
-    out = limit(governor, [2.0, 1.2], last=[0.98, 1.0], position=[0.98, 1.0])
+    # hip: 2 -> 1.03 (velocity) -> 1.01 (step) -> 1 (position); knee: only its velocity
+    out = limit(governor, [2.0, 1.2], last=[0.99, 1.0], position=[0.51, 1.0])
     assert out == pytest.approx([1.0, 1.0 + MAX_CHANGE])
     everything = LimitedBy.STEP | LimitedBy.VELOCITY | LimitedBy.POSITION
     assert governor.limited_by.tolist() == [everything, LimitedBy.VELOCITY]
@@ -128,7 +146,17 @@ def test_target_that_is_no_number_is_refused_with_the_joints_name(governor: Gove
 
 
 def test_sound_readings_pass(governor: Governor):
-    governor.check_signals(np.array([9.0, -9.0]), np.array([6.0, -6.0]), np.array([0.06, 0.0]))
+    governor.check_signals(np.array([1.09, -0.09]), np.array([6.0, -6.0]), np.array([0.06, 0.0]))
+
+
+@pytest.mark.parametrize(("angle", "outside"), [(2.25, 0.25), (-0.11, 0.11)])
+def test_joint_far_outside_its_range_is_refused(governor: Governor, angle: float, outside: float):
+    with pytest.raises(SafetyError) as caught:
+        governor.check_signals(np.array([0.0, angle]), STILL, FRESH)
+    assert str(caught.value) == (
+        f"joint 'knee' is at {angle:.2f} rad, {outside:.2f} rad outside its range of [0.0, 2.0] "
+        "rad; its zero is wrong, its horn has slipped, or it was forced there"
+    )
 
 
 def test_stale_reading_is_refused(governor: Governor):
@@ -157,6 +185,86 @@ def test_overspeed_is_refused(governor: Governor, speed: float):
         f"joint 'knee' moves at {speed} rad/s, faster than 6.0 rad/s; check its gains, wiring "
         "and load"
     )
+
+
+# Joints that do not obey. The hip's gain: 6.906 N·m/rad of 1.5 N·m, so 4.6 of full duty per rad.
+
+GAIN = 6.905706005343255 / 1.5
+
+
+def follow(
+    governor: Governor, ticks: int, *, error: float, effort: float, velocity: float = 0.0
+) -> None:
+    """The hip stays `error` away from its target for some ticks of 20 ms."""
+    target = np.array([0.2 + error, 1.0])
+    for _ in range(ticks):
+        governor.check_following(
+            target, np.array([0.2, 1.0]), np.array([velocity, 0.0]), np.array([effort, 0.0])
+        )
+
+
+@pytest.mark.parametrize("error", [0.2, -0.2])
+def test_limp_joint_away_from_its_target_stops_the_robot(governor: Governor, error: float):
+    follow(governor, 25, error=error, effort=0.0)  # 500 ms are allowed
+    with pytest.raises(SafetyError) as caught:
+        follow(governor, 1, error=error, effort=0.0)
+    assert str(caught.value) == (
+        "joint 'hip' has been 0.20 rad from its target for 500 ms, its motor driven at 0% where "
+        "92% is called for; it has let go, lost its gains, or stopped by itself"
+    )
+
+
+def test_motor_that_pulls_the_wrong_way_stops_the_robot(governor: Governor):
+    with pytest.raises(SafetyError, match="driven at -90% where 92% is called for"):
+        follow(governor, 26, error=0.2, effort=-0.9)
+
+
+@pytest.mark.parametrize("error", [0.3, -0.3])
+def test_blocked_joint_whose_motor_gives_all_it_has_stops_the_robot(
+    governor: Governor, error: float
+):
+    with pytest.raises(SafetyError, match="driven at 100% where 100% is called for; something bl"):
+        follow(governor, 26, error=error, effort=np.sign(error))
+
+
+def test_blocked_joint_with_soft_gains_stops_the_robot_at_the_step_limit(
+    contract: Contract, desk_arm: RobotConfig
+):
+    soft = [joint.model_copy(update={"kp": joint.kp / 10}) for joint in contract.joints]
+    governor = Governor(contract.model_copy(update={"joints": soft}), desk_arm)
+    position = np.zeros(6)
+    target = position + np.array([0.0, 0.6, 0.0, 0.0, 0.0, 0.0])  # max_step_rad
+    effort = np.array([0.0, soft[1].kp * 0.6 / soft[1].effort_limit, 0.0, 0.0, 0.0, 0.0])
+    assert effort[1] < 0.5
+    for _ in range(25):
+        governor.check_following(target, position, position, effort)
+    with pytest.raises(SafetyError, match=r"'shoulder_lift' has been 0\.60 rad .* blocks it"):
+        governor.check_following(target, position, position, effort)
+
+
+def test_lag_that_gains_and_load_explain_is_no_disobedience(governor: Governor):
+    follow(governor, 500, error=0.19, effort=0.19 * GAIN)
+
+
+def test_small_error_without_effort_is_no_disobedience(governor: Governor):
+    follow(governor, 500, error=0.149, effort=0.0)
+
+
+def test_short_saturation_is_no_disobedience(governor: Governor):
+    for _ in range(20):
+        follow(governor, 25, error=0.3, effort=1.0)
+        follow(governor, 1, error=0.1, effort=0.1 * GAIN)
+
+
+def test_damping_explains_a_motor_without_effort_in_motion(
+    contract: Contract, desk_arm: RobotConfig
+):
+    damped = [joint.model_copy(update={"kd": 1.0}) for joint in contract.joints]
+    governor = Governor(contract.model_copy(update={"joints": damped}), desk_arm)
+    target, position, velocity, effort = np.zeros((4, 6))
+    target[0], velocity[0] = 0.2, 0.2 * contract.joints[0].kp  # kp · error = kd · velocity
+    for _ in range(500):
+        governor.check_following(target, position, velocity, effort)
 
 
 def test_joint_order_is_the_contracts(contract: Contract, desk_arm: RobotConfig):

@@ -1,6 +1,7 @@
 """Joints over servos, on a twin in virtual time."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from deploy.contract import Contract
 from deploy.dynamixel import registers
 from deploy.dynamixel.protocol import Instruction, PacketParser
 from deploy.dynamixel.registers import RAD_PER_TICK
-from deploy.errors import BusError, DeployError
-from deploy.robot import Robot
+from deploy.errors import BusError, DeployError, SafetyError
+from deploy.robot import HOLD_REACH_RAD, Robot, SettingChange
 from deploy.robot_config import RobotConfig
 from tests.deploy.conftest import Bench, MakeBench
 
@@ -86,7 +87,7 @@ def test_setting_that_needs_torque_off_is_refused_while_the_arm_holds_itself_up(
 ):
     energised(bench)
     narrower = rewired(desk_arm, "gripper", position_limits_rad=(-0.03, 1.5))
-    robot = Robot(narrower, bench.contract.joints, bench.port)
+    robot = Robot(narrower, bench.contract.joints, bench.port, approve=lambda changes: True)
     # 2048 + 1.6 rad · 4096 / 2π = 3091, and for 1.5 rad 3026
     assert refusal(robot) == (
         "gripper (id 6) holds torque and its Max Position Limit (48) is 3091, expected 3026; "
@@ -285,6 +286,165 @@ def test_servos_stop_by_themselves_when_the_bus_falls_silent(bench: Bench):
     assert bench.twin.joint_position[row] == pytest.approx(angle, abs=5e-3)
 
 
+def turned_horn(config: RobotConfig, joint: str, ticks: int) -> RobotConfig:
+    """The robot as built, with one horn mounted some counts off."""
+    wiring = config.joints[joint]
+    return rewired(config, joint, zero_ticks=wiring.zero_ticks + ticks)
+
+
+def assert_stays_limp(bench: Bench) -> str:
+    """Torque is refused; nothing moves. Returns the message."""
+    bench.wait(1.0)
+    bench.robot.connect()
+    pose = bench.twin.joint_position
+    with pytest.raises(SafetyError) as caught:
+        bench.robot.energise()
+    bench.wait(0.5)
+    assert not any(bench.torque_on.values())
+    assert bench.twin.joint_position == pytest.approx(pose, abs=3e-3)
+    return str(caught.value)
+
+
+def test_joint_outside_its_limits_is_not_driven_inside(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    # One tooth off: the elbow rests at 1.43 rad, its servo at 1650 + 932 - 398 counts too few.
+    bench = make_bench(desk_arm, built=turned_horn(desk_arm, "shoulder_lift", -398))
+    message = assert_stays_limp(bench)
+    assert "shoulder_lift is at -2.09 rad" in message
+    assert "its limits are [-1.5, 1.57] rad. Torque stays off" in message
+
+
+def test_joint_a_few_counts_outside_its_limits_is_held_at_the_limit(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    bench = make_bench()
+    bench.wait(1.0)
+    resting = bench.twin.joint_position[2]
+    ticks = 6
+    limit = resting - ticks * RAD_PER_TICK
+    narrow = rewired(desk_arm, "elbow_flex", position_limits_rad=(-1.57, limit), rest_rad=limit)
+    bench = make_bench(narrow, built=desk_arm)
+    bench.wait(1.0)
+    energised(bench)
+    assert held(bench, "elbow_flex") == pytest.approx(limit, abs=RAD_PER_TICK)
+    bench.wait(0.05)
+    assert bench.twin.joint_position[2] == pytest.approx(resting, abs=0.02)
+
+
+def test_joint_more_than_a_few_counts_outside_its_limits_is_not_held(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    bench = make_bench()
+    bench.wait(1.0)
+    limit = bench.twin.joint_position[2] - 11 * RAD_PER_TICK
+    narrow = rewired(desk_arm, "elbow_flex", position_limits_rad=(-1.57, limit), rest_rad=limit)
+    assert "elbow_flex is at" in assert_stays_limp(make_bench(narrow, built=desk_arm))
+
+
+def test_joint_turned_past_the_last_count_is_not_sent_around(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    # A limp servo goes on counting past 4095; switched on, it takes itself back into one turn,
+    # and a goal at the old side is a whole turn away.
+    wide = rewired(desk_arm, "wrist_roll", zero_ticks=2400, position_limits_rad=(-2.9, 2.6))
+    bench = make_bench(wide)
+    bench.robot.connect()
+    bench.push("wrist_roll", (4097 - 2400) * RAD_PER_TICK)
+    with pytest.raises(SafetyError, match=r"wrist_roll is at 2\.60 rad \(count 4097\)"):
+        bench.robot.energise()
+    assert not bench.torque_on["wrist_roll"]
+
+
+# Settings in EEPROM
+
+LEFT_BY_ANOTHER_PROGRAM = {registers.HOMING_OFFSET: -512, registers.MAX_POSITION_LIMIT: 3000}
+
+
+def test_calibration_of_another_program_is_not_overwritten_without_approval(bench: Bench):
+    for register, value in LEFT_BY_ANOTHER_PROGRAM.items():
+        bench.set("elbow_flex", register, value)
+    asked: list[SettingChange] = []
+
+    def refuse(changes: list[SettingChange]) -> bool:
+        asked.extend(changes)
+        return False
+
+    robot = Robot(bench.config, bench.contract.joints, bench.port, approve=refuse)
+    message = refusal(robot)
+
+    assert "elbow_flex (id 3): Homing Offset (20) -512 -> 0" in message
+    assert "elbow_flex (id 3): Max Position Limit (48) 3000 -> 2993" in message
+    shown = {change.register: change.found for change in asked if change.joint == "elbow_flex"}
+    assert shown.items() >= LEFT_BY_ANOTHER_PROGRAM.items()
+    for register, value in LEFT_BY_ANOTHER_PROGRAM.items():
+        assert bench.get("elbow_flex", register) == value
+
+
+def test_nothing_in_eeprom_changes_unless_somebody_says_so(bench: Bench):
+    before = [bench.twin.servos[row].read(0, 64).data for row in range(6)]
+    with pytest.raises(BusError, match="nothing was changed"):
+        Robot(bench.config, bench.contract.joints, bench.port).connect()
+    assert [bench.twin.servos[row].read(0, 64).data for row in range(6)] == before
+
+
+def test_servos_set_up_once_need_no_approval_again(bench: Bench):
+    bench.robot.connect()
+    Robot(bench.config, bench.contract.joints, bench.port).connect()
+
+
+# Reading back while running
+
+
+def verify_all(bench: Bench) -> list[str]:
+    """What is wrong with any servo, each asked once."""
+    complaints = [bench.robot.verify_next(bench.clock.now() + 0.01) for _ in JOINTS]
+    return [complaint for complaint in complaints if complaint]
+
+
+def test_servos_as_they_were_set_up_give_no_complaint(bench: Bench):
+    energised(bench)
+    assert verify_all(bench) == []
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "expected"),
+    [
+        (registers.TORQUE_ENABLE, 0, 1),
+        (registers.POSITION_P_GAIN, 0, 1500),
+        (registers.POSITION_I_GAIN, 9, 0),
+        (registers.POSITION_D_GAIN, 9, 0),
+        (registers.BUS_WATCHDOG, 0, 5),
+        (registers.GOAL_PWM, 100, 885),
+        (registers.PROFILE_VELOCITY, 1, 0),
+    ],
+    ids=str,
+)
+def test_setting_that_changes_while_running_is_found(
+    bench: Bench, register: registers.Register, value: int, expected: int
+):
+    energised(bench)
+    bench.set("elbow_flex", register, value)
+    assert verify_all(bench) == [f"elbow_flex: its {register} reads {value}, expected {expected}"]
+
+
+def test_servo_that_its_own_watchdog_has_stopped_is_found(bench: Bench):
+    energised(bench)
+    bench.wait(0.2)
+    assert len(verify_all(bench)) == 6
+    assert "Bus Watchdog (98) reads -1, expected 5" in bench.robot.verify_next(
+        bench.clock.now() + 0.01
+    )
+
+
+def test_reading_back_waits_no_longer_than_its_deadline(bench: Bench):
+    energised(bench)
+    bench.port.replies_to_lose = math.inf
+    begin_s = bench.clock.now()
+    assert bench.robot.verify_next(begin_s + 0.005) == ""
+    assert bench.clock.now() <= begin_s + 0.005
+
+
 # Radians
 
 
@@ -407,14 +567,71 @@ def hold_in_motion(bench: Bench) -> None:
     bench.robot.hold()
 
 
-def test_hold_stops_where_the_joints_were_seen(bench: Bench):
+def held(bench: Bench, joint: str) -> float:
+    """The angle a joint's servo is told to hold [rad]; all directions are 1, all zeros 2048."""
+    return (bench.get(joint, registers.GOAL_POSITION) - 2048) * RAD_PER_TICK
+
+
+def test_hold_stops_a_moving_joint_within_its_reach(bench: Bench):
     hold_in_motion(bench)
     seen = bench.robot.position.copy()
-    for joint, angle in zip(JOINTS, seen, strict=True):
-        goal = bench.get(joint, registers.GOAL_POSITION)
-        assert goal == pytest.approx(2048 + angle / RAD_PER_TICK, abs=1e-6)
+    assert held(bench, "wrist_roll") == pytest.approx(seen[4] + HOLD_REACH_RAD, abs=2e-3)
     bench.wait(1.0)
-    assert bench.twin.joint_position == pytest.approx(seen, abs=0.1)
+    assert bench.twin.joint_position == pytest.approx(seen, abs=HOLD_REACH_RAD + 0.02)
+
+
+def test_hold_keeps_a_still_arm_where_it_is_also_after_the_bus_falls_silent(bench: Bench):
+    energised(bench)
+    stretched = np.array([0.0, 0.6, -0.4, 0.3, 0.0, 0.2])  # the elbow's load pulls it down
+    for _ in range(150):
+        bench.robot.write(bench.robot.target + np.clip(stretched - bench.robot.target, -0.03, 0.03))
+        bench.wait(0.02)
+        bench.robot.read(bench.clock.now() + 0.01)
+    pose = bench.twin.joint_position
+    assert bench.robot.target[2] - pose[2] < -0.02  # it droops
+
+    bench.robot.hold()
+    bench.wait(2.0)  # longer than any watchdog
+
+    assert bench.twin.joint_position == pytest.approx(pose, abs=3e-3)
+    again = bench.with_another_host().robot
+    again.connect()
+    again.energise()
+    bench.wait(0.05)
+    assert bench.twin.joint_position == pytest.approx(pose, abs=3e-3)
+
+
+def test_hold_without_recent_readings_leaves_the_targets_alone(bench: Bench):
+    energised(bench)
+    move(bench, "wrist_roll", 0.5, seconds=0.1)
+    bench.port.replies_to_lose = math.inf  # writing still works
+    for _ in range(8):
+        bench.robot.write(bench.robot.target + np.array([0, 0, 0, 0, 0.04, 0]))
+        bench.wait(0.02)
+        bench.robot.read(bench.clock.now() + 0.01)
+    target, angle = bench.robot.target, bench.twin.joint_position[4]
+    assert target[4] - bench.robot.position[4] > 2 * HOLD_REACH_RAD  # as it was seen long ago
+
+    with pytest.raises(BusError):
+        bench.robot.hold()
+
+    bench.wait(0.02)
+    assert held(bench, "wrist_roll") == pytest.approx(target[4], abs=RAD_PER_TICK)
+    assert bench.twin.joint_position[4] > angle - 1e-3  # it is not thrown back
+
+
+def test_hold_gives_way_to_what_blocks_a_joint(bench: Bench):
+    energised(bench)
+    bench.robot.write(bench.robot.position + np.array([0, 0, 0, 0, 0.6, 0]))
+    bench.robot.hold()
+    assert held(bench, "wrist_roll") == pytest.approx(
+        bench.robot.position[4] + HOLD_REACH_RAD, abs=2e-3
+    )
+
+
+def test_hold_tells_the_servos_to_stop_watching_the_bus(bench: Bench):
+    energised(bench).robot.hold()
+    assert {bench.get(joint, registers.BUS_WATCHDOG) for joint in JOINTS} == {0}
 
 
 def test_hold_names_servos_that_do_not_confirm_and_stops_the_others(bench: Bench):
@@ -427,8 +644,8 @@ def test_hold_names_servos_that_do_not_confirm_and_stops_the_others(bench: Bench
         "elbow_flex: servo 3 does not answer (read Goal Position (116), 3 attempts), expected a "
         "reply within milliseconds; check its power, cable, id and baud rate"
     )
-    goal = bench.get("wrist_roll", registers.GOAL_POSITION)
-    assert goal == pytest.approx(2048 + bench.robot.position[4] / RAD_PER_TICK, abs=1e-6)
+    goal = bench.robot.position[4] + HOLD_REACH_RAD
+    assert held(bench, "wrist_roll") == pytest.approx(goal, abs=2e-3)
 
 
 def test_hold_repeats_a_command_that_got_lost(bench: Bench):
@@ -436,8 +653,8 @@ def test_hold_repeats_a_command_that_got_lost(bench: Bench):
     move(bench, "wrist_roll", 1.5, seconds=0.1)
     bench.port.requests_to_lose = 1  # the sync write
     bench.robot.hold()
-    goal = bench.get("wrist_roll", registers.GOAL_POSITION)
-    assert goal == pytest.approx(2048 + bench.robot.position[4] / RAD_PER_TICK, abs=1e-6)
+    goal = bench.robot.position[4] + HOLD_REACH_RAD
+    assert held(bench, "wrist_roll") == pytest.approx(goal, abs=2e-3)
 
 
 def test_servo_that_its_watchdog_has_stopped_counts_as_held(bench: Bench):
@@ -461,11 +678,35 @@ def test_servo_that_has_shut_down_does_not_count_as_held(bench: Bench):
         bench.robot.hold()
 
 
-def test_joint_beyond_its_limits_is_held_at_the_limit(make_bench: MakeBench, desk_arm: RobotConfig):
-    narrow = rewired(desk_arm, "elbow_flex", position_limits_rad=(-1.57, 1.3), rest_rad=1.3)
-    bench = energised(make_bench(narrow, built=desk_arm))
-    bench.robot.hold()  # it rests at 1.43 rad
-    assert bench.get("elbow_flex", registers.GOAL_POSITION) == 2048 + 847
+# The rest pose
+
+
+def test_arm_at_rest_shows_no_difference(bench: Bench):
+    bench.wait(1.0)
+    bench.robot.connect()
+    assert bench.robot.rest_differences() == []
+
+
+def test_zero_that_is_off_shows_as_a_difference_with_the_right_one(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    bench = make_bench(desk_arm, built=turned_horn(desk_arm, "elbow_flex", -250))  # 22°
+    bench.wait(1.0)
+    bench.robot.connect()
+    (difference,) = bench.robot.rest_differences()
+    zero = int(re.search(r"its zero is at count (\d+), not 2048", difference)[1])
+    assert zero == pytest.approx(2048 - 250, abs=20)
+
+
+def test_direction_that_is_wrong_shows_as_a_difference(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    bench = make_bench(desk_arm, built=rewired(desk_arm, "elbow_flex", direction=-1))
+    bench.wait(1.0)
+    bench.robot.connect()
+    (difference,) = bench.robot.rest_differences()
+    assert difference.startswith("elbow_flex reads -1.4")
+    assert difference.endswith("or its direction is -1")
 
 
 # Release
@@ -474,6 +715,13 @@ def test_joint_beyond_its_limits_is_held_at_the_limit(make_bench: MakeBench, des
 def test_release_turns_every_torque_off(bench: Bench):
     energised(bench).robot.release()
     assert not any(bench.torque_on.values())
+
+
+def test_released_servos_do_not_watch_the_bus(bench: Bench):
+    energised(bench).robot.release()
+    bench.wait(1.0)
+    assert {bench.get(joint, registers.BUS_WATCHDOG) for joint in JOINTS} == {0}
+    bench.set("gripper", registers.GOAL_POSITION, 2100)  # the next program's goals are taken
 
 
 def test_release_names_a_dead_servo_and_lets_go_of_the_others(bench: Bench):

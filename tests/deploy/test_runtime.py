@@ -24,6 +24,7 @@ from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, DeployError, SafetyError
 from deploy.governor import Governor
 from deploy.recorder import Recorder, record_dtype
+from deploy.robot import HOLD_REACH_RAD
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench
@@ -52,7 +53,7 @@ class ScriptedController(OnnxController):
     def step(self) -> None:
         (target,) = self.outputs.values()
         target[:] = self.home
-        target[4] += 0.5 * math.sin(2 * math.pi * self.steps * PERIOD_S)  # at most 3.1 rad/s
+        target[4] += 0.3 * math.sin(2 * math.pi * self.steps * PERIOD_S)  # at most 1.9 rad/s
         self.at.get(self.steps, lambda: None)()
         self.steps += 1
 
@@ -91,11 +92,6 @@ class Trial:
         """Goal position of every servo [counts]."""
         return [self.bench.get(joint, registers.GOAL_POSITION) for joint in self.bench.twin.joints]
 
-    @property
-    def seen(self) -> list[float]:
-        """Where the joints were last seen, in counts; all directions are 1, all zeros 2048."""
-        return (2048 + self.bench.robot.position / RAD_PER_TICK).tolist()
-
     def run(self, duration_s: float = 1.0) -> None:
         command = fixed_command(self.bench.contract.command, [0.17, 0.0, 0.1])
         self.runtime.run(command, duration_s)
@@ -109,7 +105,11 @@ class Trial:
 
 
 def make_trial(
-    bench: Bench, controller: OnnxController | None = None, clock: Clock | None = None
+    bench: Bench,
+    controller: OnnxController | None = None,
+    clock: Clock | None = None,
+    *,
+    anyway: bool = False,
 ) -> Trial:
     scripted = ScriptedController(bench.contract)
     recorder = MemoryRecorder(bench.contract)
@@ -119,6 +119,7 @@ def make_trial(
         Governor(bench.contract, bench.config),
         clock or bench.clock,
         recorder,
+        anyway=anyway,
     )
     trial = Trial(bench, runtime, scripted, recorder)
     runtime.on_state = trial.states.append
@@ -250,7 +251,7 @@ def test_targets_have_no_discontinuity_from_start_to_end(trial: Trial):
     trial.run()
     sent = trial.recorder.ticks["sent_target"]
     largest = np.abs(np.diff(sent, axis=0)).max()
-    assert largest <= 3.5 * PERIOD_S + 1e-6  # velocity_limit_rad_s of every joint
+    assert largest <= 2.0 * PERIOD_S + 1e-6  # the contract's velocity_limit of every joint
 
 
 def test_ramps_take_at_most_half_the_velocity_limit(trial: Trial):
@@ -258,12 +259,13 @@ def test_ramps_take_at_most_half_the_velocity_limit(trial: Trial):
     ticks = trial.recorder.ticks
     ramping = ticks["state"] != State.RUNNING
     steps = np.abs(np.diff(ticks["sent_target"], axis=0))[ramping[1:] & ramping[:-1]]
-    assert 0.8 * 1.75 * PERIOD_S < steps.max() <= 1.75 * PERIOD_S + 1e-6
+    assert 0.8 * 1.0 * PERIOD_S < steps.max() <= 1.0 * PERIOD_S + 1e-6
 
 
 def test_first_target_is_where_the_arm_is_held(make_bench: MakeBench, edited_model: EditedModel):
     stretched_out = edited_model('"rest" qpos="0 -1.47 1.43', '"rest" qpos="0 0.5 -1.4')
-    trial = make_trial(make_bench(model_path=stretched_out))  # it falls until it is energised
+    # it falls until it is energised
+    trial = make_trial(make_bench(model_path=stretched_out), anyway=True)
     held: list[float] = []
 
     def note_goals(state: State) -> None:
@@ -299,7 +301,7 @@ def test_policy_never_leaves_the_limits(run_policy):
     low, high = np.array([joint.position_limits_rad for joint in bench.config.joints.values()]).T
     assert running.sum() == 100
     assert np.all((sent >= low - 1e-6) & (sent <= high + 1e-6))
-    assert np.abs(np.diff(sent, axis=0)).max() <= 3.5 * PERIOD_S + 1e-6
+    assert np.abs(np.diff(sent, axis=0)).max() <= 2.0 * PERIOD_S + 1e-6
     assert np.abs(sent - ticks["joint_position"]).max() <= 0.6 + 1e-6
     assert np.array_equal(
         np.any(ticks["limited_by"], axis=1), np.any(sent != ticks["policy_target"], axis=1)
@@ -322,13 +324,14 @@ def test_another_seed_gives_other_commands(run_policy):
 
 
 def assert_holds(trial: Trial) -> None:
-    """Torque is on, and every goal is where its joint was last seen."""
+    """Torque is on, and no joint moves far from where it was last seen, or sags in the end."""
     assert all(trial.bench.torque_on.values())
-    assert trial.goals == pytest.approx(trial.seen, abs=1e-6)
+    seen = trial.bench.robot.position.copy()
     trial.bench.wait(0.5)
     pose = trial.bench.twin.joint_position
-    trial.bench.wait(1.0)
-    assert trial.bench.twin.joint_position == pytest.approx(pose, abs=0.01)
+    assert pose == pytest.approx(seen, abs=HOLD_REACH_RAD + 0.02)
+    trial.bench.wait(1.0)  # longer than the servos' watchdog
+    assert trial.bench.twin.joint_position == pytest.approx(pose, abs=0.005)
 
 
 def test_stop_request_ends_in_hold(trial: Trial):
@@ -443,15 +446,129 @@ def test_pause_longer_than_the_servos_watchdog_ends_in_the_safe_state(trial: Tri
     assert all(trial.bench.torque_on.values())
 
 
-def test_arm_that_does_not_reach_its_rest_pose_is_not_let_go(trial: Trial):
-    # another program slows a servo down to 0.024 rad/s
-    trial.controller.at[20] = lambda: trial.bench.set(
-        "shoulder_lift", registers.PROFILE_VELOCITY, 1
-    )
+def test_arm_that_cannot_reach_its_rest_pose_is_not_let_go(trial: Trial):
+    model, data = trial.bench.twin._model, trial.bench.twin._data
+
+    def block() -> None:
+        """Something new stands in the way of the upper arm."""
+        model.jnt_range[1] = data.qpos[1] + np.array([-0.02, 0.02])
+
+    trial.controller.at[20] = block
     message, note = trial.fail()
-    assert "'shoulder_lift'" in message
+    assert message.startswith("joint 'shoulder_lift' has been 0.")
+    assert message.endswith("something blocks it, or its load is too heavy")
     assert note == HOLDS
     assert all(trial.bench.torque_on.values())
+
+
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [
+        (registers.TORQUE_ENABLE, 0),
+        (registers.POSITION_P_GAIN, 0),
+        (registers.PROFILE_VELOCITY, 1),  # 0.024 rad/s
+        (registers.BUS_WATCHDOG, 0),
+    ],
+    ids=str,
+)
+def test_servo_that_another_program_changes_is_noticed_within_a_round(
+    trial: Trial, register: registers.Register, value: int
+):
+    trial.controller.at[20] = lambda: trial.bench.set("shoulder_lift", register, value)
+    message, note = trial.fail()
+    assert message.startswith(f"shoulder_lift: its {register} reads {value}, expected ")
+    assert trial.controller.steps <= 21 + 6  # one servo a tick
+    limp = register is registers.TORQUE_ENABLE
+    assert note == HOLDS if not limp else "Torque Enable (64) reads 0, it has let go" in note
+
+
+def test_servo_that_its_own_watchdog_stops_is_noticed(trial: Trial):
+    servo = trial.bench.twin.servos[2]
+    trial.controller.at[20] = lambda: setattr(servo, "hear", lambda: None)  # it turns deaf
+    message, _ = trial.fail()
+    assert message.startswith("elbow_flex: its Bus Watchdog (98) reads -1, expected 5")
+
+
+def test_joint_that_does_not_follow_is_noticed_although_its_registers_are_right(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trial.bench.robot, "verify_next", lambda deadline_s: "")
+    trial.controller.at[20] = lambda: trial.bench.set("shoulder_lift", registers.POSITION_P_GAIN, 0)
+    message, _ = trial.fail()
+    assert message.endswith(
+        "its motor driven at 0% where 100% is called for; it has let go, lost its gains, or "
+        "stopped by itself"
+    )
+
+
+def test_arm_is_not_thrown_back_when_replies_are_lost_and_writes_arrive(trial: Trial):
+    bench, speeds = trial.bench, []
+
+    def lose_replies() -> None:
+        bench.port.replies_to_lose = math.inf
+
+    trial.controller.at[22] = lose_replies  # the wrist is on its way back, at 1.7 rad/s
+    trial.fail()
+    for _ in range(100):
+        bench.wait(0.005)
+        speeds.append(bench.twin._data.qvel[4])
+    assert np.max(np.abs(speeds)) < 2.5
+
+
+# Before torque is on
+
+
+def rewired(config: RobotConfig, joint: str, **changes: object) -> RobotConfig:
+    wiring = config.joints[joint].model_copy(update=changes)
+    return config.model_copy(update={"joints": {**config.joints, joint: wiring}})
+
+
+MISBUILT = {
+    "zero 22 degrees off": {"zero_ticks": 2048 - 250},
+    "mounted the other way round": {"direction": -1},
+}
+
+
+@pytest.mark.parametrize("built", MISBUILT.values(), ids=MISBUILT)
+def test_wrong_zero_or_direction_is_refused_before_torque_is_on(
+    make_bench: MakeBench, desk_arm: RobotConfig, built: dict[str, int]
+):
+    trial = make_trial(make_bench(desk_arm, built=rewired(desk_arm, "elbow_flex", **built)))
+    trial.bench.wait(1.0)
+    pose = trial.bench.twin.joint_position
+    message, note = trial.fail()
+    assert message.startswith(
+        "the limp robot does not lie as `rest_rad` in its YAML says:\n  elbow"
+    )
+    assert "--anyway" in message
+    assert note == ""
+    assert trial.states == [State.FAULT]
+    trial.bench.wait(0.5)
+    assert trial.bench.twin.joint_position == pytest.approx(pose, abs=2e-3)
+
+
+def test_robot_that_is_not_parked_runs_anyway_if_told_to(
+    make_bench: MakeBench, edited_model: EditedModel
+):
+    elsewhere = edited_model('"rest" qpos="0 -1.47 1.43', '"rest" qpos="0.4 -1.47 1.43')
+    trial = make_trial(make_bench(model_path=elsewhere))
+    assert "shoulder_pan reads +0.40 rad, at rest it should read +0.00" in trial.fail()[0]
+    trial = make_trial(make_bench(model_path=elsewhere), anyway=True)
+    trial.run()
+    assert trial.states[-1] is State.IDLE
+
+
+def test_joint_outside_its_limits_is_never_energised(make_bench: MakeBench, desk_arm: RobotConfig):
+    # The trial that threw an arm: its shoulder's zero at count 1650, the robot file says 2048.
+    built = rewired(desk_arm, "shoulder_lift", zero_ticks=1650)
+    trial = make_trial(make_bench(desk_arm, built=built), anyway=True)
+    message, note = trial.fail()
+    assert message.startswith("shoulder_lift is at -2.0")
+    assert note == IS_LIMP
+    assert not any(trial.bench.torque_on.values())
+
+
+# Other faults
 
 
 def test_servo_in_alert_stops_the_robot_and_is_described(trial: Trial):
@@ -486,11 +603,8 @@ def test_blocked_joint_is_not_handed_over_to_the_policy(
     blocked = edited_model('range="-1.5 1.57"', 'range="-1.5 -1.2"')  # the start pose is at -0.2
     trial = make_trial(make_bench(model_path=blocked))
     message, note = trial.fail()
-    assert re.fullmatch(
-        r"joint 'shoulder_lift' is \d\.\d\d rad from the start pose, allowed 0\.3 rad; something "
-        r"blocks it, or its servo does not follow",
-        message,
-    )
+    assert message.startswith("joint 'shoulder_lift' has been 0.")
+    assert message.endswith("something blocks it, or its load is too heavy")
     assert note == HOLDS
     assert State.RUNNING not in trial.states
 
@@ -601,7 +715,14 @@ def test_adapters_latency_counts_when_the_bus_is_judged(
 
 
 def test_dropped_reply_is_asked_for_again_within_the_tick(trial: Trial):
-    trial.controller.at[20] = lambda: setattr(trial.bench.port, "replies_to_lose", 1)
+    robot, read = trial.bench.robot, trial.bench.robot.read
+
+    def lose_the_reply(deadline_s: float) -> int:
+        trial.bench.port.replies_to_lose = 1
+        robot.read = read
+        return read(deadline_s)
+
+    trial.controller.at[20] = lambda: setattr(robot, "read", lose_the_reply)
     trial.run()
     ticks = trial.recorder.ticks[trial.recorder.ticks["state"] == State.RUNNING]
     assert ticks["retried"][-1] == 6
