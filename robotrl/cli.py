@@ -212,8 +212,16 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of the random commands.")] = 0,
     log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
     with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Change settings kept in the servos without asking.")
+    ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Run although the robot does not lie in its rest pose.")
+    ] = False,
 ) -> None:
     """Run a policy on a robot in real time. Ctrl-C stops it at once, in its safe state.
+
+    The limp robot must lie in its rest pose: that is how a wrong zero or direction is found.
 
     Examples: `robotrl run policy.onnx configs/robots/desk_arm.yaml --port /dev/ttyUSB0` and
     `robotrl run policy.onnx configs/robots/desk_arm.yaml --twin`
@@ -236,6 +244,8 @@ def run(
             seed=seed,
             log=log,
             start_twin=with_twin,
+            yes=yes,
+            anyway=anyway,
             console=console,
         )
         out.print(summary)
@@ -253,6 +263,24 @@ def release(robot: RobotArgument, port: PortOption = None) -> None:
     with _reported():
         release_robot(robot, port)
         out.print("torque is off on every servo, read back")
+
+
+@app.command()
+def restore(
+    saved: Annotated[Path, typer.Argument(help="The file `robotrl run` named when it saved.")],
+    robot: RobotArgument,
+    port: PortOption = None,
+) -> None:
+    """Write the settings that `robotrl run` changed back into the servos.
+
+    Example: `robotrl restore logs/desk_arm-servos-2026-01-31_12-00-00.yaml
+    configs/robots/desk_arm.yaml`
+    """
+    from robotrl.run_policy import restore_robot
+
+    with _reported():
+        for line in restore_robot(saved, robot, port):
+            out.print(line)
 
 
 @app.command()

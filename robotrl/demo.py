@@ -77,7 +77,7 @@ def run_demo(output: Path, *, seed: int, twin_seed: int, seconds: float, console
 def _run(policy: Path, robot: Path, port: str, log: Path, seconds: float) -> None:
     """`robotrl run` in a process of its own, as on a robot: no torch, no training memory."""
     command = [sys.executable, "-m", "robotrl.cli", "run", str(policy), str(robot), "--port", port]
-    command += ["--duration", str(seconds), "--log", str(log)]
+    command += ["--duration", str(seconds), "--log", str(log), "--yes"]
     done = subprocess.run(command, timeout=seconds + _STALL_S, check=False)
     if done.returncode:
         raise DeployError(f"the run ended with exit code {done.returncode}; its message is above")

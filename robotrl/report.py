@@ -99,7 +99,10 @@ def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict
     log = read_log(path)
     time_s = log.ticks["time_s"]
     measured = tool_path(log)
-    tool, source = measured, "from the measured joint angles"
+    tool, source = (
+        measured,
+        "from the joint angles, so only as true as the zeros in the robot file",
+    )
     if truth is not None:
         tool, source = true_tool_path(truth, time_s), "true position of the twin's tool"
     distance = np.linalg.norm(tool - log.ticks["command"], axis=1)

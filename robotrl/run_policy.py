@@ -3,16 +3,19 @@
 Imports only what a robot has: neither torch nor MuJoCo.
 """
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from deploy import servo_settings
 from deploy.clock import MonotonicClock
 from deploy.commands import fixed_command, random_commands
 from deploy.configuration import load_yaml
@@ -22,7 +25,7 @@ from deploy.dynamixel.bus import DynamixelBus
 from deploy.errors import DeployError
 from deploy.governor import Governor
 from deploy.recorder import Recorder
-from deploy.robot import Robot, release_servos
+from deploy.robot import Robot, SettingChange, release_servos
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State, StopRequest
 from deploy.serial_port import SerialPort
@@ -40,6 +43,8 @@ def run_policy(
     seed: int,
     log: Path,
     start_twin: bool,
+    yes: bool,
+    anyway: bool,
     console: Console,
 ) -> str:
     """Run an exported policy on a robot; see `robotrl run --help`.
@@ -61,8 +66,14 @@ def run_policy(
     with running_twin(robot_path) if start_twin else nullcontext(port or config.bus.port) as path:
         serial_port = SerialPort(path, config.bus.baud_rate)
         try:
-            robot = Robot(config, contract.joints, serial_port)
-            recorder = Recorder(log, contract, {"robot": config.model_dump_json()})
+            agreed = yes or start_twin
+
+            def approve(changes: list[SettingChange]) -> bool:
+                return _approve(changes, log.parent, config.robot, agreed, console)
+
+            robot = Robot(config, contract.joints, serial_port, approve=approve)
+            metadata = {"robot": config.model_dump_json(), "anyway": json.dumps(anyway)}
+            recorder = Recorder(log, contract, metadata)
             try:
                 runtime = Runtime(
                     robot,
@@ -71,6 +82,7 @@ def run_policy(
                     MonotonicClock(),
                     recorder,
                     on_state=lambda state: _announce(state, console),
+                    anyway=anyway,
                 )
                 with _stop_on_signals(runtime.stop):
                     runtime.run(commands, duration_s)
@@ -92,6 +104,16 @@ def release_robot(robot_path: Path, port: str | None) -> None:
     try:
         bus = DynamixelBus(serial_port, config.bus.baud_rate)
         release_servos(bus, {name: wiring.id for name, wiring in config.joints.items()})
+    finally:
+        serial_port.close()
+
+
+def restore_robot(saved: Path, robot_path: Path, port: str | None) -> list[str]:
+    """Write settings saved by an earlier run back into the servos."""
+    config = load_yaml(robot_path, RobotConfig)
+    serial_port = SerialPort(port or config.bus.port, config.bus.baud_rate)
+    try:
+        return servo_settings.restore(DynamixelBus(serial_port, config.bus.baud_rate), saved)
     finally:
         serial_port.close()
 
@@ -141,6 +163,26 @@ def _stop_on_signals(stop: StopRequest) -> Iterator[None]:
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
+
+
+def _approve(
+    changes: list[SettingChange], folder: Path, robot: str, agreed: bool, console: Console
+) -> bool:
+    """Show what would change in the servos, ask, and save what was there."""
+    console.print("Settings kept in the servos differ from what the policy needs:")
+    for change in changes:
+        console.print(f"  {change}", markup=False, highlight=False)
+    if not agreed:
+        try:
+            answer = console.input("Change them? The old ones are saved in a file. [y/N] ")
+        except EOFError:  # nobody is there to answer
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            return False
+    saved = folder / f"{robot}-servos-{datetime.now():%Y-%m-%d_%H-%M-%S}.yaml"
+    servo_settings.save(changes, saved)
+    console.print(f"saved: {saved}; `robotrl restore {saved} ROBOT.yaml` writes it back")
+    return True
 
 
 def _announce(state: State, console: Console) -> None:

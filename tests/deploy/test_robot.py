@@ -694,8 +694,8 @@ def test_zero_that_is_off_shows_as_a_difference_with_the_right_one(
     bench.wait(1.0)
     bench.robot.connect()
     (difference,) = bench.robot.rest_differences()
-    zero = int(re.search(r"its zero is at count (\d+), not 2048", difference)[1])
-    assert zero == pytest.approx(2048 - 250, abs=20)
+    found = re.search(r"its zero is at count (\d+), not 2048", difference)
+    assert found and int(found[1]) == pytest.approx(2048 - 250, abs=20)
 
 
 def test_direction_that_is_wrong_shows_as_a_difference(

@@ -72,12 +72,14 @@ def start_run(
     with contextlib.ExitStack() as processes:
 
         def start(
-            port: str, log: Path, *, duration_s: float, robot: Path = robot_path
+            port: str, log: Path, *, duration_s: float, robot: Path = robot_path, yes: bool = True
         ) -> subprocess.Popen[str]:
             command = [sys.executable, "-m", "robotrl.cli", "run", policy_path, robot]
             command += ["--port", port, "--log", log, "--duration", duration_s]
+            command += ["--yes"] * yes
             process = subprocess.Popen(
                 list(map(str, command)),
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -148,7 +150,9 @@ def test_run_needs_nothing_but_what_a_robot_has(finished: Finished):
 
 
 def test_run_tells_its_states_and_what_to_do_next(finished: Finished):
-    assert finished.stderr.splitlines() == [*STATES, f"Next: robotrl report {finished.log_path}"]
+    *_, last = lines = finished.stderr.splitlines()
+    assert [line for line in lines if line in STATES] == STATES
+    assert last == f"Next: robotrl report {finished.log_path}"
 
 
 def test_run_ends_with_a_summary(finished: Finished):
@@ -188,6 +192,49 @@ def test_run_starts_a_twin_of_its_own_when_asked(
     assert run.returncode == 0, run.stderr
 
 
+# Settings another program left in the servos
+
+
+def run_after_lerobot(
+    start_run: StartRun, robot_path: Path, log: Path, answer: str | None
+) -> tuple[int, str, list[int]]:
+    """Run on a factory-new arm with a homing offset; the exit code, what it said, the offsets."""
+    with running_twin(robot_path) as port:
+        with bus_at(port) as bus:
+            bus.write_verified(3, registers.HOMING_OFFSET, 40)
+        run = start_run(port, log, duration_s=0.1, yes=False)
+        _, stderr = run.communicate(answer, timeout=PATIENCE_S)
+        offsets = values(port, registers.HOMING_OFFSET)
+        if answer == "y\n":
+            (saved,) = log.parent.glob("desk_arm-servos-*.yaml")
+            arguments = ["restore", str(saved), str(robot_path), "--port", port]
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == 0, result.output
+            assert "elbow_flex (id 3): Homing Offset (20) is 40" in result.stdout
+            assert values(port, registers.HOMING_OFFSET) == [0, 0, 40, 0, 0, 0]
+    return run.returncode, stderr, offsets
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
+def test_settings_in_the_servos_are_shown_and_kept_unless_the_user_agrees(
+    start_run: StartRun, robot_path: Path, tmp_path: Path, answer: str
+):
+    code, said, offsets = run_after_lerobot(start_run, robot_path, tmp_path / "run.mcap", answer)
+    assert code == 1
+    assert "elbow_flex (id 3): Homing Offset (20) 40 -> 0" in said
+    assert "nothing was changed" in said
+    assert offsets == [0, 0, 40, 0, 0, 0]
+    assert not list(tmp_path.glob("desk_arm-servos-*"))
+
+
+def test_settings_in_the_servos_are_saved_and_can_be_written_back(
+    start_run: StartRun, robot_path: Path, tmp_path: Path
+):
+    code, said, offsets = run_after_lerobot(start_run, robot_path, tmp_path / "run.mcap", "y\n")
+    assert code == 0, said
+    assert offsets == [0] * 6
+
+
 # An end that was not planned
 
 
@@ -212,7 +259,7 @@ def test_killed_run_leaves_an_arm_that_stops_by_itself(start_run: StartRun, tmp_
     with running_twin(robot, truth=truth_path) as port:
         run = start_run(port, log, duration_s=60.0, robot=robot)
         wait_for_state(run, "moving to start")
-        time.sleep(0.5)  # at its fastest, about 1.7 rad/s
+        time.sleep(0.5)  # at its fastest, up to 1 rad/s
 
         run.kill()
         killed_s = time.monotonic()
@@ -223,7 +270,7 @@ def test_killed_run_leaves_an_arm_that_stops_by_itself(start_run: StartRun, tmp_
     with np.load(truth_path) as truth:
         time_s, position = truth["time_s"], truth["joint_position"]
     speed = np.abs(np.diff(position, axis=0) / np.diff(time_s)[:, None]).max(axis=1)
-    assert speed[time_s[1:] < killed_s].max() > 1.0
+    assert speed[time_s[1:] < killed_s].max() > 0.7
     assert speed[time_s[1:] > killed_s + 0.5].max() < 0.05
     joints = load_yaml(robot, RobotConfig).joints.values()
     low, high = np.array([joint.position_limits_rad for joint in joints]).T
