@@ -2,20 +2,29 @@
 
     config = load_yaml(Path("configs/robots/desk_arm.yaml"), RobotConfig)
 
-Every section is a `Section`: unknown keys are refused with the nearest valid name, values are
-converted by type (PyYAML reads `1e-3` as a string), and nothing can be changed afterwards.
-Errors name the file, the key, the value found and what was expected.
+Files are plain data, what JSON can say in YAML's clothes (`parse_yaml`): no tags, aliases, merge or
+repeated keys, of bounded size and depth. Every section is a `Section`: unknown keys are refused
+with the nearest valid name, a value is never converted to another type, and nothing can be changed
+afterwards. Errors name the file, the key, the value found and what was expected.
 """
 
 import difflib
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, to_json
 
-from deploy.errors import ConfigError
+from deploy.errors import ConfigError, DeployError
+
+MAX_BYTES = 256 * 1024
+"""Largest YAML file, a hundred times a real one; PyYAML reads about 180 kB/s."""
+MAX_DEPTH = 32
+"""Deepest nesting of sections and lists in any document."""
 
 
 class Section(BaseModel):
@@ -24,18 +33,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise ValueError(
-                        f"unknown key {key!r}{did_you_mean(key, cls.model_fields)}; "
-                        f"valid keys are {', '.join(sorted(cls.model_fields))}"
-                    )
-        return data
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -52,12 +49,12 @@ def load_yaml(path: Path, section: type[SectionT], overrides: Iterable[str] = ()
     Raises:
         ConfigError: the file is missing, is no YAML mapping, or a value does not fit.
     """
+    data = read_bytes(path, MAX_BYTES, ConfigError)
     try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = data.decode()
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
+    document = parse_yaml(text, source=str(path))
     if not isinstance(document, dict):
         found = "nothing" if document is None else type(document).__name__
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {found}")
@@ -67,31 +64,168 @@ def load_yaml(path: Path, section: type[SectionT], overrides: Iterable[str] = ()
 
 
 def validate(document: object, section: type[SectionT], *, source: str) -> SectionT:
-    """Validate plain data as `section`; `source` is named in every error."""
-    try:
-        return section.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{source}: {line}" for line in describe(error))) from error
+    """Validate plain data as `section`; `source` is named in every error.
+
+    Values keep their type: a bool or a text is no number, and a whole number is no bool.
+
+    Raises:
+        ConfigError: the data is not plain, or does not fit; all problems are listed.
+    """
+    problems = list(_implausible(document))
+    if not problems:
+        try:  # by way of JSON, where strict still takes a list for a tuple
+            return section.model_validate_json(
+                to_json(document, inf_nan_mode="constants"), strict=True
+            )
+        except ValidationError as error:
+            problems = describe(error, section)
+        except ValueError as error:
+            problems = [f"{_key(())}: is no plain data: {error}"]
+    raise ConfigError("\n".join(f"{source}: {problem}" for problem in problems))
 
 
-def describe(error: ValidationError) -> list[str]:
+def describe(error: ValidationError, section: type[Section]) -> list[str]:
     """One line per problem: `dotted.key: what was expected, found value`."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-        message = problem["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        if problem["type"] in ("value_error", "missing"):
-            lines.append(f"{key}: {message}")
-        else:
-            lines.append(f"{key}: {message}, found {problem['input']!r}")
-    return lines
+    return [_describe(problem, section) for problem in error.errors()]
 
 
 def did_you_mean(name: object, valid: Iterable[str]) -> str:
     """' (did you mean ...?)' with the nearest valid name, or nothing."""
-    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name)[:100], list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def read_bytes(path: Path, limit: int, error: type[DeployError]) -> bytes:
+    """Read a file of at most `limit` bytes, or raise `error`, which names the file."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as reason:
+        raise error(f"{path}: cannot be read: {reason.strerror}") from reason
+    if len(data) > limit:
+        raise error(f"{path}: is larger than {limit // 1024} KiB; is it the right file?")
+    return data
+
+
+def parse_yaml(text: str, *, source: str) -> Any:
+    """Read YAML that means what it shows: plain data, each key once, numbers as in YAML 1.2.
+
+    Raises:
+        ConfigError: names `source` and, if it can, the line.
+    """
+    try:
+        return yaml.load(text, _PlainLoader)
+    except _Refused as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ConfigError(f"{source}: line {line}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: is not YAML: {error}") from error
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """YAML that we do not take."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """See `parse_yaml`."""
+
+    yaml_implicit_resolvers = {}  # PyYAML's would take 1:30 for 90, 010 for 8 and 1e-3 for a text
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _refused(event, "anchors and aliases (& and *) are not read; write the value out")
+        if getattr(event, "tag", None):
+            raise _refused(event, "tags (!) are not read; write a plain value")
+        if self._depth == MAX_DEPTH:
+            raise _refused(event, f"nested deeper than {MAX_DEPTH} levels")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key, _ in node.value:
+            if key.tag != _TEXT or key.value == "<<":
+                raise _refused(key, "a key must be a text; put it in quotes, or delete it")
+            if key.value in keys:
+                raise _refused(key, f"the key {key.value!r} is there twice; keep one")
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_TEXT = "tag:yaml.org,2002:str"
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+     list("yYnNtTfFoO")),
+    ("int", r"[-+]?(0|[1-9][0-9_]{0,20}|0x[0-9a-fA-F]{1,16})", list("-+0123456789")),
+    ("float", r"[-+]?([0-9][0-9_]*\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"
+     r"|[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+     list("-+.0123456789")),
+):  # fmt: skip
+    _PlainLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
+
+
+def _refused(place: Any, problem: str) -> _Refused:
+    return _Refused(problem=problem, problem_mark=place.start_mark)
+
+
+def _implausible(value: object, key: tuple[str, ...] = ()) -> Iterator[str]:
+    """What no document may hold, whatever its sections allow; a line per problem."""
+    if len(key) > MAX_DEPTH:
+        yield f"{_key(key)}: nested deeper than {MAX_DEPTH} levels"
+    elif isinstance(value, str) and not value.isprintable():
+        yield f"{_key(key)}: has characters that cannot be printed, found {_short(value)}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{_key(key)}: input should be a finite number, found {value}"
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _implausible(name, (*key, "(key)"))
+            yield from _implausible(item, (*key, str(name)))
+    elif isinstance(value, list | tuple):
+        for row, item in enumerate(value):
+            yield from _implausible(item, (*key, str(row)))
+
+
+def _describe(problem: ErrorDetails, section: type[Section]) -> str:
+    location, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if problem["type"] == "extra_forbidden":
+        valid = sorted(_section_at(section, location[:-1]).model_fields)
+        name = str(location[-1])
+        return (
+            f"{_key(location[:-1])}: unknown key {_short(name)}{did_you_mean(name, valid)}; "
+            f"valid keys are {', '.join(valid)}"
+        )
+    if problem["type"] in ("value_error", "missing"):
+        return f"{_key(location)}: {message}"
+    return f"{_key(location)}: {message}, found {_short(problem['input'])}"
+
+
+def _section_at(annotation: Any, location: tuple[int | str, ...]) -> type[Section]:
+    """The section at a place in another one."""
+    for part in location:
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            annotation = annotation.model_fields[str(part)].annotation
+        else:
+            annotation = get_args(annotation)[-1]  # of a list or a dict
+    return annotation
+
+
+def _key(location: Iterable[int | str]) -> str:
+    text = ".".join(str(part) for part in location) or "(top level)"
+    return text if text.isprintable() and len(text) <= 200 else _short(text)
+
+
+def _short(value: object) -> str:
+    """A value as it is written, cut where nobody would read on."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -99,13 +233,10 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise ConfigError(f"override {override!r}: expected key=value, e.g. num_envs=128")
     *parents, leaf = key.split(".")
-    for parent in parents:
+    for parent in parents[: MAX_DEPTH + 1]:  # deeper ones are refused with the document
         if document.get(parent) is None:  # absent, or left empty in the file
             document[parent] = {}
         document = document[parent]
         if not isinstance(document, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
-    try:
-        document[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
+    document[leaf] = parse_yaml(text, source=f"override {override!r}")

@@ -15,10 +15,20 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from deploy.contract import HASH_KEY, METADATA_KEY, Contract, hash_metadata, parse_contract
+from deploy.configuration import read_bytes
+from deploy.contract import (
+    HASH_KEY,
+    METADATA_KEY,
+    Contract,
+    hash_metadata,
+    parse_contract,
+    reader_keys,
+)
 from deploy.errors import ContractError
 from deploy.onnx_file import inspect_onnx
 
+MAX_BYTES = 256 * 1024 * 1024
+"""Largest policy file: 60 million weights."""
 _TYPICAL_STEPS = 20
 
 
@@ -89,6 +99,10 @@ class OnnxController:
                     f"{path}: the graph has the {what} {found}, its contract describes {said}; "
                     "export it again"
                 )
+            if other := {node.name: node.type for node in graph if node.type != "tensor(float)"}:
+                raise ContractError(
+                    f"{path}: the graph has the {what} {other}, expected float32; export it again"
+                )
 
     def _bind_input(self, name: str, shape: list[int]) -> np.ndarray:
         array = np.zeros(shape, np.float32)
@@ -107,7 +121,10 @@ class OnnxController:
         for step in range(steps):
             for name, values in golden.inputs.items():
                 self.inputs[name][:] = values[step]
-            self.step()
+            try:
+                self.step()
+            except Exception as error:  # as in _make_session
+                raise ContractError(f"{path}: onnxruntime cannot run it: {error}") from error
             for name, values in golden.outputs.items():
                 error = float(np.max(np.abs(self.outputs[name] - values[step])))
                 if not error <= golden.tolerance:
@@ -129,19 +146,23 @@ def read_policy(path: Path) -> tuple[Contract, bytes]:
     Raises:
         ContractError: missing, truncated, edited, or not exported by robotrl.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read: {error.strerror}") from error
+    data = read_bytes(path, MAX_BYTES, ContractError)
     onnx_file = inspect_onnx(data, source=str(path))
     text = onnx_file.metadata.get(METADATA_KEY)
     if text is None:
         raise ContractError(
             f"{path}: has no robotrl contract inside; make it with `robotrl export RUN -o {path}`"
         )
-    contract = parse_contract(text, source=str(path))
-    if hash_metadata(onnx_file.metadata) != onnx_file.metadata.get(HASH_KEY):
+    metadata = onnx_file.metadata
+    if hash_metadata(metadata) != metadata.get(HASH_KEY):
         raise ContractError(f"{path}: the contract was edited after export; export it again")
+    contract = parse_contract(text, source=str(path))
+    for key, expected in reader_keys(contract).items():
+        if metadata.get(key) != expected:
+            raise ContractError(
+                f"{path}: the metadata {key!r} is {metadata.get(key)!r}, its contract says "
+                f"{expected!r}; export it again"
+            )
     if contract.graph_sha256 != onnx_file.graph_sha256:
         raise ContractError(
             f"{path}: the network was edited after export (its hash is not the contract's); "

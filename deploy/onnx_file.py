@@ -12,6 +12,8 @@ from typing import NamedTuple
 from deploy.errors import ContractError
 
 _METADATA_PROPS = 14
+_MAX_FIELDS = 10_000
+"""At the top level there are about twenty; more are made to keep a reader busy."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -33,9 +35,11 @@ def inspect_onnx(data: bytes, *, source: str) -> OnnxFile:
     metadata: dict[str, str] = {}
     has_graph = False
     try:
-        for number, start, payload, end in _fields(data):
+        for number, start, payload, end in _fields(data, 0, len(data)):
             if number == _METADATA_PROPS:
-                entry = {n: data[p:e].decode() for n, _, p, e in _fields(data[:end], payload)}
+                entry = {n: data[p:e].decode() for n, _, p, e in _fields(data, payload, end)}
+                if entry[1] in metadata:  # readers differ in which of the two they take
+                    raise ValueError("metadata key repeated")
                 metadata[entry[1]] = entry.get(2, "")
             else:
                 digest.update(data[start:end])
@@ -49,9 +53,11 @@ def inspect_onnx(data: bytes, *, source: str) -> OnnxFile:
     return OnnxFile(digest.hexdigest(), metadata)
 
 
-def _fields(data: bytes, position: int = 0) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (field number, start of the field, start of its payload, end) up to the end of data."""
-    while position < len(data):
+def _fields(data: bytes, position: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (field number, start of the field, start of its payload, end) of `data[:stop]`."""
+    for _ in range(_MAX_FIELDS):
+        if position == stop:
+            return
         start = position
         key, position = _varint(data, position)
         number, wire_type = key >> 3, key & 7
@@ -66,9 +72,10 @@ def _fields(data: bytes, position: int = 0) -> Iterator[tuple[int, int, int, int
             position += 4 if wire_type == _FIXED32 else 8
         else:
             raise ValueError(f"wire type {wire_type}")
-        if position > len(data) or number == 0:
+        if position > stop or number == 0:
             raise ValueError("field runs past the end")
         yield number, start, payload, position
+    raise ValueError("too many fields")
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -7,15 +7,28 @@ policy's contract, so they cannot drift from what was trained.
 import math
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
-from deploy.dynamixel.registers import RAD_PER_TICK, TICKS_PER_TURN
+from deploy.dynamixel.registers import BAUD_RATES, RAD_PER_TICK, TICKS_PER_TURN
 from deploy.dynamixel.servos import MODELS
-
-Range = tuple[float, float]
+from deploy.quantities import Angle, Name, Speed
 
 WATCHDOG_STEP_MS = 20
+SPEED_RESERVE = 1.5
+"""How much faster than its data sheet a servo may turn: a full battery, a falling link."""
+
+
+def _device_path(port: str) -> str:
+    if not port.startswith("/") or port.endswith("/") or len(port) > 1000:
+        raise ValueError(f"expected the path of a device such as /dev/ttyUSB0, found {port!r}")
+    return port
+
+
+def _a_number(value: object) -> object:
+    if isinstance(value, bool):  # which Python takes for 1
+        raise ValueError(f"must be 1 or -1, found {value}")
+    return value
 
 
 class BusConfig(Section):
@@ -23,7 +36,7 @@ class BusConfig(Section):
 
     protocol: Literal["dynamixel2"] = "dynamixel2"
     """Wire protocol."""
-    port: str
+    port: Annotated[str, AfterValidator(_device_path)]
     """Device path, best a stable one below /dev/serial/by-id/."""
     baud_rate: Annotated[int, Field(ge=9600, le=4_500_000)] = 1_000_000
     """Baud rate all servos are set to."""
@@ -36,19 +49,19 @@ class JointWiring(Section):
 
     id: Annotated[int, Field(ge=0, le=252)]
     """Servo id on the bus."""
-    model: str
+    model: Name
     """Servo model, e.g. XL430-W250; checked against what answers."""
-    direction: Literal[1, -1] = 1
+    direction: Annotated[Literal[1, -1], BeforeValidator(_a_number)] = 1
     """+1 when the servo's counts grow with the joint angle."""
     zero_ticks: Annotated[int, Field(ge=0, le=4095)] = 2048
     """Servo count at joint angle zero."""
-    position_limits_rad: Range
+    position_limits_rad: tuple[Angle, Angle]
     """Lowest and highest joint angle the mechanics allow."""
-    velocity_limit_rad_s: Annotated[float, Field(gt=0)]
+    velocity_limit_rad_s: Speed
     """Fastest commanded joint speed."""
-    rest_rad: float
+    rest_rad: Angle
     """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
-    rest_tolerance_rad: Annotated[float, Field(gt=0, le=math.pi)] = 0.2
+    rest_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.2
     """A limp joint found farther than this from `rest_rad` has a wrong zero or direction, or was
     not parked: torque is not switched on. Wide for a joint that rests anywhere."""
 
@@ -76,6 +89,13 @@ class JointWiring(Section):
                 f"unknown servo model {self.model!r}{did_you_mean(self.model, MODELS)}; "
                 f"known models are {', '.join(MODELS)}"
             )
+        fastest = SPEED_RESERVE * MODELS[self.model].no_load_speed_rad_s
+        if self.velocity_limit_rad_s > fastest:
+            raise ValueError(
+                f"velocity_limit_rad_s {self.velocity_limit_rad_s:g} is no limit for a "
+                f"{self.model}, which turns at {fastest / SPEED_RESERVE:.2g} rad/s without load; "
+                f"expected at most {fastest:.2g}"
+            )
         return self
 
 
@@ -90,31 +110,31 @@ class SafetyConfig(Section):
 
     safe_state: Literal["hold", "torque_off"] = "hold"
     """Where every fault ends: hold the present position, or let go."""
-    stale_after_ms: Annotated[float, Field(gt=0)] = 100.0
+    stale_after_ms: Annotated[float, Field(ge=1, le=2000)] = 100.0
     """Oldest joint reading that may still be acted on; older stops the robot."""
-    max_step_rad: Annotated[float, Field(gt=0)] = 0.6
+    max_step_rad: Annotated[float, Field(ge=0.001, le=2 * math.pi)] = 0.6
     """Farthest a target may be from the measured angle."""
-    following_error_rad: Annotated[float, Field(gt=0)] = 0.15
+    following_error_rad: Annotated[float, Field(ge=0.01, le=1)] = 0.15
     """A joint farther than this from its target, whose motor makes no effort or all it can, ..."""
-    following_time_ms: Annotated[float, Field(gt=0)] = 500.0
+    following_time_ms: Annotated[float, Field(ge=20, le=5000)] = 500.0
     """... stops the robot after this long: it is limp, blocked or overloaded."""
-    overspeed_factor: Annotated[float, Field(gt=1)] = 3.0
+    overspeed_factor: Annotated[float, Field(gt=1, le=10)] = 3.0
     """A joint measured this many times faster than its velocity limit stops the robot."""
-    max_overruns: Annotated[int, Field(ge=1)] = 10
+    max_overruns: Annotated[int, Field(ge=1, le=1000)] = 10
     """Consecutive missed deadlines before the robot is stopped."""
     watchdog_ms: Annotated[int, Field(ge=20, le=2540), AfterValidator(_whole_steps)] = 100
     """Servo-side bus watchdog: silence longer than this stops the motors (steps of 20 ms)."""
-    move_to_start_s: Annotated[float, Field(gt=0)] = 2.0
+    move_to_start_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
     """Shortest duration of the ramp to the start pose and back to the rest pose."""
 
 
 class RobotConfig(Section):
     """A physical robot: `configs/robots/<robot>.yaml`."""
 
-    robot: str
+    robot: Name
     """Robot model the wiring belongs to; must equal the contract's."""
     bus: BusConfig
-    joints: Annotated[dict[str, JointWiring], Field(min_length=1)]
+    joints: Annotated[dict[Name, JointWiring], Field(min_length=1)]
     safety: SafetyConfig = SafetyConfig()
 
     @model_validator(mode="after")
@@ -127,4 +147,11 @@ class RobotConfig(Section):
                     "give each servo its own id"
                 )
             owners[joint.id] = name
+            fastest = MODELS[joint.model].max_baud_rate
+            valid = [rate for rate in BAUD_RATES if rate <= fastest]
+            if self.bus.baud_rate not in valid:
+                raise ValueError(
+                    f"bus.baud_rate {self.bus.baud_rate} is none of {name!r}, a {joint.model}; "
+                    f"it can be set to {', '.join(map(str, valid))}"
+                )
         return self

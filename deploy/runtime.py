@@ -135,10 +135,14 @@ class Runtime:
         robot, inputs = self.robot, self._inputs
         deadline_s, late_s, read_s = self._begin_tick()
         begin_s = self.clock.now()
-        inputs["joint_position"][:] = robot.position
-        inputs["joint_velocity"][:] = robot.velocity
-        inputs["joint_target"][:] = self._sent
-        inputs["command"][:] = command
+        signals: dict[str, NDArray] = {
+            "joint_position": robot.position,
+            "joint_velocity": robot.velocity,
+            "joint_target": self._sent,
+            "command": command,
+        }
+        for kind, array in inputs.items():  # those that the policy uses
+            array[:] = signals[kind]
         self.controller.step()
         self._target[:] = self._output
         controller_s = self.clock.now() - begin_s

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from deploy.configuration import Section, did_you_mean
 from deploy.errors import ConfigError
+from deploy.quantities import Number
 from envs.draws import Draws, Stream
 from envs.simulation import Simulation
 
@@ -80,7 +81,7 @@ class Term(Section):
     """How a draw changes the nominal value."""
     distribution: Literal["uniform", "log_uniform", "normal"] = "uniform"
     """Law of the draw; `range` is [low, high], for `normal` it is [mean, standard deviation]."""
-    range: tuple[float, float]
+    range: tuple[Number, Number]
     shared: bool = False
     """One draw for all matching elements instead of one each."""
     when: Literal["startup", "reset", "step"] = "reset"

@@ -39,15 +39,24 @@ def make(
     Raises:
         ConfigError: an unknown task or setting.
     """
-    if name not in TASKS:
-        raise ConfigError(
-            f"unknown task {name!r}{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}"
-        )
+    task_class = find_task(name)
     if device != "cpu":
         raise ConfigError(f"device {device!r} is not available; this version simulates on 'cpu'")
-    task_class = TASKS[name]
     config = validate(task_config or {}, task_class.Config, source=f"task {name}")
     robot = load_robot(config.robot)
     simulation = BatchSimulation(robot.model, num_envs, num_threads=num_threads)
     draws = Draws(seed, simulation.device)
     return VectorEnv(task_class(simulation, config, draws), simulation, draws, randomization)
+
+
+def find_task(name: str) -> type[ArmReach]:
+    """The class of a task.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    if name not in TASKS:
+        raise ConfigError(
+            f"unknown task {name!r}{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}"
+        )
+    return TASKS[name]

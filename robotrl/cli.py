@@ -34,9 +34,13 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for the run, policy, log, report.")] = Path(
         "runs/demo"
     ),
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    twin_seed: Annotated[int, typer.Option(help="Seed of the twin's physical mismatch.")] = 7,
-    seconds: Annotated[float, typer.Option(help="How long the policy runs on the twin.")] = 20.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
+    twin_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the twin's physical mismatch.")
+    ] = 7,
+    seconds: Annotated[
+        float, typer.Option(min=1, max=3600, help="How long the policy runs on the twin.")
+    ] = 20.0,
 ) -> None:
     """The whole road in about two minutes: train, export, twin, run, report.
 
@@ -68,7 +72,10 @@ def train(
     with _needs("train"):
         from robotrl.progress import train_with_progress
         from robotrl.run_folder import RunFolder
+        from robotrl.train import rehearse
         from robotrl.train_config import load_train_config
+    if resume is not None and (config or overrides or output):
+        raise typer.BadParameter("--resume goes on as the run began; give it alone")
     with _reported():
         if resume is not None:
             folder = RunFolder(resume)
@@ -78,6 +85,7 @@ def train(
         else:
             settings = load_train_config(config, overrides or [])
             folder = RunFolder(output or Path("runs") / config.stem)
+            rehearse(settings, source=config)
             folder.create(settings)
             train_with_progress(settings, folder, console)
         console.print(f"Next: [bold]robotrl export {_plain(folder.path)} -o policy.onnx[/]")
@@ -86,7 +94,9 @@ def train(
 @app.command("eval")
 def evaluate(
     policy: Annotated[Path, typer.Argument(help="A run's folder or an exported ONNX file.")],
-    episodes: Annotated[int, typer.Option(help="Episodes; more narrow the intervals.")] = 64,
+    episodes: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Episodes; more narrow the intervals.")
+    ] = 64,
 ) -> None:
     """Evaluate a policy in fresh randomized worlds, with 95 % intervals.
 
@@ -169,7 +179,7 @@ def twin(
     robot: RobotArgument,
     seed: Annotated[
         int | None,
-        typer.Option(help="Draw other masses, friction, motors; none: the nominal robot."),
+        typer.Option(min=0, help="Draw other masses, friction, motors; none: the nominal robot."),
     ] = None,
     link: Annotated[Path | None, typer.Option(help="Also make the port available here.")] = None,
     truth: Annotated[
@@ -209,7 +219,7 @@ def run(
     command: Annotated[
         str | None, typer.Option(help="One command, e.g. 0.2,0.0,0.1; default: random ones.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random commands.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random commands.")] = 0,
     log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
     with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
     yes: Annotated[

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deploy.contract import SignalKind
+from deploy.signals import SignalKind
 from envs.observation_encoder import ObservationEncoder
 from envs.task import Task
 from robotrl.ppo import Policy

@@ -31,14 +31,15 @@ from deploy.contract import (
     InputSpec,
     OutputSpec,
     Provenance,
-    SignalKind,
     StateSpec,
     TrainedRange,
     hash_metadata,
+    reader_keys,
 )
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError, ContractError
 from deploy.onnx_file import inspect_onnx
+from deploy.signals import SIGNALS, TARGETS
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
@@ -50,12 +51,6 @@ OPSET = 20
 TOLERANCE = 1e-5
 _OUTPUT = "joint_position_target"
 _GOLDEN_STEPS = 64
-_UNITS: dict[SignalKind, str] = {
-    "joint_position": "rad",
-    "joint_velocity": "rad/s",
-    "joint_target": "rad",
-    "command": "m",
-}
 
 
 def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contract:
@@ -76,12 +71,12 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
     checkpoint = folder.load_checkpoint()
     env = make_env(config, num_envs=1, num_threads=1, randomization=[])
     policy = load_policy(config, env, checkpoint)
-    controller = Controller(env.task, policy, list(_UNITS)).eval()
+    controller = Controller(env.task, policy, list(SIGNALS)).eval()
 
     model = _trace(controller, env)
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
     contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
-    metadata = {METADATA_KEY: contract.model_dump_json(), **_reader_keys(contract)}
+    metadata = {METADATA_KEY: contract.model_dump_json(), **reader_keys(contract)}
     onnx.helper.set_model_props(model, metadata | {HASH_KEY: hash_metadata(metadata)})
 
     temporary = path.with_name(f".{path.name}.tmp")
@@ -195,8 +190,6 @@ def _contract(
 ) -> Contract:
     task, robot = env.task, env.task.robot
     command = task.command_spec
-    axes = ["x", "y", "z"]
-    elements = {name: axes if name == "command" else robot.joints for name in controller.signals}
     return Contract(
         schema_version=SCHEMA_VERSION,
         graph_sha256=graph_sha256,
@@ -207,9 +200,9 @@ def _contract(
                 name=name,
                 kind=name,
                 shape=list(env.signals[name].shape),
-                unit=_UNITS[name],
-                frame="base" if name == "command" else "",
-                elements=elements[name],
+                unit=SIGNALS[name].unit,
+                frame=SIGNALS[name].frame,
+                elements=SIGNALS[name].elements(robot.joints),
             )
             for name in controller.signals
         ],
@@ -218,8 +211,8 @@ def _contract(
                 name=_OUTPUT,
                 kind="joint_position_target",
                 shape=[1, len(robot.joints)],
-                unit="rad",
-                elements=robot.joints,
+                unit=TARGETS[_OUTPUT].unit,
+                elements=TARGETS[_OUTPUT].elements(robot.joints),
             )
         ],
         state=[
@@ -273,20 +266,6 @@ def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
         outputs={_OUTPUT: targets[:, 0].tolist()},
         tolerance=TOLERANCE,
     )
-
-
-def _reader_keys(contract: Contract) -> dict[str, str]:
-    """Metadata keys of the mjlab lineage, which C++ motion controllers parse."""
-    joints = contract.joints
-    lists = {
-        "joint_names": contract.joint_names,
-        "joint_stiffness": [joint.kp for joint in joints],
-        "joint_damping": [joint.kd for joint in joints],
-        "default_joint_pos": [joint.default_position for joint in joints],
-        "command_names": [contract.command.name],
-        "observation_names": [spec.name for spec in contract.inputs],
-    }
-    return {name: ",".join(map(str, values)) for name, values in lists.items()}
 
 
 def _git_commit() -> str:

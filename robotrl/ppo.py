@@ -26,6 +26,7 @@ from robotrl.returns import compute_gae
 _ROUNDING = 1e-9  # the KL of a policy with itself is not exactly 0
 
 Unit = Annotated[float, Field(ge=0, le=1)]
+Layers = Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Field(max_length=16)]
 
 
 class VectorEnv(Protocol):
@@ -44,33 +45,33 @@ class PPOConfig(Section):
     """Hyper-parameters."""
 
     name: Literal["ppo"] = "ppo"
-    rollout_steps: Annotated[int, Field(ge=1)] = 32
+    rollout_steps: Annotated[int, Field(ge=1, le=100_000)] = 32
     """Steps per environment between updates."""
-    epochs: Annotated[int, Field(ge=1)] = 4
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     """Passes over each rollout."""
-    minibatches: Annotated[int, Field(ge=1)] = 4
+    minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Parts a pass is split into."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
     """Initial learning rate."""
-    desired_kl: Annotated[float, Field(ge=0)] = 0.01
+    desired_kl: Annotated[float, Field(ge=0, le=1)] = 0.01
     """The learning rate adapts to this KL per minibatch; 0 keeps it fixed."""
     gamma: Unit = 0.97
     """Discount factor."""
     gae_lambda: Unit = 0.95
     """Trace decay of the advantage estimate."""
-    clip_range: Annotated[float, Field(gt=0)] = 0.2
+    clip_range: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Clip of the probability ratio."""
-    value_coef: Annotated[float, Field(ge=0)] = 1.0
+    value_coef: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Weight of the value loss."""
-    entropy_coef: Annotated[float, Field(ge=0)] = 0.002
+    entropy_coef: Annotated[float, Field(ge=0, le=1000)] = 0.002
     """Weight of the entropy bonus."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Clip of the gradient norm."""
-    initial_std: Annotated[float, Field(gt=0)] = 0.8
+    initial_std: Annotated[float, Field(ge=1e-3, le=10)] = 0.8
     """Standard deviation before tanh at the start."""
-    actor_hidden: list[int] = [128, 128]
+    actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
-    critic_hidden: list[int] = [128, 128]
+    critic_hidden: Layers = [128, 128]
     """Hidden layers of the critic."""
 
 

@@ -34,15 +34,23 @@ class RunFolder:
         """Start a new run.
 
         Raises:
-            ConfigError: the folder already holds a run.
+            ConfigError: the folder already holds a run, or cannot be written.
         """
         if self.config_path.exists():
             raise ConfigError(
                 f"{self.path} already holds a run; continue it with --resume, or choose another "
                 "folder with --output"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.config_path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        temporary = self.config_path.with_suffix(".tmp")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text)
+            os.replace(temporary, self.config_path)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path} cannot be written: {error.strerror}; choose another --output"
+            ) from error
 
     def config(self) -> TrainConfig:
         """The resolved configuration of the run."""

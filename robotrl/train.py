@@ -9,12 +9,14 @@ simulation threads, and a resumed run gives what an uninterrupted one would have
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
 import envs
+from deploy.errors import ConfigError
 from robotrl.ppo import PPO
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
@@ -89,6 +91,20 @@ def train(
                 )
             if progress:
                 progress(metrics)
+
+
+def rehearse(config: TrainConfig, *, source: Path) -> None:
+    """Build a run in one world and throw it away, before a file of it is written.
+
+    Raises:
+        ConfigError: a setting that does not fit the robot's model; names `source`.
+    """
+    try:
+        env = make_env(config, num_envs=1, num_threads=1)
+        PPO(config.algorithm, env.observation_sizes, env.num_actions, seed=config.seed)
+        env.reset()
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
 
 
 def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:

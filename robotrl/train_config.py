@@ -5,23 +5,22 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from deploy.configuration import Section, load_yaml
+from deploy.configuration import Section, load_yaml, validate
+from deploy.quantities import Seed
 from envs.randomization import Term
+from envs.registry import find_task
 from robotrl.ppo import PPOConfig
 
 
 def _whole_number(value: Any) -> Any:
-    """Accept 3e6 for three million; PyYAML reads it as a string."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return value  # the validation that follows says what is wrong with it
-    return int(number) if number.is_integer() else value
+    """Accept 3e6 for three million."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, BeforeValidator(_whole_number), Field(gt=0)]
+Count = Annotated[int, BeforeValidator(_whole_number), Field(gt=0, le=10**15)]
+Threads = Annotated[int, Field(ge=0, le=1024)]
 
 
 class TrainConfig(Section):
@@ -29,15 +28,15 @@ class TrainConfig(Section):
 
     task: str
     """Task, e.g. `arm_reach`."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of everything random."""
-    num_envs: Count = 256
+    num_envs: Annotated[Count, Field(le=1_000_000)] = 256
     """Worlds simulated together."""
     env_steps: Count = 3_000_000
     """Control steps to train for, summed over worlds."""
-    simulation_threads: Annotated[int, Field(ge=0)] = 0
+    simulation_threads: Threads = 0
     """Threads of the simulation, 0 for all cores; results do not depend on it."""
-    torch_threads: Annotated[int, Field(ge=1)] = 1
+    torch_threads: Annotated[Threads, Field(ge=1)] = 1
     """Threads of the learner; part of what makes a run reproducible to the bit. Small networks gain
     nothing from a second one, and lose much when something else runs on the machine."""
     checkpoint_interval: Count = 50
@@ -48,6 +47,19 @@ class TrainConfig(Section):
     """Algorithm and hyper-parameters."""
     randomization: list[Term] = []
     """Domain randomization terms."""
+
+    @field_validator("task")
+    @classmethod
+    def _check_task(cls, task: str) -> str:
+        find_task(task)
+        return task
+
+    @field_validator("task_config")
+    @classmethod
+    def _check_task_config(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if task := info.data.get("task"):  # else the task is what is wrong
+            validate(settings, find_task(task).Config, source=task)
+        return settings
 
     @property
     def sha256(self) -> str:

@@ -59,6 +59,8 @@ class ServoModel:
     shutdown: int
     """Shutdown mask (`HardwareError` bits)."""
     operating_modes: tuple[int, ...]
+    max_baud_rate: int
+    """Last of `BAUD_RATES` that it has [bit/s]."""
     fast_read_firmware: int
     """First firmware version that understands fast sync read."""
 
@@ -125,6 +127,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(100, 1000),
             shutdown=52,
             operating_modes=(1, 3, 4, 16),
+            max_baud_rate=4_500_000,
             fast_read_firmware=45,
         ),
         ServoModel(
@@ -142,6 +145,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(180, 1600),
             shutdown=53,
             operating_modes=_ALL_MODES,
+            max_baud_rate=4_000_000,
             fast_read_firmware=46,
         ),
         ServoModel(
@@ -159,6 +163,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(40, 400),
             shutdown=53,
             operating_modes=_ALL_MODES,
+            max_baud_rate=4_000_000,
             fast_read_firmware=46,
         ),
         ServoModel(
@@ -176,6 +181,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(100, 1920),
             shutdown=52,
             operating_modes=_ALL_MODES,
+            max_baud_rate=4_500_000,
             fast_read_firmware=45,
         ),
     )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deploy.configuration import Section, did_you_mean
 from deploy.contract import CommandSpec, JointSpec
 from deploy.errors import ConfigError
+from deploy.quantities import Duration, Length, Name, Period, Speed
 from envs.action_decoder import JointStepDecoder
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
@@ -23,25 +24,26 @@ from envs.observation_encoder import ObservationEncoder
 from envs.robot import Robot, load_robot
 from envs.simulation import Simulation
 
-Point = tuple[float, float, float]
+Point = tuple[Length, Length, Length]
+Weight = Annotated[float, Field(ge=-1000, le=1000)]
 
 
 class RewardWeights(Section):
     """Weights of the reward terms; see the functions of the same names."""
 
-    reach: float = 1.0
-    hold: float = 1.0
-    action_rate: float = -0.1
-    joint_speed: float = -0.02
-    posture: float = -0.1
-    desk: float = -1.0
+    reach: Weight = 1.0
+    hold: Weight = 1.0
+    action_rate: Weight = -0.1
+    joint_speed: Weight = -0.02
+    posture: Weight = -0.1
+    desk: Weight = -1.0
 
 
 class ArmReachConfig(Section):
     """Settings of the task."""
 
     robot: str = "desk_arm"
-    arm_joints: list[str] = [
+    arm_joints: Annotated[list[Name], Field(min_length=1)] = [
         "shoulder_pan",
         "shoulder_lift",
         "elbow_flex",
@@ -51,30 +53,36 @@ class ArmReachConfig(Section):
     """Joints the policy moves; the others hold the home pose."""
     site: str = "tool"
     """Site of the robot that should reach the target."""
-    control_dt_s: Annotated[float, Field(gt=0)] = 0.02
+    control_dt_s: Period = 0.02
     """Period of the policy."""
-    episode_s: Annotated[float, Field(gt=0)] = 12.0
+    episode_s: Duration = 12.0
     """Length of an episode."""
     target_low_m: Point = (0.12, -0.14, 0.05)
     """Low corner of the box of targets, base frame."""
     target_high_m: Point = (0.22, 0.14, 0.20)
     """High corner of the box of targets."""
-    target_interval_s: tuple[float, float] = (2.0, 4.0)
+    target_interval_s: tuple[Duration, Duration] = (2.0, 4.0)
     """Time between targets."""
-    max_joint_speed_rad_s: Annotated[float, Field(gt=0)] = 2.0
+    max_joint_speed_rad_s: Speed = 2.0
     """Fastest change of a joint target."""
-    limit_margin_rad: Annotated[float, Field(ge=0)] = 0.03
+    limit_margin_rad: Annotated[float, Field(ge=0, le=1)] = 0.03
     """Targets stay this far inside the joint limits."""
-    start_spread_rad: Annotated[float, Field(ge=0)] = 0.4
+    start_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.4
     """Episodes start this far around the home pose."""
-    history: Annotated[int, Field(ge=1)] = 2
+    history: Annotated[int, Field(ge=1, le=100)] = 2
     """Ticks the policy sees."""
     rewards: RewardWeights = RewardWeights()
 
     @model_validator(mode="after")
     def _check(self) -> "ArmReachConfig":
+        if len(set(self.arm_joints)) < len(self.arm_joints):
+            raise ValueError(f"arm_joints must be different joints, found {self.arm_joints}")
+        if self.episode_s < self.control_dt_s:
+            raise ValueError(
+                f"episode_s {self.episode_s} is shorter than control_dt_s {self.control_dt_s}"
+            )
         shortest, longest = self.target_interval_s
-        if not 0 < shortest <= longest:
+        if not shortest <= longest:
             raise ValueError(
                 f"target_interval_s must be [shortest, longest], found {shortest, longest}"
             )
@@ -132,8 +140,8 @@ class ArmReach:
         self._simulation = simulation
         self._draws = draws
         model, joints = simulation.model, self.robot.joints
-        _require(config.arm_joints, joints, f"joint of {config.robot}")
-        _require([config.site], [model.site(i).name for i in range(model.nsite)], "site")
+        _require("arm_joints", config.arm_joints, joints, f"joint of {config.robot}")
+        _require("site", [config.site], [model.site(i).name for i in range(model.nsite)], "site")
         self.control_dt_s = config.control_dt_s
         self.num_substeps = round(config.control_dt_s / model.opt.timestep)
         if abs(self.num_substeps * model.opt.timestep - config.control_dt_s) > 1e-9:
@@ -147,6 +155,11 @@ class ArmReach:
         limits = torch.from_numpy(model.actuator_ctrlrange.copy())
         margin = config.limit_margin_rad * torch.tensor([[1, -1]], dtype=limits.dtype)
         low, high = (limits + margin).unbind(1)
+        if bool(((home < low) | (home > high)).any()):
+            raise ConfigError(
+                f"limit_margin_rad {config.limit_margin_rad} leaves the home pose outside the "
+                "limits; lower it"
+            )
         arm = [joints.index(name) for name in config.arm_joints]
         features = ArmReachFeatures(ForwardKinematics(model, config.site, joints), arm, home[arm])
         self.encoder = ObservationEncoder(features, features.size, config.history)
@@ -266,11 +279,12 @@ class ArmReach:
         self._settled_error[ids] = 0
 
 
-def _require(names: Iterable[str], valid: Sequence[str], what: str) -> None:
+def _require(key: str, names: Iterable[str], valid: Sequence[str], what: str) -> None:
     for name in names:
         if name not in valid:
             raise ConfigError(
-                f"{name!r}{did_you_mean(name, valid)} is no {what}; there are {', '.join(valid)}"
+                f"{key}: {name!r}{did_you_mean(name, valid)} is no {what}; "
+                f"there are {', '.join(valid)}"
             )
 
 

@@ -77,7 +77,7 @@ def contract(desk_arm: RobotConfig) -> Contract:
                 _tensor("joint_position", "rad", list(HOME)),
                 _tensor("joint_velocity", "rad/s", list(HOME)),
                 _tensor("joint_target", "rad", list(HOME)),
-                _tensor("command", "m", ["x", "y", "z"]),
+                _tensor("command", "m", ["x", "y", "z"], frame="base"),
             ],
             "outputs": [_tensor("joint_position_target", "rad", list(HOME))],
             "state": [],
@@ -104,21 +104,27 @@ def contract(desk_arm: RobotConfig) -> Contract:
             "scorecard": {},
             "golden": {
                 "inputs": {
-                    "joint_position": [[0.0] * 6],
-                    "joint_velocity": [[0.0] * 6],
-                    "joint_target": [[0.0] * 6],
-                    "command": [[0.0] * 3],
+                    "joint_position": [[0.0] * 6] * 16,
+                    "joint_velocity": [[0.0] * 6] * 16,
+                    "joint_target": [[0.0] * 6] * 16,
+                    "command": [[0.17, 0.0, 0.1]] * 16,
                 },
-                "outputs": {"joint_position_target": [[0.0] * 6]},
+                "outputs": {"joint_position_target": [[0.0] * 6] * 16},
                 "tolerance": 1e-5,
             },
         }
     )
 
 
-def _tensor(name: str, unit: str, elements: Sequence[str]) -> dict[str, Any]:
-    shape = [1, len(elements)]
-    return {"name": name, "kind": name, "shape": shape, "unit": unit, "elements": elements}
+def _tensor(name: str, unit: str, elements: Sequence[str], *, frame: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": name,
+        "shape": [1, len(elements)],
+        "unit": unit,
+        "frame": frame,
+        "elements": elements,
+    }
 
 
 _ID, _INSTRUCTION = 4, 7

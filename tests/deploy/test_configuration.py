@@ -107,14 +107,15 @@ def test_binary_file_is_refused(path: Path):
 def test_yaml_cannot_execute_anything(path: Path):
     text = refusal(path, "name: !!python/object/apply:os.getcwd []\n")
 
-    assert text.startswith(f"{path}: is not YAML: could not determine a constructor")
+    assert text == f"{path}: line 1: tags (!) are not read; write a plain value"
 
 
 def test_unknown_key_is_refused_with_the_nearest_and_all_valid_names(path: Path):
-    assert refusal(path, "nme: spot\n") == (
+    assert refusal(path, "nme: spot\n").splitlines() == [
+        f"{path}: name: field required",
         f"{path}: (top level): unknown key 'nme' (did you mean 'name'?); "
-        "valid keys are legs, limits, mode, motor, name"
-    )
+        "valid keys are legs, limits, mode, motor, name",
+    ]
 
 
 def test_unknown_key_of_a_section_is_named_with_its_section(path: Path):
@@ -127,8 +128,7 @@ def test_unknown_key_of_a_section_is_named_with_its_section(path: Path):
     ("text", "problem"),
     [
         ("motor: {gain: fast}",
-         "motor.gain: input should be a valid number, unable to parse string as a number, "
-         "found 'fast'"),
+         "motor.gain: input should be a valid number, found 'fast'"),
         ("motor: {gain: -1}", "motor.gain: input should be greater than 0, found -1"),
         ("motor: {gain: .nan}", "motor.gain: input should be a finite number, found nan"),
         ("motor: {gain: .inf}", "motor.gain: input should be a finite number, found inf"),
@@ -193,7 +193,7 @@ def test_override_below_a_value_is_refused(path: Path):
 def test_override_that_is_not_yaml_is_refused(path: Path):
     text = refusal(path, None, "limits=[0, 1")
 
-    assert text.startswith("override 'limits=[0, 1': the value is not YAML: ")
+    assert text.startswith("override 'limits=[0, 1': is not YAML: ")
 
 
 def test_override_that_does_not_fit_names_the_key(path: Path):

@@ -12,6 +12,7 @@ from deploy.errors import ContractError, DeployError
 from deploy.robot_config import RobotConfig
 
 Document = dict[str, Any]
+JOINTS = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
 
 
 @pytest.fixture
@@ -132,9 +133,16 @@ def stop_time(document: Document) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (drop_element, "(top level): 'joint_position' has 6 numbers but names 5 elements"),
-        (rename_element, "(top level): 'joint_position' names unknown joints ['tail']"),
-        (stop_time, "control_dt_s: input should be greater than 0, found 0"),
+        (
+            drop_element,
+            f"(top level): 'joint_position': expected the elements {JOINTS}, found {JOINTS[:5]}",
+        ),
+        (
+            rename_element,
+            f"(top level): 'joint_position': expected the elements {JOINTS}, found "
+            f"{[*JOINTS[:5], 'tail']}",
+        ),
+        (stop_time, "control_dt_s: input should be greater than or equal to 0.001, found 0"),
         (lose_stiffness, "joints.0.kp: input should be a finite number, found nan"),
         (
             reverse_limits,

@@ -25,7 +25,7 @@ def governor(contract: Contract) -> Governor:
     robot = RobotConfig.model_validate(
         {
             "robot": "leg",
-            "bus": {"port": "unused"},
+            "bus": {"port": "/dev/unused"},
             "joints": {
                 name: {"model": "XL430-W250", "velocity_limit_rad_s": 2.0, **joint}
                 for name, joint in joints.items()

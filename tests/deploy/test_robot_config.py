@@ -134,7 +134,11 @@ def test_limits_beyond_the_servos_turn_are_refused(path: Path):
         ("joints.hip.id", "253", "input should be less than or equal to 252, found 253"),
         ("joints.hip.direction", "0", "input should be 1 or -1, found 0"),
         ("joints.hip.zero_ticks", "4096", "input should be less than or equal to 4095, found 4096"),
-        ("joints.hip.velocity_limit_rad_s", "0", "input should be greater than 0, found 0"),
+        (
+            "joints.hip.velocity_limit_rad_s",
+            "0",
+            "input should be greater than or equal to 0.01, found 0",
+        ),
         ("bus.baud_rate", "1200", "input should be greater than or equal to 9600, found 1200"),
         ("safety.safe_state", "limp", "input should be 'hold' or 'torque_off', found 'limp'"),
         ("safety.watchdog_ms", "10", "input should be greater than or equal to 20, found 10"),

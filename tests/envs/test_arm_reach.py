@@ -367,23 +367,44 @@ def test_box_of_targets_that_is_inside_out_is_refused():
     )
 
 
-@pytest.mark.parametrize("interval", [(4.0, 2.0), (-1.0, 2.0), (0.0, 2.0)])
-def test_impossible_interval_is_refused(interval: tuple[float, float]):
-    assert refusal(target_interval_s=interval) == (
-        f"task arm_reach: (top level): target_interval_s must be [shortest, longest], found "
-        f"{interval}"
+def test_interval_the_wrong_way_round_is_refused():
+    assert refusal(target_interval_s=(4.0, 2.0)) == (
+        "task arm_reach: (top level): target_interval_s must be [shortest, longest], found "
+        "(4.0, 2.0)"
+    )
+
+
+@pytest.mark.parametrize("shortest", [-1.0, 0.0])
+def test_interval_without_a_length_is_refused(shortest: float):
+    assert refusal(target_interval_s=(shortest, 2.0)) == (
+        "task arm_reach: target_interval_s.0: input should be greater than or equal to 0.001, "
+        f"found {shortest}"
+    )
+
+
+def test_joint_that_is_named_twice_is_refused():
+    assert "arm_joints must be different joints" in refusal(arm_joints=["elbow_flex"] * 2)
+
+
+def test_episode_shorter_than_a_control_step_is_refused():
+    assert "episode_s 0.01 is shorter than control_dt_s" in refusal(episode_s=0.01)
+
+
+def test_margin_that_leaves_no_home_pose_is_refused():
+    assert refusal(limit_margin_rad=1.0) == (
+        "limit_margin_rad 1.0 leaves the home pose outside the limits; lower it"
     )
 
 
 def test_unknown_arm_joint_is_refused_with_the_nearest_name():
     assert refusal(arm_joints=["shoulder_pan", "elbow_flexx"]) == (
-        "'elbow_flexx' (did you mean 'elbow_flex'?) is no joint of desk_arm; there are "
+        "arm_joints: 'elbow_flexx' (did you mean 'elbow_flex'?) is no joint of desk_arm; there are "
         "shoulder_pan, shoulder_lift, elbow_flex, wrist_flex, wrist_roll, gripper"
     )
 
 
 def test_unknown_site_is_refused_with_the_nearest_name():
-    assert refusal(site="tol") == "'tol' (did you mean 'tool'?) is no site; there are tool"
+    assert refusal(site="tol") == "site: 'tol' (did you mean 'tool'?) is no site; there are tool"
 
 
 def noise() -> Term:

@@ -57,7 +57,7 @@ def arm_config() -> RobotConfig:
     return RobotConfig.model_validate(
         {
             "robot": "arm",
-            "bus": {"port": "unused", "baud_rate": 1_000_000},
+            "bus": {"port": "/dev/unused", "baud_rate": 1_000_000},
             "joints": {
                 "shoulder": {"id": 1, "model": "XL430-W250", "rest_rad": 0.0, **limits},
                 "elbow": {
