@@ -11,7 +11,6 @@ import logging
 import mmap
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from deploy.contract import Contract
 from deploy.errors import DeployError
+from deploy.process import command_of
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class Recorder:
         }
         # A session of its own: Ctrl-C in the terminal is for the controller alone.
         self._companion = subprocess.Popen(
-            [sys.executable, "-m", "deploy.companion"],
+            command_of("deploy.companion"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

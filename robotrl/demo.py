@@ -7,13 +7,13 @@ nominal model and never sees the drawn robot.
 
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
 from deploy.errors import DeployError
+from deploy.process import command_of
 from robotrl.evaluate import evaluate_run
 from robotrl.export import export
 from robotrl.progress import train_with_progress
@@ -76,7 +76,7 @@ def run_demo(output: Path, *, seed: int, twin_seed: int, seconds: float, console
 
 def _run(policy: Path, robot: Path, port: str, log: Path, seconds: float) -> None:
     """`robotrl run` in a process of its own, as on a robot: no torch, no training memory."""
-    command = [sys.executable, "-m", "robotrl.cli", "run", str(policy), str(robot), "--port", port]
+    command = command_of("robotrl.cli", "run", policy, robot, "--port", port)
     command += ["--duration", str(seconds), "--log", str(log), "--yes"]
     done = subprocess.run(command, timeout=seconds + _STALL_S, check=False)
     if done.returncode:

@@ -6,7 +6,6 @@ Imports only what a robot has: neither torch nor MuJoCo.
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -24,6 +23,7 @@ from deploy.controller import OnnxController
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.errors import DeployError
 from deploy.governor import Governor
+from deploy.process import command_of
 from deploy.recorder import Recorder
 from deploy.robot import Robot, SettingChange, release_servos
 from deploy.robot_config import RobotConfig
@@ -123,7 +123,7 @@ def running_twin(
     robot_path: Path, *, seed: int | None = None, truth: Path | None = None
 ) -> Iterator[str]:
     """A twin in a process of its own, for as long as the block runs; yields its port."""
-    arguments = [sys.executable, "-m", "robotrl.cli", "twin", str(robot_path)]
+    arguments = command_of("robotrl.cli", "twin", robot_path)
     arguments += ["--seed", str(seed)] if seed is not None else []
     arguments += ["--truth", str(truth)] if truth is not None else []
     twin = subprocess.Popen(
