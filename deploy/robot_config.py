@@ -112,7 +112,7 @@ class SafetyConfig(Section):
     """Where every fault ends: hold the present position, or let go."""
     stale_after_ms: Annotated[float, Field(ge=1, le=2000)] = 100.0
     """Oldest joint reading that may still be acted on; older stops the robot."""
-    max_step_rad: Annotated[float, Field(ge=0.001, le=2 * math.pi)] = 0.6
+    max_step_rad: Annotated[float, Field(ge=0.001, le=6.3)] = 0.6
     """Farthest a target may be from the measured angle."""
     following_error_rad: Annotated[float, Field(ge=0.01, le=1)] = 0.15
     """A joint farther than this from its target, whose motor makes no effort or all it can, ..."""

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
+from pydantic import Field
+from pydantic.fields import FieldInfo
 
 from deploy.configuration import Section
 
@@ -120,3 +122,40 @@ def test_every_setting_is_read_somewhere():
 def has_one_value(annotation: object) -> bool:
     """Whether a field can hold only one value, such as the name of the only protocol."""
     return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
+
+
+def unbounded(annotation: Any, metadata: tuple[Any, ...] = ()) -> bool:
+    """Whether a number of this type, or within it, may be as large or as small as it likes."""
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        return unbounded(inner, (*metadata, *more))
+    if annotation in (int, float):
+        constraints = [
+            part
+            for item in metadata
+            for part in (item.metadata if isinstance(item, FieldInfo) else [item])
+        ]
+        return not all(
+            any(hasattr(part, name) for part in constraints for name in ends)
+            for ends in (("ge", "gt"), ("le", "lt"))
+        )
+    return any(unbounded(part) for part in get_args(annotation))
+
+
+def test_every_number_of_every_setting_has_both_ends_bounded():
+    pytest.importorskip("torch", reason="the settings of training need robotrl[train]")
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            importlib.import_module(dotted_name(path))
+
+    without = {
+        f"{section.__module__}.{section.__name__}.{name}"
+        for section in sections()
+        for name, field in section.model_fields.items()
+        if unbounded(field.annotation, tuple(field.metadata))
+    }
+
+    assert without == set()
+    assert unbounded(dict[str, list[float]])
+    assert unbounded(tuple[Annotated[int, Field(ge=0)], str] | None)
+    assert not unbounded(Annotated[Annotated[int, Field(ge=0)], Field(lt=5)])

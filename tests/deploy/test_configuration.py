@@ -1,12 +1,13 @@
 """Strict YAML: values are converted by type, mistakes are named with what would be right."""
 
+import random
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from deploy.configuration import Section, did_you_mean, load_yaml, validate
+from deploy.configuration import MAX_BYTES, MAX_DEPTH, Section, did_you_mean, load_yaml, validate
 from deploy.errors import ConfigError, DeployError
 
 
@@ -21,6 +22,7 @@ class Robot(Section):
     """A configuration with one field of each kind."""
 
     name: str
+    feet: int = 4
     mode: Literal["walk", "stand"] = "walk"
     limits: tuple[float, float] = (0.0, 1.0)
     motor: Motor = Motor()
@@ -114,7 +116,7 @@ def test_unknown_key_is_refused_with_the_nearest_and_all_valid_names(path: Path)
     assert refusal(path, "nme: spot\n").splitlines() == [
         f"{path}: name: field required",
         f"{path}: (top level): unknown key 'nme' (did you mean 'name'?); "
-        "valid keys are legs, limits, mode, motor, name",
+        "valid keys are feet, legs, limits, mode, motor, name",
     ]
 
 
@@ -224,3 +226,137 @@ def test_error_is_both_ours_and_a_value_error():
 )
 def test_nearest_name_is_suggested_only_when_it_is_near(name: object, hint: str):
     assert did_you_mean(name, ["gain", "enabled"]) == hint
+
+
+# What YAML can do and a configuration must not
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: a\nmode: walk\nname: b\n", "line 3: the key 'name' is there twice; keep one"),
+        ("legs:\n  left: {gain: 1}\n  left: {gain: 2}\n",
+         "line 3: the key 'left' is there twice; keep one"),
+        ("motor: {gain: 1, gain: 1}\n", "line 1: the key 'gain' is there twice; keep one"),
+        ("name: &a spot\n",
+         "line 1: anchors and aliases (& and *) are not read; write the value out"),
+        ("legs:\n  <<: {left: {}}\n",
+         "line 2: a key must be a text; put it in quotes, or delete it"),
+        ("legs: {1: {}}\n", "line 1: a key must be a text; put it in quotes, or delete it"),
+        ("? [a, b]\n: 1\n", "line 1: a key must be a text; put it in quotes, or delete it"),
+        ("name: !!int 5\n", "line 1: tags (!) are not read; write a plain value"),
+        ("name: !!int five\n", "line 1: tags (!) are not read; write a plain value"),
+    ],
+)  # fmt: skip
+def test_yaml_that_means_more_than_it_shows_is_refused(path: Path, text: str, problem: str):
+    assert refusal(path, text) == f"{path}: {problem}"
+
+
+def test_bomb_of_aliases_is_refused_unexploded(path: Path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+
+    assert "line 1: anchors and aliases" in refusal(path, "\n".join(lines))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "- " * 100_000, "{a: " * 50_000, "? " * 100_000,
+     "\n".join(f"{' ' * depth}a:" for depth in range(500))],
+    ids=["lists", "dashes", "mappings", "keys", "indents"],
+)  # fmt: skip
+def test_deep_nesting_is_refused_and_not_descended_into(path: Path, text: str):
+    assert f"nested deeper than {MAX_DEPTH} levels" in refusal(path, text)
+
+
+def test_deep_nesting_of_an_override_is_refused(path: Path):
+    assert "nested deeper than" in refusal(path, None, f"legs={'[' * 5000}")
+    assert "nested deeper than" in refusal(path, None, f"{'legs.' * 5000}gain=1")
+
+
+@pytest.mark.timeout(20)
+def test_huge_file_is_refused_unread(path: Path):
+    with path.open("wb") as file:
+        file.truncate(10**12)  # of zeros, which take no room on the disk
+
+    assert refusal(path) == f"{path}: is larger than 256 KiB; is it the right file?"
+
+
+def test_file_of_the_largest_size_is_read(path: Path):
+    path.write_text("name: spot\n".ljust(MAX_BYTES, "#"))
+
+    assert load_yaml(path, Robot).name == "spot"
+
+
+def test_folder_is_no_file(tmp_path: Path):
+    assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("feet: true", "feet: input should be a valid integer, found True"),
+        ("feet: '4'", "feet: input should be a valid integer, found '4'"),
+        ("feet: 4.0", "feet: input should be a valid integer, found 4.0"),
+        ("feet: 010", "feet: input should be a valid integer, found '010'"),  # 8 in YAML 1.1
+        ("feet: 1:30", "feet: input should be a valid integer, found '1:30'"),  # 90 in YAML 1.1
+        (f"feet: {'9' * 5000}",
+         f"feet: input should be a valid integer, found '{'9' * 199}…"),
+        ("motor: {gain: on}", "motor.gain: input should be a valid number, found True"),
+        ("motor: {enabled: 1}", "motor.enabled: input should be a valid boolean, found 1"),
+        ("motor: {gain: 1e999}", "motor.gain: input should be a finite number, found inf"),
+        ("limits: [no, 1]", "limits.0: input should be a valid number, found False"),
+        ("legs: {left: {enabled: 'no'}}",
+         "legs.left.enabled: input should be a valid boolean, found 'no'"),
+        ("mode: no", "mode: input should be 'walk' or 'stand', found False"),
+        ("limits: 2020-01-31", "limits: input should be a valid array, found '2020-01-31'"),
+    ],
+)  # fmt: skip
+def test_no_value_is_taken_for_one_of_another_type(path: Path, text: str, problem: str):
+    assert refusal(path, f"name: spot\n{text}\n") == f"{path}: {problem}"
+    assert refusal(path, "name: spot\n", text.replace(": ", "=", 1)) == f"{path}: {problem}"
+
+
+@pytest.mark.parametrize("text", ["\\0", "\\x1b[31m", "\\n", "\\ud800", "\\u202e"])
+def test_characters_that_cannot_be_printed_are_refused(path: Path, text: str):
+    assert refusal(path, f'name: "a{text}"\n').startswith(
+        f"{path}: name: has characters that cannot be printed, found 'a\\"
+    )
+    message = refusal(path, f'name: spot\nlegs: {{"a{text}": {{}}}}\n')
+    assert "has characters that cannot be printed" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3e6", 3e6), ("1_000", 1000), ("+.5", 0.5), ("5.", 5), ("0x10", 16), ("-1.5E-3", -0.0015)],
+)
+def test_numbers_may_be_written_as_people_do(path: Path, text: str, value: float):
+    assert load_yaml(path, Robot, [f"limits=[-1e3, {text}]"]).limits == (-1000, value)
+
+
+def test_data_that_is_not_plain_is_refused():
+    with pytest.raises(ConfigError, match=r"^memory: \(top level\): is no plain data: "):
+        validate({"name": "spot", "legs": object()}, Robot, source="memory")
+
+
+def test_no_bytes_cause_anything_but_a_refusal(path: Path):
+    generator = random.Random(0)
+    seed = b'name: spot\nlimits: [0, 1e-3]\nlegs:\n  "left": {gain: 2, enabled: no}\n'
+    characters = b"\x00\t\n &*!|>%@`'\"#,[]{}:?-~<=\\0x1e.\xc3\xff"
+    refused = 0
+    for _ in range(800):
+        data = bytearray(seed)
+        for _ in range(generator.randint(1, 5)):
+            place = generator.randrange(len(data))
+            size = generator.randint(0, 3)
+            data[place : place + size] = generator.choices(characters, k=generator.randint(0, 3))
+        path.write_bytes(data)
+        try:
+            load_yaml(path, Robot)
+        except ConfigError as error:
+            assert str(error).startswith(str(path))
+            refused += 1
+
+    assert 200 < refused < 800

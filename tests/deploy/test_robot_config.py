@@ -192,3 +192,76 @@ def test_shipped_robot_is_valid(desk_arm: RobotConfig):
         "wrist_roll": 5,
         "gripper": 6,
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("joints.hip.id", "true", "input should be a valid integer, found True"),
+        ("joints.hip.direction", "true", "must be 1 or -1, found True"),
+        ("joints.hip.zero_ticks", "2048.0", "input should be a valid integer, found 2048.0"),
+        ("joints.hip.velocity_limit_rad_s", "1e308",
+         "input should be less than or equal to 100, found 1e+308"),
+        ("joints.hip.rest_rad", "1e9", "input should be less than or equal to 1000, found 1000000000.0"),
+        ("bus.port", "ttyUSB0",
+         "expected the path of a device such as /dev/ttyUSB0, found 'ttyUSB0'"),
+        ("bus.port", "''", "expected the path of a device such as /dev/ttyUSB0, found ''"),
+        ("bus.port", "/dev/", "expected the path of a device such as /dev/ttyUSB0, found '/dev/'"),
+        ("bus.usb_latency_ms", "-1", "input should be greater than or equal to 0, found -1"),
+        ("safety.stale_after_ms", "1e9",
+         "input should be less than or equal to 2000, found 1000000000.0"),
+        ("safety.stale_after_ms", "0", "input should be greater than or equal to 1, found 0"),
+        ("safety.max_step_rad", "1e9",
+         "input should be less than or equal to 6.3, found 1000000000.0"),
+        ("safety.overspeed_factor", "1e9", "input should be less than or equal to 10, found 1000000000.0"),
+        ("safety.max_overruns", "1000000000",
+         "input should be less than or equal to 1000, found 1000000000"),
+        ("safety.move_to_start_s", "1e9", "input should be less than or equal to 60, found 1000000000.0"),
+        ("robot", "''", "string should have at least 1 character, found ''"),
+        ("robot", "'two, arms'",
+         "a name has no comma, and no space at its ends, found 'two, arms'"),
+    ],
+)  # fmt: skip
+def test_number_or_text_that_no_robot_has_is_refused(
+    path: Path, key: str, value: str, message: str
+):
+    assert refusal(path, f"{key}={value}") == f"{key}: {message}"
+
+
+def test_joint_that_is_there_twice_is_refused(path: Path):
+    path.write_text(f"{ROBOT}  hip:\n    position_limits_rad: [-3.0, 3.0]\n")
+
+    with pytest.raises(ConfigError, match=r": line 17: the key 'hip' is there twice; keep one$"):
+        load_yaml(path, RobotConfig)
+
+
+@pytest.mark.parametrize("baud_rate", [9601, 500_000, 4_000_001])
+def test_baud_rate_that_no_servo_has_is_refused(path: Path, baud_rate: int):
+    assert refusal(path, f"bus.baud_rate={baud_rate}") == (
+        f"(top level): bus.baud_rate {baud_rate} is none of 'hip', a XL430-W250; it can be set to "
+        "9600, 57600, 115200, 1000000, 2000000, 3000000, 4000000, 4500000"
+    )
+
+
+def test_baud_rate_is_one_that_every_servo_on_the_bus_has(path: Path):
+    # The knee's XL330 ends at 4 Mbps (eManual, "XL330-M288 > Baud Rate"); the hip's XL430 does not.
+    assert "bus.baud_rate 4500000 is none of 'knee', a XL330-M288" in refusal(
+        path, "bus.baud_rate=4500000"
+    )
+    only_hip = ["bus.baud_rate=4500000", "joints.knee.model=XM430-W350"]
+    assert load_yaml(path, RobotConfig, only_hip).bus.baud_rate == 4_500_000
+
+
+def test_speed_limit_beyond_what_the_servo_can_do_is_refused(path: Path):
+    # An XL430 turns at 61 rev/min = 6.39 rad/s without load.
+    assert refusal(path, "joints.hip.velocity_limit_rad_s=10") == (
+        "joints.hip: velocity_limit_rad_s 10 is no limit for a XL430-W250, which turns at 6.4 "
+        "rad/s without load; expected at most 9.6"
+    )
+
+
+@pytest.mark.parametrize(("model", "speed"), [("XL430-W250", 0.5), ("XL330-M077", 60.0)])
+def test_geared_joint_and_fast_wheel_are_accepted(path: Path, model: str, speed: float):
+    overrides = [f"joints.hip.model={model}", f"joints.hip.velocity_limit_rad_s={speed}"]
+
+    assert load_yaml(path, RobotConfig, overrides).joints["hip"].velocity_limit_rad_s == speed
