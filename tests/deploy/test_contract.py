@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -176,6 +177,173 @@ def test_inconsistent_contract_is_refused(
     assert refusal(document) == f"policy.onnx: the contract is not valid: {problem}"
 
 
+# What a tool that computes the hashes anew could write
+
+
+def put(*path: str | int, value: Any) -> Callable[[Document], None]:
+    """A change that puts a value at a place."""
+
+    def change(document: Any) -> None:
+        *parents, last = path
+        for part in parents:
+            document = document[part]
+        document[last] = value
+
+    return change
+
+
+def reverse_elements_of_the_output(document: Document) -> None:
+    document["outputs"][0]["elements"].reverse()
+
+
+def use_only_three_joints(document: Document) -> None:
+    output = document["outputs"][0]
+    output["shape"], output["elements"] = [1, 3], output["elements"][:3]
+    steps = document["golden"]["outputs"]
+    steps["joint_position_target"] = [row[:3] for row in steps["joint_position_target"]]
+
+
+def repeat_an_input(document: Document) -> None:
+    document["inputs"].append(document["inputs"][0])
+
+
+def exchange_kinds(document: Document) -> None:
+    angle, _, target, _ = document["inputs"]
+    angle["kind"], target["kind"] = target["kind"], angle["kind"]
+
+
+def exchange_joints(document: Document) -> None:
+    joints = document["joints"]
+    joints[0], joints[5] = joints[5], joints[0]
+
+
+def exchange_axes(document: Document) -> None:
+    document["inputs"][3]["elements"].reverse()
+
+
+def name_a_state_like_an_input(document: Document) -> None:
+    document["state"] = [{"name": "command", "shape": [1, 3], "unit": "1"}]
+
+
+def name_a_state_like_an_output(document: Document) -> None:
+    state = {"shape": [1, 3], "unit": "1"}
+    document["state"] = [{"name": "a", **state}, {"name": "a", **state}]
+
+
+def widen_the_command(document: Document) -> None:
+    document["command"]["low"].append(0.0)
+    document["command"]["high"].append(0.0)
+
+
+def record_one_step(document: Document) -> None:
+    for steps in (document["golden"]["inputs"] | document["golden"]["outputs"]).values():
+        del steps[1:]
+
+
+def record_fewer_numbers(document: Document) -> None:
+    document["golden"]["inputs"]["joint_position"][7].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (reverse_elements_of_the_output,
+         "'joint_position_target': expected the elements ['shoulder_pan', 'shoulder_lift', "),
+        (use_only_three_joints, "'joint_position_target': expected the elements ['shoulder_pan', "),
+        (exchange_joints, "'joint_position': expected the elements ['gripper', "),
+        (exchange_axes, "'command': expected the elements ['x', 'y', 'z'], found ['z', 'y', 'x']"),
+        (repeat_an_input, "tensors must have different names"),
+        (exchange_kinds, "'joint_position': expected the name 'joint_target', found "),
+        (name_a_state_like_an_input, "tensors must have different names"),
+        (name_a_state_like_an_output, "tensors must have different names"),
+        (widen_the_command, "command 'target_position' has 4 numbers"),
+        (record_one_step, "the golden vectors have [1] steps, expected one length of at least 16"),
+        (record_fewer_numbers, "golden vector 7 of 'joint_position' is not plausible"),
+        (put("inputs", 0, "unit", value="deg"), "expected the unit 'rad', found 'deg'"),
+        (put("inputs", 3, "frame", value="world"), "expected the frame 'base', found 'world'"),
+        (put("outputs", 0, "kind", value="joint_torque"), "outputs.0.kind: input should be "),
+        (put("inputs", 0, "shape", value=[6, 1]), "expected the shape [1, 6], found [6, 1]"),
+        (put("inputs", 0, "shape", value=[]), "inputs.0.shape: list should have at least 2 items"),
+        (put("inputs", 0, "shape", value=[1, -6]), "inputs.0.shape.1: input should be greater"),
+        (put("inputs", value=[]), "inputs: list should have at least 1 item"),
+        (put("outputs", value=[]), "outputs: list should have at least 1 item"),
+        (put("joints", value=[]), "joints: list should have at least 1 item"),
+        (put("state", value=[{"name": "a", "shape": [2, 3], "unit": "1"}]),
+         "'a': expected a state of shape [1, ...], found [2, 3]"),
+        (put("state", value=[{"name": "a", "shape": [1, 99_999, 99_999], "unit": "1"}]),
+         "'a': expected a state of shape [1, ...]"),
+        (put("state", value=[{"name": "a", "shape": [1, 3], "unit": "1", "elements": ["b"]}]),
+         "'a': 1 elements for the shape [1, 3]"),
+        (put("joints", 0, "operating_mode", value="current"), "joints.0.operating_mode: input"),
+        (put("joints", 0, "name", value=""), "joints.0.name: string should have at least 1"),
+        (put("joints", 0, "name", value="a,b"), "joints.0.name: a name has no comma"),
+        (put("joints", 0, "velocity_limit", value=-1.0), "joints.0.velocity_limit: input"),
+        (put("joints", 0, "velocity_limit", value=1e308), "joints.0.velocity_limit: input"),
+        (put("joints", 0, "kp", value=1e9), "joints.0.kp: input should be less"),
+        (put("joints", 0, "kp", value=True), "joints.0.kp: input should be a valid number"),
+        (put("joints", 0, "kp", value="7"), "joints.0.kp: input should be a valid number"),
+        (put("joints", 0, "kd", value=-1e-9), "joints.0.kd: input should be greater"),
+        (put("joints", 0, "effort_limit", value=1e9), "joints.0.effort_limit: input"),
+        (put("control_dt_s", value=10), "control_dt_s: input should be less"),
+        (put("control_dt_s", value=1e-7), "control_dt_s: input should be greater"),
+        (put("command", "high", 0, value=math.inf), "command.high.0: input should be a finite"),
+        (put("command", "interval_s", value=[4, 2]), "interval_s must be [shortest, longest]"),
+        (put("command", "interval_s", value=[0, 2]), "command.interval_s.0: input should be"),
+        (put("golden", "tolerance", value=1.0), "golden.tolerance: input should be less"),
+        (put("golden", "tolerance", value=0.0), "golden.tolerance: input should be greater"),
+        (put("golden", "inputs", "joint_velocity", 3, 2, value=1e6), "golden vector 3 of "),
+        (put("golden", "inputs", "joint_position", 3, 2, value=math.nan), "a finite number"),
+        (put("golden", "outputs", "joint_position_target", 3, 0, value=2.5), "golden vector 3 of"),
+        (put("provenance", "config", value={"a": [math.nan]}), "config.a.0: input should be a fin"),
+        (put("provenance", "task", value="\x1b[31m"), "provenance.task: has characters that"),
+        (put("scorecard", value={"a": math.inf}), "scorecard.a: input should be a finite number"),
+        (put("schema_version", value=True), "schema_version: input should be a valid integer"),
+        (put("graph_sha256", value="0"), "graph_sha256: string should match pattern"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_contract_that_contradicts_itself_is_refused(
+    document: Document, change: Callable[[Document], None], problem: str
+):
+    change(document)
+
+    text = refusal(document)
+
+    assert text.startswith("policy.onnx: the contract is not valid: ")
+    assert problem in text
+
+
+def test_policy_may_use_only_some_of_the_signals(document: Document):
+    for tensor in (document["inputs"].pop(1), document["inputs"].pop(2)):
+        del document["golden"]["inputs"][tensor["name"]]
+
+    contract = parse_contract(json.dumps(document), source="")
+
+    assert [spec.kind for spec in contract.inputs] == ["joint_position", "joint_target"]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "9" * 10_000])
+def test_json_that_overflows_its_reader_is_refused(text: str):
+    assert "is not a robotrl contract" in refusal(text)
+
+
+def test_contract_nested_too_deep_is_refused(document: Document):
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    document["provenance"]["config"] = {"a": deep}
+
+    assert "nested deeper than 32 levels" in refusal(document)
+
+
+def test_key_that_is_there_twice_is_refused(document: Document):
+    text = json.dumps(document).replace('"kp":', '"kp": 1.0, "kp":', 1)
+
+    assert re.search(
+        r"is not a robotrl contract \(a key is there twice in .*'kp', 'kp'", refusal(text)
+    )
+
+
 def test_hash_of_the_metadata_covers_every_entry_but_itself():
     metadata = {"contract": "{}", "joint_names": "a,b"}
     expected = hash_metadata(metadata)
@@ -254,6 +422,50 @@ def test_gain_that_the_servo_cannot_hold_is_refused(contract: Contract, desk_arm
 
     assert difference.startswith("joint 'shoulder_pan': ")
     assert "1000" in difference
+
+
+def test_stiffness_that_would_round_to_none_is_refused(contract: Contract, desk_arm: RobotConfig):
+    limp = contract.joints[0].model_copy(update={"kp": 1e-3})
+    limp_contract = contract.model_copy(update={"joints": [limp, *contract.joints[1:]]})
+
+    assert differences(limp_contract, desk_arm) == [
+        "joint 'shoulder_pan': XL430-W250 cannot be set to 0.001 N·m/rad, the nearest it has is 0 "
+        "N·m/rad"
+    ]
+
+
+@pytest.mark.parametrize(("watchdog_ms", "period_s"), [(20, 0.02), (100, 0.051), (2540, 1.28)])
+def test_watchdog_shorter_than_two_periods_is_refused(
+    contract: Contract, desk_arm: RobotConfig, watchdog_ms: int, period_s: float
+):
+    slow = contract.model_copy(update={"control_dt_s": period_s})
+    safety = desk_arm.safety.model_copy(
+        update={"watchdog_ms": watchdog_ms, "stale_after_ms": 2000.0}
+    )
+
+    assert differences(slow, desk_arm.model_copy(update={"safety": safety})) == [
+        f"safety.watchdog_ms: {watchdog_ms} ms is too short for a policy with a period of "
+        f"{period_s * 1e3:g} ms, expected at least {period_s * 2e3:g} ms"
+    ]
+
+
+@pytest.mark.parametrize(("watchdog_ms", "period_s"), [(20, 0.01), (40, 0.02), (100, 0.05)])
+def test_watchdog_of_two_periods_is_accepted(
+    contract: Contract, desk_arm: RobotConfig, watchdog_ms: int, period_s: float
+):
+    safety = desk_arm.safety.model_copy(update={"watchdog_ms": watchdog_ms})
+    policy = contract.model_copy(update={"control_dt_s": period_s})
+
+    matches(policy, desk_arm.model_copy(update={"safety": safety}))
+
+
+def test_readings_must_be_allowed_to_be_a_period_old(contract: Contract, desk_arm: RobotConfig):
+    safety = desk_arm.safety.model_copy(update={"stale_after_ms": 19.0})
+
+    assert differences(contract, desk_arm.model_copy(update={"safety": safety})) == [
+        "safety.stale_after_ms: 19 ms is too short for a policy with a period of 20 ms, expected "
+        "at least 20 ms"
+    ]
 
 
 def test_order_of_the_wiring_does_not_matter(contract: Contract, desk_arm: RobotConfig):
