@@ -273,6 +273,66 @@ def test_contract_that_does_not_describe_its_graph_is_refused(
     refusal(path, with_contract(policy, change, signed=True))
 
 
+def test_file_that_is_far_too_large_is_refused_unread(path: Path):
+    with path.open("wb") as file:
+        file.truncate(10**12)  # of zeros, which take no room on the disk
+
+    with pytest.raises(ContractError, match="is larger than 262144 KiB; is it the right file"):
+        OnnxController(path)
+
+
+def with_graph(policy: bytes, edit: Callable[[Any], None]) -> bytes:
+    """The file with another graph, and hashes that fit it."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_model_from_string(policy)
+    edit(model.graph)
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    digest = hashlib.sha256(bare.SerializeToString()).hexdigest()
+
+    def rebind(document: Document) -> None:
+        document["graph_sha256"] = digest
+
+    return with_contract(model.SerializeToString(), rebind, signed=True)
+
+
+def test_graph_of_doubles_is_refused(policy: bytes, path: Path):
+    def widen(graph: Any) -> None:
+        (command,) = [value for value in graph.input if value.name == "command"]
+        command.type.tensor_type.elem_type = 11  # onnx.TensorProto.DOUBLE
+        first = next(node for node in graph.node if "command" in node.input)
+        onnx = pytest.importorskip("onnx")
+        cast = onnx.helper.make_node("Cast", ["command"], ["command_float"], to=1)
+        for node in graph.node:
+            node.input[:] = ["command_float" if n == "command" else n for n in node.input]
+        graph.node.insert(list(graph.node).index(first), cast)
+
+    assert refusal(path, with_graph(policy, widen)) == (
+        "the graph has the inputs {'command': 'tensor(double)'}, expected float32; export it again"
+    )
+
+
+def test_graph_that_fails_while_running_is_refused(policy: bytes, path: Path):
+    def bend(graph: Any) -> None:
+        """Give the output a shape that depends on the command, and is none."""
+        onnx = pytest.importorskip("onnx")
+        for node in graph.node:
+            node.output[:] = ["bent" if n == graph.output[0].name else n for n in node.output]
+        graph.initializer.append(onnx.helper.make_tensor("flat", 7, [1], [-1]))
+        graph.node.extend(
+            [
+                onnx.helper.make_node("Cast", ["command"], ["whole"], to=7),  # int64, all zero
+                onnx.helper.make_node("Reshape", ["whole", "flat"], ["three"]),
+                onnx.helper.make_node("Reshape", ["bent", "three"], [graph.output[0].name]),
+            ]
+        )
+
+    text = refusal(path, with_graph(policy, bend))
+
+    assert text.startswith("onnxruntime cannot run it: ")
+
+
 def test_inputs_and_outputs_are_flat_float32_arrays_by_name(controller: OnnxController):
     assert {name: array.shape for name, array in controller.inputs.items()} == {
         "joint_position": (6,),

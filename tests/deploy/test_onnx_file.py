@@ -118,6 +118,19 @@ def test_field_without_a_number_is_refused():
     )
 
 
+def test_metadata_key_that_is_there_twice_is_refused():
+    # Readers differ in which of the two they take.
+    data = GRAPH + entry("contract", "mine") + entry("contract", "yours")
+
+    assert refusal(data).startswith("policy.onnx: is damaged or truncated")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("field", [IR_VERSION, entry("k", "")], ids=["numbers", "metadata"])
+def test_file_of_countless_fields_is_refused_without_counting_them(field: bytes):
+    assert refusal(GRAPH + field * 5_000_000).startswith("policy.onnx: is damaged or truncated")
+
+
 def test_no_bytes_crash_the_reader():
     generator = random.Random(0)
     data = IR_VERSION + GRAPH + entry("contract", "some text") + entry("hash", "abc")

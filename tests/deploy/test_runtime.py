@@ -175,6 +175,19 @@ def run_policy(
 # A run as planned
 
 
+def test_policy_that_uses_only_some_signals_gets_only_those(
+    make_bench: MakeBench, contract: Contract
+):
+    inputs = [spec for spec in contract.inputs if spec.kind in ("joint_target", "command")]
+    trial = make_trial(make_bench(contract=contract.model_copy(update={"inputs": inputs})))
+
+    trial.run()
+
+    assert list(trial.controller.inputs) == ["joint_target", "command"]
+    assert trial.controller.inputs["command"] == pytest.approx([0.17, 0.0, 0.1])
+    assert trial.controller.inputs["joint_target"].any()
+
+
 def test_states_follow_each_other(trial: Trial):
     trial.run()
     assert trial.states == [

@@ -149,6 +149,83 @@ def test_unknown_key_of_an_override_is_refused_with_the_nearest_one(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("task=arm_reech", "task: unknown task 'arm_reech' (did you mean 'arm_reach'?)"),
+        ("task_config.historry=3",
+         "task_config: arm_reach: (top level): unknown key 'historry' (did you mean 'history'?)"),
+        ("task_config.rewards.reech=1",
+         "task_config: arm_reach: rewards: unknown key 'reech' (did you mean 'reach'?)"),
+        ("task_config.episode_s=0", "task_config: arm_reach: episode_s: input should be greater"),
+        ("task_config.robot=desk_amr", "unknown robot 'desk_amr' (did you mean 'desk_arm'?)"),
+        ("task_config.site=tol", "site: 'tol' (did you mean 'tool'?) is no site"),
+        ("task_config.control_dt_s=0.0137", "control_dt_s 0.0137 s is no multiple"),
+        ("task_config.limit_margin_rad=1", "limit_margin_rad 1.0 leaves the home pose outside"),
+        ("randomization=[{field: masss, range: [0.9, 1.1]}]",
+         "randomization: 'masss' is no model field"),
+        ("randomization=[{field: mass, match: legg, range: [0.9, 1.1]}]",
+         "randomization: 'mass' has no element matching 'legg'"),
+        ("randomization=[{field: mass, range: [1, 1]}]",
+         "randomization: 'mass' scale [1.0, 1.0] on '*' changes nothing"),
+        ("randomization=[{signal: joint_effort, operation: add, range: [0, 1]}]",
+         "randomization: unknown signal 'joint_effort'"),
+    ],
+)  # fmt: skip
+def test_mistake_is_refused_before_the_folder_is_made(override: str, problem: str, tmp_path: Path):
+    result = invoke("train", TRAINING, override, "--output", tmp_path / "run")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {TRAINING}: {problem}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_corrected_command_is_accepted_after_a_refused_one(tiny_run: RunFolder, tmp_path: Path):
+    wrong = ["train", tiny_run.config_path, "task_config.site=tol", "--output", tmp_path / "run"]
+
+    assert invoke(*wrong).exit_code == 1
+    wrong.remove("task_config.site=tol")
+    assert invoke(*wrong).exit_code == 0
+
+
+def test_folder_that_cannot_be_made_is_explained(tiny_run: RunFolder, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+
+    result = invoke("train", tiny_run.config_path, "--output", tmp_path / "file" / "run")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        f"error: {tmp_path / 'file' / 'run'} cannot be written: Not a directory; choose another "
+    )
+
+
+def test_resumed_run_takes_no_changes(tiny_run: RunFolder):
+    result = invoke("train", TRAINING, "seed=5", "--resume", tiny_run.path)
+
+    assert result.exit_code == 2
+    assert "--resume goes on as the run began; give it alone" in words(result.stderr)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo", "--seed", "-1"],
+        ["demo", "--seconds", "0"],
+        ["demo", "--seconds", "nan"],
+        ["eval", "runs/arm_reach", "--episodes", "0"],
+        ["twin", ROBOT, "--seed", "-1"],
+        ["run", "policy.onnx", ROBOT, "--seed", "-1"],
+        ["run", "policy.onnx", ROBOT, "--duration", "nan"],
+    ],
+    ids=str,
+)
+def test_number_out_of_range_is_refused(arguments: list[object]):
+    result = invoke(*arguments)
+
+    assert result.exit_code == 2
+    assert arguments[-2] in words(result.stderr)
+
+
 def test_training_needs_a_configuration():
     result = invoke("train")
     assert result.exit_code == 2
