@@ -319,12 +319,21 @@ def test_graph_that_fails_while_running_is_refused(policy: bytes, path: Path):
         onnx = pytest.importorskip("onnx")
         for node in graph.node:
             node.output[:] = ["bent" if n == graph.output[0].name else n for n in node.output]
-        graph.initializer.append(onnx.helper.make_tensor("flat", 7, [1], [-1]))
+        make_node, make_tensor = onnx.helper.make_node, onnx.helper.make_tensor
+        graph.initializer.extend(
+            [
+                make_tensor("hundred", 1, [1], [100.0]),
+                make_tensor("two", 7, [2], [0, 1]),
+                make_tensor("flat", 7, [1], [-1]),
+            ]
+        )
         graph.node.extend(
             [
-                onnx.helper.make_node("Cast", ["command"], ["whole"], to=7),  # int64, all zero
-                onnx.helper.make_node("Reshape", ["whole", "flat"], ["three"]),
-                onnx.helper.make_node("Reshape", ["bent", "three"], [graph.output[0].name]),
+                make_node("Mul", ["command", "hundred"], ["cm"]),
+                make_node("Cast", ["cm"], ["whole"], to=7),  # int64
+                make_node("Gather", ["whole", "two"], ["pair"], axis=1),
+                make_node("Reshape", ["pair", "flat"], ["shape"]),
+                make_node("Tile", ["bent", "shape"], [graph.output[0].name]),
             ]
         )
 

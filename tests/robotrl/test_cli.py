@@ -223,7 +223,7 @@ def test_number_out_of_range_is_refused(arguments: list[object]):
     result = invoke(*arguments)
 
     assert result.exit_code == 2
-    assert arguments[-2] in words(result.stderr)
+    assert str(arguments[-2]) in words(result.stderr)
 
 
 def test_training_needs_a_configuration():
