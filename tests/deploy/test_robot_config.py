@@ -76,7 +76,8 @@ def test_message_begins_with_the_file(path: Path):
         (
             "joints.hip.directon=-1",
             "joints.hip: unknown key 'directon' (did you mean 'direction'?); valid keys are "
-            "direction, id, model, position_limits_rad, rest_rad, rest_tolerance_rad, velocity_limit_rad_s, zero_ticks",
+            "direction, id, model, position_limits_rad, rest_rad, rest_tolerance_rad, "
+            "velocity_limit_rad_s, zero_ticks",
         ),
         (
             "bus.latency=4",
