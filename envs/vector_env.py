@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from envs.draws import Draws
-from envs.randomization import FieldRandomization, Term
-from envs.signal_noise import SignalNoise
+from envs.randomization import FieldRandomization, SignalNoise, Term
 from envs.simulation import Simulation
 from envs.task import Task
 

@@ -1,31 +1,17 @@
-"""Domain randomization as data: a list of terms, each one line of YAML.
+"""Draws of model fields: the field terms of a randomization."""
 
-    - {field: mass, match: "*", operation: scale, range: [0.85, 1.15]}
-    - {field: actuator_delay, operation: set, range: [0.005, 0.03]}
-    - {signal: joint_velocity, operation: add, range: [-0.05, 0.05], when: step}
-
-A field term names any MuJoCo model field that can differ between worlds, or one of `GROUPS`
-(`mass`, `kp`, `kd`), which keep coupled entries consistent. A value is always the nominal one with
-the draws of this episode applied, so nothing accumulates over resets. A signal term drawn at
-`reset` is a bias, one drawn at every `step` is noise.
-
-A term that names nothing, or cannot change anything, is refused when the environment is made.
-"""
-
-from collections import Counter
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 import torch
 from mujoco.batch import MODEL_FIELDS
-from pydantic import ValidationInfo, field_validator, model_validator
 from torch import Tensor
 
-from deploy.configuration import Section, did_you_mean
+from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
+from envs.randomization.term import Term, matching_rows, name_streams
 from envs.simulation import Simulation
 
 
@@ -65,70 +51,6 @@ _OBJECTS = {  # the prefix of a field's name tells what its rows are
     "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
     "sensor": mujoco.mjtObj.mjOBJ_SENSOR,
 }
-
-
-class Term(Section):
-    """One thing that is randomized."""
-
-    field: str | None = None
-    """A MuJoCo model field, or `mass`, `kp`, `kd`."""
-    signal: str | None = None
-    """Or a signal, e.g. `joint_position`."""
-    match: str = "*"
-    """Pattern of the element names it applies to."""
-    operation: Literal["add", "scale", "set"] = "scale"
-    """How a draw changes the nominal value."""
-    distribution: Literal["uniform", "log_uniform", "normal"] = "uniform"
-    """Law of the draw; `range` is [low, high], for `normal` it is [mean, standard deviation]."""
-    range: tuple[float, float]
-    shared: bool = False
-    """One draw for all matching elements instead of one each."""
-    when: Literal["startup", "reset", "step"] = "reset"
-    """Drawn once, at each episode, or (signals only) at each step."""
-
-    @field_validator("range")
-    @classmethod
-    def _check_range(cls, bounds: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
-        law = info.data.get("distribution")
-        if law == "normal" and bounds[1] < 0:
-            raise ValueError(f"the standard deviation must not be negative, found {list(bounds)}")
-        if law != "normal" and bounds[0] > bounds[1]:
-            raise ValueError(f"range must be [low, high], found {list(bounds)}")
-        return bounds
-
-    @model_validator(mode="after")
-    def _check(self) -> "Term":
-        if (self.field is None) == (self.signal is None):
-            raise ValueError("a term needs either `field` or `signal`")
-        if self.field and self.when == "step":
-            raise ValueError(f"{self.field}: a model field is drawn at `startup` or `reset`")
-        if self.signal and (self.operation == "set" or self.when == "startup"):
-            raise ValueError(
-                f"{self.signal}: a signal takes `add` or `scale`, at `reset` or `step`"
-            )
-        if self.distribution == "log_uniform" and self.range[0] <= 0:
-            raise ValueError(f"log_uniform needs a range above zero, found {list(self.range)}")
-        return self
-
-    @property
-    def target(self) -> str:
-        """Name of the field or signal."""
-        return self.field or self.signal or ""
-
-    def transform(self, uniform: Tensor) -> Tensor:
-        """Turn numbers in [0, 1) into draws of this term's distribution."""
-        a, b = self.range
-        if self.distribution == "uniform":
-            return a + (b - a) * uniform
-        if self.distribution == "log_uniform":
-            return a * (b / a) ** uniform
-        return a + b * torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
-
-    def apply(self, values: Tensor, draw: Tensor) -> Tensor:
-        """Apply a draw to nominal values."""
-        if self.operation == "add":
-            return values + draw
-        return values * draw if self.operation == "scale" else draw.expand_as(values)
 
 
 class FieldRandomization:
@@ -176,32 +98,6 @@ class FieldRandomization:
             self._simulation.field(name)[ids] = value
         if self._recompute:
             self._simulation.recompute_constants(ids)
-
-
-def name_streams(terms: Sequence[Term]) -> list[tuple[str, Term]]:
-    """Name each term's draws by what it does, so they stay when other terms come or go."""
-    names: Counter[str] = Counter()
-    named = []
-    for term in terms:
-        name = f"{term.target}/{term.match}/{term.operation}/{term.when}"
-        named.append((f"{name}/{names[name]}" if names[name] else name, term))
-        names[name] += 1
-    return named
-
-
-def matching_rows(term: Term, names: Sequence[str]) -> list[int]:
-    """Indices of the elements a term applies to.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    indices = [index for index, name in enumerate(names) if fnmatchcase(name, term.match)]
-    if not indices:
-        raise ConfigError(
-            f"randomization: {term.target!r} has no element matching {term.match!r}"
-            f"{did_you_mean(term.match, names)}; its elements are {list(names)}"
-        )
-    return indices
 
 
 class _Bound:

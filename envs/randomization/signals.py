@@ -1,4 +1,4 @@
-"""Bias and noise on what the controller senses: the signal terms of `envs.randomization`."""
+"""Bias and noise on what the controller senses: the signal terms of a randomization."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
-from envs.randomization import Term, matching_rows, name_streams
+from envs.randomization.term import Term, matching_rows, name_streams
 
 
 class SignalNoise:
