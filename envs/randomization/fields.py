@@ -1,18 +1,25 @@
 """Draws of model fields: the field terms of a randomization."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import mujoco
 import torch
-from mujoco.batch import MODEL_FIELDS
+from mujoco.batch import SimulationError
 from torch import Tensor
 
-from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
+from envs.randomization.limits import check_limits, position_servos
+from envs.randomization.model_fields import Kind, field_values, model_field, write_fields
+from envs.randomization.probe import Probe
+from envs.randomization.rotation import directions, tilt_vectors, turn_quaternions
 from envs.randomization.term import Term, matching_rows, name_streams
 from envs.simulation import Simulation
+
+Values = dict[str, Tensor]
+"""Model fields as tables, (worlds, rows, columns) each."""
 
 
 class Entry(NamedTuple):
@@ -24,33 +31,13 @@ class Entry(NamedTuple):
 
 
 GROUPS: dict[str, tuple[Entry, ...]] = {
-    "mass": (Entry("body_mass"), Entry("body_inertia")),
+    "mass": (Entry("body_mass", 0), Entry("body_inertia")),
     "kp": (Entry("actuator_gainprm", 0), Entry("actuator_biasprm", 1)),
     "kd": (Entry("actuator_biasprm", 2, -1),),
 }
 """Entries that only make sense together: the first is drawn, the others keep their proportion."""
 
-_NEVER_NEGATIVE = (
-    "_mass",
-    "_inertia",
-    "_delay",
-    "_frictionloss",
-    "_friction",
-    "_damping",
-    "_armature",
-    "_stiffness",
-)
-
-_OBJECTS = {  # the prefix of a field's name tells what its rows are
-    "body": mujoco.mjtObj.mjOBJ_BODY,
-    "jnt": mujoco.mjtObj.mjOBJ_JOINT,
-    "dof": mujoco.mjtObj.mjOBJ_JOINT,
-    "geom": mujoco.mjtObj.mjOBJ_GEOM,
-    "site": mujoco.mjtObj.mjOBJ_SITE,
-    "tendon": mujoco.mjtObj.mjOBJ_TENDON,
-    "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
-    "sensor": mujoco.mjtObj.mjOBJ_SENSOR,
-}
+_TRIALS = 12  # chances for a term to show its effect
 
 
 class FieldRandomization:
@@ -62,136 +49,202 @@ class FieldRandomization:
         draws: the run's random numbers.
 
     Raises:
-        ConfigError: an unknown field, a pattern without a match, or a term without effect.
+        ConfigError: an unknown field, a pattern without a match, values that no robot has, or a
+            term without effect on the motion.
     """
 
     def __init__(self, simulation: Simulation, terms: Sequence[Term], draws: Draws):
         self._simulation = simulation
         self._draws = draws
-        named = name_streams(terms)
-        self._terms = [_Bound(term, name, simulation.model) for name, term in named if term.field]
-        self._nominal = {
-            entry.field: simulation.field(entry.field)[0].clone()
-            for bound in self._terms
-            for entry in bound.entries
-        }
-        for bound in self._terms:
-            bound.check(self._nominal)
+        model = simulation.model
+        self._terms = [
+            _Bound(term, name, model) for name, term in name_streams(terms) if term.field
+        ]
+        names = dict.fromkeys(name for bound in self._terms for name in bound.fields)
+        self._nominal = {name: torch.from_numpy(field_values(model, name).copy()) for name in names}
         inputs = mujoco.MjModel._setconst_inputs
-        self._recompute = any(name in inputs for name in self._nominal)
+        self._recompute = any(name in inputs or name.startswith("opt.") for name in names)
+        if self._terms:
+            self._check_extremes(model)
+            self._check_effects(model)
 
     def draw(self, ids: Tensor, episode: Tensor) -> None:
         """Give worlds `ids` (n,) the values of their `episode` (n,)."""
         if not self._terms:
             return
-        episodes = {"reset": episode, "startup": torch.zeros_like(episode)}
         drawn: dict[str, Tensor] = {}
-        for when, index in episodes.items():
+        for when, index in (("reset", episode), ("startup", torch.zeros_like(episode))):
             streams = [bound.stream for bound in self._terms if bound.term.when == when]
             uniforms = self._draws.uniform(streams, ids, index) if streams else []
             drawn |= {stream.name: u for stream, u in zip(streams, uniforms, strict=True)}
-        values = {name: nominal.expand(len(ids), *nominal.shape).clone()
-                  for name, nominal in self._nominal.items()}  # fmt: skip
-        for bound in self._terms:
-            bound.apply(values, bound.term.transform(drawn[bound.stream.name]))
-        for name, value in values.items():
-            self._simulation.field(name)[ids] = value
+        values = self._apply({bound: drawn[bound.stream.name] for bound in self._terms}, len(ids))
+        write_fields(self._simulation, values, ids)
         if self._recompute:
             self._simulation.recompute_constants(ids)
 
+    def _apply(self, drawn: dict["_Bound", Tensor], num_worlds: int) -> Values:
+        """Apply terms, in this order, drawn by uniform numbers (num_worlds, stream size)."""
+        values = {name: v.expand(num_worlds, *v.shape).clone() for name, v in self._nominal.items()}
+        for bound, uniform in drawn.items():
+            bound.apply(values, uniform.double())
+        return values
+
+    def _check_extremes(self, model: mujoco.MjModel) -> None:
+        """Refuse terms that together could reach what no robot has.
+
+        Values, and the limits on them, are linear in each draw: the worst is in a corner.
+        """
+        for together in _related(self._terms):
+            corners = list(itertools.product(*(bound.corners() for bound in together)))
+            drawn = {
+                bound: torch.stack(uniforms)
+                for bound, uniforms in zip(together, zip(*corners, strict=True), strict=True)
+            }
+            values = self._apply(drawn, len(corners))
+            touched = dict.fromkeys(name for bound in together for name in bound.fields)
+            terms = [bound.term for bound in together]
+            check_limits(model, {name: values[name] for name in touched}, terms)
+
+    def _check_effects(self, model: mujoco.MjModel) -> None:
+        """Refuse terms without which every world would move the same, to the bit."""
+        probe = Probe(model, 1 + len(self._terms), recompute=self._recompute)
+        idle = self._terms
+        for trial in range(_TRIALS):
+            drawn = dict(zip(self._terms, self._trial_draws(trial), strict=True))
+            all_but_one = [
+                {b: u for b, u in drawn.items() if b is not left} for left in self._terms
+            ]
+            worlds = [self._apply(terms, 1) for terms in (drawn, *all_but_one)]
+            for bound, without in zip(self._terms, worlds[1:], strict=True):
+                if trial == 0 and _same(worlds[0], without):
+                    alone = self._apply({bound: drawn[bound]}, 1)
+                    raise ConfigError(
+                        f"randomization: '{bound.term}' changes nothing: "
+                        + (
+                            "the nominal values are zero. Use `add` or `set`, or delete the term."
+                            if _same(alone, self._apply({}, 1))
+                            else "a later term sets the same numbers. Delete one of them."
+                        )
+                    )
+            values = {name: torch.cat([world[name] for world in worlds]) for name in self._nominal}
+            places = {1 + self._terms.index(bound): bound for bound in idle}
+            try:
+                moved = probe.differ(values, places, trial)
+            except SimulationError as error:
+                raise ConfigError(f"randomization: MuJoCo refuses the values: {error}") from error
+            idle = [bound for place, bound in places.items() if place not in moved]
+            if not idle:
+                return
+        raise ConfigError(
+            f"randomization: '{idle[0].term}' has no effect: with and without it this model moved "
+            f"the same to the bit, {_TRIALS} times for a second from random poses with random "
+            f"controls.{_hint(idle[0].fields[0])} Delete the term, or change the model."
+        )
+
+    def _trial_draws(self, trial: int) -> Iterator[Tensor]:
+        """Numbers for each term: in turn random, all at the high and all at the low end."""
+        generator = torch.Generator().manual_seed(trial)
+        for bound in self._terms:
+            random = torch.rand(1, bound.stream.size, generator=generator)
+            yield (random, torch.ones_like(random), torch.zeros_like(random))[trial % 3]
+
 
 class _Bound:
-    """A field term resolved against a model: which rows of which entries."""
+    """A field term resolved against a model: which rows and columns, and what is drawn for them."""
 
     def __init__(self, term: Term, stream: str, model: mujoco.MjModel):
         self.term = term
         name = term.field or ""
-        self.entries = GROUPS.get(name, (Entry(name),))
-        for entry in self.entries:
-            if entry.field not in MODEL_FIELDS or not _is_quantity(model, entry.field):
-                valid = [*GROUPS, *(f for f in MODEL_FIELDS if _is_quantity(model, f))]
-                raise ConfigError(
-                    f"randomization: {name!r} is no model field that can differ between worlds"
-                    f"{did_you_mean(name, valid)}"
-                )
-        self._names = _row_names(model, self.entries[0].field)
-        self._model = model
-        self.rows = torch.tensor(matching_rows(term, self._names or [name]))
-        self.stream = Stream(stream, 1 if term.shared else len(self.rows))
+        self._lead, *self._followers = GROUPS.get(name, (Entry(name),))
+        self.fields = [entry.field for entry in (self._lead, *self._followers)]
+        field = model_field(model, self._lead.field, tuple(GROUPS))
+        self._kind: Kind = "number" if name in GROUPS else field.kind
+        self._rows = torch.tensor(matching_rows(term, field.rows, field.bodies))
+        if name in GROUPS:
+            if term.columns is not None:
+                raise ConfigError(f"randomization: {name!r} has no columns; delete `columns`")
+            self._columns = torch.tensor([self._lead.column])
+        else:
+            self._columns = torch.tensor(field.select(term.columns))
+        if problem := self._misuse(model, [field.rows[row] for row in self._rows.tolist()]):
+            raise ConfigError(f"randomization: '{term}': {problem}")
+        as_one = self._kind == "range" and term.columns is None  # else its ends could cross
+        rows = 1 if term.shared in (True, "rows") else len(self._rows)
+        columns = 1 if term.shared in (True, "columns") or as_one else len(self._columns)
+        self._shape = (rows, 3 if term.operation == "rotate" else columns)
+        self.stream = Stream(stream, rows * self._shape[1])
 
-    def apply(self, values: dict[str, Tensor], draw: Tensor) -> None:
-        """Change rows of `values[field]` (n, rows, ...) by `draw` (n, rows or 1), in place."""
-        lead, *followers = self.entries
-        before = self._select(values, lead).clone()
-        shaped = draw.reshape(*draw.shape, *(1,) * (before.ndim - 2)).to(before.dtype)
-        after = lead.sign * self.term.apply(lead.sign * before, shaped)
-        values[lead.field][self._index(lead)] = after
-        for entry in followers:
+    def apply(self, values: Values, uniform: Tensor) -> None:
+        """Change `values` in place as uniform numbers (worlds, stream size) say."""
+        numbers = uniform.unflatten(1, self._shape)
+        lead = self._lead
+        place = (slice(None), self._rows[:, None], self._columns)
+        before = values[lead.field][place]
+        if self.term.operation == "rotate":
+            angle = self.term.transform(numbers[..., 0]).expand(before.shape[:-1])
+            direction = directions(numbers[..., 1:]).expand(*before.shape[:-1], 3)
+            turn = turn_quaternions if self._kind == "quaternion" else tilt_vectors
+            after = turn(before, angle, direction)
+        else:
+            after = lead.sign * self.term.apply(lead.sign * before, self.term.transform(numbers))
+        values[lead.field][place] = after
+        for entry in self._followers:
             ratio = torch.where(before == 0, 1, after / before)
-            follower = self._select(values, entry)
-            ratio = ratio.reshape(*ratio.shape, *(1,) * (follower.ndim - ratio.ndim))
-            values[entry.field][self._index(entry)] = follower * ratio
+            follower = values[entry.field][:, self._rows]
+            columns = slice(None) if entry.column is None else [entry.column]
+            follower[..., columns] *= ratio
+            values[entry.field][:, self._rows] = follower
 
-    def check(self, nominal: dict[str, Tensor]) -> None:
-        """Refuse a term that changes nothing, or delays beyond what a buffer holds."""
-        extremes = [self._at_extreme(nominal, uniform) for uniform in (0.0, 1.0)]
-        field = self.entries[0].field
-        lowest = torch.stack([values[field][0] for values in extremes]).amin(dim=0)
-        if field.endswith(_NEVER_NEGATIVE) and (lowest < 0).any():
-            raise ConfigError(
-                f"randomization: {self.term.target!r} {self.term.operation} "
-                f"{list(self.term.range)} could become negative ({float(lowest.min()):g}); "
-                "raise the low end of the range"
-            )
-        if all(torch.equal(values[field][0], nominal[field]) for values in extremes):
-            raise ConfigError(
-                f"randomization: {self.term.target!r} {self.term.operation} "
-                f"{list(self.term.range)} on {self.term.match!r} changes nothing: the nominal "
-                "values are zero or the range is neutral. Use `add` or `set`, widen the range, or "
-                "delete the term."
-            )
-        if field in ("actuator_delay", "sensor_delay"):
-            samples = getattr(self._model, field.replace("delay", "history"))[:, 0]
-            longest = torch.stack([values[field][0] for values in extremes]).amax(dim=0)
-            for row in self.rows.tolist():
-                held_s = samples[row] * self._model.opt.timestep
-                if longest[row] > held_s + 1e-9:
-                    raise ConfigError(
-                        f"randomization: {field} of {self._names[row]!r} would reach "
-                        f"{float(longest[row]):g} s, its buffer holds {held_s:g} s; "
-                        "raise nsample in the MJCF or narrow the range"
-                    )
+    def corners(self) -> list[Tensor]:
+        """Uniform numbers (stream size,) that lead to the extremes of each row."""
+        rows, columns = self._shape
+        if self.term.operation == "rotate":  # which keeps lengths: no limit can be violated
+            return [torch.zeros(rows * columns)]
+        if self._kind in ("range", "moments"):  # whose columns must fit each other
+            ends = itertools.product((0.0, 1.0), repeat=columns)
+        else:
+            ends = iter(((0.0,) * columns, (1.0,) * columns))
+        return [torch.tensor(end).repeat(rows) for end in ends]
 
-    def _at_extreme(self, nominal: dict[str, Tensor], uniform: float) -> dict[str, Tensor]:
-        values = {entry.field: nominal[entry.field][None].clone() for entry in self.entries}
-        self.apply(values, self.term.transform(torch.full((1, self.stream.size), uniform)))
-        return values
-
-    def _index(self, entry: Entry) -> tuple[Any, ...]:
-        rows = self.rows if self._names else slice(None)  # a field without rows moves as a whole
-        return (slice(None), rows) if entry.column is None else (slice(None), rows, entry.column)
-
-    def _select(self, values: dict[str, Tensor], entry: Entry) -> Tensor:
-        return values[entry.field][self._index(entry)]
+    def _misuse(self, model: mujoco.MjModel, rows: list[str | None]) -> str:
+        operation, kind = self.term.operation, self._kind
+        if kind in ("quaternion", "direction") and operation != "rotate":
+            return "an orientation is only changed by `operation: rotate`, by an angle [rad]"
+        if operation == "rotate" and kind not in ("quaternion", "direction", "vector"):
+            return "only orientations and vectors can be rotated"
+        if operation == "rotate" and self.term.columns is not None:
+            return "a rotation moves all columns; delete `columns`"
+        if kind == "range" and operation == "set" and self.term.columns is None:
+            return "this would set both ends to one number; name a column, low or high"
+        if self.term.field in ("kp", "kd"):
+            servos = position_servos(model)[self._rows].tolist()
+            others = [name for name, servo in zip(rows, servos, strict=True) if not servo]
+            if others:
+                return f"{others} are no position servos; use `match` to leave them out"
+        return ""
 
 
-def _is_quantity(model: mujoco.MjModel, field: str) -> bool:
-    """Whether a field holds real numbers that may differ between worlds of one control rate."""
-    if field.startswith("opt."):
-        return field != "opt.timestep" and not isinstance(getattr(model.opt, field[4:]), int)
-    return getattr(model, field).dtype.kind == "f"
+def _related(terms: Sequence[_Bound]) -> list[list[_Bound]]:
+    """Groups of terms, in order, that touch the same fields directly or through others."""
+    groups: list[list[_Bound]] = []
+    for bound in terms:
+        touching = [g for g in groups if any(set(b.fields) & set(bound.fields) for b in g)]
+        groups = [group for group in groups if group not in touching]
+        groups.append([b for b in terms if b is bound or any(b in group for group in touching)])
+    return groups
 
 
-def _row_names(model: mujoco.MjModel, field: str) -> list[str]:
-    """Name of each row of a model field; none for fields of the whole model."""
-    if field in ("qpos0", "qpos_spring"):
-        ends = [*model.jnt_qposadr[1:], model.nq]
-        widths = [end - start for start, end in zip(model.jnt_qposadr, ends, strict=True)]
-        return [model.joint(j).name for j in range(model.njnt) for _ in range(widths[j])]
-    kind = _OBJECTS.get(field.split("_")[0])
-    if kind is None:
-        return []
-    if field.startswith("dof"):
-        return [model.joint(int(joint)).name for joint in model.dof_jntid]
-    rows = len(getattr(model, field))
-    return [mujoco.mj_id2name(model, int(kind), index) or "" for index in range(rows)]
+def _same(one: Values, other: Values) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _hint(field: str) -> str:
+    if field in ("opt.wind", "geom_fluid"):
+        return " It acts through the air, and opt.density and opt.viscosity are zero."
+    if field.endswith(("_rgba", "_user")) or field.startswith(("mat_", "light_", "cam_")):
+        return " It is only looked at."
+    if field.startswith("key_"):
+        return " Keyframes are read by name, not from the worlds' models."
+    if field == "sensor_noise":
+        return " MuJoCo adds no noise; use a `signal` term with `when: step`."
+    return ""

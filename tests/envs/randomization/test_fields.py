@@ -312,7 +312,9 @@ def test_without_terms_nothing_changes():
 
 def draws(**values: Any) -> Tensor:
     """What uniform numbers 0, 1/4, 1/2 and 3/4 become."""
-    return term(signal="joint_position", **values).transform(torch.tensor([0, 0.25, 0.5, 0.75]))
+    return term(signal="joint_position", operation="add", **values).transform(
+        torch.tensor([0, 0.25, 0.5, 0.75])
+    )
 
 
 def test_uniform_law():
@@ -325,14 +327,14 @@ def test_log_uniform_law_has_the_geometric_mean_in_the_middle():
 
 
 def test_normal_law_has_its_mean_and_standard_deviation():
-    normal = term(signal="joint_position", distribution="normal", range=[0.1, 0.5])
+    normal = term(signal="joint_position", operation="add", distribution="normal", range=[0.1, 0.5])
     uniform = torch.tensor([0.5, 0.8413447, 0.1586553, 0.9772499])  # 0, 1, -1 and 2 σ
 
     assert normal.transform(uniform).tolist() == pytest.approx([0.1, 0.6, -0.4, 1.1], abs=1e-5)
 
 
 def test_normal_law_is_finite_for_every_uniform_number():
-    normal = term(signal="joint_position", distribution="normal", range=[0, 1])
+    normal = term(signal="joint_position", operation="add", distribution="normal", range=[0, 1])
 
     extremes = normal.transform(torch.tensor([0.0, 1 - 2**-24]))
 
@@ -341,14 +343,14 @@ def test_normal_law_is_finite_for_every_uniform_number():
 
 
 def test_mean_of_a_normal_law_may_be_greater_than_its_standard_deviation():
-    normal = term(signal="joint_position", distribution="normal", range=[1.0, 0.1])
+    normal = term(signal="joint_position", operation="add", distribution="normal", range=[1.0, 0.1])
 
     assert normal.transform(torch.tensor([0.5])).item() == pytest.approx(1)
 
 
 def test_negative_standard_deviation_is_refused():
     with pytest.raises(ConfigError, match="standard deviation"):
-        term(signal="joint_position", distribution="normal", range=[-1.0, -0.5])
+        term(signal="joint_position", operation="add", distribution="normal", range=[-1.0, -0.5])
 
 
 # --- signals ------------------------------------------------------------------------------------
@@ -380,30 +382,27 @@ def test_pattern_without_a_match_is_refused_with_the_names_there_are():
     )
 
 
-@pytest.mark.parametrize(
-    ("match", "range_"),
-    [("plain", (0.5, 2.0)), ("*", (1.0, 1.0))],
-    ids=["nominal value is zero", "range is neutral"],
-)
-def test_term_without_effect_is_refused(match: str, range_: tuple[float, float]):
-    assert refusal({"field": "dof_frictionloss", "match": match, "range": range_}) == (
-        f"randomization: 'dof_frictionloss' scale {list(range_)} on {match!r} changes nothing: the "
-        "nominal values are zero or the range is neutral. Use `add` or `set`, widen the range, or "
-        "delete the term."
+def test_term_on_nominal_values_of_zero_is_refused():
+    assert refusal({"field": "dof_frictionloss", "match": "plain", "range": (0.5, 2.0)}) == (
+        "randomization: 'dof_frictionloss scale [0.5, 2.0] on plain' changes nothing: the nominal "
+        "values are zero. Use `add` or `set`, or delete the term."
     )
 
 
 @pytest.mark.parametrize(
-    ("match", "longest", "held"),
-    [("plain", 0.02, "0"), ("elbow", 0.05, "0.02")],  # 4 samples of 5 ms
+    ("match", "range_", "reached", "held"),
+    [("plain", (0.01, 0.02), 0.01, "0"), ("elbow", (0.01, 0.05), 0.05, "0.02")],  # 4 × 5 ms
     ids=["no buffer", "too short a buffer"],
 )
-def test_delay_that_no_buffer_holds_is_refused(match: str, longest: float, held: str):
-    delay = {"field": "actuator_delay", "operation": "set", "range": (0.01, longest)}
+def test_delay_that_no_buffer_holds_is_refused(
+    match: str, range_: tuple[float, float], reached: float, held: str
+):
+    delay = {"field": "actuator_delay", "operation": "set", "range": range_}
 
     assert refusal(delay | {"match": match}) == (
-        f"randomization: actuator_delay of {match!r} would reach {longest} s, its buffer holds "
-        f"{held} s; raise nsample in the MJCF or narrow the range"
+        f"randomization: actuator_delay of {match!r} could become {reached} by 'actuator_delay set "
+        f"{list(range_)} on {match}'; its buffer holds {held} s: raise nsample in the MJCF or "
+        "narrow the range"
     )
 
 
@@ -452,28 +451,71 @@ def test_unknown_key_is_refused_with_the_nearest_name():
     )
 
 
-@pytest.mark.parametrize("field", ["body_parentid", "jnt_limited", "opt.timestep"])
-def test_field_that_is_no_quantity_of_one_world_is_refused(field: str):
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("body_parentid", "'body_parentid' holds ids, types or switches, no quantity"),
+        ("jnt_limited", "'jnt_limited' holds ids, types or switches, no quantity"),
+        ("opt.disableflags", "'opt.disableflags' holds ids, types or switches, no quantity"),
+        (
+            "opt.timestep",
+            "'opt.timestep' must be the same in all worlds, which are stepped together",
+        ),
+        ("tendon_stiffness", "'tendon_stiffness' is empty: this model has no such elements"),
+        (
+            "body_subtreemass",
+            "'body_subtreemass' is computed by MuJoCo from other fields when the model is "
+            "compiled; randomize those it follows from, such as `mass`, body_ipos, geom_size",
+        ),
+    ],
+)
+def test_field_that_is_no_quantity_of_one_world_is_refused_with_the_reason(field: str, reason: str):
     text = refusal({"field": field, "operation": "set", "range": (1, 2)})
 
-    assert text.startswith(
-        f"randomization: {field!r} is no model field that can differ between worlds"
+    assert text == f"randomization: {reason}"
+
+
+@pytest.mark.parametrize("field", ["actuator_length0", "geom_rbound", "geom_aabb", "dof_M0"])
+def test_field_that_mujoco_derives_is_refused(field: str):
+    text = refusal({"field": field, "range": (1, 2), "columns": "all"})
+
+    assert f"{field!r} is computed by MuJoCo from other fields" in text
+
+
+@pytest.mark.parametrize("target", [{"field": "kp"}, {"signal": "joint_velocity"}])
+def test_factor_that_could_become_negative_is_refused(target: dict[str, str]):
+    (name,) = target.values()
+    assert term_refusal(**target, range=[-1, 1]) == (
+        f"run.yaml: (top level): {name}: a factor could become negative (-1); raise the low end "
+        "of the range, or use `add`"
     )
-    assert f"did you mean {field!r}" not in text
+
+
+@pytest.mark.parametrize("target", [{"field": "kp"}, {"signal": "joint_velocity"}])
+@pytest.mark.parametrize(("operation", "value"), [("scale", 1), ("add", 0)])
+def test_neutral_term_is_refused(target: dict[str, str], operation: str, value: float):
+    (name,) = target.values()
+    assert term_refusal(**target, operation=operation, range=[value, value]) == (
+        f"run.yaml: (top level): {name}: {operation} {[float(value)] * 2} changes nothing; widen "
+        "the range or delete the term"
+    )
 
 
 @pytest.mark.parametrize(
-    ("field", "operation", "range_", "lowest"),
+    ("field", "range_", "row", "reached", "reason"),
     [
-        ("mass", "scale", (-1.0, 1.0), "-2"),  # the heaviest body has 2 kg
-        ("actuator_delay", "add", (-0.02, 0.0), "-0.02"),
-        ("dof_frictionloss", "add", (-1.0, 1.0), "-1"),
+        ("mass", (-2.0, 0.0), "upper", 0.0, "it must stay above zero: narrow the range"),
+        ("actuator_delay", (-0.02, 0.0), "shoulder", -0.01,
+         "a delay must not be negative: raise the low end of the range"),
+        ("dof_frictionloss", (-1.0, 1.0), "shoulder", -0.9,
+         "it must not be negative: raise the low end of the range"),
     ],
-)
+)  # fmt: skip
 def test_quantity_that_could_become_negative_is_refused(
-    field: str, operation: str, range_: tuple[float, float], lowest: str
+    field: str, range_: tuple[float, float], row: str, reached: float, reason: str
 ):
-    assert refusal({"field": field, "operation": operation, "range": range_}) == (
-        f"randomization: {field!r} {operation} {list(range_)} could become negative ({lowest}); "
-        "raise the low end of the range"
+    what = "body_mass" if field == "mass" else field
+    assert refusal({"field": field, "match": row, "operation": "add", "range": range_}) == (
+        f"randomization: {what} of {row!r} could become {reached} by '{field} add {list(range_)} "
+        f"on {row}'; {reason}"
     )
