@@ -11,11 +11,12 @@ from torch import Tensor
 
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
-from envs.randomization.limits import check_limits, position_servos
+from envs.randomization.limits import check_limits
 from envs.randomization.model_fields import Kind, field_values, model_field, write_fields
 from envs.randomization.probe import Probe
 from envs.randomization.rotation import directions, tilt_vectors, turn_quaternions
 from envs.randomization.term import Term, matching_rows, name_streams
+from envs.robot import position_servos
 from envs.simulation import Simulation
 
 Values = dict[str, Tensor]
@@ -217,7 +218,7 @@ class _Bound:
         if kind == "range" and operation == "set" and self.term.columns is None:
             return "this would set both ends to one number; name a column, low or high"
         if self.term.field in ("kp", "kd"):
-            servos = position_servos(model)[self._rows].tolist()
+            servos = position_servos(model)[self._rows.numpy()]
             others = [name for name, servo in zip(rows, servos, strict=True) if not servo]
             if others:
                 return f"{others} are no position servos; use `match` to leave them out"

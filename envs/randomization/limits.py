@@ -9,6 +9,7 @@ from torch import Tensor
 from deploy.errors import ConfigError
 from envs.randomization.model_fields import field_values, model_field
 from envs.randomization.term import Term
+from envs.robot import position_servos
 
 _POSITIVE = ("_mass", "_inertia", "_size", "opt.impratio")
 _NEVER_NEGATIVE = (
@@ -77,10 +78,10 @@ def _rules(model: mujoco.MjModel, name: str, table: Tensor) -> Iterator[tuple[Te
         changed = (table.sign() != nominal.sign()).any(dim=-1)
         yield changed, "with another sign these numbers mean something else: keep the sign"
     if name == "actuator_gainprm":
-        wrong = position_servos(model) & (table[..., 0] <= 0)
+        wrong = torch.from_numpy(position_servos(model)) & (table[..., 0] <= 0)
         yield wrong, "a position gain kp must stay above zero: raise the low end of the range"
     if name == "actuator_biasprm":
-        wrong = position_servos(model) & (table[..., 2] > 0)
+        wrong = torch.from_numpy(position_servos(model)) & (table[..., 2] > 0)
         yield wrong, "a damping gain kd must not be negative: raise the low end of the range"
     if name in _BUFFERS:
         yield from _delay_rules(model, name, table[..., 0], nominal[:, 0])
@@ -108,17 +109,4 @@ def _delay_rules(
             f'with interp="zoh" it acts in whole physics steps of {step_s:g} s, rounded up: write '
             'interp="linear" in the MJCF'
         ),
-    )
-
-
-def position_servos(model: mujoco.MjModel) -> Tensor:
-    """(nu,) bool: actuators with the law force = kp (target - position) - kd velocity."""
-    gain, bias = model.actuator_gainprm, model.actuator_biasprm
-    return torch.from_numpy(
-        (model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED)
-        & (model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE)
-        & (gain[:, 0] > 0)
-        & (bias[:, 0] == 0)
-        & (bias[:, 1] == -gain[:, 0])
-        & (bias[:, 2] <= 0)
     )

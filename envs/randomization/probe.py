@@ -76,7 +76,8 @@ def _start(
             if kind in (_HINGE, _SLIDE):
                 place = model.jnt_qposadr[joint]
                 limits = model.jnt_range[joint] if model.jnt_limited[joint] else (-0.5, 0.5)
-                qpos[place] = np.clip(generator.uniform(*(1.3 * np.array(limits))), *limits)
+                low, high = limits
+                qpos[place] = np.clip(generator.uniform(1.3 * low, 1.3 * high), low, high)
     qvel = generator.normal(size=model.nv)
     return torch.from_numpy(qpos), torch.from_numpy(qvel)
 
