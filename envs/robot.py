@@ -152,7 +152,7 @@ def _problems(model: mujoco.MjModel) -> list[str]:
     problems = [] if model.nu else ["it has no actuators"]
     driven: dict[int, str] = {}
     for index in range(model.nu):
-        actuator = f"actuator {model.actuator(index).name or index!r}"
+        actuator = f"actuator {model.actuator(index).name or index}"
         joint = int(model.actuator_trnid[index, 0])
         if model.actuator_trntype[index] != int(mujoco.mjtTrn.mjTRN_JOINT):
             problems.append(f"{actuator} drives no joint")
