@@ -111,7 +111,9 @@ class TrainedRange(Section):
     """One randomization term: what training varied, over which range."""
 
     target: str
-    match: str
+    match: str | list[str]
+    body: str | list[str] | None = None
+    columns: str | int | list[str | int] | None = None
     operation: str
     distribution: str
     range: tuple[float, float]
