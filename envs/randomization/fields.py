@@ -62,7 +62,7 @@ class FieldRandomization:
             _Bound(term, name, model) for name, term in name_streams(terms) if term.field
         ]
         names = dict.fromkeys(name for bound in self._terms for name in bound.fields)
-        self._nominal = {name: torch.from_numpy(field_values(model, name).copy()) for name in names}
+        self._nominal = {name: torch.from_numpy(field_values(model, name)) for name in names}
         inputs = mujoco.MjModel._setconst_inputs
         self._recompute = any(name in inputs or name.startswith("opt.") for name in names)
         if self._terms:

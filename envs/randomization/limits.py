@@ -54,7 +54,7 @@ def check_limits(
 
 def _rules(model: mujoco.MjModel, name: str, table: Tensor) -> Iterator[tuple[Tensor, str]]:
     """For each rule where it is broken, (cases, rows), and what to do."""
-    nominal = torch.from_numpy(field_values(model, name).copy())
+    nominal = torch.from_numpy(field_values(model, name))
     kind = model_field(model, name).kind
     if name.endswith(_POSITIVE):
         lost = (table <= 0) & (nominal > 0) | (table < 0)
@@ -90,7 +90,7 @@ def _rules(model: mujoco.MjModel, name: str, table: Tensor) -> Iterator[tuple[Te
 def _delay_rules(
     model: mujoco.MjModel, name: str, delay: Tensor, nominal: Tensor
 ) -> Iterator[tuple[Tensor, str]]:
-    history = torch.from_numpy(getattr(model, _BUFFERS[name]).copy())
+    history = torch.from_numpy(getattr(model, _BUFFERS[name]).astype(float))
     step_s = model.opt.timestep
     for row, held_s in enumerate((history[:, 0] * step_s).tolist()):
         late = torch.zeros_like(delay, dtype=torch.bool)

@@ -125,11 +125,11 @@ def model_field(model: mujoco.MjModel, name: str, others: Sequence[str] = ()) ->
 
 
 def field_values(model: mujoco.MjModel, name: str) -> np.ndarray:
-    """(rows, columns) values of a model field."""
+    """(rows, columns) values of a model field, a float64 copy."""
     if name.startswith("opt."):
         return np.array(getattr(model.opt, name[4:]), np.float64).reshape(1, -1)
-    values = getattr(model, name)
-    return values.reshape(len(values), -1) if values.size else np.zeros((0, 1))
+    values = np.array(getattr(model, name), np.float64)
+    return values.reshape(len(values), -1)
 
 
 def _refusal(model: mujoco.MjModel, name: str, others: Sequence[str]) -> str:
@@ -198,4 +198,4 @@ def write_fields(simulation: Simulation, values: Mapping[str, Tensor], ids: Tens
     """Give worlds `ids` (n,) their values, (n, rows, columns) of each field."""
     for name, table in values.items():
         field = simulation.field(name)
-        field[ids] = table.reshape(len(ids), *field.shape[1:])
+        field[ids] = table.reshape(len(ids), *field.shape[1:]).to(field.dtype)

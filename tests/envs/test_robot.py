@@ -158,8 +158,8 @@ def test_other_joints_and_bodies_are_out_of_sight(install: Install):
     for _ in range(20):
         one, reward, *_ = env.step(torch.full((4, 5), 0.3))
         two, other_reward, *_ = other.step(torch.full((4, 5), 0.3))
-    torch.testing.assert_close(one["critic"], two["critic"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(reward, other_reward, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one["critic"], two["critic"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(reward, other_reward, atol=1e-4, rtol=0)
 
 
 def test_tool_is_where_mujoco_puts_it_with_other_joints_around(install: Install):
@@ -167,12 +167,13 @@ def test_tool_is_where_mujoco_puts_it_with_other_joints_around(install: Install)
     model = task.robot.model
     data = mujoco.MjData(model)
     angles = np.random.default_rng(0).uniform(-1, 1, (20, 6))
+    kinematics = task.encoder.features.get_submodule("kinematics")
     for row in angles:
         data.qpos[:] = task.robot.home_qpos
         for joint, angle in zip(ARM.joints, row, strict=True):
             data.joint(joint).qpos = angle
         mujoco.mj_kinematics(model, data)
-        found = task.encoder.features.kinematics(torch.from_numpy(row).float()[None])[0]
+        found = kinematics(torch.from_numpy(row).float()[None])[0]
         assert np.abs(found.numpy() - data.site("tool").xpos).max() < 1e-6
 
 

@@ -391,7 +391,7 @@ def test_noise_of_the_last_observation_of_an_episode_is_not_that_of_the_next_fir
     env, silent = make(randomization=[noise]), make(randomization=[])
     env.reset()
     silent.reset()
-    errors, last = [], []
+    errors = last = torch.zeros(0)
     for action in actions(env, 8):  # 8 steps are an episode
         *_, info = env.step(action)
         *_, quiet = silent.step(action)

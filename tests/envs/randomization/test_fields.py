@@ -1,12 +1,17 @@
 """Randomization: the right numbers change, by the right law, and no term silently does nothing."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import mujoco
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
+import envs
+import envs.randomization
 from deploy.configuration import validate
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
@@ -20,6 +25,7 @@ NUM_ENVS = 4
 ROBOT = """
 <mujoco>
   <option timestep="0.005"/>
+  <default><position nsample="4" delay="0.01" interp="linear"/></default>
   <worldbody>
     <body name="upper">
       <joint name="shoulder" axis="0 1 0" frictionloss="0.1"/>
@@ -35,12 +41,13 @@ ROBOT = """
     </body>
   </worldbody>
   <actuator>
-    <position name="shoulder" joint="shoulder" kp="10" kv="1" nsample="4" delay="0.01"/>
-    <position name="elbow" joint="elbow" kp="20" kv="2" nsample="4" delay="0.01"/>
-    <position name="plain" joint="plain" kp="5"/>
+    <position name="shoulder" joint="shoulder" kp="10" kv="1"/>
+    <position name="elbow" joint="elbow" kp="20" kv="2"/>
+    <position name="plain" joint="plain" kp="5" nsample="0" delay="0"/>
   </actuator>
 </mujoco>
 """
+CONFIG = Path(__file__).parents[3] / "configs" / "train" / "arm_reach.yaml"
 BODIES = {"world": 0, "upper": 1, "lower": 2, "hand": 3}
 
 
@@ -519,3 +526,293 @@ def test_quantity_that_could_become_negative_is_refused(
         f"randomization: {what} of {row!r} could become {reached} by '{field} add {list(range_)} "
         f"on {row}'; {reason}"
     )
+
+
+# --- numbers of vectors, ranges and orientations ------------------------------------------------
+
+RICH = """
+<mujoco>
+  <compiler angle="radian"/>
+  <option timestep="0.005"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="1 1 0.1"/>
+    <body name="arm" pos="0 0 0.5" quat="0.6 0.8 0 0">
+      <joint name="arm" axis="0 1 0" limited="true" range="-1 2" damping="0.1"/>
+      <geom type="box" size="0.1 0.2 0.3" mass="1"/>
+      <geom name="pad" type="box" size="0.1 0.2 0.3" mass="1" rgba="1 0 0 1"/>
+    </body>
+    <body name="cube" pos="0 0.5 0.1"><freejoint name="cube"/>
+      <geom type="box" size="0.1 0.1 0.1" mass="1"/></body>
+  </worldbody>
+  <actuator>
+    <position name="coarse" joint="arm" kp="10" nsample="10" delay="0.01" forcerange="-3 3"/>
+    <motor name="motor" joint="arm" nsample="10" delay="0.01" interp="linear"/>
+  </actuator>
+  <sensor><jointpos name="angle" joint="arm" noise="0.1"/></sensor>
+  <keyframe><key name="home" qpos="0.1 0 0 1 1 0 0 0"/></keyframe>
+</mujoco>
+"""
+ARM, CUBE = 1, 2
+
+
+def rich(**values: Any) -> Worlds:
+    return Worlds(values, xml=RICH).draw()
+
+
+def rich_refusal(*terms: dict[str, Any]) -> str:
+    return refusal(*terms, xml=RICH).removeprefix("randomization: ")
+
+
+def test_vector_moves_in_all_directions_not_along_a_diagonal():
+    moved = rich(field="body_pos", match="arm", operation="add", range=(-1, 1)).field("body_pos")
+    offsets = moved[:, ARM] - torch.tensor([0, 0, 0.5])
+
+    assert len(offsets.unique()) == NUM_ENVS * 3
+
+
+@pytest.mark.parametrize(
+    ("shared", "different"), [(False, 6), ("rows", 3), ("columns", 2), (True, 1)]
+)
+def test_draws_are_shared_as_the_term_says(shared: bool | str, different: int):
+    moved = rich(
+        field="body_pos", match=["arm", "cube"], operation="add", range=(1, 2), shared=shared
+    ).field("body_pos")
+    nominal = torch.tensor([[0, 0, 0.5], [0, 0.5, 0.1]], dtype=torch.float64)
+
+    for world in (moved[:, [ARM, CUBE]] - nominal).flatten(1):
+        assert len(world.round(decimals=9).unique()) == different
+
+
+def test_range_keeps_its_width_when_it_is_shifted_and_its_order_when_it_is_scaled():
+    shifted = rich(field="jnt_range", match="arm", operation="add", range=(-1, 1))
+    scaled = rich(field="jnt_range", match="arm", range=(0.5, 2))
+    moved, sized = shifted.field("jnt_range")[:, 0], scaled.field("jnt_range")[:, 0]
+
+    torch.testing.assert_close(moved[:, 1] - moved[:, 0], torch.full((4,), 3.0).double())
+    torch.testing.assert_close(sized[:, 1], -2 * sized[:, 0])
+    assert len(moved[:, 0].unique()) == len(sized[:, 0].unique()) == NUM_ENVS
+
+
+def test_elements_without_a_name_are_reached_through_their_body():
+    friction = rich(field="geom_friction", body="cube", columns="slide", range=(2, 2))
+
+    assert friction.field("geom_friction")[0, :, 0].tolist() == [1, 1, 1, 2]
+
+
+def test_name_and_body_together_narrow_the_choice():
+    friction = rich(field="geom_friction", body="arm", match="p*", columns="slide", range=(2, 2))
+
+    assert friction.field("geom_friction")[0, :, 0].tolist() == [1, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"field": "geom_friction"},
+         "the columns of 'geom_friction' are different things; name those you mean, e.g. "
+         "`columns: slide`, or write `columns: all`; they are ['slide', 'spin', 'roll']"),
+        ({"field": "geom_friction", "columns": "slid"},
+         "'geom_friction' has no column 'slid' (did you mean 'slide'?); it has "
+         "['slide', 'spin', 'roll']"),
+        ({"field": "geom_friction", "columns": [3]},
+         "'geom_friction' has no column 3; it has ['slide', 'spin', 'roll']"),
+        ({"field": "dof_damping", "columns": "x"},
+         "'dof_damping' has no columns; delete `columns`"),
+        ({"field": "mass", "columns": "x"}, "'mass' has no columns; delete `columns`"),
+        ({"field": "body_quat"},
+         "'body_quat scale [0.5, 2.0] on *': an orientation is only changed by "
+         "`operation: rotate`, by an angle [rad]"),
+        ({"field": "jnt_axis", "operation": "add"},
+         "'jnt_axis add [0.5, 2.0] on *': an orientation is only changed by "
+         "`operation: rotate`, by an angle [rad]"),
+        ({"field": "dof_damping", "operation": "rotate"},
+         "'dof_damping rotate [0.5, 2.0] on *': only orientations and vectors can be rotated"),
+        ({"field": "body_quat", "operation": "rotate", "columns": "x"},
+         "'body_quat rotate [0.5, 2.0] on *': a rotation moves all columns; delete `columns`"),
+        ({"field": "actuator_forcerange", "operation": "set"},
+         "'actuator_forcerange set [0.5, 2.0] on *': this would set both ends to one number; name "
+         "a column, low or high"),
+        ({"field": "kp"},
+         "'kp scale [0.5, 2.0] on *': ['motor'] are no position servos; use `match` to leave them "
+         "out"),
+        ({"field": "opt.density", "body": "arm"},
+         "'opt.density' belongs to no body; use `match` instead of `body`"),
+        ({"field": "geom_margin", "body": "hand"},
+         "'geom_margin' has no element on a body matching 'hand'; its bodies are "
+         "['world', 'arm', 'cube']"),
+        ({"field": "geom_margin", "match": ["pad", "pda"]},
+         "'geom_margin' has no element matching 'pda' (did you mean 'pad'?); its elements are "
+         "['floor', 'pad'] and 2 without a name, which `body` can select"),
+        ({"field": "geom_margin", "match": "pad", "body": "cube"},
+         "'geom_margin' has no element matching 'pad' on a body matching 'cube'"),
+    ],
+)  # fmt: skip
+def test_term_that_means_nothing_is_refused(values: dict[str, Any], reason: str):
+    assert rich_refusal(values | {"range": (0.5, 2)}) == reason
+
+
+def test_signal_takes_no_columns():
+    assert "not `body`, `columns`, or sharing by rows" in term_refusal(
+        signal="joint_position", columns="x", range=[0.5, 2]
+    )
+
+
+# --- what no robot has, from one term or from several together ----------------------------------
+
+
+def test_extremes_of_all_terms_on_a_field_are_checked_together():
+    # Each alone is harmless: 2 kg · 0.5 = 1 kg, and 2 - 1.5 = 0.5 kg.
+    terms = (
+        {"field": "mass", "match": "upper", "operation": "scale", "range": (0.5, 1.0)},
+        {"field": "mass", "match": "upper", "operation": "add", "range": (-1.5, 0.0)},
+    )
+    for single in terms:
+        Worlds(single)
+
+    assert refusal(*terms) == (
+        "randomization: body_mass of 'upper' could become -0.5 by 'mass scale [0.5, 1.0] on upper' "
+        "and 'mass add [-1.5, 0.0] on upper'; it must stay above zero: narrow the range"
+    )
+
+
+def test_term_of_a_group_is_checked_together_with_one_of_its_fields():
+    assert "body_mass of 'upper' could become -0.5" in refusal(
+        {"field": "body_mass", "match": "upper", "operation": "scale", "range": (0.5, 1.0)},
+        {"field": "mass", "match": "upper", "operation": "add", "range": (-1.5, 0.0)},
+    )
+
+
+def test_delays_of_two_terms_are_added_before_they_are_compared_with_the_buffer():
+    # 4 samples of 5 ms hold 20 ms.
+    text = refusal(
+        {"field": "actuator_delay", "match": "elbow", "operation": "set", "range": (0.01, 0.015)},
+        {"field": "actuator_delay", "match": "elbow", "operation": "add", "range": (0.0, 0.01)},
+    )
+
+    assert "actuator_delay of 'elbow' could become 0.025" in text
+    assert "its buffer holds 0.02 s" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"field": "actuator_forcerange", "match": "coarse", "columns": "high", "operation": "set",
+          "range": (-4, 4)},
+         "actuator_forcerange of 'coarse' could become [-3.0, -4.0] by 'actuator_forcerange set "
+         "[-4.0, 4.0] on coarse'; its low end must stay below its high end"),
+        ({"field": "jnt_range", "match": "arm", "columns": ["low", "high"], "operation": "add",
+          "range": (-2, 2)},
+         "jnt_range of 'arm' could become [1.0, 0.0] by 'jnt_range add [-2.0, 2.0] on arm'; "
+         "its low end must stay below its high end"),
+        ({"field": "body_inertia", "match": "arm", "range": (0.3, 2)},
+         "use `mass`, or `shared: columns`"),
+        ({"field": "geom_solref", "columns": "timeconst", "operation": "add", "range": (-1, 0)},
+         "with another sign these numbers mean something else: keep the sign"),
+        ({"field": "kp", "match": "coarse", "operation": "add", "range": (-10, 0)},
+         "a position gain kp must stay above zero: raise the low end of the range"),
+        ({"field": "kd", "match": "coarse", "operation": "add", "range": (-1, 1)},
+         "a damping gain kd must not be negative: raise the low end of the range"),
+        ({"field": "opt.density", "operation": "set", "range": (-1, 1)},
+         "it must not be negative: raise the low end of the range"),
+        ({"field": "actuator_delay", "match": "motor", "operation": "set", "range": (0.002, 0.02)},
+         "MuJoCo makes every delay at least one physics step, 0.005 s: raise the low end"),
+        ({"field": "actuator_delay", "match": "coarse", "operation": "set", "range": (0.005, 0.02)},
+         'with interp="zoh" it acts in whole physics steps of 0.005 s, rounded up: write '
+         'interp="linear" in the MJCF'),
+    ],
+)  # fmt: skip
+def test_values_no_robot_has_are_refused(values: dict[str, Any], reason: str):
+    assert rich_refusal(values).endswith(reason)
+
+
+def test_inertia_scaled_as_a_whole_stays_that_of_a_body():
+    worlds = rich(field="body_inertia", match="arm", range=(0.3, 2), shared="columns")
+    factors = worlds.field("body_inertia")[:, ARM] / worlds.simulation.model.body_inertia[ARM]
+
+    torch.testing.assert_close(factors, factors[:, :1].expand(-1, 3))
+
+
+def test_centre_of_mass_of_a_body_that_mujoco_simplified_is_refused_with_mujocos_reason():
+    text = rich_refusal(
+        {"field": "body_ipos", "match": "cube", "operation": "add", "range": (-0.01, 0.01)}
+    )
+
+    assert "MuJoCo refuses the values" in text
+    assert "simple='false'" in text
+
+
+# --- terms without effect -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"field": "opt.wind", "operation": "set", "range": (1, 2)},
+         "It acts through the air, and opt.density and opt.viscosity are zero."),
+        ({"field": "geom_rgba", "columns": [0], "operation": "set", "range": (0, 1)},
+         "It is only looked at."),
+        ({"field": "key_qpos", "columns": [0], "range": (1, 2)},
+         "Keyframes are read by name, not from the worlds' models."),
+        ({"field": "sensor_noise", "range": (1, 2)},
+         "MuJoCo adds no noise; use a `signal` term with `when: step`."),
+        ({"field": "geom_pos", "match": "floor", "operation": "add", "range": (0, 1),
+          "columns": "x"}, ""),
+    ],
+)  # fmt: skip
+def test_term_without_effect_on_the_motion_is_refused(values: dict[str, Any], hint: str):
+    text = rich_refusal(values)
+
+    assert text.startswith(f"'{values['field']} ")
+    assert "has no effect: with and without it this model moved the same to the bit" in text
+    assert f"controls.{' ' if hint else ''}{hint} Delete the term, or change the model." in text
+
+
+def test_effect_of_a_term_may_need_another_term():
+    Worlds(
+        {"field": "opt.density", "operation": "set", "range": (1, 2)},
+        {"field": "opt.wind", "operation": "set", "range": (1, 2)},
+        xml=RICH,
+    )
+
+
+def test_term_that_a_later_one_overwrites_is_refused():
+    assert refusal(
+        {"field": "dof_frictionloss", "match": "elbow", "range": (0.5, 2)},
+        {"field": "dof_frictionloss", "operation": "set", "range": (0.1, 0.2)},
+    ) == (
+        "randomization: 'dof_frictionloss scale [0.5, 2.0] on elbow' changes nothing: a later term "
+        "sets the same numbers. Delete one of them."
+    )
+
+
+# --- what we ship and teach ---------------------------------------------------------------------
+
+
+def test_every_line_of_the_guide_is_a_term_of_the_shipped_arm():
+    lines = re.findall(r"^ +- (\{.*?\})", envs.randomization.__doc__ or "", re.MULTILINE)
+    assert len(lines) == 10
+
+    # Tilting and friction act through the jaws and through gravity; a desk_arm has them all.
+    envs.make("arm_reach", randomization=[yaml.safe_load(line) for line in lines])
+
+
+def test_shipped_randomization_draws_every_number_but_the_delay_by_itself():
+    config = yaml.safe_load(CONFIG.read_text())
+    env = envs.make("arm_reach", num_envs=3, randomization=config["randomization"])
+    env.reset()
+    fields, model = env._simulation.field, env.task.robot.model
+
+    for name, low, high in (
+        ("body_mass", 0.8, 1.25),
+        ("dof_frictionloss", 0.5, 2.0),
+        ("dof_armature", 0.7, 1.4),
+        ("actuator_damping", 0.7, 1.3),
+    ):
+        nominal = torch.from_numpy(getattr(model, name).copy())
+        factors = (fields(name) / nominal)[:, nominal > 0]
+        assert len(factors.unique()) == factors.numel() >= 18, name
+        assert low <= factors.min() < factors.max() <= high, name
+    delay = fields("actuator_delay")
+    assert [len(row.unique()) for row in delay] == [1, 1, 1]
+    assert len(delay.unique()) == 3
+    assert 0.005 <= delay.min() < delay.max() <= 0.03
