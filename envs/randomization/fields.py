@@ -93,7 +93,8 @@ class FieldRandomization:
     def _check_extremes(self, model: mujoco.MjModel) -> None:
         """Refuse terms that together could reach what no robot has.
 
-        Values, and the limits on them, are linear in each draw: the worst is in a corner.
+        Values rise or fall all the way with each draw, and so does what a limit compares: the worst
+        is where every draw is at one of its ends.
         """
         for together in _related(self._terms):
             corners = list(itertools.product(*(bound.corners() for bound in together)))

@@ -98,15 +98,13 @@ def _delay_rules(
         yield late, f"its buffer holds {held_s:g} s: raise nsample in the MJCF or narrow the range"
     yield delay < 0, "a delay must not be negative: raise the low end of the range"
     shortened = (delay < step_s - _ROUNDING) & (delay.amax(dim=0) > _ROUNDING)
-    yield (
-        shortened & (delay != nominal),
-        (f"MuJoCo makes every delay at least one physics step, {step_s:g} s: raise the low end"),
+    least = f"MuJoCo makes every delay at least one physics step, {step_s:g} s: raise the low end"
+    yield shortened & (delay != nominal), least
+    steps = delay / step_s
+    broken = (steps - steps.round()).abs() * step_s > _ROUNDING
+    coarse = broken | (delay.amin(dim=0) < delay.amax(dim=0))
+    whole = (
+        f'with interp="zoh" it acts in whole physics steps of {step_s:g} s, rounded up: write '
+        'interp="linear" in the MJCF'
     )
-    coarse = (history[:, 1] == _ZERO_ORDER_HOLD) & (delay.amin(dim=0) < delay.amax(dim=0))
-    yield (
-        coarse.expand_as(delay),
-        (
-            f'with interp="zoh" it acts in whole physics steps of {step_s:g} s, rounded up: write '
-            'interp="linear" in the MJCF'
-        ),
-    )
+    yield coarse & (delay != nominal) & (history[:, 1] == _ZERO_ORDER_HOLD), whole

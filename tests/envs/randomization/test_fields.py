@@ -716,6 +716,10 @@ def test_delays_of_two_terms_are_added_before_they_are_compared_with_the_buffer(
          "it must not be negative: raise the low end of the range"),
         ({"field": "actuator_delay", "match": "motor", "operation": "set", "range": (0.002, 0.02)},
          "MuJoCo makes every delay at least one physics step, 0.005 s: raise the low end"),
+        ({"field": "actuator_delay", "match": "coarse", "operation": "set",
+          "range": (0.012, 0.012)},
+         'with interp="zoh" it acts in whole physics steps of 0.005 s, rounded up: write '
+         'interp="linear" in the MJCF'),
         ({"field": "actuator_delay", "match": "coarse", "operation": "set", "range": (0.005, 0.02)},
          'with interp="zoh" it acts in whole physics steps of 0.005 s, rounded up: write '
          'interp="linear" in the MJCF'),
@@ -727,7 +731,8 @@ def test_values_no_robot_has_are_refused(values: dict[str, Any], reason: str):
 
 def test_inertia_scaled_as_a_whole_stays_that_of_a_body():
     worlds = rich(field="body_inertia", match="arm", range=(0.3, 2), shared="columns")
-    factors = worlds.field("body_inertia")[:, ARM] / worlds.simulation.model.body_inertia[ARM]
+    nominal = torch.from_numpy(worlds.simulation.model.body_inertia[ARM].copy())
+    factors = worlds.field("body_inertia")[:, ARM] / nominal
 
     torch.testing.assert_close(factors, factors[:, :1].expand(-1, 3))
 
