@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import envs
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
 from envs.randomization import FieldRandomization, SignalNoise, Term
@@ -348,6 +349,53 @@ def test_delay_is_exact_within_a_physics_step():
     delay = worlds.field("actuator_delay")[:, 0]
     assert len(delay.unique()) == 64
     torch.testing.assert_close(worlds.data("qvel")[:, 0], 0.2 - delay, atol=1e-12, rtol=0)
+
+
+def test_environment_moves_and_measures_as_plain_mujoco_does_with_its_numbers():
+    terms = [
+        t("mass", "scale", 0.8, 1.25),
+        t("kp", "scale", 0.8, 1.2),
+        t("dof_frictionloss", "scale", 0.5, 2.0),
+        t("actuator_delay", "set", 0.005, 0.03),
+        {"signal": "joint_position", "operation": "add", "range": (0.03, 0.03)},
+        {"signal": "joint_velocity", "operation": "scale", "range": (1.5, 1.5), "when": "step"},
+    ]
+    env = envs.make("arm_reach", num_envs=2, num_threads=1, randomization=terms)
+    env.reset()
+    world = env._simulation
+    names = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+    plain_worlds = []
+    for index in range(2):
+        model = mujoco.MjModel.from_xml_path(str(env.task.robot.path))
+        for name in ("body_mass", "body_inertia", "actuator_gainprm", "actuator_biasprm",
+                     "dof_frictionloss", "actuator_delay"):  # fmt: skip
+            getattr(model, name)[:] = world.field(name)[index].numpy()
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        data = mujoco.MjData(model)
+        data.qpos[:] = world.data("qpos")[index].numpy()
+        for actuator in range(model.nu):
+            mujoco.mj_initCtrlHistory(model, data, actuator, None, np.full(10, data.qpos[actuator]))
+        mujoco.mj_step1(model, data)
+        plain_worlds.append((model, data))
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        env.step(2 * torch.rand(2, 5, generator=generator) - 1)
+        for index, (model, data) in enumerate(plain_worlds):
+            for place, name in enumerate(names):
+                data.actuator(name).ctrl = env.signals["joint_target"][index, place].item()
+            for _ in range(4):
+                mujoco.mj_step2(model, data)
+                mujoco.mj_step1(model, data)
+            angles = np.array([data.sensor(f"{n}_position").data[0] for n in names], np.float32)
+            speeds = np.array([data.sensor(f"{n}_velocity").data[0] for n in names], np.float32)
+            assert np.array_equal(world.data("qpos")[index].numpy(), data.qpos)
+            assert np.array_equal(
+                env.signals["joint_position"][index].numpy(), angles + np.float32(0.03)
+            )
+            assert np.array_equal(
+                env.signals["joint_velocity"][index].numpy(), speeds * np.float32(1.5)
+            )
 
 
 # --- the draws themselves -----------------------------------------------------------------------
