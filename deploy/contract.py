@@ -135,7 +135,9 @@ class TrainedRange(Section):
     """One randomization term: what training varied, over which range."""
 
     target: str
-    match: str
+    match: str | list[str]
+    body: str | list[str] | None = None
+    columns: str | Count | list[str | Count] | None = None
     operation: str
     distribution: str
     range: tuple[Number, Number]

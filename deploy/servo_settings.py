@@ -8,8 +8,10 @@ Other programs keep their calibration there: homing offsets, drive modes, limits
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import yaml
+from pydantic import Field
 
 from deploy.configuration import Section, load_yaml
 from deploy.dynamixel import registers
@@ -27,9 +29,9 @@ _BY_NAME = {
 class ServoSettings(Section):
     """Settings of one servo."""
 
-    id: int
+    id: Annotated[int, Field(ge=0, le=252)]
     """Its id on the bus."""
-    settings: dict[str, int]
+    settings: dict[str, Annotated[int, Field(ge=-(2**31), le=2**32 - 1)]]
     """Value of each register, by its name in the eManual."""
 
 

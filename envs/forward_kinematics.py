@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deploy.errors import ConfigError
+
 
 class ForwardKinematics(nn.Module):
     """Site position in the world frame, from the joints between the world and the site.
@@ -20,7 +22,7 @@ class ForwardKinematics(nn.Module):
         joints: names of all joints in the order of the input.
 
     Raises:
-        ValueError: the chain has no joint, one that is not in `joints` or no hinge, or two on one
+        ConfigError: the chain has no joint, one that is not in `joints` or no hinge, or two on one
             body.
     """
 
@@ -46,9 +48,9 @@ class ForwardKinematics(nn.Module):
             else:
                 joint = model.joint(int(model.body_jntadr[body]))
                 if model.body_jntnum[body] > 1 or joint.type[0] != mujoco.mjtJoint.mjJNT_HINGE:
-                    raise ValueError(f"body {model.body(body).name!r} needs exactly one hinge")
+                    raise ConfigError(f"body {model.body(body).name!r} needs exactly one hinge")
                 if np.any(joint.pos):
-                    raise ValueError(f"joint {joint.name!r} must be at its body's origin")
+                    raise ConfigError(f"joint {joint.name!r} must be at its body's origin")
                 skew = _skew(joint.axis)
                 identity, square = np.eye(3), skew @ skew
                 rotations.append(
@@ -56,12 +58,14 @@ class ForwardKinematics(nn.Module):
                 )
                 translations.append(offset)
                 if joint.name not in joints:
-                    raise ValueError(f"joint {joint.name!r} moves the site, but is not in {joints}")
+                    raise ConfigError(
+                        f"joint {joint.name!r} moves the site, but is not in {joints}"
+                    )
                 columns.append(joints.index(joint.name))
                 reference.append(model.qpos0[joint.qposadr[0]])
             body = int(model.body_parentid[body])
         if not rotations:
-            raise ValueError(f"no joint moves the site {site!r}")
+            raise ConfigError(f"no joint moves the site {site!r}")
         self.register_buffer("reference", torch.tensor(reference, dtype=torch.float32))
         self.register_buffer("rotations", torch.tensor(np.array(rotations), dtype=torch.float32))
         self.register_buffer(

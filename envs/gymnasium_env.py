@@ -22,12 +22,14 @@ class GymnasiumEnv(gymnasium.Env):
 
     Args:
         task: name of the task.
-        **settings: passed to `envs.make`, e.g. `randomization` or `task_config`.
+        **settings: passed to `envs.make`, e.g. `randomization` or `task_config`. Without a `seed`
+            every instance has its own.
     """
 
     metadata = {"render_modes": []}
 
     def __init__(self, task: str, **settings: Any):
+        settings.setdefault("seed", int(self.np_random.integers(2**32)))
         self._make = functools.partial(make, task, num_envs=1, num_threads=1, **settings)
         self._env = self._make()
         size = self._env.observation_sizes["actor"]

@@ -10,19 +10,16 @@ them. Worlds that end are reset at once; the observation returned for them is th
 episode; the last ones of the old episodes are in `info`, for bootstrapping.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from envs.draws import Draws
-from envs.randomization import FieldRandomization, Term
-from envs.signal_noise import SignalNoise
+from envs.randomization import FieldRandomization, SignalNoise, Term
 from envs.simulation import Simulation
 from envs.task import Task
-
-_KINDS = {"joint_position": "rad", "joint_velocity": "rad/s"}
 
 
 class VectorEnv:
@@ -33,6 +30,7 @@ class VectorEnv:
         simulation: the worlds.
         draws: the run's random numbers.
         randomization: what differs between worlds and episodes.
+        recipe: makes the same environment again, for copies and other processes.
     """
 
     def __init__(
@@ -41,6 +39,7 @@ class VectorEnv:
         simulation: Simulation,
         draws: Draws,
         randomization: Sequence[Term] = (),
+        recipe: "Callable[[], VectorEnv] | None" = None,
     ):
         self.task = task
         self.num_envs = simulation.num_envs
@@ -51,17 +50,20 @@ class VectorEnv:
             "critic": task.encoder.size + task.critic_size,
         }
         self._simulation = simulation
-        joints = task.robot.joints
+        self._recipe = recipe
+        robot = task.robot
         self._ids = torch.arange(self.num_envs)
         self._columns = {
-            kind: torch.tensor(
-                [int(simulation.model.sensor(f"{j}_{suffix}").adr[0]) for j in joints]
-            )
-            for kind, suffix in (("joint_position", "position"), ("joint_velocity", "velocity"))
+            "joint_position": torch.from_numpy(robot.position_sensors),
+            "joint_velocity": torch.from_numpy(robot.velocity_sensors),
         }
+        self._actuators = torch.from_numpy(robot.actuators)
+        self._qpos = torch.from_numpy(robot.qpos)
         self._sensordata, self._ctrl = simulation.data("sensordata"), simulation.data("ctrl")
         self._fields = FieldRandomization(simulation, randomization, draws)
-        self._noise = SignalNoise(randomization, dict.fromkeys(_KINDS, joints), draws, self._ids)
+        self._noise = SignalNoise(
+            randomization, dict.fromkeys(self._columns, robot.joints), draws, self._ids
+        )
         self._encoder_state = task.encoder.initial_state(self.num_envs)
         self._previous_action = torch.zeros(self.num_envs, self.num_actions)
         self._signals: dict[str, Tensor] = {}
@@ -87,7 +89,7 @@ class VectorEnv:
         self._begin_episodes(self._ids)
         if stagger:
             self._episode_step = self._ids * self.task.episode_steps // self.num_envs
-        return self._observe(self._ids)
+        return self._observe(self._ids, starting=True)
 
     @torch.no_grad()
     def step(
@@ -96,11 +98,18 @@ class VectorEnv:
         """Advance one control step.
 
         Args:
-            action: (num_envs, num_actions) in [-1, 1].
+            action: (num_envs, num_actions); what is outside [-1, 1] counts as -1 or 1, so that no
+                learner moves faster than an exported controller can.
 
         Returns:
             See `step_targets`.
+
+        Raises:
+            RuntimeError: no episode was started.
+            ValueError: an action is not a number.
         """
+        self._require_start()
+        action = action.clamp(-1, 1)
         return self.step_targets(self.task.decoder(action, self._signals), action)
 
     @torch.no_grad()
@@ -117,11 +126,22 @@ class VectorEnv:
             Observation, reward (num_envs,), terminated, truncated (num_envs,) bool, and info:
             `rewards` (weighted terms), `metrics`, `done` (k,) ids, and the last observations of
             the ended episodes, `final_actor` (k, n) and `final_critic` (k, m).
+
+        Raises:
+            RuntimeError: no episode was started.
+            ValueError: a target is not a number.
         """
+        self._require_start()
         task = self.task
+        if not (finite := targets.isfinite()).all():
+            worlds = torch.nonzero(~finite.all(dim=-1)).flatten().tolist()
+            raise ValueError(
+                f"the targets, or the actions they come from, of worlds {worlds} are not finite "
+                "numbers; the policy that made them has diverged"
+            )
         if action is None:
             action = torch.zeros_like(self._previous_action)
-        self._ctrl.copy_(targets)
+        self._ctrl[:, self._actuators] = targets.to(self._ctrl.dtype)
         diverged = self._simulation.step(task.num_substeps)
         self._step_count += 1
         self._episode_step += 1
@@ -148,10 +168,20 @@ class VectorEnv:
         }
         if len(done):
             self._begin_episodes(done)
-            for name, first in self._observe(done).items():
+            for name, first in self._observe(done, starting=True).items():
                 observation[name][done] = first
         reward = torch.stack(list(rewards.values())).sum(dim=0)
         return observation, reward, terminated, truncated, info
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made anew from the recipe, then brought to the same state."""
+        if self._recipe is None:
+            raise TypeError("only an environment made by `envs.make` can be copied or pickled")
+        return self._recipe, (), self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__reduce__`."""
+        self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue with the same bits."""
@@ -188,17 +218,23 @@ class VectorEnv:
         self._fields.draw(ids, episode)
         self._noise.draw(ids, episode)
         qpos, qvel = self.task.initial_state(ids, episode)
-        self._simulation.reset(ids, qpos, qvel, ctrl=qpos)
+        ctrl = torch.zeros(len(ids), self._ctrl.shape[1], dtype=qpos.dtype)
+        ctrl[:, self._actuators] = qpos[:, self._qpos]
+        self._simulation.reset(ids, qpos, qvel, ctrl)
         self._previous_action[ids] = 0
         for value in self._encoder_state.values():
             value[ids] = 0
 
-    def _observe(self, ids: Tensor) -> dict[str, Tensor]:
+    def _require_start(self) -> None:
+        if not self._signals:
+            raise RuntimeError("there is no episode to step in; call reset() first")
+
+    def _observe(self, ids: Tensor, *, starting: bool = False) -> dict[str, Tensor]:
         """Signals and observation of worlds `ids`; advances their encoder."""
         sensordata = self._sensordata[ids]
         signals = {kind: sensordata[:, columns].float() for kind, columns in self._columns.items()}
-        self._noise.apply(signals, ids, self._step_count)
-        signals["joint_target"] = self._ctrl[ids].float()
+        self._noise.apply(signals, ids, self._step_count, self._episode[ids] if starting else None)
+        signals["joint_target"] = self._ctrl[ids][:, self._actuators].float()
         signals["command"] = self.task.command[ids]
         state = {name: value[ids] for name, value in self._encoder_state.items()}
         actor, state = self.task.encoder(signals, state)

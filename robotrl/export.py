@@ -225,6 +225,8 @@ def _contract(
             TrainedRange(
                 target=term.target,
                 match=term.match,
+                body=term.body,
+                columns=term.columns,
                 operation=term.operation,
                 distribution=term.distribution,
                 range=term.range,

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from deploy.configuration import Section, did_you_mean
+from deploy.configuration import Section, did_you_mean, validate
 from deploy.contract import CommandSpec, JointSpec
 from deploy.errors import ConfigError
 from deploy.quantities import Duration, Length, Name, Period, Speed
@@ -139,6 +139,7 @@ class ArmReach:
         self.robot: Robot = load_robot(config.robot)
         self._simulation = simulation
         self._draws = draws
+        self.robot.check(fixed_base=True)
         model, joints = simulation.model, self.robot.joints
         _require("arm_joints", config.arm_joints, joints, f"joint of {config.robot}")
         _require("site", [config.site], [model.site(i).name for i in range(model.nsite)], "site")
@@ -152,13 +153,14 @@ class ArmReach:
         self.episode_steps = round(config.episode_s / config.control_dt_s)
 
         home = torch.from_numpy(self.robot.home)
-        limits = torch.from_numpy(model.actuator_ctrlrange.copy())
+        limits = torch.from_numpy(model.actuator_ctrlrange[self.robot.actuators])
         margin = config.limit_margin_rad * torch.tensor([[1, -1]], dtype=limits.dtype)
         low, high = (limits + margin).unbind(1)
-        if bool(((home < low) | (home > high)).any()):
+        outside = (home < low) | (home > high)
+        if names := [name for name, out in zip(joints, outside.tolist(), strict=True) if out]:
             raise ConfigError(
-                f"limit_margin_rad {config.limit_margin_rad} leaves the home pose outside the "
-                "limits; lower it"
+                f"the home pose of {names} lies outside their limits, less limit_margin_rad "
+                f"{config.limit_margin_rad}; lower the margin, or correct the keyframe `home`"
             )
         arm = [joints.index(name) for name in config.arm_joints]
         features = ArmReachFeatures(ForwardKinematics(model, config.site, joints), arm, home[arm])
@@ -175,22 +177,32 @@ class ArmReach:
             site=config.site,
         )
         self.joint_specs = [
-            JointSpec(
-                name=name,
-                kp=float(model.actuator_gainprm[index, 0]),
-                kd=0.0 - float(model.actuator_biasprm[index, 2]),
-                default_position=float(home[index]),
-                position_limits=(float(low[index]), float(high[index])),
-                velocity_limit=config.max_joint_speed_rad_s,
-                effort_limit=float(model.actuator_forcerange[index, 1]),
+            validate(
+                {
+                    "name": name,
+                    "kp": float(model.actuator_gainprm[actuator, 0]),
+                    "kd": 0.0 - float(model.actuator_biasprm[actuator, 2]),
+                    "default_position": float(home[index]),
+                    "position_limits": (float(low[index]), float(high[index])),
+                    "velocity_limit": config.max_joint_speed_rad_s,
+                    "effort_limit": float(model.actuator_forcerange[actuator, 1]),
+                },
+                JointSpec,
+                source=f"robot {self.robot.name}",
             )
-            for index, name in enumerate(joints)
+            for index, (name, actuator) in enumerate(zip(joints, self.robot.actuators, strict=True))
         ]
 
         num_envs = simulation.num_envs
         self._qpos, self._qvel = simulation.data("qpos"), simulation.data("qvel")
+        self._home_qpos = torch.from_numpy(self.robot.home_qpos)
+        self._joint_qpos = torch.from_numpy(self.robot.qpos)
+        self._joint_dofs = torch.from_numpy(self.robot.dofs)
+        self._actuators = torch.from_numpy(self.robot.actuators)
+        self._arm_qpos, self._arm_dofs = self._joint_qpos[arm], self._joint_dofs[arm]
         self._tool = simulation.data("site_xpos")[:, model.site(config.site).id]
-        self._home, self._low, self._high, self._arm = home, low, high, torch.tensor(arm)
+        self._home, self._low, self._high = home, low, high
+        self._arm_home = home[arm].float()
         self._target_low = torch.tensor(config.target_low_m)
         self._target_span = torch.tensor(config.target_high_m) - self._target_low
         self.command = torch.zeros(num_envs, 3)
@@ -205,9 +217,11 @@ class ArmReach:
         """See `Task.initial_state`."""
         spread = self.config.start_spread_rad
         (u,) = self._draws.uniform([Stream("initial_pose", len(self._home))], ids, episode)
-        qpos = torch.clamp(self._home + spread * (2 * u - 1), self._low, self._high)
+        qpos = self._home_qpos.repeat(len(ids), 1)
+        pose = self._home + spread * (2 * u - 1)
+        qpos[:, self._joint_qpos] = torch.clamp(pose, self._low, self._high)
         self._new_command(ids)
-        return qpos, torch.zeros(len(ids), len(self._home), dtype=qpos.dtype)
+        return qpos, torch.zeros(len(ids), self._qvel.shape[1], dtype=qpos.dtype)
 
     def advance(self) -> dict[str, Tensor]:
         """See `Task.advance`; `reach_error_m` is the mean distance in a target's last second."""
@@ -227,13 +241,14 @@ class ArmReach:
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
         """See `Task.rewards`."""
         weights, distance = self.config.rewards, self.distance()
-        angle = self._qpos[:, self._arm]
+        angle = self._qpos[:, self._arm_qpos].float()
+        speed = self._qvel[:, self._arm_dofs].float()
         return {
             "reach": weights.reach * reach(distance),
             "hold": weights.hold * hold(distance),
             "action_rate": weights.action_rate * action_rate(action, previous_action),
-            "joint_speed": weights.joint_speed * joint_speed(self._qvel[:, self._arm].float()),
-            "posture": weights.posture * posture(angle.float(), self._home[self._arm].float()),
+            "joint_speed": weights.joint_speed * joint_speed(speed),
+            "posture": weights.posture * posture(angle, self._arm_home),
             "desk": weights.desk * desk(self._tool[:, 2].float()),
         }
 
@@ -246,11 +261,11 @@ class ArmReach:
         return torch.cat(
             [
                 self._tool.float() - self.command,
-                self._qpos.float(),
-                self._qvel.float(),
-                self._simulation.data("ctrl").float(),
-                self._simulation.field("dof_frictionloss").float(),
-                self._simulation.field("actuator_delay").float() * 50,
+                self._qpos[:, self._joint_qpos].float(),
+                self._qvel[:, self._joint_dofs].float(),
+                self._simulation.data("ctrl")[:, self._actuators].float(),
+                self._simulation.field("dof_frictionloss")[:, self._joint_dofs].float(),
+                self._simulation.field("actuator_delay")[:, self._actuators].float() * 50,
             ],
             dim=-1,
         )

@@ -1,5 +1,6 @@
 """The single environment against Gymnasium's own checker, and as a user meets it."""
 
+import pickle
 import subprocess
 import sys
 import warnings
@@ -117,6 +118,34 @@ def test_seed_may_be_given_at_construction_and_again_at_reset():
 
     assert np.array_equal(first, by_reset.reset(seed=3)[0])
     assert np.array_equal(first, by_construction.reset(seed=3)[0])
+
+
+@every_id
+def test_instances_without_a_seed_live_different_episodes(env_id: str):
+    one, other = gymnasium.make(env_id), gymnasium.make(env_id)
+
+    assert not np.array_equal(one.reset()[0], other.reset()[0])
+
+
+@every_id
+def test_environment_continues_in_another_process_with_the_same_bits(env_id: str):
+    env = gymnasium.make(env_id).unwrapped
+    env.reset(seed=3)
+    env.step(env.action_space.sample())
+
+    other = pickle.loads(pickle.dumps(env))
+
+    action = env.action_space.sample()
+    assert np.array_equal(env.step(action)[0], other.step(action)[0])
+    assert np.array_equal(env.reset()[0], other.reset()[0])
+
+
+def test_worlds_of_a_vector_of_environments_are_different():
+    env = gymnasium.make_vec("robotrl/ArmReach-v0", num_envs=2, vectorization_mode="async")
+    observation, _ = env.reset()
+    env.close()
+
+    assert not np.array_equal(observation[0], observation[1])
 
 
 def episode(env: gymnasium.Env, *, seed: int) -> list[np.ndarray]:

@@ -1,6 +1,8 @@
 """What every task owes its learner: shapes, finite numbers, ends, seeds and exact continuation."""
 
 import copy
+import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -333,6 +335,88 @@ def test_world_that_diverges_at_its_time_limit_counts_as_terminated_only(
 
     assert terminated.tolist() == [False, False, True, False]
     assert truncated.tolist() == [True, True, False, True]
+
+
+def test_action_beyond_its_range_is_the_end_of_its_range(make: Make):
+    wild, tame = make(), make()
+    wild.reset()
+    tame.reset()
+
+    for action in actions(wild, 10):
+        one = wild.step(torch.where(action.abs() > 0.5, 1000 * action, action))
+        other = tame.step(torch.where(action.abs() > 0.5, action.sign(), action))
+        assert_same(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_target_or_action_that_is_no_number_is_refused_with_its_world(make: Make, value: float):
+    env = make()
+    env.reset()
+    action = torch.zeros(NUM_ENVS, env.num_actions)
+    targets = env.task.decoder(action, env.signals)
+    targets[2, 0] = value
+
+    with pytest.raises(ValueError, match=r"of worlds \[2\] are not finite"):
+        env.step_targets(targets)
+    if math.isnan(value):
+        action[2, 0] = value
+        with pytest.raises(ValueError, match=r"of worlds \[2\] are not finite"):
+            env.step(action)
+
+
+def test_step_before_reset_is_refused(make: Make):
+    env = make()
+
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        env.step(torch.zeros(NUM_ENVS, env.num_actions))
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_copy_of_an_environment_continues_with_the_same_bits(
+    make: Make, copy_of: Callable[[envs.VectorEnv], envs.VectorEnv]
+):
+    env = make()
+    env.reset(stagger=True)
+    run(env, 5)
+
+    other = copy_of(env)
+
+    other.task.episode_steps = env.task.episode_steps  # set by this test, not by its maker
+    assert_same(run(other, 12, seed=1), run(env, 12, seed=1))
+
+
+def test_noise_of_the_last_observation_of_an_episode_is_not_that_of_the_next_first(make: Make):
+    noise = Term(signal="joint_velocity", operation="add", range=(-1, 1), when="step")
+    env, silent = make(randomization=[noise]), make(randomization=[])
+    env.reset()
+    silent.reset()
+    errors = last = torch.zeros(0)
+    for action in actions(env, 8):  # 8 steps are an episode
+        *_, info = env.step(action)
+        *_, quiet = silent.step(action)
+        if len(info["done"]):
+            last = info["final_actor"] - quiet["final_actor"]
+            errors = env.signals["joint_velocity"] - silent.signals["joint_velocity"]
+
+    first = errors.flatten()
+    assert len(first.unique()) == first.numel()
+    distance = (last.flatten()[:, None] - first).abs()
+    assert distance.min() > 1e-6  # rounded by the subtraction, an equal number would be nearer
+
+
+def test_randomization_may_be_written_as_in_yaml(make: Make):
+    plain = [term.model_dump(mode="json", exclude_unset=True) for term in RANDOMIZATION]
+    written, parsed = make(randomization=plain), make()
+
+    assert_same(written.reset(), parsed.reset())
+
+
+def test_wrong_term_is_refused_by_its_number():
+    with pytest.raises(ConfigError) as error:
+        envs.make("arm_reach", randomization=[RANDOMIZATION[0], {"field": "mass", "rnge": [1, 2]}])
+
+    assert "randomization, term 2: (top level): unknown key 'rnge'" in str(error.value)
 
 
 def test_unknown_task_is_refused_with_those_there_are():

@@ -9,7 +9,7 @@ from torch import Tensor
 from deploy.errors import ConfigError
 from envs.draws import Draws
 from envs.randomization import Term
-from envs.signal_noise import SignalNoise
+from envs.randomization.signals import SignalNoise
 
 NUM_ENVS = 4
 SIGNALS = {"joint_position": ["shoulder", "elbow"], "joint_velocity": ["shoulder", "elbow"]}
