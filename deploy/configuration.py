@@ -85,8 +85,9 @@ def validate(document: object, section: type[SectionT], *, source: str) -> Secti
 
 
 def describe(error: ValidationError, section: type[Section]) -> list[str]:
-    """One line per problem: `dotted.key: what was expected, found value`."""
-    return [_describe(problem, section) for problem in error.errors()]
+    """One line per problem: `dotted.key: what was expected, found value`; unknown keys first."""
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    return [_describe(problem, section) for problem in problems]
 
 
 def did_you_mean(name: object, valid: Iterable[str]) -> str:

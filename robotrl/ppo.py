@@ -51,9 +51,9 @@ class PPOConfig(Section):
     """Passes over each rollout."""
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Parts a pass is split into."""
-    learning_rate: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
+    learning_rate: Annotated[float, Field(ge=1e-12, le=1)] = 1e-3
     """Initial learning rate."""
-    desired_kl: Annotated[float, Field(ge=0, le=1)] = 0.01
+    desired_kl: Annotated[float, Field(ge=0, le=100)] = 0.01
     """The learning rate adapts to this KL per minibatch; 0 keeps it fixed."""
     gamma: Unit = 0.97
     """Discount factor."""

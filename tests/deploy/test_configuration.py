@@ -114,9 +114,9 @@ def test_yaml_cannot_execute_anything(path: Path):
 
 def test_unknown_key_is_refused_with_the_nearest_and_all_valid_names(path: Path):
     assert refusal(path, "nme: spot\n").splitlines() == [
-        f"{path}: name: field required",
         f"{path}: (top level): unknown key 'nme' (did you mean 'name'?); "
         "valid keys are feet, legs, limits, mode, motor, name",
+        f"{path}: name: field required",
     ]
 
 
