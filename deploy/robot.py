@@ -159,7 +159,7 @@ class Robot:
     def read_s(self) -> float:
         """Longest time a reading of all joints takes [s]."""
         assert self._feedback is not None, "connect() comes first"
-        return self._feedback.wire_s + self.bus.usb_latency_s
+        return self._feedback.wire_s + self.bus.latency_s
 
     @property
     def alerts(self) -> NDArray[np.bool_]:
