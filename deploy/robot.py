@@ -11,6 +11,7 @@ model, in error or off its supply voltage; gains are computed from the contract'
 back, so what is on the servo is what was trained.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -64,6 +65,8 @@ class Robot:
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
         self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
+        self.measured_latency_s = math.nan
+        """What adapter and operating system added to a reply when `connect` measured it [s]."""
         wirings = [config.joints[joint.name] for joint in joints]
         self._wirings = wirings
         self._ids = [wiring.id for wiring in wirings]
@@ -97,6 +100,7 @@ class Robot:
             self._check_health(row, name)
             self._set_up(row)
         self.bus.return_delay_s = 0.0
+        self.measured_latency_s = self.bus.measure_latency(self._ids)
         fast = all(
             version >= model.fast_read_firmware
             for version, model in zip(firmware, self._models, strict=True)

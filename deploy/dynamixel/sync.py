@@ -71,9 +71,12 @@ class SyncRead:
         again = protocol.sync_read(ids, address, length)
         again_bytes = len(ids) * (protocol.STATUS_OVERHEAD + length + SPARE_BYTES)
         self._another_wire_s = bus.wire_s(len(again), again_bytes, len(ids))
+        self._rows = self._all = list(range(len(ids)))
         self._spare = 0  # bytes asked for beyond `length` in this reading
         self._asked_s = -math.inf  # when the first request of this reading was sent
         self._wire_s = 0.0  # what it and its reply occupy
+        # When all had answered; a second answer that comes later then tells that the first was late
+        self._done_s: float | None = None
 
     def read(self, deadline_s: float) -> int:
         """Bring `data`, `fresh` and `alert` up to date.
@@ -87,23 +90,27 @@ class SyncRead:
         Returns:
             How many servos answered.
         """
-        bus, missed = self._bus, not self.fresh.all()
-        asked_s, wire_s, late = self._asked_s, self._wire_s, bus.statistics.late
+        bus, late = self._bus, self._bus.statistics.late
+        asked_s, wire_s, done_s = self._asked_s, self._wire_s, self._done_s
+        # whom to ask again, in which order: those silent in the last reading come last
+        self._rows = np.argsort(~self.fresh, kind="stable").tolist() if self._spare else self._all
         self.fresh.fill(False)
         if not self._spare:
             kept = self._ask_all(deadline_s)
         else:
             came = bus.take_late(self._merged_length)
-            now_s = bus.port.now()
+            came_s = bus.port.now()
             kept = self._ask_missing(deadline_s, first=True)
-            if missed and bus.statistics.late > late:
-                bus.follow_latency((now_s if came else bus.port.now()) - asked_s, wire_s)
+            if bus.statistics.late > late:
+                late_s = done_s or (came_s if came else bus.port.now())
+                bus.follow_latency(late_s - asked_s, wire_s)
         if kept is not None:
             spare = 0 if self.fresh.all() else self._spare % SPARE_BYTES + 1
             while not self.fresh.all() and self._ask_missing(deadline_s):
                 pass
             self._spare = spare
         answered = int(np.count_nonzero(self.fresh))
+        self._done_s = bus.port.now() if answered == len(self.ids) else None
         bus.statistics.lost += len(self.ids) - answered
         return answered
 
@@ -153,25 +160,24 @@ class SyncRead:
         Any answer to this reading will do, also a late one to its first request.
         """
         bus, length = self._bus, self.data.shape[1] + self._spare
-        suspect, *others = (self.ids[row] for row in np.flatnonzero(~self.fresh))
-        ids = (*others, suspect)
+        rows = [row for row in self._rows if not self.fresh[row]]
+        self._rows = rows if first else [*rows[1:], rows[0]]  # the first is the suspect
+        ids = [self.ids[row] for row in self._rows]
         request = protocol.sync_read(ids, self._address, length)
         wire_s = bus.wire_s(len(request), len(ids) * (protocol.STATUS_OVERHEAD + length), len(ids))
         give_up_s = self._give_up_s(wire_s, deadline_s)
         if give_up_s is None:
             return None
-        asked_s = bus.port.now()
         if first:
-            self._asked_s, self._wire_s = asked_s, wire_s
+            self._asked_s, self._wire_s = bus.port.now(), wire_s
         else:
             bus.statistics.retried += len(ids)
         bus.send(request)
         statuses = bus.gather(
             ids, length, give_up_s, longest=self._longest, merged_length=self._merged_length
         )
-        now_s = bus.port.now()
-        if len(statuses) == len(ids) and (first or now_s < asked_s + wire_s):
-            bus.follow_latency(now_s - self._asked_s, self._wire_s)  # too early for this request
+        if first and len(statuses) == len(ids):
+            bus.follow_latency(bus.port.now() - self._asked_s, wire_s)
         return self._keep(statuses)
 
     def _keep_sound(self, received: int) -> int:

@@ -245,7 +245,7 @@ def test_temporary_file_is_no_way_around(path: Path, contract: Contract, monkeyp
     monkeypatch.setattr("deploy.recorder.secrets.token_hex", lambda count: "guessed")
     path.with_name("run.guessed.incomplete.mcap").symlink_to(precious)
     path.with_name("run.mcap.tmp").symlink_to(precious)  # the name it once had
-    with pytest.raises(DeployError, match="cannot be recorded: .*File exists"):
+    with pytest.raises(DeployError, match=r"cannot be recorded: .*File exists"):
         Recorder(path, contract, {})
     monkeypatch.undo()
     Recorder(path, contract, {}).close()
@@ -353,7 +353,7 @@ def run_script(script: str, path: Path, contract: Contract, *prefix: str) -> int
 
 def test_full_shared_memory_file_system_does_not_matter(path: Path, contract: Contract):
     mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm && "
-    mount += "{ cat /dev/zero >/dev/shm/full 2>/dev/null; exec \"$@\"; }"
+    mount += '{ cat /dev/zero >/dev/shm/full 2>/dev/null; exec "$@"; }'
     alone = [shutil.which("unshare") or "", "-Urm", "sh", "-c", mount, "sh"]
     if not alone[0] or subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount file systems of their own")
