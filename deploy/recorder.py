@@ -76,6 +76,7 @@ def record_dtype(contract: Contract) -> np.dtype:
             ("timeouts", "<u4"),
             ("retried", "<u4"),
             ("lost", "<u4"),
+            ("late", "<u4"),
         ]
     )
 

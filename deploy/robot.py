@@ -25,7 +25,7 @@ from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import BusError, ServoError
 from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
-from deploy.serial_port import Port
+from deploy.serial_port import Port, latency_advice
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
 _BLOCK_DTYPE = np.dtype(
@@ -65,6 +65,8 @@ class Robot:
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
         self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
+        self.firmware: list[int] = []
+        """Firmware version of each joint's servo, once connected."""
         self.measured_latency_s = math.nan
         """What adapter and operating system added to a reply when `connect` measured it [s]."""
         wirings = [config.joints[joint.name] for joint in joints]
@@ -94,7 +96,7 @@ class Robot:
             BusError: a servo is missing, of another model, in error, or refuses a setting; all
                 servos that are missing or of another model are named at once.
         """
-        firmware = self._identify()
+        firmware = self.firmware = self._identify()
         self.energised = any(self.bus.read(id, registers.TORQUE_ENABLE) for id in self._ids)
         for row, name in enumerate(joint.name for joint in self.joints):
             self._check_health(row, name)
@@ -164,6 +166,37 @@ class Robot:
         """Longest time a reading of all joints takes [s]."""
         assert self._feedback is not None, "connect() comes first"
         return self._feedback.wire_s + self.bus.latency_s
+
+    def describe(self) -> str:
+        """What was found when connecting: servos, their firmware, and the bus."""
+        servos = [
+            f"{joint.name}: {model.name} firmware {firmware}"
+            for joint, model, firmware in zip(self.joints, self._models, self.firmware, strict=True)
+        ]
+        return f"{', '.join(servos)}; reading all takes {self.describe_reading()}"
+
+    def describe_reading(self) -> str:
+        """How long a reading of all joints takes, and why."""
+        assert self._feedback is not None, "connect() comes first"
+        wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.bus.latency_s * 1e3
+        bus = self.config.bus
+        return (
+            f"{wire_ms + latency_ms:.1f} ms: {wire_ms:.1f} ms on the wire at {bus.baud_rate} baud, "
+            f"{latency_ms:.1f} ms for the adapter (measured {self.measured_latency_s * 1e3:.1f} "
+            f"ms, `bus.usb_latency_ms` says {bus.usb_latency_ms:g})"
+        )
+
+    def advise_on_latency(self) -> str:
+        """What to do if readings were lost because replies came late; empty if none were."""
+        statistics = self.bus.statistics
+        if not (statistics.late and statistics.lost):
+            return ""
+        return (
+            f"{statistics.late} replies came late, {statistics.lost} readings were lost: replies "
+            f"took {statistics.reply_times}, `bus.usb_latency_ms` says "
+            f"{self.config.bus.usb_latency_ms:g} ms. If it stays so, "
+            f"{latency_advice(self.config.bus.port)}"
+        )
 
     @property
     def alerts(self) -> NDArray[np.bool_]:

@@ -250,19 +250,20 @@ class DynamixelBus:
         self.send(request)
         return self.gather((id,), length, deadline_s).get(id)
 
-    def _wait_for_stragglers(self) -> None:
-        until_s = self.port.now() + self.latency_s + SETUP_ALLOWANCE_S
+    def _wait_for_stragglers(self, began_s: float) -> None:
+        """Every attempt may be answered as late as the first, which was sent at `began_s`."""
+        until_s = 2 * self.port.now() - began_s
         while self.port.read_into(self._received, until_s):
             pass
 
     def _request(self, request: bytes, id: int, length: int, what: str) -> Status:
-        status, timeouts = None, self.statistics.timeouts
+        status, timeouts, began_s = None, self.statistics.timeouts, self.port.now()
         for _ in range(ATTEMPTS):
             status = self._ask_once(request, id, length)
             if status is not None and status.error != ErrorCode.CRC:
                 break
         if status is not None and self.statistics.timeouts > timeouts:
-            self._wait_for_stragglers()  # an earlier attempt's answer would pass for the next one's
+            self._wait_for_stragglers(began_s)  # they would pass for answers to the next request
         if status is None:
             raise BusTimeout(
                 f"servo {id} does not answer ({what}, {ATTEMPTS} attempts), expected a reply "

@@ -168,6 +168,8 @@ class SyncRead:
         give_up_s = self._give_up_s(wire_s, deadline_s)
         if give_up_s is None:
             return None
+        if not first and not self.fresh.any():
+            give_up_s = deadline_s  # nobody has spoken, so the adapter may well be slow
         if first:
             self._asked_s, self._wire_s = bus.port.now(), wire_s
         else:

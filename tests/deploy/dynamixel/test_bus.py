@@ -165,7 +165,8 @@ def test_reply_to_an_earlier_attempt_does_not_pass_for_the_answer_to_the_next_qu
     talking = bus(
         [(slow_s, gain)],
         [(slow_s, gain)],
-        Status(1, registers.POSITION_D_GAIN.encode(7)).encode(),
+        [(slow_s, Status(1, registers.POSITION_D_GAIN.encode(7)).encode())],
+        [(slow_s, Status(1, registers.POSITION_D_GAIN.encode(7)).encode())],
     )
     assert talking.read(1, registers.POSITION_P_GAIN) == 640
     assert talking.read(1, registers.POSITION_D_GAIN) == 7
