@@ -39,19 +39,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     job = json.loads(sys.stdin.readline())
-    dtypes = [
-        np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in descr])
-        for _, descr, _ in job["streams"]
-    ]
-    topics = [topic for topic, _, _ in job["streams"]]
-    sizes = [dtype.itemsize for dtype in dtypes], [capacity for *_, capacity in job["streams"]]
-    closed, rings = share(job["memory"], list(zip(*sizes, strict=True)))
+    layout = [(topic, _dtype(descr), capacity) for topic, descr, capacity in job["streams"]]
+    closed, rings = share(job["memory"], [(dtype.itemsize, count) for _, dtype, count in layout])
     file = open(job["file"], "wb")  # noqa: SIM115 (no flush of a full disk on the way out)
     try:
         log = Log(file, job["metadata"])
         streams = [
             Stream(log, topic, dtype, ring)
-            for topic, dtype, ring in zip(topics, dtypes, rings, strict=True)
+            for (topic, dtype, _), ring in zip(layout, rings, strict=True)
         ]
         log.flush(sync=True)
         print("ready", flush=True)
@@ -165,6 +160,11 @@ def to_message(record: NDArray[Any]) -> dict[str, Any]:
         name: value.decode(errors="ignore") if isinstance(value, bytes) else value
         for name, value in values.items()
     }
+
+
+def _dtype(description: list[list[Any]]) -> np.dtype:
+    """A dtype whose `descr` went through JSON."""
+    return np.dtype([(name, kind, *map(tuple, shape)) for name, kind, *shape in description])
 
 
 def _schema(dtype: np.dtype) -> dict[str, Any]:
