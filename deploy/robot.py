@@ -21,6 +21,7 @@ from deploy.contract import JointSpec
 from deploy.dynamixel import registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT, HardwareError, OperatingMode
+from deploy.dynamixel.reply_times import MARGIN_S
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import BusError, ServoError
@@ -68,7 +69,8 @@ class Robot:
         self.firmware: list[int] = []
         """Firmware version of each joint's servo, once connected."""
         self.measured_latency_s = math.nan
-        """What adapter and operating system added to a reply when `connect` measured it [s]."""
+        """What adapter and operating system added to a reply when `connect` measured it [s], in
+        the median."""
         wirings = [config.joints[joint.name] for joint in joints]
         self._wirings = wirings
         self._ids = [wiring.id for wiring in wirings]
@@ -163,9 +165,14 @@ class Robot:
 
     @property
     def read_s(self) -> float:
-        """Longest time a reading of all joints takes [s]."""
+        """Time a reading of all joints takes [s]."""
         assert self._feedback is not None, "connect() comes first"
-        return self._feedback.wire_s + self.bus.latency_s
+        return self._feedback.wire_s + self.adapter_s
+
+    @property
+    def adapter_s(self) -> float:
+        """What is reckoned for the adapter in that [s]: its median latency and a margin."""
+        return self.measured_latency_s + MARGIN_S
 
     def describe(self) -> str:
         """What was found when connecting: servos, their firmware, and the bus."""
@@ -178,7 +185,7 @@ class Robot:
     def describe_reading(self) -> str:
         """How long a reading of all joints takes, and why."""
         assert self._feedback is not None, "connect() comes first"
-        wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.bus.latency_s * 1e3
+        wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.adapter_s * 1e3
         bus = self.config.bus
         return (
             f"{wire_ms + latency_ms:.1f} ms: {wire_ms:.1f} ms on the wire at {bus.baud_rate} baud, "

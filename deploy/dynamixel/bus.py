@@ -84,13 +84,13 @@ class DynamixelBus:
         self._received = memoryview(bytearray(1024))
 
     def measure_latency(self, ids: Iterable[int]) -> float:
-        """Ping each servo `PINGS` times; from now on `latency_s` is what that shows.
+        """Ping each servo `PINGS` times; from now on `latency_s` is what nine tenths needed.
 
         A ping's reply is 14 bytes, so an FTDI adapter holds it back as long as it ever does. Set
         `return_delay_s` before: it counts as time on the wire.
 
         Returns:
-            The latency [s] that nine tenths of the replies did not exceed.
+            The median latency [s].
         """
         wire_s = self.wire_s(len(protocol.ping(0)), protocol.STATUS_OVERHEAD + 3, 1)
         samples_s = []
@@ -100,9 +100,9 @@ class DynamixelBus:
                 samples_s.append(self.port.now() - asked_s - wire_s)
         if not samples_s:
             return self.latency_s
-        latency_s = measured_latency(samples_s)
-        self.latency_s = latency_s + MARGIN_S
-        return latency_s
+        median_s, most_s = measured_latency(samples_s)
+        self.latency_s = most_s + MARGIN_S
+        return median_s
 
     def follow_latency(self, taken_s: float, wire_s: float) -> None:
         """Reckon with replies that take `taken_s`, `wire_s` of it on the wire."""

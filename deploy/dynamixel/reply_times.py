@@ -10,7 +10,8 @@ import numpy as np
 MARGIN_S = 0.0005
 """Waited beyond the latency measured: one thread's turn on a machine that is not busy."""
 MEASURED_SHARE = 0.9
-"""The latency is that of the slowest of so many pings: a tenth of them may have met a hiccup."""
+"""Replies are awaited as long as so many pings took: a tenth of them may have met a hiccup. An
+adapter is judged by the median, because a machine that is busy at the moment is not its fault."""
 DECAY = 0.005
 """Part of the surplus given up after each good reply: half of it in 140 replies."""
 _BIN_S = 1e-4
@@ -43,10 +44,11 @@ class ReplyTimes:
         return f"{median:.1f} ms (median), {p99:.1f} (p99), {self.max_s * 1e3:.1f} (max)"
 
 
-def measured_latency(samples_s: list[float]) -> float:
-    """Latency [s] by the pings of a robot, each less its time on the wire."""
-    ordered = sorted(samples_s)
-    return max(0.0, ordered[int(MEASURED_SHARE * (len(ordered) - 1))])
+def measured_latency(samples_s: list[float]) -> tuple[float, float]:
+    """Median and `MEASURED_SHARE` of the latencies [s] that pings showed, less the wire's time."""
+    ordered = sorted(max(0.0, sample_s) for sample_s in samples_s)
+    last = len(ordered) - 1
+    return ordered[last // 2], ordered[int(MEASURED_SHARE * last)]
 
 
 def followed_latency(latency_s: float, sample_s: float) -> float:

@@ -36,9 +36,10 @@ def test_nothing_counted_is_no_time():
 
 
 def test_a_tenth_of_the_pings_may_have_met_a_hiccup():
-    assert measured_latency([0.001] * 44 + [0.002] + [0.1] * 4) == 0.001
-    assert measured_latency([0.001] * 7 + [0.1]) == 0.001
-    assert measured_latency([0.016] * 48) == 0.016
+    assert measured_latency([0.001] * 44 + [0.002] + [0.1] * 4) == (0.001, 0.001)
+    assert measured_latency([0.001] * 7 + [0.1]) == (0.001, 0.001)
+    assert measured_latency([0.016] * 48) == (0.016, 0.016)
+    assert measured_latency([0.3, 0.001, 0.2, 0.002, -0.001]) == (0.002, 0.2)
 
 
 def test_latency_grows_at_once_and_shrinks_slowly():
