@@ -13,6 +13,7 @@ back, so what is on the servo is what was trained. What is kept in a servo's EEP
 programs store their calibration, changes only with approval.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,11 +30,12 @@ from deploy.dynamixel.registers import (
     OperatingMode,
     Register,
 )
+from deploy.dynamixel.reply_times import MARGIN_S
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import BusError, SafetyError, ServoError
 from deploy.robot_config import WATCHDOG_STEP_MS, JointWiring, RobotConfig
-from deploy.serial_port import Port
+from deploy.serial_port import Port, latency_advice
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
 _BLOCK_DTYPE = np.dtype(
@@ -114,6 +116,11 @@ class Robot:
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
         self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
+        self.firmware: list[int] = []
+        """Firmware version of each joint's servo, once connected."""
+        self.measured_latency_s = math.nan
+        """What adapter and operating system added to a reply when `connect` measured it [s], in
+        the median."""
         wirings = [config.joints[joint.name] for joint in joints]
         self._wirings = wirings
         self._ids = [wiring.id for wiring in wirings]
@@ -145,7 +152,7 @@ class Robot:
                 servos that are missing or of another model are named at once.
             ServoError: settings in EEPROM would have to change, and are not approved.
         """
-        firmware = self._identify()
+        firmware = self.firmware = self._identify()
         self._wanted = [self._running_settings(row) for row in range(len(self._ids))]
         for row, joint in enumerate(self.joints):
             self._check_health(row, joint.name)
@@ -160,6 +167,7 @@ class Robot:
                 if register not in _SET_BY_ENERGISE and self.bus.read(id, register) != value:
                     self.bus.write_verified(id, register, value)
         self.bus.return_delay_s = 0.0
+        self.measured_latency_s = self.bus.measure_latency(self._ids)
         fast = all(
             version >= model.fast_read_firmware
             for version, model in zip(firmware, self._models, strict=True)
@@ -239,9 +247,45 @@ class Robot:
 
     @property
     def read_s(self) -> float:
-        """Longest time a reading of all joints takes [s]."""
+        """Time a reading of all joints takes [s]."""
         assert self._feedback is not None, "connect() comes first"
-        return self._feedback.wire_s + self.bus.usb_latency_s
+        return self._feedback.wire_s + self.adapter_s
+
+    @property
+    def adapter_s(self) -> float:
+        """What is reckoned for the adapter in that [s]: its median latency and a margin."""
+        return self.measured_latency_s + MARGIN_S
+
+    def describe(self) -> str:
+        """What was found when connecting: servos, their firmware, and the bus."""
+        servos = [
+            f"{joint.name}: {model.name} firmware {firmware}"
+            for joint, model, firmware in zip(self.joints, self._models, self.firmware, strict=True)
+        ]
+        return f"{', '.join(servos)}; reading all takes {self.describe_reading()}"
+
+    def describe_reading(self) -> str:
+        """How long a reading of all joints takes, and why."""
+        assert self._feedback is not None, "connect() comes first"
+        wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.adapter_s * 1e3
+        bus = self.config.bus
+        return (
+            f"{wire_ms + latency_ms:.1f} ms: {wire_ms:.1f} ms on the wire at {bus.baud_rate} baud, "
+            f"{latency_ms:.1f} ms for the adapter (measured {self.measured_latency_s * 1e3:.1f} "
+            f"ms, `bus.usb_latency_ms` says {bus.usb_latency_ms:g})"
+        )
+
+    def advise_on_latency(self) -> str:
+        """What to do if readings were lost because replies came late; empty if none were."""
+        statistics = self.bus.statistics
+        if not (statistics.late and statistics.lost):
+            return ""
+        return (
+            f"{statistics.late} replies came late, {statistics.lost} readings were lost: replies "
+            f"took {statistics.reply_times}, `bus.usb_latency_ms` says "
+            f"{self.config.bus.usb_latency_ms:g} ms. If it stays so, "
+            f"{latency_advice(self.config.bus.port)}"
+        )
 
     @property
     def alerts(self) -> NDArray[np.bool_]:
@@ -264,8 +308,11 @@ class Robot:
             What is wrong with it; empty if nothing is, or if it did not answer.
         """
         row = self._next_row
-        self._next_row = (row + 1) % len(self._ids)
         settings = self._settings[row]
+        needed_s = settings.wire_s + self.bus.latency_s + MARGIN_S
+        if self._port.now() + needed_s > deadline_s:
+            return ""
+        self._next_row = (row + 1) % len(self._ids)
         if not settings.read(deadline_s):
             return ""
         data = settings.data[0].tobytes()

@@ -41,7 +41,8 @@ class BusConfig(Section):
     baud_rate: Annotated[int, Field(ge=9600, le=4_500_000)] = 1_000_000
     """Baud rate all servos are set to."""
     usb_latency_ms: Annotated[float, Field(ge=0, le=20)] = 4.0
-    """Longest delay the adapter adds to a reply (U2D2 with latency_timer=1: about 2 ms)."""
+    """Delay the adapter is expected to add to a reply, at most (U2D2 with latency_timer=1: about
+    2 ms); the real one is measured when the robot is connected, and decides."""
 
 
 class JointWiring(Section):

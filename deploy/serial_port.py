@@ -24,6 +24,9 @@ import serial
 
 from deploy.errors import BusError, BusTimeout
 
+USB_SERIAL = Path("/sys/bus/usb-serial/devices")
+"""Where Linux shows the settings of USB adapters; an FTDI one has a `latency_timer` [ms]."""
+UDEV_RULE = 'ACTION=="add", SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTR{latency_timer}="1"'
 WRITE_TIMEOUT_S = 0.1
 """A request is a few hundred bytes; a port that does not take them in this time is stuck."""
 
@@ -135,6 +138,22 @@ class SerialPort:
             "the twin behind it ended, or another program reads from it too; set that right, then "
             "start again"
         )
+
+
+def latency_advice(path: str) -> str:
+    """How to make the adapter behind a port hand over replies sooner."""
+    timer = USB_SERIAL / Path(path).resolve().name / "latency_timer"
+    try:
+        found_ms = timer.read_text().strip()
+    except OSError:
+        return (
+            f"{path} has no latency timer that could be set (an FTDI adapter has one); plug the "
+            "adapter in without a hub, or use another one"
+        )
+    return (
+        f"the adapter's latency timer is {found_ms} ms; set it to 1: `echo 1 | sudo tee {timer}`, "
+        f"and for good with this line in /etc/udev/rules.d/99-latency.rules: {UDEV_RULE}"
+    )
 
 
 def list_ports() -> list[str]:

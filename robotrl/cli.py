@@ -236,14 +236,14 @@ def run(
     Examples: `robotrl run policy.onnx configs/robots/desk_arm.yaml --port /dev/ttyUSB0` and
     `robotrl run policy.onnx configs/robots/desk_arm.yaml --twin`
     """
-    from robotrl.run_policy import run_policy
+    from robotrl.run_policy import run_policy, stop_on_signals
 
     if not 0 < duration < math.inf:
         raise typer.BadParameter(f"--duration must be more than 0 seconds, found {duration}")
     if with_twin and port is not None:
         raise typer.BadParameter("give --twin or --port, not both")
     log = log or Path("logs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.mcap"
-    with _reported():
+    with stop_on_signals() as stop, _reported():
         values = _floats(command) if command is not None else None
         summary = run_policy(
             policy,
@@ -256,6 +256,7 @@ def run(
             start_twin=with_twin,
             yes=yes,
             anyway=anyway,
+            stop=stop,
             console=console,
         )
         out.print(summary)

@@ -10,7 +10,8 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ import matplotlib.pyplot as plt
 import mujoco
 import numpy as np
 from matplotlib.figure import Figure
-from mcap.reader import make_reader
+from mcap.records import Channel, Message, Metadata
+from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
 
-from deploy.companion import TOPIC
 from deploy.contract import Contract, parse_contract
 from deploy.errors import ConfigError
 from deploy.governor import LimitedBy
+from deploy.recorder import EVENT_TOPIC, TOPIC
 from deploy.robot_config import RobotConfig
 from deploy.runtime import State
 from envs.robot import load_robot
@@ -36,6 +38,8 @@ Array = NDArray[np.float64]
 
 ERROR_LIMIT_M = 0.02
 """Largest median distance to the target that counts as success."""
+PARKED = [State.STOPPING.name.lower(), State.IDLE.name.lower()]
+"""The last two states of a run that went as planned."""
 SETTLE_S = 1.0
 """The distance is judged over this long before each change of target."""
 
@@ -47,6 +51,12 @@ class Log:
     contract: Contract
     robot: RobotConfig
     ticks: dict[str, NDArray[Any]]
+    events: list[dict[str, Any]]
+    """Changes of state, in order: `time_s`, `state`, and what there was to say (`text`)."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """What was run where: port, command line, versions."""
+    damage: str = ""
+    """Why the file is not complete; empty if it is."""
 
     @property
     def running(self) -> NDArray[np.bool_]:
@@ -123,29 +133,59 @@ def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict
 
 
 def read_log(path: Path) -> Log:
-    """Read an MCAP log.
+    """Read an MCAP log, also one that was never finished: as far as it goes.
 
     Raises:
         ConfigError: it cannot be read, or the policy never ran.
     """
+    metadata, messages, damage = _read_mcap(path)
+    try:
+        robot = RobotConfig.model_validate_json(metadata["robot"])
+        contract = parse_contract(metadata["contract"], source=str(path))
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{path}: is no log of `robotrl run`: {damage or repr(error)}") from error
+    ticks, events = ([json.loads(m.data) for m in messages[t]] for t in (TOPIC, EVENT_TOPIC))
+    if missing := messages[TOPIC][-1].sequence + 1 - len(ticks) if ticks else 0:
+        damage = "; ".join(filter(None, (damage, f"{missing} ticks are missing in between")))
+    log = Log(
+        contract,
+        robot,
+        {name: np.array([tick[name] for tick in ticks]) for name in (ticks or [{}])[0]},
+        events,
+        json.loads(metadata.get("run", "{}")),
+        damage,
+    )
+    if not ticks or not log.running.any():
+        raise ConfigError(
+            f"{path}: the policy never ran ({len(ticks)} ticks recorded); {_describe_end(log)}"
+        )
+    return log
+
+
+def _read_mcap(path: Path) -> tuple[dict[str, str], dict[str, list[Message]], str]:
+    """Metadata, messages by topic, and what is wrong with the file; empty if nothing is."""
+    metadata: dict[str, str] = {}
+    topics: dict[int, str] = {}
+    messages: dict[str, list[Message]] = {TOPIC: [], EVENT_TOPIC: []}
     try:
         with path.open("rb") as file:
-            reader = make_reader(file)
-            metadata = next(m.metadata for m in reader.iter_metadata() if m.name == "robotrl")
-            robot = RobotConfig.model_validate_json(metadata["robot"])
-            messages = [json.loads(m.data) for *_, m in reader.iter_messages(topics=[TOPIC])]
+            for record in StreamReader(file, validate_crcs=True).records:
+                match record:
+                    case Metadata(name="robotrl"):
+                        metadata = record.metadata
+                    case Channel():
+                        topics[record.id] = record.topic
+                    case Message():
+                        messages.setdefault(topics[record.channel_id], []).append(record)
+                    case _:
+                        pass
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        others = sorted(path.parent.glob(f"{path.stem}.*.incomplete{path.suffix}"))
+        hint = f"; an unfinished log of this name is {others[-1]}" if others else ""
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{hint}") from error
     except Exception as error:  # mcap has several unrelated types for a damaged file
-        raise ConfigError(f"{path}: is no log of `robotrl run`: {error!r}") from error
-    ticks = {name: np.array([m[name] for m in messages]) for name in (messages or [{}])[0]}
-    if not len(messages) or not (ticks["state"] == State.RUNNING).any():
-        raise ConfigError(f"{path}: the policy never ran ({len(messages)} ticks recorded)")
-    return Log(
-        parse_contract(metadata["contract"], source=str(path)),
-        robot,
-        ticks,
-    )
+        return metadata, messages, f"the file ends too early or is damaged ({error!r})"
+    return metadata, messages, ""
 
 
 def tool_path(log: Log) -> Array:
@@ -201,9 +241,21 @@ def violations(log: Log) -> list[str]:
             )
         if speed > log.robot.safety.overspeed_factor * wiring.velocity_limit_rad_s:
             found.append(f"{name} moved at {speed:.1f} rad/s")
-    if log.ticks["state"][-1] != State.STOPPING:
-        found.append("the run ended before the robot was parked")
+    if log.damage:
+        found.append(f"the log is not complete: {log.damage}")
+    if [event["state"] for event in log.events[-2:]] != PARKED:
+        found.append(f"the run ended before the robot was parked; {_describe_end(log)}")
     return found
+
+
+def _describe_end(log: Log) -> str:
+    """How the run ended, as far as the log says."""
+    if not log.events:
+        return "the log does not say how it ended"
+    state = log.events[-1]["state"]
+    last = list(takewhile(lambda event: event["state"] == state, reversed(log.events)))
+    words = [event["text"] for event in reversed(last) if event["text"]]
+    return "\n".join([f"its last state is {state}", *words])
 
 
 def _plot_paths(log: Log, tool: Array, measured: Array | None) -> Figure:
@@ -299,9 +351,11 @@ td:last-child {{ font-variant-numeric: tabular-nums; }} img {{ width: 100%; }}
 <p class="verdict"><b style="color: {colour}">{html.escape(verdict.summary())}</b></p>
 {_table("Targets", _targets(verdict))}
 {_table("Run", _numbers(log))}
+{_table("What happened", _events(log))}
 {sections}
 {_table("Twin: factors on the nominal robot", _twin(truth)) if truth is not None else ""}
 {_table("Policy", _policy(log.contract))}
+{_table("Recorded on", _origin(log))}
 </html>"""
 
 
@@ -320,13 +374,38 @@ def _numbers(log: Log) -> dict[str, str]:
         "overruns": f"{ticks['overruns'][-1]}",
         "joint readings lost": f"{ticks['lost'][-1]}",
         "replies damaged": f"{ticks['crc_errors'][-1]}",
-        "replies late or missing": f"{ticks['timeouts'][-1]}",
+        "requests not answered in time": f"{ticks['timeouts'][-1]}",
         "readings asked for again": f"{ticks['retried'][-1]}",
+        "replies that came too late to be used": f"{ticks['late'][-1]}",
     }
     for flag in LimitedBy:
         share = ((limited & flag) > 0).any(axis=1).mean()
         numbers[f"ticks limited by {(flag.name or '').lower()}"] = f"{share:.1%}"
     return numbers
+
+
+def _events(log: Log) -> list[tuple[str, str]]:
+    start_s = log.ticks["time_s"][log.running][0]
+    return [
+        (
+            f"{event['time_s'] - start_s:.2f} s",
+            ": ".join(filter(None, (event["state"].replace("_", " "), event["text"]))),
+        )
+        for event in log.events
+    ]
+
+
+def _origin(log: Log) -> dict[str, str]:
+    rows = {"port": log.robot.bus.port}
+    for name, value in log.run.items():
+        rows[name] = _inline(value)
+    return rows
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _twin(truth: Path | None) -> dict[str, str]:
@@ -355,9 +434,10 @@ def _policy(contract: Contract) -> dict[str, str]:
     }
 
 
-def _table(title: str, rows: dict[str, str]) -> str:
+def _table(title: str, rows: dict[str, str] | list[tuple[str, str]]) -> str:
     body = "".join(
-        f"<tr><td>{html.escape(name)}<td>{html.escape(value)}" for name, value in rows.items()
+        f"<tr><td>{html.escape(name)}<td>{html.escape(value)}"
+        for name, value in (rows.items() if isinstance(rows, dict) else rows)
     )
     return f"<h2>{html.escape(title)}</h2><table>{body}</table>"
 

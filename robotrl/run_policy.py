@@ -4,11 +4,15 @@ Imports only what a robot has: neither torch nor MuJoCo.
 """
 
 import json
+import os
+import platform
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +25,7 @@ from deploy.configuration import load_yaml
 from deploy.contract import matches
 from deploy.controller import OnnxController
 from deploy.dynamixel.bus import DynamixelBus
-from deploy.errors import DeployError
+from deploy.errors import DeployError, SafetyError
 from deploy.governor import Governor
 from deploy.process import command_of
 from deploy.recorder import Recorder
@@ -31,6 +35,7 @@ from deploy.runtime import Runtime, State, StopRequest
 from deploy.serial_port import SerialPort
 
 _TWIN_STOP_TIMEOUT_S = 10.0
+_LOGGED_VERSIONS = ("robotrl", "numpy", "onnxruntime", "pyserial", "mcap")
 
 
 def run_policy(
@@ -45,6 +50,7 @@ def run_policy(
     start_twin: bool,
     yes: bool,
     anyway: bool,
+    stop: StopRequest,
     console: Console,
 ) -> str:
     """Run an exported policy on a robot; see `robotrl run --help`.
@@ -52,7 +58,7 @@ def run_policy(
     Everything that can be refused is refused before the port is opened.
 
     Returns:
-        A line that says how it went.
+        A line or two that say how it went.
     """
     config = load_yaml(robot_path, RobotConfig)
     controller = OnnxController(policy)
@@ -64,37 +70,38 @@ def run_policy(
         else fixed_command(contract.command, command)
     )
     with running_twin(robot_path) if start_twin else nullcontext(port or config.bus.port) as path:
-        serial_port = SerialPort(path, config.bus.baud_rate)
-        try:
-            agreed = yes or start_twin
+        if stop.reason:
+            raise SafetyError(f"stopped: {stop.reason}, before the port was opened")
+        bus = config.bus.model_copy(update={"port": path})  # what is logged is what is used
+        config = config.model_copy(update={"bus": bus})
+        run = _describe_run(path) | {"anyway": anyway}
+        metadata = {"robot": config.model_dump_json(), "run": json.dumps(run)}
+        agreed = yes or start_twin
 
-            def approve(changes: list[SettingChange]) -> bool:
-                return _approve(changes, log.parent, config.robot, agreed, console)
+        def approve(changes: list[SettingChange]) -> bool:
+            return _approve(changes, log.parent, config.robot, agreed, console)
 
+        with closing(SerialPort(path, bus.baud_rate)) as serial_port:
             robot = Robot(config, contract.joints, serial_port, approve=approve)
-            metadata = {"robot": config.model_dump_json(), "anyway": json.dumps(anyway)}
-            recorder = Recorder(log, contract, metadata)
-            try:
+            with Recorder(log, contract, metadata) as recorder:
                 runtime = Runtime(
                     robot,
                     controller,
                     Governor(contract, config),
                     MonotonicClock(),
                     recorder,
-                    on_state=lambda state: _announce(state, console),
+                    stop,
+                    on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
                 )
-                with _stop_on_signals(runtime.stop):
-                    runtime.run(commands, duration_s)
-            finally:
-                recorder.close()
-        finally:
-            serial_port.close()
+                runtime.run(commands, duration_s)
     statistics = robot.bus.statistics
-    return (
-        f"ran {duration_s:g} s; {statistics.requests} bus requests, "
-        f"{statistics.lost} readings lost, {statistics.crc_errors} damaged; log: {log}"
+    summary = (
+        f"ran {duration_s:g} s; replies took {statistics.reply_times}; {statistics.requests} bus "
+        f"requests, {statistics.lost} readings lost, {statistics.late} replies late, "
+        f"{statistics.crc_errors} damaged; log: {log}"
     )
+    return "\n".join(filter(None, (robot.advise_on_latency(), summary)))
 
 
 def release_robot(robot_path: Path, port: str | None) -> None:
@@ -148,8 +155,13 @@ def running_twin(
 
 
 @contextmanager
-def _stop_on_signals(stop: StopRequest) -> Iterator[None]:
-    """Ctrl-C and termination stop the robot at the next tick instead of in the middle of one."""
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Ctrl-C and termination ask for a stop, as often as they come, instead of interrupting.
+
+    Put it around everything that has to be finished: the safe state, the log, the last message.
+    Once a stop was asked for, further signals are ignored until the process ends.
+    """
+    stop = StopRequest()
 
     def handler(number: int, frame: FrameType | None) -> None:
         stop(f"{signal.Signals(number).name} received")
@@ -159,10 +171,10 @@ def _stop_on_signals(stop: StopRequest) -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
-        yield
+        yield stop
     finally:
         for number, old in previous.items():
-            signal.signal(number, old)
+            signal.signal(number, signal.SIG_IGN if stop.reason else old)
 
 
 def _approve(
@@ -172,18 +184,44 @@ def _approve(
     console.print("Settings kept in the servos differ from what the policy needs:")
     for change in changes:
         console.print(f"  {change}", markup=False, highlight=False)
-    if not agreed:
-        try:
-            answer = console.input("Change them? The old ones are saved in a file. [y/N] ")
-        except EOFError:  # nobody is there to answer
-            answer = ""
-        if answer.strip().lower() not in ("y", "yes"):
-            return False
+    if not agreed and not _confirmed(console, "Change them? The old ones are saved in a file."):
+        return False
     saved = folder / f"{robot}-servos-{datetime.now():%Y-%m-%d_%H-%M-%S}.yaml"
     servo_settings.save(changes, saved)
     console.print(f"saved: {saved}; `robotrl restore {saved} ROBOT.yaml` writes it back")
     return True
 
 
-def _announce(state: State, console: Console) -> None:
+def _confirmed(console: Console, question: str) -> bool:
+    """Ask; Ctrl-C, or nobody there to answer, is a no."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # ours lets input go on
+    try:
+        return console.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        return False
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _describe_run(port: str) -> dict[str, object]:
+    """What is run where, for the log."""
+    device = os.path.realpath(port)
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command_line": sys.argv,
+        "folder": os.getcwd(),
+        "port": port,
+        "device": device,
+        "twin": device.startswith("/dev/pts/"),  # a real servo bus is no pseudo-terminal
+        "machine": f"{platform.node()}, {platform.platform()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LOGGED_VERSIONS},
+        },
+    }
+
+
+def _announce(state: State, recorder: Recorder, console: Console) -> None:
     console.print(f"[dim]{state.name.lower().replace('_', ' ')}[/]")
+    if trouble := recorder.trouble():
+        console.print(f"warning: {trouble}", style="yellow", markup=False, highlight=False)

@@ -10,11 +10,17 @@ Every method raises `BusError` when the port itself is gone; `statistics` counts
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploy.dynamixel import protocol
-from deploy.dynamixel.protocol import ErrorCode, Instruction, PacketParser, Status
+from deploy.dynamixel.protocol import ErrorCode, Instruction, Packet, PacketParser, Status
 from deploy.dynamixel.registers import Register
+from deploy.dynamixel.reply_times import (
+    MARGIN_S,
+    ReplyTimes,
+    followed_latency,
+    measured_latency,
+)
 from deploy.errors import BusTimeout, ServoError
 from deploy.serial_port import Port
 
@@ -22,6 +28,8 @@ ATTEMPTS = 3
 """How often a request to a single servo is sent before the servo counts as silent."""
 SETUP_ALLOWANCE_S = 0.05
 """Extra patience while setting up, where time does not matter."""
+PINGS = 8
+"""How often each servo is asked to measure the latency."""
 LONGEST_RETURN_DELAY_S = 254 * 2e-6
 """Largest Return Delay Time a servo can be set to."""
 
@@ -40,6 +48,10 @@ class BusStatistics:
     """Servo readings asked for again within a sync read."""
     lost: int = 0
     """Servo readings a sync read had to do without."""
+    late: int = 0
+    """Servo replies that came after their reading had ended, recognised and not used."""
+    reply_times: ReplyTimes = field(default_factory=ReplyTimes, compare=False)
+    """From a sync read's request to its complete reply, late ones included."""
 
 
 class DynamixelBus:
@@ -58,16 +70,44 @@ class DynamixelBus:
         Args:
             port: the serial port; closed by whoever opened it.
             baud_rate: bits per second the port and all servos are set to.
-            usb_latency_s: longest delay the adapter adds to a reply.
+            usb_latency_s: longest delay the adapter is expected to add to a reply.
             return_delay_s: longest Return Delay Time (9) any servo is set to. Once they are all
                 set lower, lower the attribute too, before making a `SyncRead`.
         """
         self.port = port
-        self.usb_latency_s = usb_latency_s
+        self.latency_s = usb_latency_s
+        """What is waited for a reply beyond its time on the wire [s]: as expected until
+        `measure_latency`, then as measured, and followed by every `SyncRead`."""
         self.return_delay_s = return_delay_s
         self.statistics = BusStatistics()
         self._byte_s = 10 / baud_rate  # a start bit, 8 data bits, a stop bit
         self._received = memoryview(bytearray(1024))
+
+    def measure_latency(self, ids: Iterable[int]) -> float:
+        """Ping each servo `PINGS` times; from now on `latency_s` is what nine tenths needed.
+
+        A ping's reply is 14 bytes, so an FTDI adapter holds it back as long as it ever does. Set
+        `return_delay_s` before: it counts as time on the wire.
+
+        Returns:
+            The median latency [s].
+        """
+        wire_s = self.wire_s(len(protocol.ping(0)), protocol.STATUS_OVERHEAD + 3, 1)
+        samples_s = []
+        for id in PINGS * tuple(ids):
+            asked_s = self.port.now()
+            if self._ask_once(protocol.ping(id), id, 3):
+                samples_s.append(self.port.now() - asked_s - wire_s)
+        if not samples_s:
+            return self.latency_s
+        median_s, most_s = measured_latency(samples_s)
+        self.latency_s = most_s + MARGIN_S
+        return median_s
+
+    def follow_latency(self, taken_s: float, wire_s: float) -> None:
+        """Reckon with replies that take `taken_s`, `wire_s` of it on the wire."""
+        self.statistics.reply_times.add(taken_s)
+        self.latency_s = followed_latency(self.latency_s, taken_s - wire_s)
 
     def ping(self, id: int) -> tuple[int, int]:
         """Model number and firmware version of a servo.
@@ -139,29 +179,23 @@ class DynamixelBus:
         """Longest time [s] a request and the replies of `servos` servos occupy the wire."""
         return (request_bytes + reply_bytes) * self._byte_s + servos * self.return_delay_s
 
-    def give_up_s(self, wire_s: float, deadline_s: float) -> float | None:
-        """When to stop waiting for replies that occupy the wire for `wire_s`, if asked for now.
-
-        None if they could still be on the wire at `deadline_s`: a servo must not be speaking when
-        the next command is sent.
-        """
-        now_s = self.port.now()
-        if now_s + wire_s > deadline_s:
-            return None
-        return min(deadline_s, now_s + wire_s + self.usb_latency_s)
-
     def send(self, request: bytes) -> None:
         """Send a request that expects a reply; what came in before it is stale and discarded."""
         self.statistics.requests += 1
         self.port.discard_input()
         self.port.write(request)
 
-    def ask(
-        self, request: bytes, ids: Sequence[int], length: int, deadline_s: float
-    ) -> dict[int, Status]:
-        """Send a request and `gather` the replies."""
-        self.send(request)
-        return self.gather(ids, length, deadline_s)
+    def take_late(self, merged_length: int) -> bool:
+        """Take in and count the replies that came since the last reading; whether there were any.
+
+        Args:
+            merged_length: bytes of data of each servo in a merged reply.
+        """
+        parser, late = PacketParser(), self.statistics.late
+        while count := self.port.read_into(self._received, self.port.now()):
+            for packet in parser.feed(self._received[:count]):
+                self.statistics.late += len(_statuses(packet, merged_length))
+        return self.statistics.late > late
 
     def gather(
         self,
@@ -169,30 +203,37 @@ class DynamixelBus:
         length: int,
         deadline_s: float,
         received: bytes | memoryview = b"",
+        *,
+        longest: int | None = None,
+        merged_length: int = 0,
     ) -> dict[int, Status]:
-        """Receive one status packet from each of `ids`, skipping echoes, noise and other servos.
+        """Receive a status from each of `ids`, skipping echoes, noise and other servos.
 
-        Stops early once every servo has spoken, though some of it arrived damaged.
+        Stops early once every servo has spoken, though some of it arrived damaged. A reply with
+        another length of data answers an earlier request: it is counted as late.
 
         Args:
             ids: servos that will answer.
             length: bytes of data each reply carries.
             deadline_s: time on the port's clock to give up at.
             received: bytes that have come already.
+            longest: longest length field of a reply that may come, answers to earlier requests
+                included; None for no such answers.
+            merged_length: bytes of data of each servo in a merged reply that may come.
 
         Returns:
             The replies that arrived, by id.
         """
-        # An intact reply is not longer than this, stuffing included; a damaged length that says so
-        # would swallow the replies behind it.
-        parser = PacketParser(max_length=4 + length + length // 3)
+        # A damaged length that says more would swallow the replies behind it.
+        parser = PacketParser(max_length=longest or longest_status(length))
         replies: dict[int, Status] = {}
         while True:
             for packet in parser.feed(received):
-                if packet.instruction == Instruction.STATUS and packet.id in ids:
-                    status = Status.from_packet(packet)
-                    if status.error or len(status.data) == length:
-                        replies[packet.id] = status
+                for status in _statuses(packet, merged_length):
+                    if len(status.data) != length and not status.error:
+                        self.statistics.late += 1
+                    elif status.id in ids:
+                        replies[status.id] = status
             if len(replies) + parser.crc_errors >= len(ids):
                 break
             count = self.port.read_into(self._received, deadline_s)
@@ -205,15 +246,24 @@ class DynamixelBus:
 
     def _ask_once(self, request: bytes, id: int, length: int) -> Status | None:
         wire_s = self.wire_s(len(request), protocol.STATUS_OVERHEAD + length, 1)
-        deadline_s = self.port.now() + wire_s + self.usb_latency_s + SETUP_ALLOWANCE_S
-        return self.ask(request, (id,), length, deadline_s).get(id)
+        deadline_s = self.port.now() + wire_s + self.latency_s + SETUP_ALLOWANCE_S
+        self.send(request)
+        return self.gather((id,), length, deadline_s).get(id)
+
+    def _wait_for_stragglers(self, began_s: float) -> None:
+        """Every attempt may be answered as late as the first, which was sent at `began_s`."""
+        until_s = 2 * self.port.now() - began_s
+        while self.port.read_into(self._received, until_s):
+            pass
 
     def _request(self, request: bytes, id: int, length: int, what: str) -> Status:
-        status = None
+        status, timeouts, began_s = None, self.statistics.timeouts, self.port.now()
         for _ in range(ATTEMPTS):
             status = self._ask_once(request, id, length)
             if status is not None and status.error != ErrorCode.CRC:
                 break
+        if status is not None and self.statistics.timeouts > timeouts:
+            self._wait_for_stragglers(began_s)  # they would pass for answers to the next request
         if status is None:
             raise BusTimeout(
                 f"servo {id} does not answer ({what}, {ATTEMPTS} attempts), expected a reply "
@@ -224,6 +274,20 @@ class DynamixelBus:
                 f"servo {id} refused to {what}: {protocol.error_message(status.error)}"
             )
         return status
+
+
+def longest_status(length: int) -> int:
+    """Length field of an intact status with `length` bytes of data, at most: with stuffing."""
+    return 4 + length + length // 3
+
+
+def _statuses(packet: Packet, merged_length: int) -> list[Status]:
+    """What servos say in a packet; nothing in one that is no reply, such as an echo."""
+    if packet.instruction != Instruction.STATUS:
+        return []
+    if packet.id == protocol.BROADCAST_ID:
+        return protocol.split(packet, merged_length) if merged_length else []
+    return [Status.from_packet(packet)]
 
 
 def _identity(status: Status) -> tuple[int, int]:

@@ -149,6 +149,16 @@ def merge(statuses: Sequence[Status]) -> bytes:
     return bytes(frame)
 
 
+def split(packet: Packet, length: int) -> list[Status]:
+    """What each servo says in a merged reply with `length` bytes of data each; see `merge`."""
+    blocks = packet.parameters + bytes(2)  # the last CRC is the packet's own
+    return [
+        Status(block[1], block[2:-2], block[0] & ~_ALERT_BIT, bool(block[0] & _ALERT_BIT))
+        for start in range(0, len(blocks) - length - 3, length + 4)
+        for block in [blocks[start : start + length + 4]]
+    ]
+
+
 def ping(id: int = BROADCAST_ID) -> bytes:
     """Ask for model number (2 bytes) and firmware version (1)."""
     return Packet(id, Instruction.PING).encode()

@@ -8,20 +8,28 @@
 
 Neither waits past the deadline nor raises for a missing or damaged reply; a `BusError` means that
 the port is gone. With `fast`, a tick in which every servo answers allocates no buffers.
+
+A reply may come late, even after the next request has gone out, and nothing in the protocol says
+which request it answers. So a reading after one that was not answered in full asks for a few bytes
+more than are needed, another number each time: the length of a reply then tells its reading.
+Replies stay in order, so when one reading was answered, none before it is still under way.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.dynamixel import protocol
-from deploy.dynamixel.bus import DynamixelBus
+from deploy.dynamixel.bus import DynamixelBus, longest_status
 from deploy.dynamixel.crc import RowCrc, contributions
 from deploy.dynamixel.protocol import Status
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.replies import Replies
 
+SPARE_BYTES = 7
+"""How many readings in a row are told apart: so many bytes behind those asked for must exist."""
 _ITEMS = 12
 """Where the items of a sync write begin: behind header, id, length, instruction, address, size."""
 
@@ -32,9 +40,10 @@ class SyncRead:
     With `fast`, all servos answer in one merged packet; each needs at least the firmware
     `ServoModel.fast_read_firmware`. Otherwise each sends a packet of its own.
 
-    Servos whose answer is missing or damaged are asked again while time remains. A servo speaks
-    only after the one before it in the list, so a silent one silences the rest: the first missing
-    one is the suspect and goes to the end of the list.
+    Servos whose answer is missing or damaged are asked again if the bus's latency leaves time for
+    another answer; if not, the one that may be under way is waited for. A servo speaks only after
+    the one before it in the list, so a silent one silences the rest: the first missing one is the
+    suspect and goes to the end of the list.
     """
 
     def __init__(
@@ -55,6 +64,19 @@ class SyncRead:
         self._received = memoryview(self._replies.buffer)
         self.wire_s = bus.wire_s(len(self._request), len(self._received), len(ids))
         """Longest time [s] the request and its whole reply occupy the wire."""
+        self._merged_length = length if fast else 0
+        self._longest = max(
+            longest_status(length + SPARE_BYTES), 1 + len(ids) * (length + 4) if fast else 0
+        )
+        again = protocol.sync_read(ids, address, length)
+        again_bytes = len(ids) * (protocol.STATUS_OVERHEAD + length + SPARE_BYTES)
+        self._another_wire_s = bus.wire_s(len(again), again_bytes, len(ids))
+        self._rows = self._all = list(range(len(ids)))
+        self._spare = 0  # bytes asked for beyond `length` in this reading
+        self._asked_s = -math.inf  # when the first request of this reading was sent
+        self._wire_s = 0.0  # what it and its reply occupy
+        # When all had answered; a second answer that comes later then tells that the first was late
+        self._done_s: float | None = None
 
     def read(self, deadline_s: float) -> int:
         """Bring `data`, `fresh` and `alert` up to date.
@@ -68,19 +90,50 @@ class SyncRead:
         Returns:
             How many servos answered.
         """
+        bus, late = self._bus, self._bus.statistics.late
+        asked_s, wire_s, done_s = self._asked_s, self._wire_s, self._done_s
+        # whom to ask again, in which order: those silent in the last reading come last
+        self._rows = np.argsort(~self.fresh, kind="stable").tolist() if self._spare else self._all
         self.fresh.fill(False)
-        give_up_s = self._bus.give_up_s(self.wire_s, deadline_s)
-        if give_up_s is not None and self._ask_all(give_up_s):
-            return len(self.ids)
-        while not self.fresh.all() and self._ask_missing(deadline_s):
-            pass
+        if not self._spare:
+            kept = self._ask_all(deadline_s)
+        else:
+            came = bus.take_late(self._merged_length)
+            came_s = bus.port.now()
+            kept = self._ask_missing(deadline_s, first=True)
+            if bus.statistics.late > late:
+                late_s = done_s or (came_s if came else bus.port.now())
+                bus.follow_latency(late_s - asked_s, wire_s)
+        if kept is not None:
+            spare = 0 if self.fresh.all() else self._spare % SPARE_BYTES + 1
+            while not self.fresh.all() and self._ask_missing(deadline_s):
+                pass
+            self._spare = spare
         answered = int(np.count_nonzero(self.fresh))
-        self._bus.statistics.lost += len(self.ids) - answered
+        self._done_s = bus.port.now() if answered == len(self.ids) else None
+        bus.statistics.lost += len(self.ids) - answered
         return answered
 
-    def _ask_all(self, give_up_s: float) -> bool:
-        """Whether all went as usual; otherwise `fresh` tells who answered."""
+    def _give_up_s(self, wire_s: float, deadline_s: float) -> float | None:
+        """Until when to wait for replies that occupy the wire for `wire_s`, if asked for now.
+
+        None if they could still be on the wire at `deadline_s`: a servo must not be speaking when
+        the next command is sent.
+        """
+        now_s, latency_s = self._bus.port.now(), self._bus.latency_s
+        if now_s + wire_s > deadline_s:
+            return None
+        patient_s = now_s + wire_s + latency_s
+        another_s = self._another_wire_s + latency_s
+        return patient_s if patient_s + another_s <= deadline_s else deadline_s
+
+    def _ask_all(self, deadline_s: float) -> int | None:
+        """How many answered; None if there was no time to ask."""
         bus, replies = self._bus, self._replies
+        give_up_s = self._give_up_s(self.wire_s, deadline_s)
+        if give_up_s is None:
+            return None
+        self._asked_s, self._wire_s = bus.port.now(), self.wire_s
         bus.send(self._request)
         count = 0
         while count < len(self._received):
@@ -88,46 +141,64 @@ class SyncRead:
             if not received:
                 break
             count = replies.align(count + received)
+        if count == len(self._received):
+            bus.follow_latency(bus.port.now() - self._asked_s, self.wire_s)
         if replies.check(count):
             np.copyto(self.data, replies.data)
             self.fresh.fill(True)
             self.alert.fill(False)
-            return True
+            return len(self.ids)
         if self._fast:
-            self._keep_sound(count)
-        else:  # noise, stuffing or a servo missing: find the packets wherever they lie
-            length = self.data.shape[1]
-            self._keep(bus.gather(self.ids, length, give_up_s, self._received[:count]))
-        return False
+            return self._keep_sound(count)
+        # noise, stuffing or a servo missing: find the packets wherever they lie
+        length, received = self.data.shape[1], self._received[:count]
+        return self._keep(bus.gather(self.ids, length, give_up_s, received, longest=self._longest))
 
-    def _ask_missing(self, deadline_s: float) -> int:
-        """How many servos answered that had not."""
-        bus, length = self._bus, self.data.shape[1]
-        suspect, *others = (self.ids[row] for row in np.flatnonzero(~self.fresh))
-        ids = (*others, suspect)
+    def _ask_missing(self, deadline_s: float, *, first: bool = False) -> int | None:
+        """How many servos answered that had not; None if there was no time to ask.
+
+        Any answer to this reading will do, also a late one to its first request.
+        """
+        bus, length = self._bus, self.data.shape[1] + self._spare
+        rows = [row for row in self._rows if not self.fresh[row]]
+        self._rows = rows if first else [*rows[1:], rows[0]]  # the first is the suspect
+        ids = [self.ids[row] for row in self._rows]
         request = protocol.sync_read(ids, self._address, length)
-        reply_bytes = len(ids) * (protocol.STATUS_OVERHEAD + length)
-        give_up_s = bus.give_up_s(bus.wire_s(len(request), reply_bytes, len(ids)), deadline_s)
+        wire_s = bus.wire_s(len(request), len(ids) * (protocol.STATUS_OVERHEAD + length), len(ids))
+        give_up_s = self._give_up_s(wire_s, deadline_s)
         if give_up_s is None:
-            return 0
-        bus.statistics.retried += len(ids)
-        return self._keep(bus.ask(request, ids, length, give_up_s))
+            return None
+        if not first and not self.fresh.any():
+            give_up_s = deadline_s  # nobody has spoken, so the adapter may well be slow
+        if first:
+            self._asked_s, self._wire_s = bus.port.now(), wire_s
+        else:
+            bus.statistics.retried += len(ids)
+        bus.send(request)
+        statuses = bus.gather(
+            ids, length, give_up_s, longest=self._longest, merged_length=self._merged_length
+        )
+        if first and len(statuses) == len(ids):
+            bus.follow_latency(bus.port.now() - self._asked_s, wire_s)
+        return self._keep(statuses)
 
-    def _keep_sound(self, received: int) -> None:
+    def _keep_sound(self, received: int) -> int:
         replies, sound = self._replies, self._replies.sound
         np.copyto(self.data, replies.data, where=sound[:, None])
         np.copyto(self.alert, replies.alert, where=sound)
         np.copyto(self.fresh, sound)
         missing = len(self.ids) - replies.complete(received)
         self._bus.statistics.timeouts += missing > 0
-        self._bus.statistics.crc_errors += int(np.count_nonzero(~sound)) - missing
+        answered = int(np.count_nonzero(sound))
+        self._bus.statistics.crc_errors += len(self.ids) - answered - missing
+        return answered
 
     def _keep(self, statuses: dict[int, Status]) -> int:
         kept = 0
         for id, status in statuses.items():
             if not status.error:
                 row = self._row_of[id]
-                self.data[row] = np.frombuffer(status.data, np.uint8)
+                self.data[row] = np.frombuffer(status.data, np.uint8, self.data.shape[1])
                 self.alert[row] = status.alert
                 self.fresh[row] = True
                 kept += 1

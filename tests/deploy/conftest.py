@@ -242,6 +242,7 @@ def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
     """Build a bench; `built` and `model_path` are the robot as it is, not as `config` says."""
     pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
     from deploy.clock import VirtualClock
+    from deploy.twin.parameters import TwinParameters
     from deploy.twin.port import VirtualPort
     from deploy.twin.robot import Twin
 
@@ -251,8 +252,10 @@ def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
         built: RobotConfig | None = None,
         model_path: Path = MODEL_PATH,
         contract: Contract = contract,
+        usb_latency_s: float = 0.001,
     ) -> Bench:
-        twin, clock = Twin(model_path, built or config), VirtualClock()
+        parameters = TwinParameters(usb_latency_s=usb_latency_s)
+        twin, clock = Twin(model_path, built or config, parameters), VirtualClock()
         port = FlakyPort(VirtualPort(twin, clock))
         return Bench(config, contract, twin, clock, port, make_robot(config, contract, port))
 

@@ -8,7 +8,7 @@ import pytest
 import serial
 
 from deploy.errors import BusError, BusTimeout
-from deploy.serial_port import SerialPort, list_ports, port_users
+from deploy.serial_port import SerialPort, latency_advice, list_ports, port_users
 
 
 class Cable:
@@ -153,3 +153,10 @@ def test_port_that_takes_no_bytes_is_not_waited_for(port: SerialPort):
 
 def test_listed_ports_exist():
     assert all(os.path.exists(path) for path in list_ports())
+
+
+def test_port_without_a_latency_timer_gets_other_advice(cable: Cable):
+    assert latency_advice(cable.path) == (
+        f"{cable.path} has no latency timer that could be set (an FTDI adapter has one); plug the "
+        "adapter in without a hub, or use another one"
+    )

@@ -1,13 +1,17 @@
 """Reports on made-up runs: the arm stands still at home, its target moves around the tool."""
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
 from numpy.typing import NDArray
 
 pytest.importorskip("matplotlib", reason="reports need robotrl[train]")
@@ -99,6 +103,20 @@ def make_ticks(
     return make
 
 
+def as_planned(ticks: NDArray[Any]) -> list[dict[str, Any]]:
+    """The changes of state of a run without troubles."""
+    states = [State(state) for state in ticks["state"]]
+    changes = [i for i in range(len(states)) if not i or states[i] != states[i - 1]]
+    begin = {"time_s": 999.0, "state": "idle", "text": "six servos were found"}
+    end = {"time_s": 2000.0, "state": "idle", "text": ""}
+    return [
+        begin,
+        *({"time_s": float(ticks["time_s"][i]), "state": states[i].name.lower(), "text": ""}
+          for i in changes),
+        end,
+    ]  # fmt: skip
+
+
 MakeLog = Callable[..., Log]
 
 
@@ -107,30 +125,44 @@ def make_log(contract: Contract, robot: RobotConfig) -> MakeLog:
     """The log of such records, without a file."""
 
     def make(ticks: NDArray[Any], contract: Contract = contract) -> Log:
-        return Log(contract, robot, {name: ticks[name] for name in ticks.dtype.names or ()})
+        columns = {name: ticks[name] for name in ticks.dtype.names or ()}
+        return Log(contract, robot, columns, as_planned(ticks))
 
     return make
 
 
+Events = list[dict[str, Any]]
+
+
 def write_log(
-    path: Path, ticks: Iterable[NDArray[Any]], contract: Contract, metadata: dict[str, str]
+    path: Path,
+    ticks: NDArray[Any],
+    contract: Contract,
+    metadata: dict[str, str],
+    events: Events | None = None,
 ) -> Path:
-    """Write records as a run does."""
-    recorder = Recorder(path, contract, metadata)
-    for tick in ticks:
-        recorder.record[...] = tick
-        recorder.commit()
-    recorder.close()
+    """Write records as a run does, one without troubles unless `events` say otherwise."""
+    with Recorder(path, contract, metadata) as recorder:
+        for event in as_planned(ticks) if events is None else events:
+            recorder.note(**event)
+        for tick in ticks:
+            recorder.record[...] = tick
+            recorder.commit()
     return path
 
 
-Record = Callable[[Iterable[NDArray[Any]]], Path]
+Record = Callable[..., Path]
 
 
 @pytest.fixture
 def record(contract: Contract, robot: RobotConfig, tmp_path: Path) -> Record:
-    metadata = {"robot": robot.model_dump_json()}
-    return lambda ticks: write_log(tmp_path / "run.mcap", ticks, contract, metadata)
+    metadata = {
+        "robot": robot.model_dump_json(),
+        "run": json.dumps({"twin": True, "command_line": ["robotrl", "run"], "port": "/dev/pts/7"}),
+    }
+    return lambda ticks, events=None: write_log(
+        tmp_path / "run.mcap", ticks, contract, metadata, events
+    )
 
 
 # The verdict
@@ -231,7 +263,46 @@ def test_overspeed_is_a_violation(make_ticks: MakeTicks, make_log: MakeLog):
 
 def test_run_that_was_not_parked_is_a_violation(make_ticks: MakeTicks, make_log: MakeLog):
     ticks = make_ticks([(0.01, TWO_SECONDS)])[:-10]
-    assert violations(make_log(ticks)) == ["the run ended before the robot was parked"]
+    assert violations(make_log(ticks)) == [
+        "the run ended before the robot was parked; its last state is idle"
+    ]
+
+
+FAULT: Events = [
+    {"time_s": 1000.2, "state": "running", "text": ""},
+    {"time_s": 1002.0, "state": "fault", "text": "SafetyError: joint 'gripper' has not been read"},
+    {"time_s": 1002.1, "state": "fault", "text": "the robot holds its pose, confirmed"},
+]
+
+
+def test_fault_while_parking_is_a_violation(make_ticks: MakeTicks, make_log: MakeLog):
+    """The last tick was one of the ramp to the rest pose, as in a run that went well."""
+    log = make_log(make_ticks([(0.01, TWO_SECONDS)]))
+    log.events[-1:] = FAULT[1:]
+    assert violations(log) == [
+        "the run ended before the robot was parked; its last state is fault\n"
+        "SafetyError: joint 'gripper' has not been read\nthe robot holds its pose, confirmed"
+    ]
+
+
+def test_reason_of_a_fault_is_in_the_report(make_ticks: MakeTicks, record: Record, tmp_path: Path):
+    path = record(make_ticks([(0.01, TWO_SECONDS)])[:-10], FAULT)
+    verdict = write_report(path, tmp_path / "run.html")
+    page = (tmp_path / "run.html").read_text()
+    rows = dict(re.findall("<tr><td>(.*?)<td>([^<]*)", page))
+    assert "has not been read" in verdict.summary()
+    assert rows["1.80 s"] == "fault: SafetyError: joint &#x27;gripper&#x27; has not been read"
+    assert rows["1.90 s"] == "fault: the robot holds its pose, confirmed"
+
+
+def test_report_tells_what_was_run_where(make_ticks: MakeTicks, record: Record, tmp_path: Path):
+    write_report(record(make_ticks([(0.01, TWO_SECONDS)])), tmp_path / "run.html")
+    rows = dict(re.findall("<tr><td>(.*?)<td>([^<]*)", (tmp_path / "run.html").read_text()))
+    assert (rows["port"], rows["twin"], rows["command_line"]) == (
+        "/dev/pts/7",
+        "True",
+        "robotrl run",
+    )
 
 
 # The page
@@ -309,11 +380,101 @@ def test_file_that_is_no_log_is_refused(tmp_path: Path, content: bytes):
         read_log(path)
 
 
-def test_truncated_log_is_refused(make_ticks: MakeTicks, record: Record):
+def test_log_that_ends_before_it_says_whose_it_is_is_refused(make_ticks: MakeTicks, record: Record):
     path = record(make_ticks([(0.01, TWO_SECONDS)]))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ConfigError, match="is no log of `robotrl run`"):
+    with pytest.raises(ConfigError, match="is no log of `robotrl run`: the file ends too early"):
         read_log(path)
+
+
+def chunks_end(path: Path) -> list[int]:
+    """Where each chunk of ticks ends, by the library's own index."""
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary
+    return sorted(c.chunk_start_offset + c.chunk_length for c in summary.chunk_indexes)
+
+
+@pytest.fixture(scope="module")
+def slow_log(
+    make_ticks: MakeTicks,
+    contract: Contract,
+    robot: RobotConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A log that was written over more than a second, so in several chunks."""
+    path = tmp_path_factory.mktemp("slow") / "run.mcap"
+    with Recorder(path, contract, {"robot": robot.model_dump_json()}) as recorder:
+        for tick in make_ticks([(0.01, TWO_SECONDS)]):
+            recorder.record[...] = tick
+            recorder.commit()
+            time.sleep(0.012)
+    assert len(chunks_end(path)) >= 2
+    return path
+
+
+def test_log_that_ends_anywhere_is_read_as_far_as_it_goes(slow_log: Path, tmp_path: Path):
+    whole = read_log(slow_log)
+    data, ends = slow_log.read_bytes(), chunks_end(slow_log)
+    for end in np.linspace(ends[0], len(data) - 1, 40, dtype=int):
+        path = tmp_path / "cut.mcap"
+        path.write_bytes(data[:end])
+        log = read_log(path)
+        assert log.damage.startswith("the file ends too early or is damaged")
+        found = len(log.ticks["time_s"])
+        assert found > 10
+        for name, values in log.ticks.items():
+            assert np.array_equal(values, whole.ticks[name][:found])
+    assert whole.damage == ""
+
+
+def test_report_of_an_unfinished_log_says_that_it_is_not_complete(slow_log: Path, tmp_path: Path):
+    path = tmp_path / "cut.mcap"
+    path.write_bytes(slow_log.read_bytes()[: chunks_end(slow_log)[-1]])
+    verdict = write_report(path, tmp_path / "run.html")
+    assert not verdict.passed
+    assert "violated: the log is not complete: the file ends too early" in verdict.summary()
+
+
+def test_flipped_bit_is_noticed(slow_log: Path, tmp_path: Path):
+    data = bytearray(slow_log.read_bytes())
+    first, second, *_ = chunks_end(slow_log)
+    data[(first + second) // 2] ^= 0x10
+    path = tmp_path / "flipped.mcap"
+    path.write_bytes(data)
+    log = read_log(path)
+    assert log.damage
+    assert len(log.ticks["time_s"]) < len(read_log(slow_log).ticks["time_s"])
+
+
+def test_ticks_missing_in_between_are_a_violation(make_ticks: MakeTicks, record: Record):
+    path = record(make_ticks([(0.01, TWO_SECONDS)]))
+    renumbered = path.with_name("renumbered.mcap")
+    with path.open("rb") as old, renumbered.open("wb") as new:
+        reader, writer = make_reader(old), Writer(new)
+        writer.start()
+        for metadata in reader.iter_metadata():
+            writer.add_metadata(metadata.name, metadata.metadata)
+        channels: dict[str, int] = {}
+        for _, channel, message in reader.iter_messages():
+            if channel.topic not in channels:
+                channels[channel.topic] = writer.register_channel(channel.topic, "json", 0)
+            if channel.topic == "/event" or not 20 <= message.sequence < 27:
+                writer.add_message(
+                    channels[channel.topic], message.log_time, message.data, 0, message.sequence
+                )
+        writer.finish()
+    assert violations(read_log(renumbered)) == [
+        "the log is not complete: 7 ticks are missing in between"
+    ]
+
+
+def test_missing_log_points_to_an_unfinished_one(tmp_path: Path):
+    unfinished = tmp_path / "run.00112233.incomplete.mcap"
+    unfinished.touch()
+    with pytest.raises(ConfigError) as caught:
+        read_log(tmp_path / "run.mcap")
+    assert str(caught.value).endswith(f"; an unfinished log of this name is {unfinished}")
 
 
 def test_log_that_does_not_tell_its_robot_is_refused(
@@ -328,13 +489,20 @@ def test_run_in_which_the_policy_never_ran_is_refused(make_ticks: MakeTicks, rec
     path = record(make_ticks([(0.01, TWO_SECONDS)])[:10])
     with pytest.raises(ConfigError) as caught:
         read_log(path)
-    assert str(caught.value) == f"{path}: the policy never ran (10 ticks recorded)"
+    assert str(caught.value) == (
+        f"{path}: the policy never ran (10 ticks recorded); its last state is idle"
+    )
 
 
-def test_empty_run_is_refused(record: Record):
-    path = record([])
-    with pytest.raises(ConfigError, match=r"the policy never ran \(0 ticks recorded\)"):
+def test_run_that_was_refused_is_refused_with_its_reason(make_ticks: MakeTicks, record: Record):
+    reason = [{"time_s": 1.0, "state": "fault", "text": "BusError: no answer from gripper (id 6)"}]
+    path = record(make_ticks([(0.01, TWO_SECONDS)])[:0], reason)
+    with pytest.raises(ConfigError) as caught:
         read_log(path)
+    assert str(caught.value) == (
+        f"{path}: the policy never ran (0 ticks recorded); its last state is fault\n"
+        "BusError: no answer from gripper (id 6)"
+    )
 
 
 # A twin's truth

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -29,7 +31,7 @@ from deploy.robot_config import RobotConfig
 from deploy.runtime import State
 from deploy.serial_port import SerialPort
 from robotrl.cli import app
-from robotrl.report import Log, read_log, write_report
+from robotrl.report import Log, read_log, violations, write_report
 from robotrl.run_policy import running_twin
 from tests.robotrl.conftest import PythonWithout
 
@@ -156,7 +158,7 @@ def test_run_tells_its_states_and_what_to_do_next(finished: Finished):
 
 
 def test_run_ends_with_a_summary(finished: Finished):
-    assert finished.stdout.startswith("ran 2 s; ")
+    assert finished.stdout.startswith("ran 2 s; replies took ")
     assert finished.stdout.endswith(f" damaged; log: {finished.log_path}\n")
 
 
@@ -172,9 +174,28 @@ def test_log_holds_every_tick_of_the_run(finished: Finished):
     assert np.all(np.diff(ticks["time_s"]) > 0.019)
 
 
-def test_log_names_the_policy_and_the_robot(finished: Finished, robot_path: Path):
+def test_log_names_the_policy_and_the_robot(finished: Finished, robot_path: Path, twin_port: str):
     assert finished.log.contract.provenance.task == "arm_reach"
-    assert finished.log.robot == load_yaml(robot_path, RobotConfig)
+    robot = load_yaml(robot_path, RobotConfig)
+    used = robot.bus.model_copy(update={"port": twin_port})
+    assert finished.log.robot == robot.model_copy(update={"bus": used})
+
+
+def test_log_tells_what_was_really_used(finished: Finished, twin_port: str):
+    run = finished.log.run
+    assert (run["port"], run["device"]) == (twin_port, os.path.realpath(twin_port))
+    assert run["twin"] is True
+    assert run["command_line"][1] == "run"
+    assert run["command_line"][4:6] == ["--port", twin_port]
+    assert run["versions"]["onnxruntime"] == onnxruntime.__version__
+
+
+def test_log_tells_what_answered_and_how_the_run_went(finished: Finished):
+    events = finished.log.events
+    assert [event["state"].replace("_", " ") for event in events] == STATES
+    assert "gripper: XL330-M288 firmware" in events[0]["text"]
+    assert "for the adapter (measured" in events[0]["text"]
+    assert finished.log.damage == ""
 
 
 def test_report_can_be_written_of_the_run(finished: Finished, tmp_path: Path):
@@ -253,6 +274,112 @@ def test_interrupted_run_holds_and_says_so(start_run: StartRun, twin_port: str, 
     assert read_log(log).ticks["state"][-1] == State.RUNNING
 
 
+def interrupt_often(run: subprocess.Popen[str], every_s: float) -> None:
+    """Ctrl-C until the process has ended."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    while run.poll() is None:
+        assert time.monotonic() < give_up_s
+        run.send_signal(signal.SIGINT)
+        time.sleep(every_s)
+
+
+@pytest.mark.parametrize("every_s", [0.001, 0.02, 0.15])
+def test_ctrl_c_again_and_again_loses_neither_safe_state_nor_message_nor_log(
+    start_run: StartRun, twin_port: str, tmp_path: Path, every_s: float
+):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=60.0)
+    wait_for_state(run, "moving to start" if every_s == 0.02 else "running")
+    time.sleep(0.3)
+
+    interrupt_often(run, every_s)
+
+    assert run.stderr
+    shown = run.stderr.read().splitlines()
+    assert run.returncode == 1
+    assert shown[-3:] == ["fault", "error: stopped: SIGINT received", HOLDS]
+    assert values(twin_port, registers.TORQUE_ENABLE) == [1] * 6
+    *_, fault, safe = events_of(log)
+    assert fault == ("fault", "SafetyError: stopped: SIGINT received")
+    assert safe == ("fault", HOLDS)
+
+
+def test_signals_while_the_log_is_closed_do_not_spoil_a_good_run(
+    start_run: StartRun, twin_port: str, tmp_path: Path
+):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=0.2)
+    wait_for_state(run, "stopping")
+    (companion,) = children(run)
+    os.kill(companion, signal.SIGSTOP)
+    wait_for_state(run, "idle")  # the robot is limp, and the log waits for its companion
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        run.send_signal(number)
+        time.sleep(0.05)
+    os.kill(companion, signal.SIGCONT)
+    stdout, _ = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0
+    assert stdout.startswith("ran 0.2 s; ")
+    assert read_log(log).damage == ""
+
+
+def children(run: subprocess.Popen[str]) -> list[int]:
+    """The process that writes the log."""
+    return list(map(int, Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()))
+
+
+def events_of(log: Path) -> list[tuple[str, str]]:
+    return [(event["state"], event["text"]) for event in read_log(log).events]
+
+
+def test_full_disk_ends_in_an_error_after_the_robot_was_parked(
+    start_run: StartRun, twin_port: str, tmp_path: Path
+):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=1.5)
+    wait_for_state(run, "running")
+    time.sleep(1.0)
+    (companion,) = children(run)
+    (left,) = tmp_path.glob("run.*.incomplete.mcap")
+    limit = left.stat().st_size + 10  # as when others have filled the disk
+    resource.prlimit(companion, resource.RLIMIT_FSIZE, (limit, limit))
+    stdout, stderr = run.communicate(timeout=PATIENCE_S)
+
+    trouble = (
+        f"{log}: the log is not complete: [Errno 27] File too large; what was saved is in {left}, "
+        "which `robotrl report` can read"
+    )
+    assert run.returncode == 1
+    assert stdout == ""
+    assert stderr.splitlines()[-1] == f"error: {trouble}"
+    assert stderr.splitlines()[-2] == f"warning: {trouble}"
+    assert "idle" in stderr.splitlines()
+    assert values(twin_port, registers.TORQUE_ENABLE) == [0] * 6
+    assert not log.exists()
+    verdict = write_report(left, tmp_path / "run.html")
+    assert "the log is not complete" in verdict.summary()
+
+
+def test_run_goes_on_without_its_companion_and_says_so(
+    start_run: StartRun, twin_port: str, tmp_path: Path
+):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=1.0)
+    wait_for_state(run, "running")
+    time.sleep(0.8)
+    (companion,) = children(run)
+    os.kill(companion, signal.SIGKILL)
+    _, stderr = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 1
+    assert stderr.splitlines()[0] == "stopping"
+    assert stderr.splitlines()[1].startswith(
+        f"warning: {log}: the log is not complete: its companion process was killed (signal 9)"
+    )
+    assert stderr.splitlines()[-1].startswith(f"error: {log}: the log is not complete")
+    (left,) = tmp_path.glob("run.*.incomplete.mcap")
+    assert (read_log(left).ticks["state"] == State.RUNNING).sum() > 5
+
+
 def test_killed_run_leaves_an_arm_that_stops_by_itself(start_run: StartRun, tmp_path: Path):
     robot = edited_robot(tmp_path / "robot.yaml", watchdog_ms=100)
     truth_path, log = tmp_path / "truth.npz", tmp_path / "run.mcap"
@@ -289,7 +416,14 @@ def test_killed_run_leaves_a_complete_log(start_run: StartRun, twin_port: str, t
         assert time.monotonic() < killed_s + PATIENCE_S, "the companion did not finish the log"
         time.sleep(0.01)
 
-    assert read_log(log).ticks["time_s"][-1] == pytest.approx(killed_s, abs=0.5)
+    found = read_log(log)
+    assert found.ticks["time_s"][-1] == pytest.approx(killed_s, abs=0.5)
+    assert found.damage == ""
+    assert found.events[-1]["state"] == "vanished"
+    assert violations(found)[-1].startswith(
+        "the run ended before the robot was parked; its last state is vanished\nthe controller "
+        "ended without closing this log"
+    )
 
 
 def test_next_run_takes_over_from_a_killed_one(start_run: StartRun, twin_port: str, tmp_path: Path):

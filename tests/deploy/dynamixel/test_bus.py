@@ -141,6 +141,39 @@ def test_wire_time_is_ten_bits_per_byte_and_one_return_delay_per_servo(bus: Call
     assert talking.wire_s(26, 200, 12) == pytest.approx(226e-5)
 
 
+def test_latency_is_judged_by_the_median_and_awaited_as_nine_tenths_of_the_pings_need(
+    bus: Callable,
+):
+    # a ping is 10 bytes, its reply 14; two of sixteen pings meet a hiccup
+    after_s = [0.00024 + 0.002 + 0.0001 * (i % 5) for i in range(16)]
+    after_s[3], after_s[9] = 0.03, 0.04
+    talking = bus(*([(s, Status(1 + i % 2, bytes(3)).encode())] for i, s in enumerate(after_s)))
+    talking.return_delay_s = 0.0
+    assert talking.measure_latency([1, 2]) == pytest.approx(0.0022)
+    assert talking.latency_s == pytest.approx(0.0024 + 0.0005)
+    assert talking.port.sent == [protocol.ping(1), protocol.ping(2)] * 8
+
+
+def test_return_delay_is_no_latency(bus: Callable):
+    talking = bus(*([(0.00024 + 0.000508, Status(1, bytes(3)).encode())] for _ in range(8)))
+    assert talking.measure_latency([1]) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_reply_to_an_earlier_attempt_does_not_pass_for_the_answer_to_the_next_question(
+    bus: Callable,
+):
+    slow_s = 0.07  # longer than an attempt is waited for
+    gain = Status(1, registers.POSITION_P_GAIN.encode(640)).encode()
+    talking = bus(
+        [(slow_s, gain)],
+        [(slow_s, gain)],
+        [(slow_s, Status(1, registers.POSITION_D_GAIN.encode(7)).encode())],
+        [(slow_s, Status(1, registers.POSITION_D_GAIN.encode(7)).encode())],
+    )
+    assert talking.read(1, registers.POSITION_P_GAIN) == 640
+    assert talking.read(1, registers.POSITION_D_GAIN) == 7
+
+
 def test_unplugged_port_ends_every_conversation(bus: Callable):
     talking = bus()
     talking.port.unplugged = True

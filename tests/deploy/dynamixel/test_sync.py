@@ -241,6 +241,150 @@ def test_noise_never_raises_and_never_passes_for_a_position(
         assert rig.positions == good.tolist()
 
 
+# Replies that come late
+
+
+def _asked_lengths(rig: Rig) -> list[int]:
+    """Bytes of data asked for in each request."""
+    return [p.parameters[2] for p in PacketParser().feed(b"".join(rig.port.sent))]
+
+
+@both_ways
+def test_late_reply_is_used_while_its_reading_lasts(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    # The adapter holds the replies for 8 ms, 4 ms are expected: the request is repeated at 4.6 ms.
+    rig = make_rig([(0.008, reply())], [(0.008, _single((12, 13, 14, 11)))], fast=fast)
+    assert rig.read() == 4
+    assert rig.port.now() == pytest.approx(100.008)
+    assert rig.positions == [1100, 1200, 1300, 1400]
+    assert len(rig.port.sent) == 2
+
+
+@both_ways
+def test_after_late_replies_the_next_ones_are_awaited(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    late_s = 0.008
+    again = _single((12, 13, 14, 11))
+    rig = make_rig(
+        [(late_s, reply())],
+        [(late_s, again)],
+        [(late_s, _single_of(1))],
+        [(late_s, _single_of(1))],
+        [(late_s, _single_of(2))],
+        fast=fast,
+    )
+    requests = []
+    for tick in range(3):
+        rig.port.time_s = 100 + 0.02 * tick
+        assert rig.read() == 4
+        requests.append(len(rig.port.sent))
+    assert requests == [2, 4, 5]  # that both requests were answered shows at the next reading
+    assert rig.statistics.late == 8
+
+
+def _single_of(spare: int, offset: int = 0, ids: Sequence[int] = IDS) -> bytes:
+    """Answers to a request for `spare` bytes more."""
+    statuses = _statuses(ids, offset)
+    return b"".join(Status(s.id, s.data + bytes(spare)).encode() for s in statuses)
+
+
+@both_ways
+def test_reply_later_than_its_reading_does_not_pass_for_the_next_ones(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    rig = make_rig(
+        [(0.0065, reply())], [(0.002, _single_of(1, offset=1))], reply(offset=2), fast=fast
+    )
+    assert rig.read(0.005) == 0
+    assert rig.read(0.005) == 4
+    assert rig.positions == [1101, 1201, 1301, 1401]
+    assert rig.statistics.late == 4
+    assert rig.statistics.lost == 4
+    assert rig.read(0.005) == 4
+    assert rig.positions == [1102, 1202, 1302, 1402]
+    assert _asked_lengths(rig) == [4, 5, 4]
+
+
+@both_ways
+def test_reply_that_came_between_two_readings_is_counted_and_forgotten(
+    make_rig: Callable, fast: bool, reply: Callable
+):
+    rig = make_rig([(0.006, reply())], _single_of(1, offset=1), fast=fast)
+    assert rig.read(0.005) == 0
+    rig.port.time_s += 0.015
+    assert rig.read(0.005) == 4
+    assert rig.positions == [1101, 1201, 1301, 1401]
+    assert rig.statistics.late == 4
+
+
+class LateServos:
+    """Four servos behind an adapter that keeps the order of replies and nothing else.
+
+    Each answers with the number of the reading in which it was asked. Unlike `ScriptedPort`'s,
+    these answers are made from the request.
+    """
+
+    def __init__(self, rng: np.random.Generator, period_s: float):
+        self.time_s, self.reading = 0.0, 0
+        self._rng, self._period_s = rng, period_s
+        self._arriving: list[tuple[float, bytes]] = []
+
+    def now(self) -> float:
+        return self.time_s
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        (request,) = PacketParser().feed(data)
+        length, ids = request.parameters[2], request.parameters[4:]
+        value = self.reading.to_bytes(4, "little") + bytes(length - 4)
+        statuses = [Status(id, value) for id in ids]
+        fast = request.instruction == Instruction.FAST_SYNC_READ
+        frame = protocol.merge(statuses) if fast else b"".join(s.encode() for s in statuses)
+        fate = self._rng.random()
+        if fate < 0.1:
+            return  # lost
+        late_s = self._rng.uniform(0, 5 * self._period_s) if fate < 0.4 else 0.0005
+        wire_s = (len(data) + len(frame)) * 1e-5
+        before_s = self._arriving[-1][0] if self._arriving else 0.0
+        self._arriving.append((max(before_s, self.time_s + wire_s + late_s), frame))
+
+    def read_into(self, buffer: memoryview, deadline_s: float) -> int:
+        if not self._arriving or self._arriving[0][0] > deadline_s:
+            self.time_s = max(self.time_s, deadline_s)
+            return 0
+        at_s, frame = self._arriving.pop(0)
+        self.time_s = max(self.time_s, at_s)
+        count = min(len(buffer), len(frame))
+        buffer[:count] = frame[:count]
+        if count < len(frame):
+            self._arriving.insert(0, (at_s, frame[count:]))
+        return count
+
+    def discard_input(self) -> None:
+        self._arriving = [piece for piece in self._arriving if piece[0] > self.time_s]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("period_s", [0.005, 0.02])
+def test_no_reply_ever_passes_for_an_answer_to_another_reading(fast: bool, period_s: float):
+    port = LateServos(np.random.default_rng(0), period_s)
+    rig = Rig(port, fast)
+    answered = np.zeros(5)
+    for reading in range(3000):
+        port.reading = reading
+        port.time_s = reading * period_s
+        answered[rig.read(0.75 * period_s)] += 1
+        assert np.all(np.array(rig.positions)[rig.reading.fresh] == reading)
+    assert answered[4] > 1000
+    assert rig.statistics.late > 500
+    assert rig.statistics.lost > 500
+    assert rig.statistics.reply_times.max_s > period_s
+
+
 def _writing(port, register: Register) -> SyncWrite:
     return SyncWrite(DynamixelBus(port, 1_000_000), (1, 2), register)
 
