@@ -42,10 +42,6 @@ class Port(Protocol):
         """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline."""
         ...
 
-    def discard_input(self) -> None:
-        """Forget bytes received and not yet read."""
-        ...
-
     def close(self) -> None:
         """Give the port back."""
         ...
@@ -114,17 +110,6 @@ class SerialPort:
         if not received:  # readable, yet nothing to read: the other end hung up
             raise self._unplugged(None)
         return received
-
-    def discard_input(self) -> None:
-        """Forget bytes received and not yet read.
-
-        Raises:
-            BusError: the port is gone.
-        """
-        try:
-            termios.tcflush(self._fd, termios.TCIFLUSH)
-        except termios.error as error:
-            raise self._unplugged(error) from error
 
     def close(self) -> None:
         """Close and unlock the port; once is enough, more do no harm."""

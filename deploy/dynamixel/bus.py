@@ -49,7 +49,7 @@ class BusStatistics:
     lost: int = 0
     """Servo readings a sync read had to do without."""
     late: int = 0
-    """Servo replies that came after their reading had ended, recognised and not used."""
+    """Replies that came after their reading had ended: recognised, and not used."""
     reply_times: ReplyTimes = field(default_factory=ReplyTimes, compare=False)
     """From a sync read's request to its complete reply, late ones included."""
 
@@ -180,22 +180,14 @@ class DynamixelBus:
         return (request_bytes + reply_bytes) * self._byte_s + servos * self.return_delay_s
 
     def send(self, request: bytes) -> None:
-        """Send a request that expects a reply; what came in before it is stale and discarded."""
+        """Send a request that expects a reply; what came in before it is late, or noise."""
         self.statistics.requests += 1
-        self.port.discard_input()
-        self.port.write(request)
-
-    def take_late(self, merged_length: int) -> bool:
-        """Take in and count the replies that came since the last reading; whether there were any.
-
-        Args:
-            merged_length: bytes of data of each servo in a merged reply.
-        """
-        parser, late = PacketParser(), self.statistics.late
+        parser = None
         while count := self.port.read_into(self._received, self.port.now()):
+            parser = parser or PacketParser()
             for packet in parser.feed(self._received[:count]):
-                self.statistics.late += len(_statuses(packet, merged_length))
-        return self.statistics.late > late
+                self.statistics.late += packet.instruction == Instruction.STATUS
+        self.port.write(request)
 
     def gather(
         self,
@@ -229,11 +221,11 @@ class DynamixelBus:
         replies: dict[int, Status] = {}
         while True:
             for packet in parser.feed(received):
-                for status in _statuses(packet, merged_length):
-                    if len(status.data) != length and not status.error:
-                        self.statistics.late += 1
-                    elif status.id in ids:
-                        replies[status.id] = status
+                statuses = _statuses(packet, merged_length)
+                if any(len(status.data) != length and not status.error for status in statuses):
+                    self.statistics.late += 1
+                else:
+                    replies |= {status.id: status for status in statuses if status.id in ids}
             if len(replies) + parser.crc_errors >= len(ids):
                 break
             count = self.port.read_into(self._received, deadline_s)

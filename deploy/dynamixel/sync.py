@@ -77,6 +77,7 @@ class SyncRead:
         self._wire_s = 0.0  # what it and its reply occupy
         # When all had answered; a second answer that comes later then tells that the first was late
         self._done_s: float | None = None
+        self._late = 0  # replies that had come late by then
 
     def read(self, deadline_s: float) -> int:
         """Bring `data`, `fresh` and `alert` up to date.
@@ -90,7 +91,7 @@ class SyncRead:
         Returns:
             How many servos answered.
         """
-        bus, late = self._bus, self._bus.statistics.late
+        bus, statistics = self._bus, self._bus.statistics
         asked_s, wire_s, done_s = self._asked_s, self._wire_s, self._done_s
         # whom to ask again, in which order: those silent in the last reading come last
         self._rows = np.argsort(~self.fresh, kind="stable").tolist() if self._spare else self._all
@@ -98,12 +99,11 @@ class SyncRead:
         if not self._spare:
             kept = self._ask_all(deadline_s)
         else:
-            came = bus.take_late(self._merged_length)
-            came_s = bus.port.now()
+            begin_s = bus.port.now()
             kept = self._ask_missing(deadline_s, first=True)
-            if bus.statistics.late > late:
-                late_s = done_s or (came_s if came else bus.port.now())
-                bus.follow_latency(late_s - asked_s, wire_s)
+            if statistics.late > self._late:
+                bus.follow_latency((done_s or begin_s) - asked_s, wire_s)
+        self._late = statistics.late
         if kept is not None:
             spare = 0 if self.fresh.all() else self._spare % SPARE_BYTES + 1
             while not self.fresh.all() and self._ask_missing(deadline_s):
@@ -111,7 +111,7 @@ class SyncRead:
             self._spare = spare
         answered = int(np.count_nonzero(self.fresh))
         self._done_s = bus.port.now() if answered == len(self.ids) else None
-        bus.statistics.lost += len(self.ids) - answered
+        statistics.lost += len(self.ids) - answered
         return answered
 
     def _give_up_s(self, wire_s: float, deadline_s: float) -> float | None:

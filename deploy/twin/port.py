@@ -43,11 +43,6 @@ class VirtualPort:
         self._received = self._received[count:]
         return count
 
-    def discard_input(self) -> None:
-        """Forget bytes received and not yet read."""
-        self._receive()
-        self._received = b""
-
     def close(self) -> None:
         """Nothing to give back."""
 

@@ -68,9 +68,6 @@ class InstantPort:
         buffer[: len(piece)] = piece
         return len(piece)
 
-    def discard_input(self) -> None:
-        pass
-
     def close(self) -> None:
         pass
 

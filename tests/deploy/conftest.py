@@ -172,10 +172,6 @@ class FlakyPort:
             self.after_reply()
         return count
 
-    def discard_input(self) -> None:
-        self._check()
-        self._port.discard_input()
-
     def close(self) -> None:
         self._port.close()
 

@@ -71,15 +71,6 @@ def test_deadline_in_the_past_still_fetches_what_is_there(port: SerialPort, cabl
     assert _read(port, buffer, within_s=-1.0) == 0
 
 
-def test_discarded_input_does_not_come_back(port: SerialPort, cable: Cable):
-    os.write(cable.far_end, b"stale")
-    time.sleep(0.05)
-    port.discard_input()
-    os.write(cable.far_end, b"new")
-    buffer = bytearray(10)
-    assert buffer[: _read(port, buffer)] == b"new"
-
-
 def test_missing_port_is_explained_with_those_that_exist(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("deploy.serial_port.list_ports", lambda: ["/dev/serial/by-id/usb-U2D2"])
     with pytest.raises(BusError) as error:
@@ -128,9 +119,8 @@ def test_file_that_is_no_serial_port_is_refused(tmp_path):
     [
         lambda port: _read(port, bytearray(10)),
         lambda port: port.write(b"hello"),
-        lambda port: port.discard_input(),
     ],
-    ids=["read", "write", "discard"],
+    ids=["read", "write"],
 )
 def test_unplugging_is_noticed_at_once(port: SerialPort, cable: Cable, use):
     cable.unplug()

@@ -56,9 +56,6 @@ class ScriptedPort:
         """Bytes nobody asked for are waiting."""
         self._arriving.insert(0, (self.time_s, data))
 
-    def discard_input(self) -> None:
-        self._arriving = [piece for piece in self._arriving if piece[0] > self.time_s]
-
     def close(self) -> None:
         self.unplugged = True
 

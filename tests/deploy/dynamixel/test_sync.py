@@ -300,7 +300,7 @@ def test_reply_later_than_its_reading_does_not_pass_for_the_next_ones(
     assert rig.read(0.005) == 0
     assert rig.read(0.005) == 4
     assert rig.positions == [1101, 1201, 1301, 1401]
-    assert rig.statistics.late == 4
+    assert rig.statistics.late == (1 if fast else 4)
     assert rig.statistics.lost == 4
     assert rig.read(0.005) == 4
     assert rig.positions == [1102, 1202, 1302, 1402]
@@ -316,7 +316,7 @@ def test_reply_that_came_between_two_readings_is_counted_and_forgotten(
     rig.port.time_s += 0.015
     assert rig.read(0.005) == 4
     assert rig.positions == [1101, 1201, 1301, 1401]
-    assert rig.statistics.late == 4
+    assert rig.statistics.late == (1 if fast else 4)
 
 
 class LateServos:
@@ -360,9 +360,6 @@ class LateServos:
         if count < len(frame):
             self._arriving.insert(0, (at_s, frame[count:]))
         return count
-
-    def discard_input(self) -> None:
-        self._arriving = [piece for piece in self._arriving if piece[0] > self.time_s]
 
     def close(self) -> None:
         pass

@@ -70,10 +70,3 @@ def test_deadline_cuts_a_reply(port, clock):
     buffer = memoryview(bytearray(64))
     assert port.read_into(buffer, 1.655e-3) == 5  # first byte at 1.61 ms, then every 10 µs
     assert port.read_into(buffer, 1.0) == 9
-
-
-def test_discarded_input_does_not_come_back(port, clock):
-    port.write(protocol.ping(1))
-    clock.sleep_until(1.0)
-    port.discard_input()
-    assert port.read_into(memoryview(bytearray(64)), 2.0) == 0
