@@ -1,6 +1,6 @@
 from deploy.dynamixel.registers import PWM_FULL, RAD_PER_TICK
 from deploy.dynamixel.servos import MODELS
-from deploy.twin.position_controller import PositionController
+from deploy.twin.controllers import PositionController
 
 
 def test_stiffness_is_that_of_the_servo_model():
