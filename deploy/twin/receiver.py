@@ -70,6 +70,8 @@ class Receiver:
         return Request(
             id=frame[4],
             instruction=frame[_INSTRUCTION_AT],
-            parameters=frame[_INSTRUCTION_AT + 1 : -2].replace(b"\xff\xff\xfd\xfd", b"\xff\xff\xfd"),
+            parameters=frame[_INSTRUCTION_AT + 1 : -2].replace(
+                b"\xff\xff\xfd\xfd", b"\xff\xff\xfd"
+            ),
             sound=crc16(frame[:-2]) == int.from_bytes(frame[-2:], "little"),
         )

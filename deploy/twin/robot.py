@@ -196,9 +196,9 @@ class Twin:
         stribeck, load = self.parameters.stribeck_scale, self.parameters.load_friction
         if stribeck or load:
             at_rest = np.exp(-np.abs(motor_speed) / STRIBECK_SPEED_RAD_S)
-            self._model.dof_frictionloss[self._dof] = (
-                self._friction * (1 + stribeck * at_rest) + load * np.abs(self.motor_torque)
-            )
+            self._model.dof_frictionloss[self._dof] = self._friction * (
+                1 + stribeck * at_rest
+            ) + load * np.abs(self.motor_torque)
 
     def _shaft_ticks(self) -> list[float]:
         """What the encoders see, in counts."""
@@ -309,5 +309,10 @@ def _add_payload(spec: mujoco.MjSpec, nominal: mujoco.MjModel, mass_kg: float) -
     radius_m = 0.01
     inertia = [0.4 * mass_kg * radius_m**2] * 3
     body.add_body(
-        name="payload", pos=site.pos, mass=mass_kg, inertia=inertia, explicitinertial=True
+        name="payload",
+        pos=site.pos,
+        ipos=[0, 0, 0],
+        mass=mass_kg,
+        inertia=inertia,
+        explicitinertial=True,
     )

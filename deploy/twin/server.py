@@ -32,7 +32,9 @@ SPIN_S = 0.0002
 """A sleep ends up to this much late, so the last stretch before a reply is busy waiting."""
 
 _BAUD_RATES = {
-    getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()
+    getattr(termios, name): int(name[1:])
+    for name in dir(termios)
+    if name[0] == "B" and name[1:].isdigit()
 }
 """Baud rate [bit/s] of each speed of a terminal, B9600 and so on."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

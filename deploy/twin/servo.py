@@ -8,7 +8,7 @@ Sources: eManual, the description of each register, and "DYNAMIXEL Protocol 2.0"
 silent the less convenient behaviour is assumed: torque switched on drives to the goal register's
 old value (so XL330s do: pollen-robotics/reachy_mini #1136), torque on is ignored after a shutdown,
 a reboot takes `BOOT_S`. The current controller is perfect. Present Temperature is constant, and the
-following error bit of Moving Status stays 0. `deploy.twin.control_table` lists what is refused.
+following error bit of Moving Status stays 0. A PWM Slope of 0 is taken for none. `deploy.twin.control_table` lists what is refused.
 """
 
 import math
@@ -150,9 +150,9 @@ class Servo:
         level = self._table.get(registers.STATUS_RETURN_LEVEL)
         return level >= _LEVEL_NEEDED.get(instruction, 2)
 
-    def hear(self) -> None:
+    def hear(self, now_s: float) -> None:
         """An instruction packet passed on the bus, whoever it was for: it feeds the watchdog."""
-        self._heard_s = self._now_s
+        self._heard_s = self._now_s = now_s
 
     def ping(self) -> Status:
         """Model number and firmware version."""
@@ -242,7 +242,7 @@ class Servo:
         self._filtered += (speed - self._filtered) * (CONTROL_PERIOD_S / VELOCITY_FILTER_S)
         self._check_voltage()
         self._check_watchdog()
-        while self._arriving and self._arriving[0][0] <= now_s:
+        while self._arriving and self._arriving[0][0] <= now_s + 1e-9:
             self._use(*self._arriving.popleft()[1:])
         if self.torque_on:
             change = self._law(speed) - self._pwm

@@ -133,7 +133,7 @@ class Wire:
         if packet.instruction == Instruction.STATUS:
             return
         for servo in self._listening:
-            servo.hear()
+            servo.hear(now_s)
         parameters = packet.parameters
         match packet.instruction:
             case Instruction.SYNC_READ | Instruction.BULK_READ:
