@@ -127,7 +127,7 @@ class ControlTable:
     def get(self, register: Register) -> int:
         """A register's value in counts."""
         start = register.address
-        return register.decode(self._bytes[start : start + register.size])
+        return register.decode(bytes(self._bytes[start : start + register.size]))
 
     def scaled(self, register: Register) -> float:
         """A register's value in its unit."""
@@ -258,7 +258,7 @@ class ControlTable:
         return -_LARGEST_EXTENDED_POSITION, _LARGEST_EXTENDED_POSITION
 
     def _reset_goals(self) -> None:
-        """Goals at their limits, but 0 where the mode would act on them at once; that is assumed."""
+        """Goals at their limits, but 0 where the mode acts on them at once; that is assumed."""
         acts_on = {
             OperatingMode.PWM: registers.GOAL_PWM,
             OperatingMode.CURRENT: registers.GOAL_CURRENT,

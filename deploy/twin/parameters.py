@@ -40,7 +40,8 @@ STRIBECK_SCALE: Range = (0.0, 1.0)
 """Additional friction at rest, over Coulomb friction: from none to twice as hard to start as to
 keep moving (BAM's m6 of the XL330: 0.0047 N·m of each)."""
 LOAD_FRICTION: Range = (0.05, 0.27)
-"""Friction per motor torque: gears under load; 0.07 (m4) to 0.27 (m6) in BAM's fits of the XL330."""
+"""Friction per motor torque, of gears under load; 0.07 (m4) to 0.27 (m6) in BAM's fits of the
+XL330."""
 PAYLOAD_KG: Range = (0.0, 0.05)
 """At the tool: from nothing to an egg."""
 SUPPLY_SCALE: Range = (0.95, 1.05)

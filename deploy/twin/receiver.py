@@ -1,5 +1,7 @@
-r"""How a servo cuts what it hears into requests: written for the twin alone, so that a fault in
-the host's parser cannot hide behind the same fault here.
+"""How a servo cuts what it hears into requests.
+
+Written for the twin alone, so that a fault in the host's parser cannot hide behind the same fault
+here.
 
     receiver = Receiver()
     for byte in data:

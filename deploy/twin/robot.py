@@ -38,7 +38,7 @@ START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""
 TOOL_SITE = "tool"
 STRIBECK_SPEED_RAD_S = 0.1
-"""Speed at which the additional friction at rest has fallen to a third; a usual value, no source."""
+"""Speed at which the additional friction at rest has fallen to a third; usual, no source."""
 
 _PLAY = "/play"
 """Name of a joint's second hinge, behind the joint's own."""
@@ -185,7 +185,7 @@ class Twin:
         self.on_step()
 
     def _sag(self, current_a: NDArray[np.float64]) -> None:
-        """The supply of the next step, for the current each servo draws now; braking gives none back."""
+        """The supply of the next step, for the current drawn now; braking gives none back."""
         if resistance_ohm := self.parameters.supply_resistance_ohm:
             sag_v = resistance_ohm * (self._same_supply @ np.maximum(current_a, 0.0))
             for servo, volts in zip(self.servos, sag_v.tolist(), strict=True):

@@ -8,7 +8,8 @@ Sources: eManual, the description of each register, and "DYNAMIXEL Protocol 2.0"
 silent the less convenient behaviour is assumed: torque switched on drives to the goal register's
 old value (so XL330s do: pollen-robotics/reachy_mini #1136), torque on is ignored after a shutdown,
 a reboot takes `BOOT_S`. The current controller is perfect. Present Temperature is constant, and the
-following error bit of Moving Status stays 0. A PWM Slope of 0 is taken for none. `deploy.twin.control_table` lists what is refused.
+following error bit of Moving Status stays 0. A PWM Slope of 0 is taken for none.
+`deploy.twin.control_table` lists what is refused.
 """
 
 import math
@@ -39,7 +40,7 @@ from deploy.twin.control_table import (
     ControlTable,
 )
 from deploy.twin.controllers import PositionController, VelocityController, clip
-from deploy.twin.profile import Plan, by_time, by_velocity
+from deploy.twin.profile import by_time, by_velocity
 
 VELOCITY_FILTER_S = 0.005
 """Time constant of Present Velocity; assumed, ROBOTIS does not publish it."""
@@ -252,7 +253,7 @@ class Servo:
         return self._sign * self._pwm
 
     def motor_current_a(self, duty: float, speed_rad_s: float) -> float:
-        """Motor current at a duty and a shaft speed, by the data sheet's stall and no-load point."""
+        """Motor current at a duty and a shaft speed, by the data sheet's stall and no load."""
         drive = duty * self.supply_v / self.model.nominal_voltage_v
         return (drive - speed_rad_s / self.model.no_load_speed_rad_s) * STALL_CURRENT_A[
             self.model.name

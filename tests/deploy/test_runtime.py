@@ -26,6 +26,7 @@ from deploy.governor import Governor
 from deploy.recorder import Recorder, record_dtype
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
+from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench
 
 PERIOD_S = 0.02
@@ -98,7 +99,10 @@ class Trial:
 
     def run(self, duration_s: float = 1.0) -> None:
         command = fixed_command(self.bench.contract.command, [0.17, 0.0, 0.1])
-        self.runtime.run(command, duration_s)
+        try:
+            self.runtime.run(command, duration_s)
+        finally:
+            self.bench.monitor.stopped()
 
     def fail(self, kind: type[DeployError] = SafetyError) -> tuple[str, str]:
         """Run into a fault; returns the message and the note on the robot's state."""
@@ -371,6 +375,7 @@ def test_stop_request_before_torque_is_on_leaves_an_arm_that_holds_itself_up_hol
 def test_run_begins_where_an_earlier_one_held(trial: Trial):
     trial.controller.at[0] = lambda: trial.runtime.stop("SIGINT received")
     trial.fail()
+    trial.bench.wait(0.5)  # it comes to rest
     pose = trial.bench.twin.joint_position
     again = make_trial(trial.bench.with_another_host())
     again.run()
@@ -408,6 +413,7 @@ def test_servo_that_falls_silent_ends_in_the_safe_state(limp_trial: Trial):
 
 def test_stale_readings_stop_the_robot_before_the_servos_watchdog_would(trial: Trial):
     trial.controller.at[20] = lambda: setattr(trial.bench.port, "replies_to_lose", math.inf)
+    trial.bench.expect(Unsafe.JUMP)  # it is held where it was last seen, 0.1 s ago
     message, _ = trial.fail()
     assert re.fullmatch(
         r"joint 'shoulder_pan' has not been read for 1\d\d ms, allowed 100 ms; check the bus cable "
@@ -430,6 +436,7 @@ def test_overruns_end_in_hold(trial: Trial):
 
 def test_single_overrun_is_recorded_and_survived(trial: Trial):
     trial.controller.at[20] = lambda: trial.bench.wait(2.5 * PERIOD_S)
+    trial.bench.expect(Unsafe.JUMP)  # three ticks follow each other within 10 ms
     trial.run()
     assert trial.recorder.ticks["overruns"][-1] == 1
     assert trial.states[-1] is State.IDLE
@@ -438,6 +445,7 @@ def test_single_overrun_is_recorded_and_survived(trial: Trial):
 def test_pause_longer_than_the_servos_watchdog_ends_in_the_safe_state(trial: Trial):
     # As after Ctrl-Z and fg. By then the servos hold, and refuse every goal that follows.
     trial.controller.at[20] = lambda: trial.bench.wait(WATCHDOG_S + 0.2)
+    trial.bench.expect(Unsafe.JUMP)  # to where it was last seen; the servos refuse
     assert trial.fail()[1] == HOLDS
     assert trial.controller.steps == 21
     assert all(trial.bench.torque_on.values())
@@ -473,7 +481,9 @@ def test_servo_that_has_shut_down_is_not_said_to_hold(trial: Trial):
 
 
 def test_servo_that_restarts_is_noticed(trial: Trial):
-    trial.controller.at[20] = lambda: trial.bench.twin.servos[1].reboot()  # a loose connector
+    servo = trial.bench.twin.servos[1]
+    servo.boot_s = 0.01  # if it takes long, it is noticed as a stale reading
+    trial.controller.at[20] = lambda: servo.reboot()  # a loose connector
     message, note = trial.fail()
     assert message == ("the servos of ['shoulder_lift'] have restarted; check their power supply")
     assert "not confirmed: shoulder_lift: servo 2: Torque Enable (64) reads 0" in note

@@ -6,6 +6,7 @@ Nothing here uses our own unit conversions: numbers are the eManual's, written o
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -53,7 +54,7 @@ def wired(models: dict[str, str]) -> RobotConfig:
     return RobotConfig.model_validate({"robot": "any", "bus": bus, "joints": joints})
 
 
-def wheel(folder: Path, model: str, joint: str = "", **parameters: object) -> Twin:
+def wheel(folder: Path, model: str, joint: str = "", **parameters: Any) -> Twin:
     path = folder / "wheel.xml"
     path.write_text(WHEEL.format(joint=joint))
     return Twin(path, wired({"wheel": model}), TwinParameters(**parameters))
@@ -101,7 +102,7 @@ def motion(twin: Twin, seconds: float) -> Floats:
     ],
 )
 def test_motor_follows_the_torque_speed_line_of_its_data_sheet(tmp_path, model, stall, no_load):
-    """Half duty: J w' = stall/2 - stall w/no_load, so w = no_load/2 (1 - exp(-t stall/J/no_load))."""
+    """Half duty: J w' = stall/2 - stall w/w0, so w = w0/2 (1 - exp(-t stall/J/w0))."""
     twin = wheel(tmp_path, model)
     write(twin, 0, MODE, 1, 16)  # PWM control
     if model.startswith("XL330"):
@@ -288,7 +289,7 @@ HOSTILE_JOINT = (
 )
 
 
-def spun(folder: Path, **parameters: object) -> Floats:
+def spun(folder: Path, **parameters: Any) -> Floats:
     """How the wheel of `INHERITING` follows a goal."""
     path = folder / "inheriting.xml"
     options = {"angle": "radian", "default": "", "joint": PLAIN_JOINT, "actuator": ""}
@@ -379,7 +380,7 @@ def test_supply_sags_by_resistance_times_current_and_says_so(tmp_path):
 
 
 def test_friction_grows_with_the_torque_and_at_rest(tmp_path):
-    def speed(**parameters: float) -> float:
+    def speed(**parameters: Any) -> float:
         joint = 'frictionloss="0.05"'
         twin = wheel(tmp_path, "XL430-W250", joint, **parameters)
         write(twin, 0, MODE, 1, 16)
