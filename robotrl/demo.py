@@ -1,8 +1,9 @@
 """`robotrl demo`: train, export, twin, run, report; each step is what a user would type.
 
-The twin differs from the model the policy was trained on: masses, friction, damping, motors and
-latency are drawn within the ranges of `deploy.twin.parameters`. Training randomizes around the
-nominal model and never sees the drawn robot.
+The twin differs from the model the policy was trained on, in kind and beyond the trained ranges:
+zero errors the encoders do not see, play and load-dependent friction in the gears, a payload, a
+supply that sags, late commands and replies, all drawn from `deploy.twin.parameters`. The verdict is
+about where its tool really was.
 """
 
 import shutil

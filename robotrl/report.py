@@ -36,7 +36,7 @@ from envs.robot import load_robot
 
 Array = NDArray[np.float64]
 
-ERROR_LIMIT_M = 0.02
+ERROR_LIMIT_M = 0.005
 """Largest median distance to the target that counts as success."""
 PARKED = [State.STOPPING.name.lower(), State.IDLE.name.lower()]
 """The last two states of a run that went as planned."""
@@ -90,7 +90,7 @@ class Verdict:
         lines = [
             f"{'PASS' if self.passed else 'FAIL'}: median distance to target "
             f"{self.median_error_m * 100:.2f} cm over {len(self.errors_m)} targets "
-            f"({self.source}); allowed {ERROR_LIMIT_M * 100:.0f} cm"
+            f"({self.source}); allowed {ERROR_LIMIT_M * 100:g} cm"
         ]
         return "\n".join([*lines, *(f"  violated: {text}" for text in self.violations)])
 
@@ -416,7 +416,7 @@ def _twin(truth: Path | None) -> dict[str, str]:
     rows = {}
     for name, value in parameters.items():
         if isinstance(value, dict):
-            rows[name] = ", ".join(f"{key} {number:.2f}" for key, number in value.items()) or "1"
+            rows[name] = ", ".join(f"{key} {number:.3g}" for key, number in value.items()) or "1"
         else:
             rows[name] = f"{value:.4g}" if isinstance(value, float) else str(value)
     return rows

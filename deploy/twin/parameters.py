@@ -4,7 +4,9 @@
     draw(None, model_path)           # the nominal one
     draw(3, model_path).to_dict()    # what was drawn, for a log
 
-Scales are factors on the nominal value, one per body or joint, drawn independently.
+Ranges are where a carefully built desk robot with such servos is expected, whatever a policy has
+been trained on; each says why. Values are drawn uniformly, one per body or joint, independently.
+Servo identifications are those of Rhoban BAM (github.com/Rhoban/bam, params/).
 """
 
 from collections.abc import Sequence
@@ -14,23 +16,49 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-MASS_SCALE = (0.85, 1.15)
+Range = tuple[float, float]
+
+MASS_SCALE: Range = (0.85, 1.15)
 """Printing infill, screws, cables."""
-FRICTION_SCALE = (0.6, 1.4)
-"""Coulomb friction; it differs most from one gearbox to the next, and with its temperature."""
-DAMPING_SCALE = (0.8, 1.2)
+FRICTION_SCALE: Range = (0.5, 2.5)
+"""Coulomb friction; it differs most from one gearbox to the next, and with its temperature: BAM's
+fits of one XL330 alone give 0.005 to 0.018 N·m."""
+DAMPING_SCALE: Range = (0.75, 1.2)
 """Back-EMF of the motor."""
-STRENGTH_SCALE = (0.9, 1.1)
-"""Stall torque of the motor at its nominal voltage."""
-ARMATURE_SCALE = (0.8, 1.2)
-"""Rotor inertia seen at the joint."""
-COMMAND_LATENCY_S = (0.0, 0.005)
-"""From a goal's arrival at the servo to its use by the position controller."""
+STRENGTH_SCALE: Range = (0.75, 1.05)
+"""Stall torque of the motor at its nominal voltage: copper 60 K warmer has a quarter more
+resistance, and BAM's fits of one XL330 differ by a fifth."""
+ARMATURE_SCALE: Range = (0.8, 1.4)
+"""Rotor inertia seen at the joint; two of BAM's fits of one XL330 differ by 1.42."""
+ZERO_ERROR_RAD: Range = (-0.01, 0.01)
+"""Between a joint's true angle and what its encoder means by it: horn and link are brought to zero
+with a square or a printed jig, which is good to about 1 mm over a link of 100 mm."""
+BACKLASH_RAD: Range = (0.002, 0.009)
+"""Play between motor and horn, from end to end: ROBOTIS states 0.25° (0.0044 rad) for the XM430;
+cheaper gears, and wear, have up to twice that."""
+STRIBECK_SCALE: Range = (0.0, 1.0)
+"""Additional friction at rest, over Coulomb friction: from none to twice as hard to start as to
+keep moving (BAM's m6 of the XL330: 0.0047 N·m of each)."""
+LOAD_FRICTION: Range = (0.05, 0.27)
+"""Friction per motor torque, of gears under load; 0.07 (m4) to 0.27 (m6) in BAM's fits of the
+XL330."""
+PAYLOAD_KG: Range = (0.0, 0.05)
+"""At the tool: from nothing to an egg."""
+SUPPLY_SCALE: Range = (0.95, 1.05)
+"""Supply voltage over each servo's nominal one: tolerance of adapters and converters."""
+SUPPLY_RESISTANCE_OHM: Range = (0.1, 0.5)
+"""Of adapter, plugs and a daisy chain of 22 AWG cables, for all servos of one voltage together."""
+COMMAND_LATENCY_S: Range = (0.0, 0.03)
+"""From a goal's arrival at the servo to its use by the position controller. BAM identifies 5 ms on
+another servo; ROBOTIS publishes nothing, so up to a tick and a half is possible."""
+USB_LATENCY_S: Range = (0.001, 0.0035)
+"""What the adapter adds to a reply: a full-speed frame to a busy hub; 4 ms is what the robot file
+grants."""
 
 
 @dataclass(frozen=True)
 class TwinParameters:
-    """The physics of one simulated robot; names not listed have the scale 1."""
+    """The physics of one simulated robot; names not listed have the nominal value."""
 
     seed: int | None = None
     """What it was drawn from; None for the nominal robot."""
@@ -44,8 +72,20 @@ class TwinParameters:
     """By joint."""
     armature_scale: dict[str, float] = field(default_factory=dict)
     """By joint."""
+    zero_error_rad: dict[str, float] = field(default_factory=dict)
+    """By joint: what its encoder says too much; see `ZERO_ERROR_RAD`."""
+    backlash_rad: dict[str, float] = field(default_factory=dict)
+    """By joint: play of its gears from end to end, see `BACKLASH_RAD`."""
+    stribeck_scale: float = 0.0
+    """See `STRIBECK_SCALE`."""
+    load_friction: float = 0.0
+    """See `LOAD_FRICTION`."""
+    payload_kg: float = 0.0
+    """A point mass at the tool."""
     supply_scale: float = 1.0
-    """Supply voltage over each servo's nominal one."""
+    """Supply voltage over each servo's nominal one, while no current is drawn."""
+    supply_resistance_ohm: float = 0.0
+    """See `SUPPLY_RESISTANCE_OHM`."""
     command_latency_s: float = 0.0
     """Latency inside the servos, see `COMMAND_LATENCY_S`."""
     usb_latency_s: float = 0.001
@@ -70,15 +110,23 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
     joints = [model.joint(index).name for index in range(model.njnt)]
     rng = np.random.default_rng(seed)
 
-    def scales(names: Sequence[str], bounds: tuple[float, float]) -> dict[str, float]:
+    def each(names: Sequence[str], bounds: Range) -> dict[str, float]:
         return dict(zip(names, rng.uniform(*bounds, len(names)).tolist(), strict=True))
 
     return TwinParameters(
         seed=seed,
-        mass_scale=scales(bodies, MASS_SCALE),
-        friction_scale=scales(joints, FRICTION_SCALE),
-        damping_scale=scales(joints, DAMPING_SCALE),
-        strength_scale=scales(joints, STRENGTH_SCALE),
-        armature_scale=scales(joints, ARMATURE_SCALE),
+        mass_scale=each(bodies, MASS_SCALE),
+        friction_scale=each(joints, FRICTION_SCALE),
+        damping_scale=each(joints, DAMPING_SCALE),
+        strength_scale=each(joints, STRENGTH_SCALE),
+        armature_scale=each(joints, ARMATURE_SCALE),
+        zero_error_rad=each(joints, ZERO_ERROR_RAD),
+        backlash_rad=each(joints, BACKLASH_RAD),
+        stribeck_scale=rng.uniform(*STRIBECK_SCALE),
+        load_friction=rng.uniform(*LOAD_FRICTION),
+        payload_kg=rng.uniform(*PAYLOAD_KG),
+        supply_scale=rng.uniform(*SUPPLY_SCALE),
+        supply_resistance_ohm=rng.uniform(*SUPPLY_RESISTANCE_OHM),
         command_latency_s=rng.uniform(*COMMAND_LATENCY_S),
+        usb_latency_s=rng.uniform(*USB_LATENCY_S),
     )

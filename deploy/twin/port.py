@@ -14,10 +14,17 @@ from deploy.twin.robot import Twin
 class VirtualPort:
     """A `deploy.serial_port.Port` on an in-process twin."""
 
-    def __init__(self, twin: Twin, clock: VirtualClock):
-        """Connect to `twin`, which keeps the time of `clock`."""
+    def __init__(self, twin: Twin, clock: VirtualClock, baud_rate: int | None = None):
+        """Connect to `twin`, which keeps the time of `clock`.
+
+        Args:
+            twin: the robot.
+            clock: its time.
+            baud_rate: what the port is opened with; None for what the servos are set to.
+        """
         self._twin = twin
         self._clock = clock
+        self._baud_rate = baud_rate
         self._received = b""
 
     def now(self) -> float:
@@ -26,7 +33,7 @@ class VirtualPort:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`."""
-        self._twin.receive(bytes(data), self.now())
+        self._twin.receive(bytes(data), self.now(), self._baud_rate)
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
         """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline.

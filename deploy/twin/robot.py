@@ -7,14 +7,18 @@
 
 The clock is the caller's: real time behind a pseudo-terminal (`deploy.twin.server`), virtual time
 in a test (`deploy.twin.port`). Nothing else is random or timed, so the same calls give the same
-bytes. The model's position actuators become torque motors, and each servo computes every
-millisecond what its motor does:
+bytes. The model's actuators are left out, so nothing set on them, or inherited by them, can act
+here; what each servo's motor does is computed every millisecond and applied to the joint:
 
     torque = strength · stall · supply/nominal · PWM/885 - damping · stall/no-load speed · speed
 
-with no second term while torque is off, because then the motor coasts.
+with no second term while torque is off, because then the motor coasts. Play, where there is some,
+is a second hinge behind the motor's (MuJoCo's documentation, "Modeling", Backlash). The encoder of
+an X servo sits on its output shaft, so it sees both hinges; motor torque, back-EMF, friction and
+rotor inertia act on the first.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mujoco
@@ -27,12 +31,22 @@ from deploy.dynamixel.servos import CONTROL_PERIOD_S, MODELS
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
 from deploy.twin.parameters import TwinParameters
-from deploy.twin.servo import Servo
+from deploy.twin.servo import STALL_CURRENT_A, Servo
 from deploy.twin.wire import Wire
 
 START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""
 TOOL_SITE = "tool"
+STRIBECK_SPEED_RAD_S = 0.1
+"""Speed at which the additional friction at rest has fallen to a third; usual, no source."""
+
+_PLAY = "/play"
+"""Name of a joint's second hinge, behind the joint's own."""
+_PLAY_END_S = 0.003
+"""How soft the ends of the play are: time constant of the constraint, three steps."""
+_PLAY_DAMPING = 2e-4
+"""Of the free play [N·m·s/rad]: a little grease."""
+_PROPERTY_TYPES = (bool, float, np.ndarray, mujoco.mjtLimited, mujoco.mjtAlignFree)
 
 
 class Twin:
@@ -57,45 +71,49 @@ class Twin:
         Raises:
             ConfigError: a joint of `robot_config` is not in the model.
         """
-        self.parameters = parameters or TwinParameters()
+        self.parameters = parameters = parameters or TwinParameters()
         self.joints = list(robot_config.joints)
         """Joints that have a servo; the order of `joint_position`."""
-        self._model = build_model(model_path, self.joints, self.parameters)
-        self._data = mujoco.MjData(self._model)
-        mujoco.mj_resetDataKeyframe(self._model, self._data, self._model.keyframe(START_KEY).id)
-        mujoco.mj_forward(self._model, self._data)
-        addresses = [self._model.joint(joint) for joint in self.joints]
-        self._qpos = np.array([joint.qposadr[0] for joint in addresses])
-        self._dof = np.array([joint.dofadr[0] for joint in addresses])
+        self.baud_rate = robot_config.bus.baud_rate
+        """What its servos are set to when it is switched on."""
+        self.on_step: Callable[[], None] = lambda: None
+        """Called after every step of the physics."""
+        self._model, self._data = build_model(model_path, self.joints, parameters)
+        self._qpos, self._dof = self._addresses(self.joints)
+        playing = [joint for joint in self.joints if parameters.backlash_rad.get(joint)]
+        self._play_rows = [self.joints.index(joint) for joint in playing]
+        self._play_qpos, self._play_dof = self._addresses([joint + _PLAY for joint in playing])
 
         wiring = list(robot_config.joints.values())
+        models = [MODELS[joint.model] for joint in wiring]
         self._direction = np.array([joint.direction for joint in wiring])
         self._zero_ticks = np.array([joint.zero_ticks for joint in wiring])
-        models = [MODELS[joint.model] for joint in wiring]
-        strength, damping = (
-            np.array([scale.get(joint, 1.0) for joint in self.joints])
-            for scale in (self.parameters.strength_scale, self.parameters.damping_scale)
-        )
+        self._zero_error = self._each(parameters.zero_error_rad, 0.0)
+        self._nominal_v = np.array([model.nominal_voltage_v for model in models])
         stall = np.array([model.stall_torque_nm for model in models])
-        self._torque_per_pwm = strength * stall * self.parameters.supply_scale / PWM_FULL
-        self._damping = damping * np.array([model.damping for model in models])
+        self._strength = self._each(parameters.strength_scale, 1.0) * stall
+        damping = np.array([model.damping for model in models])
+        self._damping = self._each(parameters.damping_scale, 1.0) * damping
+        self._friction = self._model.dof_frictionloss[self._dof].copy()
+        self.motor_torque = np.zeros(len(self.joints))
+        """What the motors apply to the joints [N·m], shape (n,)."""
 
         self.servos = [
             Servo(
                 joint.id,
                 model,
-                robot_config.bus.baud_rate,
+                self.baud_rate,
                 shaft_ticks=ticks,
-                voltage_v=self.parameters.supply_scale * model.nominal_voltage_v,
-                command_latency_s=self.parameters.command_latency_s,
+                voltage_v=parameters.supply_scale * model.nominal_voltage_v,
+                command_latency_s=parameters.command_latency_s,
+                now_s=start_s,
             )
             for joint, model, ticks in zip(wiring, models, self._shaft_ticks(), strict=True)
         ]
-        self._wire = Wire(
-            self.servos,
-            robot_config.bus.baud_rate,
-            usb_latency_s=self.parameters.usb_latency_s,
-        )
+        stall_current = np.array([STALL_CURRENT_A[model.name] for model in models])
+        self._current_per_torque = stall_current / stall
+        self._same_supply = self._nominal_v[:, None] == self._nominal_v
+        self._wire = Wire(self.servos, self.baud_rate, usb_latency_s=parameters.usb_latency_s)
         self._start_s, self._steps = start_s, 0
 
     @property
@@ -106,7 +124,12 @@ class Twin:
     @property
     def joint_position(self) -> NDArray[np.float64]:
         """True joint angles [rad], shape (n,)."""
-        return self._data.qpos[self._qpos]
+        return self._sum(self._data.qpos, self._qpos, self._play_qpos)
+
+    @property
+    def joint_velocity(self) -> NDArray[np.float64]:
+        """True joint speeds [rad/s], shape (n,)."""
+        return self._sum(self._data.qvel, self._dof, self._play_dof)
 
     @property
     def tool_position(self) -> NDArray[np.float64]:
@@ -118,10 +141,10 @@ class Twin:
         """When `advance` and `take` have something to do on the bus next; inf if nothing is due."""
         return min(self._wire.next_event_s, self._wire.reply_s)
 
-    def receive(self, data: bytes, now_s: float) -> None:
-        """The host writes `data` to its serial port."""
+    def receive(self, data: bytes, now_s: float, baud_rate: int | None = None) -> None:
+        """The host writes `data` to its serial port, which is set to `baud_rate`."""
         self.advance(now_s)
-        self._wire.send(data, now_s)
+        self._wire.send(data, now_s, baud_rate or self.baud_rate)
 
     def advance(self, now_s: float) -> None:
         """Bring bus and physics up to now."""
@@ -140,40 +163,85 @@ class Twin:
             self._step()
 
     def _step(self) -> None:
-        now_s, ticks = self.time_s, self._shaft_ticks()
-        speed = self._direction * self._data.qvel[self._dof]
+        speed = self._direction * self.joint_velocity
+        now_s = self.time_s
         pwm = [
             servo.control(shaft, rad_s, now_s)
-            for servo, shaft, rad_s in zip(self.servos, ticks, speed.tolist(), strict=True)
+            for servo, shaft, rad_s in zip(
+                self.servos, self._shaft_ticks(), speed.tolist(), strict=True
+            )
         ]
-        driven = [servo.torque_on for servo in self.servos]
-        torque = self._torque_per_pwm * pwm - self._damping * speed * driven
-        self._data.ctrl[:] = self._direction * torque
+        duty = np.array(pwm) / PWM_FULL
+        driven = np.array([servo.torque_on for servo in self.servos])
+        supply = np.array([servo.supply_v for servo in self.servos]) / self._nominal_v
+        motor_speed = self._direction * self._data.qvel[self._dof]
+        torque = self._strength * duty * supply - self._damping * motor_speed * driven
+        self.motor_torque = self._direction * torque
+        self._data.qfrc_applied[self._dof] = self.motor_torque
+        self._sag(duty * torque * self._current_per_torque)
+        self._rub(motor_speed)
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
+        self.on_step()
+
+    def _sag(self, current_a: NDArray[np.float64]) -> None:
+        """The supply of the next step, for the current drawn now; braking gives none back."""
+        if resistance_ohm := self.parameters.supply_resistance_ohm:
+            sag_v = resistance_ohm * (self._same_supply @ np.maximum(current_a, 0.0))
+            for servo, volts in zip(self.servos, sag_v.tolist(), strict=True):
+                servo.sag_v = volts
+
+    def _rub(self, motor_speed: NDArray[np.float64]) -> None:
+        """Friction of the next step: more at rest, and more under load."""
+        stribeck, load = self.parameters.stribeck_scale, self.parameters.load_friction
+        if stribeck or load:
+            at_rest = np.exp(-np.abs(motor_speed) / STRIBECK_SPEED_RAD_S)
+            self._model.dof_frictionloss[self._dof] = self._friction * (
+                1 + stribeck * at_rest
+            ) + load * np.abs(self.motor_torque)
 
     def _shaft_ticks(self) -> list[float]:
-        angle = self._data.qpos[self._qpos]
+        """What the encoders see, in counts."""
+        angle = self.joint_position + self._zero_error
         return (self._zero_ticks + self._direction * angle / RAD_PER_TICK).tolist()
 
+    def _sum(
+        self, values: NDArray[np.float64], own: list[int], play: list[int]
+    ) -> NDArray[np.float64]:
+        """Of both hinges of each joint, shape (n,)."""
+        total = values[own]
+        if play:
+            total[self._play_rows] += values[play]
+        return total
 
-def build_model(path: Path, joints: list[str], parameters: TwinParameters) -> mujoco.MjModel:
-    """Compile a robot as the servos see it: 1 ms steps, and one torque motor per joint.
+    def _addresses(self, joints: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Where joints are in qpos and in qvel."""
+        found = [self._model.joint(joint) for joint in joints]
+        return [int(joint.qposadr[0]) for joint in found], [int(joint.dofadr[0]) for joint in found]
+
+    def _each(self, values: dict[str, float], default: float) -> NDArray[np.float64]:
+        return np.array([values.get(joint, default) for joint in self.joints])
+
+
+def build_model(
+    path: Path, joints: list[str], parameters: TwinParameters
+) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    """Compile a robot as the servos see it, in 1 ms steps, and put it in its rest pose.
+
+    Masses, joints, their limits, friction, damping, stiffness and rotor inertia are the MJCF's
+    (rotor inertia also where it is set on an actuator); actuators, sensors and keyframes are left
+    out.
 
     Args:
-        path: the MJCF; its own actuators and sensors are left out.
-        joints: joints that have a servo; the order of the motors.
-        parameters: how masses, friction and armature differ from the nominal ones.
+        path: the MJCF.
+        joints: joints that have a servo.
+        parameters: how the robot differs from the nominal one.
 
     Raises:
         ConfigError: a joint is not in the model.
     """
     spec = mujoco.MjSpec.from_file(str(path))
-    spec.option.timestep = CONTROL_PERIOD_S
-    for element in (*spec.actuators, *spec.sensors):
-        spec.delete(element)
-    for key in spec.keys:
-        key.ctrl = []
+    nominal = spec.compile()
     names = [joint.name for joint in spec.joints]
     for joint in joints:
         if joint not in names:
@@ -181,9 +249,21 @@ def build_model(path: Path, joints: list[str], parameters: TwinParameters) -> mu
                 f"joint {joint!r} is not in {path}{did_you_mean(joint, names)}; it has "
                 f"{', '.join(names)}. Correct `joints` in the robot file"
             )
-        motor = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        motor.set_to_motor()
+    spec.option.timestep = CONTROL_PERIOD_S
+    for element in (*spec.sensors, *spec.actuators, *spec.keys):
+        spec.delete(element)
+    playing = [joint for joint in joints if parameters.backlash_rad.get(joint)]
+    for joint in playing:
+        _add_play(spec.joint(joint))
+    if parameters.payload_kg:
+        _add_payload(spec, nominal, parameters.payload_kg)
     model = spec.compile()
+
+    for actuator in range(nominal.nu):
+        if nominal.actuator_trntype[actuator] == mujoco.mjtTrn.mjTRN_JOINT:
+            joint = nominal.joint(nominal.actuator_trnid[actuator, 0]).name
+            gear = nominal.actuator_gear[actuator, 0]
+            model.joint(joint).armature += nominal.actuator_armature[actuator] * gear**2
     for body, scale in parameters.mass_scale.items():
         model.body(body).mass *= scale
         model.body(body).inertia *= scale
@@ -191,5 +271,48 @@ def build_model(path: Path, joints: list[str], parameters: TwinParameters) -> mu
         model.joint(joint).frictionloss *= scale
     for joint, scale in parameters.armature_scale.items():
         model.joint(joint).armature *= scale
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
+    for joint in playing:
+        _set_play(model, joint, parameters.backlash_rad[joint])
+    data = mujoco.MjData(model)
+    mujoco.mj_setConst(model, data)
+    rest = nominal.keyframe(START_KEY).qpos
+    play = [model.joint(joint + _PLAY).qposadr[0] for joint in playing]
+    data.qpos[np.delete(np.arange(model.nq), play)] = rest
+    mujoco.mj_forward(model, data)
+    return model, data
+
+
+def _add_play(joint: mujoco.MjsJoint) -> None:
+    """A second hinge on the same axis, without what the MJCF makes joints inherit."""
+    play = joint.parent.add_joint(name=joint.name + _PLAY)
+    blank = mujoco.MjSpec().worldbody.add_body().add_joint()
+    for attribute in dir(blank):
+        if isinstance(value := getattr(blank, attribute), _PROPERTY_TYPES):
+            setattr(play, attribute, value)
+    play.type, play.pos, play.axis = joint.type, joint.pos, joint.axis
+    if joint.frame is not None:
+        play.set_frame(joint.frame)
+
+
+def _set_play(model: mujoco.MjModel, joint: str, width_rad: float) -> None:
+    """How far the second hinge goes; set here, where angles are in radians."""
+    play = model.joint(joint + _PLAY)
+    play.limited, play.range = 1, [-width_rad / 2, width_rad / 2]
+    play.solref, play.solimp = [_PLAY_END_S, 1.0], [0.95, 0.99, 0.0005, 0.5, 2.0]
+    play.damping = _PLAY_DAMPING
+
+
+def _add_payload(spec: mujoco.MjSpec, nominal: mujoco.MjModel, mass_kg: float) -> None:
+    """A point mass at the tool, which inherits nothing."""
+    site = nominal.site(TOOL_SITE)
+    body = spec.body(nominal.body(site.bodyid[0]).name)
+    radius_m = 0.01
+    inertia = [0.4 * mass_kg * radius_m**2] * 3
+    body.add_body(
+        name="payload",
+        pos=site.pos,
+        ipos=[0, 0, 0],
+        mass=mass_kg,
+        inertia=inertia,
+        explicitinertial=True,
+    )

@@ -2,8 +2,9 @@
 
     serve(model_path, robot_config, draw(3, model_path), link=Path("/tmp/desk_arm"), ready=print)
 
-Programs may come and go; the robot stays switched on until SIGTERM or SIGINT. The pseudo-terminal
-ignores the baud rate a program sets: the wire is timed by the one in the robot file.
+Programs may come and go; the robot stays switched on until SIGTERM or SIGINT. A pseudo-terminal
+carries bytes at any speed, but tells the baud rate a program has set: at another than their own the
+servos stay silent.
 """
 
 import logging
@@ -11,6 +12,7 @@ import os
 import pty
 import select
 import signal
+import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
@@ -29,6 +31,12 @@ PERIOD_S = 0.002
 SPIN_S = 0.0002
 """A sleep ends up to this much late, so the last stretch before a reply is busy waiting."""
 
+_BAUD_RATES = {
+    getattr(termios, name): int(name[1:])
+    for name in dir(termios)
+    if name[0] == "B" and name[1:].isdigit()
+}
+"""Baud rate [bit/s] of each speed of a terminal, B9600 and so on."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
 
@@ -79,7 +87,13 @@ def _run(twin: Twin, host: int, stopped: Callable[[], bool], truth: TruthRecorde
                 os.write(host, reply)
         wait_s = min(PERIOD_S, twin.wake_s - time.monotonic() - SPIN_S)
         if select.select((host,), (), (), max(0.0, wait_s))[0]:
-            twin.receive(os.read(host, 4096), time.monotonic())
+            twin.receive(os.read(host, 4096), time.monotonic(), _baud_rate(host))
+
+
+def _baud_rate(terminal: int) -> int | None:
+    """What a program has set the pseudo-terminal to; None for a speed without a name, as 4.5 M."""
+    *_, output_speed, _ = termios.tcgetattr(terminal)
+    return _BAUD_RATES.get(output_speed)
 
 
 @contextmanager

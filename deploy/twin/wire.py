@@ -9,8 +9,9 @@
 A servo answers its Return Delay Time after the end of the request; in a sync or bulk read it waits
 for the one before it in the list instead, so an absent one silences all behind it (DynamixelSDK
 #331). In a fast read the blocks follow each other without a pause after the first servo's delay.
-What the host receives comes `usb_latency_s` after it was on the wire. Not modelled: a wrong baud
-rate, and collisions of a new request with a reply still under way.
+What the host receives comes `usb_latency_s` after it was on the wire. A servo hears and is heard
+only at its own baud rate. A damaged request is answered with a CRC error by the servo it names. Not
+modelled: collisions of a new request with a reply still under way.
 """
 
 import heapq
@@ -25,11 +26,10 @@ from deploy.dynamixel.protocol import (
     BROADCAST_ID,
     ErrorCode,
     Instruction,
-    Packet,
-    PacketParser,
     Status,
     merge,
 )
+from deploy.twin.receiver import Receiver, Request
 from deploy.twin.servo import Servo
 
 PING_SLOT_S = 0.003
@@ -50,13 +50,14 @@ class Wire:
 
         Args:
             servos: who hangs on the bus.
-            baud_rate: of everybody [bit/s].
+            baud_rate: of the host's port, until `send` says otherwise [bit/s].
             usb_latency_s: what the adapter adds to a reply.
         """
         self._servos = servos
-        self._byte_s = 10 / baud_rate  # a start bit, 8 data bits, a stop bit
+        self._listening = list(servos)
+        self._set_baud_rate(baud_rate)
         self._usb_latency_s = usb_latency_s
-        self._parser = PacketParser()
+        self._receiver = Receiver()
         self._sent_s = -math.inf
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
@@ -76,12 +77,21 @@ class Wire:
         start_s, reply = self._replies[0]
         return start_s + len(reply) * self._byte_s + self._usb_latency_s
 
-    def send(self, data: bytes, now_s: float) -> None:
-        """The host writes `data`; it follows what is still being sent."""
+    def send(self, data: bytes, now_s: float, baud_rate: int | None = None) -> None:
+        """The host writes `data`; it follows what is still being sent.
+
+        Args:
+            data: the bytes.
+            now_s: the time.
+            baud_rate: what the host's port is set to by now; None for as before.
+        """
+        if baud_rate is not None:
+            self._set_baud_rate(baud_rate)
         start_s = max(now_s, self._sent_s)
         for count, byte in enumerate(data, 1):
-            for packet in self._parser.feed(bytes([byte])):
-                self._at(start_s + count * self._byte_s, partial(self._receive, packet))
+            arrived_s = start_s + count * self._byte_s
+            if request := self._receiver.feed(byte, arrived_s):
+                self._at(arrived_s, partial(self._receive, request, self._baud_rate))
         self._sent_s = start_s + len(data) * self._byte_s
 
     def run_event(self) -> None:
@@ -107,12 +117,23 @@ class Wire:
     def _at(self, time_s: float, event: Callable[[float], None]) -> None:
         heapq.heappush(self._events, (time_s, next(self._order), event))
 
-    def _receive(self, packet: Packet, now_s: float) -> None:
+    def _set_baud_rate(self, baud_rate: int) -> None:
+        self._baud_rate = baud_rate
+        self._byte_s = 10 / baud_rate  # a start bit, 8 data bits, a stop bit
+
+    def _receive(self, packet: Request, baud_rate: int, now_s: float) -> None:
         """A request has arrived at the servos."""
+        self._listening = [servo for servo in self._servos if servo.listens(baud_rate, now_s)]
+        if not packet.sound:
+            servo = self._find(packet.id)
+            if servo and servo.answers(packet.instruction):
+                status = servo.refuse(ErrorCode.CRC)
+                self._transmit(status.encode(), now_s + servo.return_delay_s)
+            return
         if packet.instruction == Instruction.STATUS:
             return
-        for servo in self._servos:
-            servo.hear()
+        for servo in self._listening:
+            servo.hear(now_s)
         parameters = packet.parameters
         match packet.instruction:
             case Instruction.SYNC_READ | Instruction.BULK_READ:
@@ -124,13 +145,13 @@ class Wire:
                     if servo := self._find(id):
                         servo.write(address, data)
             case Instruction.PING if packet.id == BROADCAST_ID:
-                for servo in sorted(self._servos, key=lambda servo: servo.id):
+                for servo in sorted(self._listening, key=lambda servo: servo.id):
                     slot_s = now_s + servo.id * PING_SLOT_S
                     self._transmit(servo.ping().encode(), slot_s + servo.return_delay_s)
             case Instruction.FACTORY_RESET if packet.id == BROADCAST_ID and parameters == b"\xff":
                 pass  # firmware 42 and later does not let one packet wipe every id
             case instruction if packet.id == BROADCAST_ID:
-                for servo in self._servos:
+                for servo in self._listening:
                     _execute(servo, instruction, parameters)
             case instruction:
                 if servo := self._find(packet.id):
@@ -172,7 +193,7 @@ class Wire:
         return start_s + len(reply) * self._byte_s
 
     def _find(self, id: int) -> Servo | None:
-        return next((servo for servo in self._servos if servo.id == id), None)
+        return next((servo for servo in self._listening if servo.id == id), None)
 
 
 def _execute(servo: Servo, instruction: int, parameters: bytes) -> Status:
@@ -194,11 +215,11 @@ def _execute(servo: Servo, instruction: int, parameters: bytes) -> Status:
         case Instruction.FACTORY_RESET:
             return servo.factory_reset(int.from_bytes(parameters, "little"))
         case Instruction.CLEAR:
-            return servo.clear_turns()
+            return servo.clear(parameters)
     return servo.refuse(ErrorCode.INSTRUCTION)
 
 
-def _read_jobs(packet: Packet) -> list[ReadJob]:
+def _read_jobs(packet: Request) -> list[ReadJob]:
     """Whom a sync or bulk read asks for what."""
     parameters = packet.parameters
     if packet.instruction in (Instruction.BULK_READ, Instruction.FAST_BULK_READ):
@@ -207,7 +228,7 @@ def _read_jobs(packet: Packet) -> list[ReadJob]:
     return [(id, address, length) for id in parameters[4:]]
 
 
-def _write_jobs(packet: Packet) -> list[tuple[int, int, bytes]]:
+def _write_jobs(packet: Request) -> list[tuple[int, int, bytes]]:
     """Id, address and data of each servo in a sync or bulk write; a torn last item is dropped."""
     parameters, jobs = packet.parameters, []
     if packet.instruction == Instruction.SYNC_WRITE:

@@ -2,12 +2,15 @@
 
 `contract` is written by hand, so only what runs a policy needs a trained one. The twin needs
 MuJoCo; without it the tests that use it are skipped.
+
+Every twin is watched: a test in which something unsafe is done to it fails, whatever it asserts. A
+test that does so on purpose says what it expects (`Bench.expect`), and fails where that stays away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ from deploy.robot_config import RobotConfig
 if TYPE_CHECKING:
     from deploy.clock import VirtualClock
     from deploy.serial_port import Port
+    from deploy.twin.monitor import Limits, Monitor, Unsafe
     from deploy.twin.robot import Twin
 
 REPOSITORY = Path(__file__).parents[2]
@@ -195,6 +199,23 @@ class Bench:
     clock: VirtualClock
     port: FlakyPort
     robot: Robot
+    monitor: Monitor
+    expected: set[Unsafe] = field(default_factory=set)
+    """Kinds of violation this test provokes on purpose."""
+
+    def expect(self, *kinds: Unsafe) -> None:
+        """Say which violations the test provokes; each of them must happen."""
+        self.expected.update(kinds)
+
+    def check_violations(self) -> None:
+        """Fail for what was unsafe and not expected, or expected and not seen."""
+        violations = self.monitor.violations
+        unexpected = [str(item) for item in violations if item.kind not in self.expected]
+        missing = self.expected - {item.kind for item in violations}
+        if unexpected:
+            pytest.fail("unsafe: " + "\n        ".join(unexpected[:8]))
+        if missing:
+            pytest.fail(f"expected and not seen: {', '.join(missing)}")
 
     def with_another_host(self) -> Bench:
         """The same arm as another program finds it, which knows nothing of the first one."""
@@ -233,14 +254,42 @@ class Bench:
 MakeBench = Callable[..., Bench]
 
 
+OVERSPEED_FACTOR = 2.0
+"""A driven joint may turn this much faster than its goals may move."""
+
+
+def limits_of(config: RobotConfig, contract: Contract) -> dict[str, Limits]:
+    """What the joints may do: the contract's limits within the hardware's, and parking."""
+    from deploy.twin.monitor import Limits
+
+    limits = {}
+    for joint in contract.joints:
+        if (wiring := config.joints.get(joint.name)) is None:
+            continue
+        lowest, highest = wiring.position_limits_rad
+        low, high = joint.position_limits
+        limits[joint.name] = Limits(
+            range_rad=(
+                max(lowest, min(low, wiring.rest_rad)),
+                min(highest, max(high, wiring.rest_rad)),
+            ),
+            max_speed_rad_s=wiring.velocity_limit_rad_s,
+            overspeed_rad_s=OVERSPEED_FACTOR * wiring.velocity_limit_rad_s,
+        )
+    return limits
+
+
 @pytest.fixture
-def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
+def make_bench(desk_arm: RobotConfig, contract: Contract) -> Iterator[MakeBench]:
     """Build a bench; `built` and `model_path` are the robot as it is, not as `config` says."""
     pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
     from deploy.clock import VirtualClock
+    from deploy.twin.monitor import Monitor
     from deploy.twin.parameters import TwinParameters
     from deploy.twin.port import VirtualPort
     from deploy.twin.robot import Twin
+
+    benches: list[Bench] = []
 
     def make(
         config: RobotConfig = desk_arm,
@@ -250,12 +299,20 @@ def make_bench(desk_arm: RobotConfig, contract: Contract) -> MakeBench:
         contract: Contract = contract,
         usb_latency_s: float = 0.001,
     ) -> Bench:
+        built = built or config
         parameters = TwinParameters(usb_latency_s=usb_latency_s)
-        twin, clock = Twin(model_path, built or config, parameters), VirtualClock()
-        port = FlakyPort(VirtualPort(twin, clock))
-        return Bench(config, contract, twin, clock, port, make_robot(config, contract, port))
+        twin, clock = Twin(model_path, built, parameters), VirtualClock()
+        monitor = Monitor(
+            twin, built.joints, limits_of(config, contract), period_s=contract.control_dt_s
+        )
+        port = FlakyPort(VirtualPort(twin, clock, config.bus.baud_rate))
+        robot = make_robot(config, contract, port)
+        benches.append(Bench(config, contract, twin, clock, port, robot, monitor))
+        return benches[-1]
 
-    return make
+    yield make
+    for bench in benches:
+        bench.check_violations()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, DeployError, SafetyError
 from deploy.robot import HOLD_REACH_RAD, Robot, SettingChange
 from deploy.robot_config import RobotConfig
+from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import Bench, MakeBench
 
 JOINTS = [
@@ -46,11 +47,12 @@ def energised(bench: Bench) -> Bench:
 
 
 def move(bench: Bench, joint: str, angle: float, seconds: float = 0.6) -> None:
-    """Send one joint somewhere and the others where they are, and keep the bus alive."""
+    """Send one joint somewhere, no faster than it may, and hold the others; the bus stays alive."""
     robot = bench.robot
-    targets = robot.position.copy()
-    targets[JOINTS.index(joint)] = angle
+    targets, row = robot.position.copy(), JOINTS.index(joint)
+    step = bench.config.joints[joint].velocity_limit_rad_s * 0.02
     for _ in range(round(seconds / 0.02)):
+        targets[row] += np.clip(angle - targets[row], -step, step)
         robot.write(targets)
         bench.wait(0.02)
         robot.read(bench.clock.now() + 0.01)
@@ -102,7 +104,7 @@ def test_servo_that_restarts_is_noticed(bench: Bench):
     robot.read(bench.clock.now() + 0.01)
     assert not robot.restarted.any()
     bench.twin.servos[3].reboot()
-    robot.read(bench.clock.now() + 0.01)
+    bench.wait(bench.twin.servos[3].boot_s)
     robot.read(bench.clock.now() + 0.01)
     assert np.flatnonzero(robot.restarted).tolist() == [3]
 
@@ -156,10 +158,10 @@ def test_servo_in_error_is_refused(bench: Bench):
 
 
 def test_supply_of_another_voltage_is_refused(bench: Bench):
-    bench.set("elbow_flex", registers.MAX_VOLTAGE_LIMIT, 120)  # so the servo does not mind
-    bench.twin.servos[2].voltage_v = 11.9
+    bench.set("elbow_flex", registers.MIN_VOLTAGE_LIMIT, 31)  # so the servo does not mind
+    bench.twin.servos[2].voltage_v = 3.2
     assert refusal(bench.robot) == (
-        "elbow_flex (id 3) is supplied with 11.9 V, XL330-M288 needs 3.5..7.0 V; check the power "
+        "elbow_flex (id 3) is supplied with 3.2 V, XL330-M288 needs 3.5..7.0 V; check the power "
         "supply"
     )
 
@@ -276,6 +278,7 @@ def test_watchdog_is_never_disarmed_by_rounding(make_bench: MakeBench, desk_arm:
 
 def test_servos_stop_by_themselves_when_the_bus_falls_silent(bench: Bench):
     energised(bench)
+    bench.expect(Unsafe.JUMP, Unsafe.OVERSPEED)  # there is no governor in between
     row, target = JOINTS.index("wrist_roll"), np.array([0.0, -1.4, 1.3, 0.8, 2.0, 0.1])
     bench.robot.write(target)
     bench.wait(0.6)
@@ -464,6 +467,7 @@ def test_angles_are_read_through_direction_and_zero(rewired_bench: Bench):
 
 def test_targets_are_written_through_direction_and_zero(rewired_bench: Bench):
     energised(rewired_bench)
+    rewired_bench.expect(Unsafe.JUMP)  # there is no governor in between
     rewired_bench.robot.write(np.array([0.5, -1.0, 0.5, 0.0, 0.0, 0.0]))
     rewired_bench.wait(0.001)
     assert rewired_bench.get("shoulder_pan", registers.GOAL_POSITION) == 2048 + 326
@@ -474,6 +478,7 @@ def test_targets_are_written_through_direction_and_zero(rewired_bench: Bench):
 def test_every_count_survives_the_way_to_radians_and_back(rewired_bench: Bench):
     robot = rewired_bench.robot
     energised(rewired_bench)
+    rewired_bench.expect(Unsafe.JUMP)  # there is no governor in between
     for ticks in range(1000, 2600, 37):
         robot.write(np.array([0.0, 0.0, (1800 - ticks) * RAD_PER_TICK, 0.0, 0.0, 0.0]))
         rewired_bench.wait(0.001)
@@ -622,6 +627,7 @@ def test_hold_without_recent_readings_leaves_the_targets_alone(bench: Bench):
 
 def test_hold_gives_way_to_what_blocks_a_joint(bench: Bench):
     energised(bench)
+    bench.expect(Unsafe.JUMP)  # there is no governor in between
     bench.robot.write(bench.robot.position + np.array([0, 0, 0, 0, 0.6, 0]))
     bench.robot.hold()
     assert held(bench, "wrist_roll") == pytest.approx(

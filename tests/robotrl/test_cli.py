@@ -334,7 +334,7 @@ def test_report_of_a_missing_log_is_refused(tmp_path: Path):
     )
 
 
-@pytest.mark.parametrize(("error_m", "exit_code"), [(0.01, 0), (0.03, 1)])
+@pytest.mark.parametrize(("error_m", "exit_code"), [(0.004, 0), (0.006, 1)])
 def test_report_tells_its_verdict_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, error_m: float, exit_code: int
 ):

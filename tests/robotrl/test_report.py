@@ -168,25 +168,25 @@ def record(contract: Contract, robot: RobotConfig, tmp_path: Path) -> Record:
 # The verdict
 
 
-def test_median_distance_of_two_centimetres_passes():
-    verdict = Verdict([0.001, 0.02, 0.5], [], FROM_JOINTS)
+def test_median_distance_of_five_millimetres_passes():
+    verdict = Verdict([0.001, 0.005, 0.5], [], FROM_JOINTS)
     assert verdict.passed
     assert verdict.summary() == (
-        f"PASS: median distance to target 2.00 cm over 3 targets ({FROM_JOINTS}); allowed 2 cm"
+        f"PASS: median distance to target 0.50 cm over 3 targets ({FROM_JOINTS}); allowed 0.5 cm"
     )
 
 
 def test_larger_median_distance_fails():
-    verdict = Verdict([0.001, 0.0201, 0.5], [], FROM_JOINTS)
+    verdict = Verdict([0.001, 0.0051, 0.5], [], FROM_JOINTS)
     assert not verdict.passed
-    assert verdict.summary().startswith("FAIL: median distance to target 2.01 cm over 3 targets")
+    assert verdict.summary().startswith("FAIL: median distance to target 0.51 cm over 3 targets")
 
 
 def test_violated_limit_fails_however_accurate_the_arm_was():
     verdict = Verdict([0.001], ["elbow_flex moved at 11.0 rad/s"], FROM_JOINTS)
     assert not verdict.passed
     assert verdict.summary().splitlines() == [
-        f"FAIL: median distance to target 0.10 cm over 1 targets ({FROM_JOINTS}); allowed 2 cm",
+        f"FAIL: median distance to target 0.10 cm over 1 targets ({FROM_JOINTS}); allowed 0.5 cm",
         "  violated: elbow_flex moved at 11.0 rad/s",
     ]
 
@@ -317,7 +317,7 @@ def good_run(
 ) -> tuple[Verdict, str]:
     """The verdict on a good run of three targets, and the page about it."""
     folder = tmp_path_factory.mktemp("report")
-    ticks = make_ticks([(0.005, TWO_SECONDS), (0.015, TWO_SECONDS), (0.019, TWO_SECONDS)])
+    ticks = make_ticks([(0.001, TWO_SECONDS), (0.004, TWO_SECONDS), (0.015, TWO_SECONDS)])
     ticks["limited_by"][10:40, 3] = LimitedBy.VELOCITY
     ticks["lost"][-1] = 17
     metadata = {"robot": robot.model_dump_json()}
@@ -327,7 +327,7 @@ def good_run(
 
 
 def test_distances_come_from_the_log(good_run: tuple[Verdict, str]):
-    assert good_run[0].errors_m == pytest.approx([0.005, 0.015, 0.019], abs=1e-6)
+    assert good_run[0].errors_m == pytest.approx([0.001, 0.004, 0.015], abs=1e-6)
 
 
 def test_page_begins_with_the_verdict(good_run: tuple[Verdict, str]):
@@ -338,7 +338,7 @@ def test_page_begins_with_the_verdict(good_run: tuple[Verdict, str]):
 
 def test_page_lists_the_targets_and_the_bus(good_run: tuple[Verdict, str]):
     rows = dict(re.findall("<tr><td>(.*?)<td>([^<]*)", good_run[1]))
-    assert rows["target 2"] == "1.50 cm"
+    assert rows["target 2"] == "0.40 cm"
     assert rows["ticks, policy in charge"] == "300 of 320"
     assert rows["ticks limited by velocity"] == "10.0%"
     assert rows["joint readings lost"] == "17"
@@ -355,7 +355,7 @@ def test_page_needs_nothing_but_itself(good_run: tuple[Verdict, str]):
 
 
 def test_inaccurate_run_fails(make_ticks: MakeTicks, record: Record, tmp_path: Path):
-    path = record(make_ticks([(0.021, TWO_SECONDS)]))
+    path = record(make_ticks([(0.006, TWO_SECONDS)]))
     verdict = write_report(path, tmp_path / "run.html")
     assert not verdict.passed
     assert "<title>robotrl report: fail</title>" in (tmp_path / "run.html").read_text()

@@ -7,6 +7,7 @@ import dynamixel_sdk as sdk
 import pytest
 
 from deploy.dynamixel import registers
+from deploy.twin.servo import BOOT_S
 
 OK = sdk.COMM_SUCCESS
 POSITION = registers.PRESENT_POSITION
@@ -80,6 +81,67 @@ def test_fast_sync_read_gives_what_sync_read_gives(port, packets):
         assert reader.addParam(id)
     assert reader.fastSyncRead() == OK
     assert [reader.getData(id, registers.MODEL_NUMBER.address, 2) for id in (1, 2)] == [1060, 1200]
+
+
+def test_damaged_request_is_refused_with_the_vendors_crc_text(port, packets):
+    packet = [0xFF, 0xFF, 0xFD, 0x00, 1, 3, 0, sdk.INST_PING, 0, 0]  # its CRC is 0x4E19
+    port.clearPort()
+    port.writePort(packet)
+    port.setPacketTimeoutMillis(100)
+    reply, result = packets.rxPacket(port, False)
+    assert result == OK
+    assert packets.getRxPacketError(reply[8]) == packets.getRxPacketError(3)
+    assert "CRC" in packets.getRxPacketError(3)
+
+
+@pytest.mark.parametrize("baud_rate", [57600, 115_200, 2_000_000])
+def test_wrong_baud_rate_is_silence(port, packets, baud_rate):
+    try:
+        assert port.setBaudRate(baud_rate)
+        assert packets.ping(port, 1)[1] == sdk.COMM_RX_TIMEOUT
+    finally:
+        assert port.setBaudRate(1_000_000)
+    assert packets.ping(port, 1)[1] == OK
+
+
+def test_servo_follows_its_baud_rate_register_after_the_status(port, packets):
+    assert packets.write1ByteTxRx(port, 1, registers.BAUD_RATE.address, 4) == (OK, 0)
+    assert packets.ping(port, 1)[1] == sdk.COMM_RX_TIMEOUT
+    assert port.setBaudRate(2_000_000)
+    assert packets.write1ByteTxRx(port, 1, registers.BAUD_RATE.address, 3) == (OK, 0)
+    assert port.setBaudRate(1_000_000)
+    assert packets.ping(port, 1)[1] == OK
+
+
+def test_rebooting_servo_is_silent_until_it_is_up(port, packets):
+    assert packets.reboot(port, 2) == (OK, 0)
+    assert packets.ping(port, 2)[1] == sdk.COMM_RX_TIMEOUT
+    time.sleep(1.5 * BOOT_S)
+    assert packets.ping(port, 2)[1] == OK
+
+
+def test_clear_multi_turn_of_the_sdk_is_understood(port, packets):
+    assert packets.clearMultiTurn(port, 1) == (OK, 0)
+
+
+def test_gripper_is_set_up_as_lerobot_does_it(port, packets):
+    """Mode 5 with a low goal current, reversed: a Koch leader's gripper (lerobot, koch_leader)."""
+    for register, value in (
+        (registers.TORQUE_ENABLE, 0),
+        (registers.DRIVE_MODE, 1),
+        (registers.OPERATING_MODE, registers.OperatingMode.CURRENT_BASED_POSITION),
+    ):
+        assert packets.write1ByteTxRx(port, 2, register.address, value) == (OK, 0)
+    position, _, _ = packets.read4ByteTxRx(port, 2, POSITION.address)
+    assert packets.write2ByteTxRx(port, 2, registers.GOAL_CURRENT.address, 100) == (OK, 0)
+    assert packets.write4ByteTxRx(port, 2, GOAL.address, position) == (OK, 0)
+    assert packets.write1ByteTxRx(port, 2, registers.TORQUE_ENABLE.address, 1) == (OK, 0)
+    for register, value in (
+        (registers.TORQUE_ENABLE, 0),
+        (registers.DRIVE_MODE, 0),
+        (registers.OPERATING_MODE, registers.OperatingMode.POSITION),
+    ):
+        assert packets.write1ByteTxRx(port, 2, register.address, value) == (OK, 0)
 
 
 def test_sync_write_moves_both_joints_and_sync_read_sees_them_arrive(port, packets):

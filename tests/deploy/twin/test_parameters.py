@@ -23,6 +23,8 @@ def test_a_seed_is_one_robot(arm_path):
         ("damping_scale", {"shoulder", "elbow"}, parameters.DAMPING_SCALE),
         ("strength_scale", {"shoulder", "elbow"}, parameters.STRENGTH_SCALE),
         ("armature_scale", {"shoulder", "elbow"}, parameters.ARMATURE_SCALE),
+        ("zero_error_rad", {"shoulder", "elbow"}, parameters.ZERO_ERROR_RAD),
+        ("backlash_rad", {"shoulder", "elbow"}, parameters.BACKLASH_RAD),
     ],
 )
 def test_scales_fill_their_range_for_every_part(arm_path, scales, names, bounds):
@@ -32,6 +34,26 @@ def test_scales_fill_their_range_for_every_part(arm_path, scales, names, bounds)
     margin = 0.1 * (high - low)
 
     assert all(set(scale) == names for scale in drawn)
+    assert low <= min(values) < low + margin
+    assert high - margin < max(values) <= high
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("stribeck_scale", parameters.STRIBECK_SCALE),
+        ("load_friction", parameters.LOAD_FRICTION),
+        ("payload_kg", parameters.PAYLOAD_KG),
+        ("supply_scale", parameters.SUPPLY_SCALE),
+        ("supply_resistance_ohm", parameters.SUPPLY_RESISTANCE_OHM),
+        ("command_latency_s", parameters.COMMAND_LATENCY_S),
+        ("usb_latency_s", parameters.USB_LATENCY_S),
+    ],
+)
+def test_what_concerns_the_whole_robot_fills_its_range(arm_path, name, bounds):
+    values = [getattr(draw(seed, arm_path), name) for seed in range(60)]
+    low, high = bounds
+    margin = 0.15 * (high - low)
     assert low <= min(values) < low + margin
     assert high - margin < max(values) <= high
 

@@ -8,6 +8,7 @@ from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import ServoError
+from deploy.twin.port import VirtualPort
 
 
 @pytest.fixture
@@ -70,3 +71,15 @@ def test_deadline_cuts_a_reply(port, clock):
     buffer = memoryview(bytearray(64))
     assert port.read_into(buffer, 1.655e-3) == 5  # first byte at 1.61 ms, then every 10 µs
     assert port.read_into(buffer, 1.0) == 9
+
+
+def test_port_opened_at_another_baud_rate_meets_silence(twin, clock):
+    bus = DynamixelBus(VirtualPort(twin, clock, 57600), 57600)
+    assert bus.scan(range(4)) == {}
+
+
+def test_program_follows_a_servo_to_its_new_baud_rate(twin, clock, bus):
+    bus.write(1, registers.BAUD_RATE, 4)
+    assert set(bus.scan(range(4))) == {2}
+    fast = DynamixelBus(VirtualPort(twin, clock, 2_000_000), 2_000_000)
+    assert set(fast.scan(range(4))) == {1}

@@ -41,9 +41,8 @@ def test_leaves_the_factory_with_the_data_sheets_values(name):
     assert read(servo, registers.GOAL_POSITION) == 100
 
 
-def test_every_model_with_a_current_sensor_has_a_stall_current():
-    sensing = {name for name, model in MODELS.items() if model.current_unit_a is not None}
-    assert sensing == set(STALL_CURRENT_A)
+def test_every_model_has_a_stall_current():
+    assert set(MODELS) == set(STALL_CURRENT_A)
 
 
 def test_eeprom_is_locked_while_torque_is_on(servo):
@@ -62,8 +61,14 @@ def test_eeprom_is_locked_while_torque_is_on(servo):
         (registers.PRESENT_POSITION, 0, ErrorCode.ACCESS),
         (registers.TORQUE_ENABLE, 2, ErrorCode.DATA_RANGE),
         (registers.POSITION_P_GAIN, 16384, ErrorCode.DATA_RANGE),
-        (registers.OPERATING_MODE, OperatingMode.CURRENT, ErrorCode.DATA_RANGE),
-        (registers.PROFILE_ACCELERATION, 1, ErrorCode.DATA_RANGE),
+        (registers.OPERATING_MODE, 2, ErrorCode.DATA_RANGE),
+        (registers.DRIVE_MODE, 2, ErrorCode.DATA_RANGE),
+        (registers.BAUD_RATE, 7, ErrorCode.DATA_RANGE),  # 4.5 M is not for X330
+        (registers.MAX_VOLTAGE_LIMIT, 120, ErrorCode.DATA_RANGE),
+        (registers.CURRENT_LIMIT, 1751, ErrorCode.DATA_RANGE),
+        (registers.PROFILE_ACCELERATION, 32768, ErrorCode.DATA_RANGE),
+        (registers.GOAL_CURRENT, 1751, ErrorCode.DATA_LIMIT),
+        (registers.GOAL_VELOCITY, -446, ErrorCode.DATA_LIMIT),
         (registers.GOAL_POSITION, 4096, ErrorCode.DATA_LIMIT),
         (registers.GOAL_POSITION, -1, ErrorCode.DATA_LIMIT),
         (registers.GOAL_PWM, 886, ErrorCode.DATA_LIMIT),
@@ -152,22 +157,22 @@ def test_torque_on_drives_to_the_goal_it_had_before(servo):
     hold(servo, since_s=0.0, until_s=0.1, ticks=2148)  # moved by hand, 100 counts
     write(servo, registers.TORQUE_ENABLE, 1)
     # 400/128 PWM counts per count, 100 counts back
-    assert hold(servo, since_s=0.101, until_s=0.101, ticks=2148) == -312.5
+    assert hold(servo, since_s=0.101, until_s=0.111, ticks=2148) == -312.5
 
 
 def test_pwm_is_clipped_to_goal_pwm(servo):
     write(servo, registers.TORQUE_ENABLE, 1)
     write(servo, registers.GOAL_POSITION, 4000)
-    assert hold(servo, since_s=0.0, until_s=0.0) == PWM_FULL
+    assert hold(servo, since_s=0.0, until_s=0.02) == PWM_FULL
     write(servo, registers.GOAL_PWM, 100)
-    assert hold(servo, since_s=0.001, until_s=0.001) == 100
+    assert hold(servo, since_s=0.021, until_s=0.04) == 100
     assert read(servo, registers.PRESENT_PWM) == 100
 
 
 def test_stalled_motor_at_full_voltage_draws_its_stall_current(servo):
     write(servo, registers.TORQUE_ENABLE, 1)
     write(servo, registers.GOAL_POSITION, 4000)
-    hold(servo, since_s=0.0, until_s=0.01)
+    hold(servo, since_s=0.0, until_s=0.02)
     assert read(servo, registers.PRESENT_CURRENT) == 1470  # mA
 
 
@@ -183,8 +188,9 @@ def test_profile_velocity_ramps_the_goal(servo):
     write(servo, registers.TORQUE_ENABLE, 1)
     write(servo, registers.PROFILE_VELOCITY, 100)  # 22.9 rev/min = 1563.3 counts/s
     write(servo, registers.GOAL_POSITION, 4000)
-    hold(servo, since_s=0.001, until_s=1.0)
+    hold(servo, since_s=0.0, until_s=1.0)
     assert read(servo, registers.POSITION_TRAJECTORY) == 2048 + 1563
+    assert read(servo, registers.VELOCITY_TRAJECTORY) == 100
 
 
 def test_present_velocity_is_filtered(servo):
@@ -194,12 +200,57 @@ def test_present_velocity_is_filtered(servo):
     assert read(servo, registers.PRESENT_VELOCITY) == 67  # 1 - (1 - 1/5)^5 = 0.672
 
 
-def test_position_beyond_a_turn_is_counted_until_torque_is_switched(servo):
-    write(servo, registers.OPERATING_MODE, OperatingMode.EXTENDED_POSITION)
+def test_position_beyond_a_turn_is_counted_until_torque_is_on_in_position_mode(servo):
     servo.control(4200.0, 0.0, 0.0)
     assert read(servo, registers.PRESENT_POSITION) == 4200
-    servo.clear_turns()
+    write(servo, registers.TORQUE_ENABLE, 1)
     assert read(servo, registers.PRESENT_POSITION) == 104
+
+
+def test_torque_on_in_extended_position_mode_forgets_no_turn(servo):
+    write(servo, registers.OPERATING_MODE, OperatingMode.EXTENDED_POSITION)
+    servo.control(4200.0, 0.0, 0.0)
+    write(servo, registers.TORQUE_ENABLE, 1)
+    assert read(servo, registers.PRESENT_POSITION) == 4200
+
+
+def test_change_to_position_mode_forgets_turns(servo):
+    write(servo, registers.OPERATING_MODE, OperatingMode.EXTENDED_POSITION)
+    servo.control(4200.0, 0.0, 0.0)
+    write(servo, registers.OPERATING_MODE, OperatingMode.POSITION)
+    assert read(servo, registers.PRESENT_POSITION) == 104
+
+
+CLEAR_TURNS = bytes([0x01, 0x44, 0x58, 0x4C, 0x22])
+"""eManual, "Clear"."""
+
+
+def test_clear_forgets_turns(servo):
+    write(servo, registers.OPERATING_MODE, OperatingMode.EXTENDED_POSITION)
+    servo.control(4200.0, 0.0, 0.0)
+    assert servo.clear(CLEAR_TURNS).error == 0
+    assert read(servo, registers.PRESENT_POSITION) == 104
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        (b"", ErrorCode.DATA_LENGTH),
+        (CLEAR_TURNS[:4], ErrorCode.DATA_LENGTH),
+        (b"\x02" + CLEAR_TURNS[1:], ErrorCode.DATA_RANGE),
+        (CLEAR_TURNS + b"\0", ErrorCode.DATA_RANGE),
+    ],
+)
+def test_clear_wants_its_fixed_parameters(servo, parameters, error):
+    servo.control(4200.0, 0.0, 0.0)
+    assert servo.clear(parameters).error == error
+    assert read(servo, registers.PRESENT_POSITION) == 4200
+
+
+def test_clear_is_refused_while_the_shaft_turns(servo):
+    for millisecond in range(50):
+        servo.control(4200.0 + millisecond, 1.0, millisecond / 1000)
+    assert servo.clear(CLEAR_TURNS).error == ErrorCode.RESULT_FAIL
 
 
 def test_homing_offset_shifts_the_position(servo):
@@ -219,13 +270,13 @@ class TestBusWatchdog:
         write(servo, registers.TORQUE_ENABLE, 1)
         write(servo, registers.GOAL_POSITION, 2100)
         write(servo, registers.BUS_WATCHDOG, 5)  # 100 ms
-        servo.hear()
+        servo.hear(0.0)
 
     def test_trips_after_its_time_and_holds(self, servo):
         self.arm(servo)
         hold(servo, since_s=0.0, until_s=0.1, ticks=2060)
         assert read(servo, registers.BUS_WATCHDOG) == 5
-        pwm = hold(servo, since_s=0.101, until_s=0.102, ticks=2060)
+        pwm = hold(servo, since_s=0.101, until_s=0.105, ticks=2060)
         assert read(servo, registers.BUS_WATCHDOG) == -1
         assert read(servo, registers.TORQUE_ENABLE) == 1
         assert read(servo, registers.GOAL_POSITION) == 2060
@@ -234,7 +285,7 @@ class TestBusWatchdog:
     def test_any_packet_on_the_bus_keeps_it_quiet(self, servo):
         self.arm(servo)
         hold(servo, since_s=0.0, until_s=0.09)
-        servo.hear()
+        servo.hear(0.09)
         hold(servo, since_s=0.091, until_s=0.19)
         assert read(servo, registers.BUS_WATCHDOG) == 5
 

@@ -7,7 +7,7 @@ import pytest
 from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.protocol import ErrorCode, Instruction, Packet, PacketParser, Status
 from deploy.dynamixel.servos import MODELS
-from deploy.twin.servo import Servo
+from deploy.twin.servo import BOOT_S, Servo
 from deploy.twin.wire import PING_SLOT_S, Wire
 
 MICROSECOND = 1e-6
@@ -192,3 +192,72 @@ def test_no_packet_stops_the_bus(wire, instruction, id, size):
     received(wire, 1e6)
     wire.send(protocol.ping(2), 10.0)
     assert [status.id for status in statuses(received(wire, 2e7))] == [2]
+
+
+def test_damaged_request_is_answered_with_a_crc_error_by_the_servo_it_names(wire):
+    wire.send(protocol.ping(1)[:-1] + b"\0", 0.0)
+    assert statuses(received(wire, 1e5)) == [Status(1, b"", ErrorCode.CRC)]
+
+
+def test_damaged_broadcast_is_answered_by_nobody(wire):
+    wire.send(protocol.ping()[:-1] + b"\0", 0.0)
+    assert received(wire, 1e5) == b""
+
+
+def test_damaged_request_does_not_feed_the_watchdog(wire, servos):
+    for register, value in ((registers.TORQUE_ENABLE, 1), (registers.BUS_WATCHDOG, 1)):  # 20 ms
+        servos[1].write(register.address, register.encode(value))
+    for millisecond in range(0, 40, 5):
+        wire.send(protocol.ping(2)[:-1] + b"\0", millisecond / 1000)
+        received(wire, millisecond * 1000 + 4000)
+        servos[1].control(1001, 0.0, millisecond / 1000)
+    assert servos[1].read(registers.BUS_WATCHDOG.address, 1).data == b"\xff"
+
+
+def test_request_with_a_damaged_length_costs_only_what_follows_at_once(wire):
+    ping = protocol.ping(1)
+    wire.send(ping[:5] + b"\xf0\x01" + ping[7:], 0.0)  # says 496 bytes
+    wire.send(protocol.ping(2), 0.02)
+    assert [status.id for status in statuses(received(wire, 1e5))] == [2]
+
+
+def test_servos_hear_nothing_at_another_baud_rate(wire):
+    wire.send(protocol.ping(1), 0.0, 57600)
+    assert received(wire, 1e5) == b""
+    wire.send(protocol.ping(1), 0.2, 1_000_000)
+    assert len(received(wire, 1e6)) == 14
+
+
+def test_new_baud_rate_holds_after_the_status(wire, servos):
+    wire.send(protocol.write(1, registers.BAUD_RATE.address, b"\x01"), 0.0)
+    assert statuses(received(wire, 1e5)) == [Status(1)]
+    wire.send(protocol.ping(1), 0.2)
+    assert received(wire, 3e5) == b""
+    wire.send(protocol.ping(1), 0.4, 57600)
+    wire.send(protocol.ping(2), 0.5, 57600)
+    assert [status.id for status in statuses(received(wire, 1e6))] == [1]
+
+
+def test_reboot_is_acknowledged_and_then_silent_for_a_while(wire, servos):
+    wire.send(protocol.reboot(1), 0.0)
+    assert statuses(received(wire, 1e4)) == [Status(1)]
+    wire.send(protocol.ping(1), 0.9 * BOOT_S)
+    wire.send(protocol.ping(2), 0.92 * BOOT_S)
+    assert [status.id for status in statuses(received(wire, 1e6 * BOOT_S))] == [2]
+    wire.send(protocol.ping(1), 1.1 * BOOT_S)
+    assert [status.id for status in statuses(received(wire, 1e6))] == [1]
+
+
+def test_reset_servo_is_back_at_57600(wire):
+    wire.send(protocol.factory_reset(1, protocol.FactoryReset.ALL_BUT_ID), 0.0)
+    received(wire, 1e5)
+    wire.send(protocol.ping(1), 1.0, 57600)
+    assert [status.id for status in statuses(received(wire, 2e6))] == [1]
+
+
+def test_clear_passes_its_parameters_on(wire, servos):
+    servos[1].control(5000.0, 0.0, 0.0)
+    wire.send(Packet(1, Instruction.CLEAR, b"\x01DXL\x22").encode(), 0.0)
+    wire.send(Packet(1, Instruction.CLEAR, b"\x01DXL\x23").encode(), 0.01)
+    assert [status.error for status in statuses(received(wire, 1e5))] == [0, ErrorCode.DATA_RANGE]
+    assert POSITION.decode(servos[1].read(132, 4).data) == 5000 - 4096

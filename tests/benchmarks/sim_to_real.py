@@ -1,0 +1,209 @@
+"""How far policies miss on robots that differ from what they were trained on. Run by hand:
+
+    python tests/benchmarks/sim_to_real.py                       # trains two policies first
+    python tests/benchmarks/sim_to_real.py --policy a.onnx --policy b.onnx --twins 50
+
+Every run is the whole robot side (`Runtime`, governor, bus) on a twin in virtual time, watched by
+a `Monitor`. The distance is that of the twin's true tool to the target, mean over the last second
+of each target; a run counts with the median over its targets. The second table switches one
+element of the reality gap on at a time, so one sees what bites.
+"""
+
+import argparse
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from deploy.clock import VirtualClock
+from deploy.commands import random_commands
+from deploy.configuration import load_yaml
+from deploy.controller import OnnxController
+from deploy.errors import DeployError
+from deploy.governor import Governor
+from deploy.robot import Robot
+from deploy.robot_config import RobotConfig
+from deploy.runtime import Runtime
+from deploy.twin.monitor import Limits, Monitor
+from deploy.twin.parameters import TwinParameters, draw
+from deploy.twin.port import VirtualPort
+from deploy.twin.robot import Twin
+
+REPOSITORY = Path(__file__).parents[2]
+ROBOT = REPOSITORY / "configs/robots/desk_arm.yaml"
+MODEL = REPOSITORY / "envs/robots/desk_arm/desk_arm.xml"
+TRAINING = REPOSITORY / "configs/train/arm_reach.yaml"
+SETTLE_S = 1.0
+ELEMENTS = {
+    "mass": ("mass_scale",),
+    "friction": ("friction_scale",),
+    "damping": ("damping_scale",),
+    "strength": ("strength_scale",),
+    "rotor inertia": ("armature_scale",),
+    "zero error": ("zero_error_rad",),
+    "backlash": ("backlash_rad",),
+    "stribeck friction": ("stribeck_scale",),
+    "load friction": ("load_friction",),
+    "payload": ("payload_kg",),
+    "supply and its sag": ("supply_scale", "supply_resistance_ohm"),
+    "command latency": ("command_latency_s",),
+    "USB latency": ("usb_latency_s",),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run."""
+
+    error_m: float
+    """Median over targets; not a number if the run failed."""
+    violations: int
+    failure: str = ""
+
+
+class Witness:
+    """A command source that notes where the tool really is whenever it is asked."""
+
+    def __init__(self, twin: Twin, controller: OnnxController, seed: int):
+        self._twin = twin
+        self._source = random_commands(controller.contract.command, seed)
+        self._period_s = controller.contract.control_dt_s
+        self._shortest_s = controller.contract.command.interval_s[0]
+        self._targets: list[list[float]] = []
+        self._command: NDArray[np.float32] | None = None
+
+    def __call__(self, time_s: float) -> NDArray[np.float32]:
+        """The command now."""
+        command = self._source(time_s)
+        if self._command is None or np.any(command != self._command):
+            self._targets.append([])
+            self._command = command.copy()
+        self._targets[-1].append(float(np.linalg.norm(self._twin.tool_position - command)))
+        return command
+
+    def errors_m(self) -> list[float]:
+        """Mean distance in the last second of each target that had its time."""
+        settle, enough = round(SETTLE_S / self._period_s), round(self._shortest_s / self._period_s)
+        return [float(np.mean(t[-settle:])) for t in self._targets if len(t) >= enough - 1]
+
+
+def run(job: tuple[Path, TwinParameters], seconds: float) -> Outcome:
+    """Run a policy on a twin; twins of the same seed get the same targets."""
+    policy, parameters = job
+    config = load_yaml(ROBOT, RobotConfig)
+    controller = OnnxController(policy)
+    contract = controller.contract
+    twin, clock = Twin(MODEL, config, parameters), VirtualClock()
+    limits = {
+        name: Limits(wiring.position_limits_rad, wiring.velocity_limit_rad_s)
+        for name, wiring in config.joints.items()
+    }
+    monitor = Monitor(twin, config.joints, limits, period_s=contract.control_dt_s)
+    robot = Robot(config, contract.joints, VirtualPort(twin, clock, config.bus.baud_rate))
+    witness = Witness(twin, controller, parameters.seed or 0)
+    runtime = Runtime(robot, controller, Governor(contract, config), clock)
+    try:
+        runtime.run(witness, seconds)
+    except DeployError as error:
+        return Outcome(float("nan"), len(monitor.violations), str(error))
+    return Outcome(float(np.median(witness.errors_m())), len(monitor.violations))
+
+
+def only(parameters: TwinParameters, names: Iterable[str]) -> TwinParameters:
+    """The nominal robot, with some of what was drawn."""
+    return replace(
+        TwinParameters(seed=parameters.seed), **{name: getattr(parameters, name) for name in names}
+    )
+
+
+def trained(folder: Path, console: Console) -> Iterator[Path]:
+    """Policies with and without randomization, as the shipped configuration trains them."""
+    from robotrl.evaluate import evaluate_run
+    from robotrl.export import export
+    from robotrl.progress import train_with_progress
+    from robotrl.run_folder import RunFolder
+    from robotrl.train_config import load_train_config
+
+    shipped = load_train_config(TRAINING, [])
+    for name, config in (
+        ("randomized", shipped),
+        ("plain", shipped.model_copy(update={"randomization": []})),
+    ):
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            run_folder = RunFolder(folder / name)
+            run_folder.create(config)
+            train_with_progress(config, run_folder, console)
+            export(run_folder, path, evaluate_run(run_folder))
+        yield path
+
+
+def table(title: str, rows: list[tuple[str, list[list[Outcome]]]], policies: list[Path]) -> None:
+    """Print median and 90th percentile over the twins of a row, per policy."""
+    print(f"\n{title}: true distance to the target [mm], median and p90 over twins")
+    heading = "".join(f"{policy.stem[:24]:>26}" for policy in policies)
+    print(f"{'':22}{heading}\n{'':22}" + f"{'median    p90 fail unsafe':>26}" * len(policies))
+    for name, outcomes in rows:
+        cells = []
+        for runs in outcomes:
+            errors = 1e3 * np.array([run.error_m for run in runs if not run.failure])
+            median, p90 = np.percentile(errors, [50, 90]) if len(errors) else (np.nan, np.nan)
+            failed = sum(bool(run.failure) for run in runs)
+            unsafe = sum(run.violations > 0 for run in runs)
+            cells.append(f"{median:12.2f} {p90:6.2f} {failed:4} {unsafe:1}".rjust(26))
+        print(f"{name:22}{''.join(cells)}", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
+    parser.add_argument("--policy", type=Path, action="append", help="ONNX file; repeat for more")
+    parser.add_argument("--twins", type=int, default=20, help="twins per row")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long each runs")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs/sim_to_real")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    logging.disable()
+    policies = arguments.policy or list(trained(arguments.folder, Console(stderr=True)))
+    drawn = [draw(seed, MODEL) for seed in range(arguments.twins)]
+    unknown = {item.name for item in fields(TwinParameters)} - {"seed"}
+    unknown -= set(itertools.chain(*ELEMENTS.values()))
+    assert not unknown, f"in no row of the table: {unknown}"
+
+    rows = {"nominal": [TwinParameters(seed=twin.seed) for twin in drawn], "drawn": drawn}
+    alone = {name: [only(twin, elements) for twin in drawn] for name, elements in ELEMENTS.items()}
+    failures: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ProcessPoolExecutor(arguments.workers))
+        for title, group in (("Whole gap", rows), ("One element at a time", alone)):
+            finished = []
+            for name, twins in group.items():
+                outcomes = [
+                    list(
+                        pool.map(
+                            partial(run, seconds=arguments.seconds),
+                            ((policy, twin) for twin in twins),
+                        )
+                    )
+                    for policy in policies
+                ]
+                finished.append((name, outcomes))
+                for outcome in itertools.chain(*outcomes):
+                    if outcome.failure:
+                        failures[outcome.failure] = failures.get(outcome.failure, 0) + 1
+            table(title, finished, policies)
+    for message, count in failures.items():
+        print(f"{count} × {message}")
+
+
+if __name__ == "__main__":
+    main()
