@@ -20,13 +20,14 @@ import sys
 import time
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from py_compile import PycInvalidationMode
+from tempfile import TemporaryDirectory
 
 import pytest
 from modules import MODULES
@@ -50,22 +51,21 @@ class Job:
     """Tests to run on one module, sound or with a fault in it."""
 
     path: str
+    source: str
+    """The sound module."""
+    tests: str
+    """Digest of what its tests say."""
     mutant: Mutant | None = None
-    limit_s: float = 600.0
 
     @property
     def code(self) -> str:
         """What the module's file says meanwhile."""
-        source = (ROOT / self.path).read_text()
-        return self.mutant.apply(source) if self.mutant else source
+        return self.mutant.apply(self.source) if self.mutant else self.source
 
+    @property
     def fingerprint(self) -> str:
         """Changes with the module and its tests."""
-        digest = sha256(self.code.encode())
-        named = [path for test in MODULES[self.path] for path in _python_files(ROOT / test)]
-        for path in [*named, *sorted((ROOT / "tests").rglob("conftest.py"))]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        return sha256((self.tests + self.code).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -83,45 +83,54 @@ def main() -> int:
     """Print the table; 0 if enough mutants were killed."""
     arguments = _arguments()
     os.nice(10)
+    WORK.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     sources = {path: (ROOT / path).read_text() for path in arguments.modules or MODULES}
     chosen = choose(
         {path: mutants(path, source) for path, source in sources.items()},
         arguments.sample,
         arguments.seed,
     )
-    reasons = equivalents()
-    results: dict[Mutant, Result] = {m: Result("equivalent", 0) for m in chosen if m.key in reasons}
-    known = _known_results()
-    jobs = [Job(mutant.path, mutant) for mutant in chosen if mutant not in results]
-    for job in jobs:
-        if job.mutant and (result := known.get(job.fingerprint())):
-            results[job.mutant] = result
-    jobs = [job for job in jobs if job.mutant not in results]
+    reasons, known = equivalents(), _known_results()
+    digests = {path: _digest(MODULES[path]) for path in sources}
+    results: dict[Mutant, Result] = {}
+    jobs = []
+    for mutant in chosen:
+        job = Job(mutant.path, sources[mutant.path], digests[mutant.path], mutant)
+        if mutant.key in reasons:
+            results[mutant] = Result("equivalent", 0)
+        elif job.fingerprint in known:
+            results[mutant] = known[job.fingerprint]
+        else:
+            jobs.append(job)
+    if jobs:
+        with TemporaryDirectory(prefix="mutation-") as folder:
+            trees = [Path(folder) / f"tree{number}" for number in range(arguments.workers)]
+            results |= _measure(jobs, [_copy_tree(tree) for tree in trees])
+    return _report(results, sources)
 
-    trees = [_copy_tree(WORK / f"tree{number}") for number in range(arguments.workers)]
+
+def _measure(jobs: list[Job], trees: list[Path]) -> dict[Mutant, Result]:
     for name in LARGE:
         with suppress(ImportError):
             __import__(name)
+    sound = {job.path: Job(job.path, job.source, job.tests) for job in jobs}
     limits = {}
-    for job, result in run([Job(path) for path in dict.fromkeys(job.path for job in jobs)], trees):
+    for job, result in run(list(sound.values()), trees, defaultdict(lambda: 600.0)):
         if result.outcome != "survived":
-            print(
-                f"{' '.join(MODULES[job.path])}: {result.outcome} on the code as it is {result.by}"
-            )
-            return 2
+            sys.exit(f"{job.path}: its tests fail without a fault: {result.by or result.outcome}")
         limits[job.path] = 10 + 3 * result.seconds
         print(f"{job.path}: its tests take {result.seconds:.1f} s")
-
-    jobs = [Job(job.path, job.mutant, limits[job.path]) for job in jobs]
+    results: dict[Mutant, Result] = {}
     with (WORK / "results.jsonl").open("a") as log:
-        for job, result in run(jobs, trees):
+        for job, result in run(jobs, trees, limits):
             assert job.mutant
             results[job.mutant] = result
-            log.write(json.dumps([job.fingerprint(), *vars(result).values()]) + "\n")
+            log.write(json.dumps([job.fingerprint, *vars(result).values()]) + "\n")
             log.flush()
             place = f"{job.path}:{job.mutant.line} {job.mutant.where}"
-            print(f"{len(results)}/{len(chosen)} {result.outcome} {result.seconds:.1f} s {place}")
-    return _report(results, sources)
+            print(f"{len(results)}/{len(jobs)} {result.outcome} {result.seconds:.1f} s {place}")
+    return results
 
 
 def choose(found: dict[str, list[Mutant]], count: int, seed: int) -> list[Mutant]:
@@ -144,7 +153,9 @@ def equivalents() -> dict[tuple[str, str, str, str], str]:
     }
 
 
-def run(jobs: list[Job], trees: list[Path]) -> Iterator[tuple[Job, Result]]:
+def run(
+    jobs: list[Job], trees: list[Path], limits_s: Mapping[str, float]
+) -> Iterator[tuple[Job, Result]]:
     """Run every job in a process of its own, as many at a time as there are trees."""
     waiting, free = jobs[::-1], list(trees)
     running: dict[int, tuple[Job, Path, float]] = {}
@@ -156,13 +167,13 @@ def run(jobs: list[Job], trees: list[Path]) -> Iterator[tuple[Job, Result]]:
             for pid, (job, tree, started_s) in list(running.items()):
                 seconds = time.monotonic() - started_s
                 ended, status = os.waitpid(pid, os.WNOHANG)
-                if not ended and seconds < job.limit_s:
+                if not ended and seconds < limits_s[job.path]:
                     continue
                 _end(pid)
                 if not ended:
                     os.waitpid(pid, 0)
                 del running[pid]
-                (tree / job.path).write_text((ROOT / job.path).read_text())
+                (tree / job.path).write_text(job.source)
                 free.append(tree)
                 code = os.waitstatus_to_exitcode(status) if ended else None
                 yield job, _result(code, seconds, tree)
@@ -215,8 +226,7 @@ def _log(tree: Path) -> Path:
 
 
 def _copy_tree(tree: Path) -> Path:
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir(parents=True)
+    tree.mkdir()
     for name in TREE:
         source = ROOT / name
         if source.is_dir():
@@ -271,8 +281,11 @@ def _percent(count: Counter[str]) -> str:
     return f"{_share(count):.0%}"
 
 
-def _python_files(path: Path) -> Iterable[Path]:
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+def _digest(tests: Iterable[str]) -> str:
+    paths = [ROOT / test for test in tests]
+    files = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    files += (ROOT / "tests").rglob("conftest.py")
+    return sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
 def _arguments() -> argparse.Namespace:
