@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from deploy.clock import MonotonicClock, Ticker
+from deploy.clock import MonotonicClock, Ticker, VirtualClock
 
 PERIOD_S = 0.02
 
@@ -32,6 +32,10 @@ def clock() -> LateClock:
 @pytest.fixture
 def ticker(clock: LateClock) -> Ticker:
     return Ticker(clock, PERIOD_S)
+
+
+def test_nothing_is_overdue_at_the_start(ticker: Ticker):
+    assert (ticker.overruns, ticker.consecutive_overruns) == (0, 0)
 
 
 def test_first_tick_is_one_period_after_the_start(clock: LateClock, ticker: Ticker):
@@ -75,6 +79,14 @@ def test_missed_deadlines_are_skipped_instead_of_run_in_a_burst(clock: LateClock
     assert clock.now() == pytest.approx(100.10)
 
 
+def test_overruns_add_up(clock: LateClock, ticker: Ticker):
+    clock.now_s += 0.095  # misses 3
+    ticker.wait()
+    clock.now_s += 0.055  # due at 100.10, so 50 ms late: misses 2 more
+    ticker.wait()
+    assert ticker.overruns == 3 + 2
+
+
 def test_lateness_is_counted_from_the_deadline_that_is_returned(clock: LateClock, ticker: Ticker):
     clock.now_s += 0.095
     deadline_s, late_s = ticker.wait()
@@ -103,13 +115,18 @@ def test_machine_clock_sleeps_until_the_deadline():
 def test_machine_clock_returns_at_once_when_the_deadline_has_passed():
     clock = MonotonicClock()
     started_s = time.monotonic()
-    clock.sleep_until(started_s - 1.0)
+    clock.sleep_until(started_s - 0.3)
     assert time.monotonic() - started_s < 0.5
 
 
 def test_virtual_clock_moves_only_when_somebody_waits():
-    port = pytest.importorskip("deploy.twin.port", reason="the twin needs robotrl[train]")
-    clock = port.VirtualClock(3.0)
+    clock = VirtualClock(3.0)
     assert clock.now() == clock.now() == 3.0
     clock.sleep_until(3.5)
     assert clock.now() == 3.5
+    clock.sleep_until(3.2)
+    assert clock.now() == 3.5
+
+
+def test_virtual_clock_starts_at_zero():
+    assert VirtualClock().now() == 0.0

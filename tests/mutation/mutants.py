@@ -183,6 +183,10 @@ def _left_alone(tree: ast.Module) -> Iterator[ast.AST]:
                 yield from filter(_is_string, ast.walk(node))
             case ast.Compare(ops=[ast.Is() | ast.IsNot()]):
                 yield node.comparators[0]  # `is not None`: the comparison itself is changed
+            case ast.Subscript():  # `array[:, None]`
+                yield from filter(_is_none, ast.walk(node.slice))
+            case ast.keyword(arg="strict"):
+                yield node  # of `zip`: a check of ourselves
             case ast.Assign(targets=[ast.Name(id="__all__")]):
                 yield node
             case ast.ClassDef(bases=[ast.Name(id="Protocol")]):
@@ -194,6 +198,10 @@ def _left_alone(tree: ast.Module) -> Iterator[ast.AST]:
 
 def _is_string(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _is_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _is_none_for_false(mutant: Mutant) -> bool:

@@ -190,7 +190,7 @@ def _start(job: Job, tree: Path) -> int:
         return pid
     code = 3
     try:
-        os.setsid()
+        os.setpgid(0, 0)  # not a session of its own: a pseudo-terminal would become its terminal
         os.chdir(tree)
         output = os.open(_log(tree), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
