@@ -1,7 +1,7 @@
 """Do our tests notice faults? Puts small ones into the code, one at a time, and runs the tests.
 
     make mutate                                              # a sample over all modules
-    .venv/bin/python tests/mutation/run.py --sample 0 deploy/governor.py   # every fault of one
+    .venv/bin/python tests/mutation/mutate.py --sample 0 deploy/governor.py   # every fault of one
 
 Every fault is put into a copy of the tree, and a process that has the large libraries imported
 already forks to run the tests that `modules.py` names for its module. Results lie in
