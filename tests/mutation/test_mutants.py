@@ -27,7 +27,7 @@ def faults(source: str) -> set[str]:
 def test_mutants_are_programs_and_say_something_else(path: str):
     source = (ROOT / path).read_text()
     sound = ast.dump(ast.parse(source))
-    for mutant in sample(mutants(path, source), 30, seed=0):
+    for mutant in sample(mutants(path, source), 10, seed=0):
         assert ast.dump(ast.parse(mutant.apply(source))) != sound
 
 

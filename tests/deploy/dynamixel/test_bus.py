@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.dynamixel import protocol, registers
-from deploy.dynamixel.bus import ATTEMPTS, DynamixelBus
+from deploy.dynamixel.bus import ATTEMPTS, BusStatistics, DynamixelBus
 from deploy.dynamixel.protocol import ErrorCode, Status
 from deploy.errors import BusError, BusTimeout, ServoError
 
@@ -139,6 +139,44 @@ def test_wire_time_is_ten_bits_per_byte_and_one_return_delay_per_servo(bus: Call
     assert talking.wire_s(26, 200, 12) == pytest.approx(226e-5 + 12 * 508e-6)
     talking.return_delay_s = 0
     assert talking.wire_s(26, 200, 12) == pytest.approx(226e-5)
+
+
+def test_silence_costs_the_wire_time_and_the_patience_of_setting_up(bus: Callable):
+    talking = bus()
+    with pytest.raises(BusTimeout):
+        talking.read(1, registers.PRESENT_POSITION)
+    # three times: 14 bytes out and 15 back at 10 µs, 508 µs return delay, 4 ms USB, 50 ms patience
+    assert talking.port.now() - 100 == pytest.approx(3 * (290e-6 + 508e-6 + 0.004 + 0.05))
+
+
+def test_waiting_ends_before_the_next_command_could_meet_a_reply(bus: Callable):
+    talking = bus()  # at 100 s, with 4 ms of USB latency
+    assert talking.give_up_s(1.0, 102.0) == pytest.approx(101.004)
+    assert talking.give_up_s(1.0, 101.002) == 101.002
+    assert talking.give_up_s(1.0, 101.0) == 101.0
+    assert talking.give_up_s(1.0, 100.999) is None
+
+
+def test_statistics_begin_at_zero_and_add_up(bus: Callable):
+    damaged = _position(1)[:-1] + b"\x00"
+    talking = bus(damaged, SILENCE, _position(7), damaged, SILENCE, _position(7))
+    fields = ("requests", "crc_errors", "timeouts", "retried", "lost")
+    assert [getattr(talking.statistics, name) for name in fields] == [0, 0, 0, 0, 0]
+    for _ in range(2):
+        talking.read(1, registers.PRESENT_POSITION)
+    assert talking.statistics == BusStatistics(requests=6, crc_errors=2, timeouts=2)
+
+
+def test_reply_full_of_stuffing_is_understood(bus: Callable):
+    spiteful = bytes.fromhex("FF FF FD") * 4
+    talking = bus(Status(1, spiteful).encode())
+    assert talking.ask(b"", (1,), 12, 101.0) == {1: Status(1, spiteful)}
+
+
+def test_reply_of_another_servo_or_length_is_no_answer(bus: Callable):
+    talking = bus(_position(5, id=2) + Status(1, bytes(3)).encode() + _position(7))
+    assert talking.read(1, registers.PRESENT_POSITION) == 7
+    assert len(talking.port.sent) == 1
 
 
 def test_unplugged_port_ends_every_conversation(bus: Callable):

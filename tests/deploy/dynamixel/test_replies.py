@@ -68,6 +68,12 @@ def test_error_code_refuses_the_block_and_alert_bit_does_not():
     assert replies.alert.tolist() == [True, False, False]
 
 
+def test_largest_error_code_is_no_alert():
+    replies = _merged(protocol.merge([Status(id, bytes(4), error=0x7F) for id in IDS]))
+    assert _sound(replies) == [False, False, False]
+    assert not replies.alert.any()
+
+
 @pytest.mark.parametrize("merged", [True, False], ids=["merged", "single"])
 def test_any_reply_is_checked_as_its_servos_wrote_it(merged: bool):
     rng = random.Random(0)
@@ -91,6 +97,12 @@ def test_align_drops_what_precedes_the_header():
     kept = replies.align(len(FRAME))
     assert kept == len(FRAME) - len(echo)
     assert replies.buffer[:kept] == FRAME[:kept]
+
+
+def test_align_keeps_all_while_less_than_a_header_has_come():
+    replies = _merged(b"no" + FRAME[:1])
+    assert replies.align(3) == 3
+    assert replies.buffer[:3] == b"no" + FRAME[:1]
 
 
 def test_align_keeps_what_may_be_the_beginning_of_a_header():
