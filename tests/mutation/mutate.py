@@ -1,7 +1,8 @@
 """Do our tests notice faults? Puts small ones into the code, one at a time, and runs the tests.
 
     make mutate                                              # a sample over all modules
-    .venv/bin/python tests/mutation/mutate.py --sample 0 deploy/governor.py   # every fault of one
+    .venv/bin/python tests/mutation/mutate.py deploy/governor.py              # its part of one
+    .venv/bin/python tests/mutation/mutate.py deploy/governor.py --sample 0   # all its faults
 
 Every fault is put into a copy of the tree, and a process that has the large libraries imported
 already forks to run the tests that `modules.py` names for its module. Results lie in
@@ -73,7 +74,7 @@ class Result:
     """How it went."""
 
     outcome: str
-    """"killed", "timeout", "survived"; "error" if there was nothing to run."""
+    """"killed", "timeout" or "survived"."""
     seconds: float
     by: str = ""
     """The test that failed."""
@@ -84,13 +85,13 @@ def main() -> int:
     arguments = _arguments()
     os.nice(10)
     WORK.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    sources = {path: (ROOT / path).read_text() for path in arguments.modules or MODULES}
-    chosen = choose(
-        {path: mutants(path, source) for path, source in sources.items()},
-        arguments.sample,
-        arguments.seed,
-    )
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, lambda *_: sys.exit("stopped; run it again to go on"))
+    sources = {path: (ROOT / path).read_text() for path in MODULES}
+    found = {path: mutants(path, source) for path, source in sources.items()}
+    wanted = arguments.modules or MODULES
+    chosen = choose(found, arguments.sample, arguments.seed)
+    chosen = [mutant for mutant in chosen if mutant.path in wanted]
     reasons, known = equivalents(), _known_results()
     digests = {path: _digest(MODULES[path]) for path in sources}
     results: dict[Mutant, Result] = {}
@@ -118,7 +119,7 @@ def _measure(jobs: list[Job], trees: list[Path]) -> dict[Mutant, Result]:
     limits = {}
     for job, result in run(list(sound.values()), trees, defaultdict(lambda: 600.0)):
         if result.outcome != "survived":
-            sys.exit(f"{job.path}: its tests fail without a fault: {result.by or result.outcome}")
+            sys.exit(f"{job.path}: its tests fail without a fault in it: {result}")
         limits[job.path] = 10 + 3 * result.seconds
         print(f"{job.path}: its tests take {result.seconds:.1f} s")
     results: dict[Mutant, Result] = {}
@@ -187,10 +188,10 @@ def _start(job: Job, tree: Path) -> int:
     (tree / job.path).write_text(job.code)
     sys.stdout.flush()
     if pid := os.fork():
+        os.setpgid(pid, pid)  # not a session: a pseudo-terminal would become its terminal
         return pid
     code = 3
     try:
-        os.setpgid(0, 0)  # not a session of its own: a pseudo-terminal would become its terminal
         os.chdir(tree)
         output = os.open(_log(tree), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -216,8 +217,6 @@ def _result(code: int | None, seconds: float, tree: Path) -> Result:
         return Result("timeout", seconds)
     lines = _log(tree).read_text(errors="replace").splitlines()
     by = next((line for line in lines if line.startswith(("FAILED ", "ERROR "))), "")
-    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        return Result("error", seconds)
     return Result("killed" if code else "survived", seconds, by)
 
 
@@ -290,7 +289,13 @@ def _digest(tests: Iterable[str]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("modules", nargs="*", choices=[[], *MODULES], help="default: all")
+    parser.add_argument(
+        "modules",
+        nargs="*",
+        metavar="MODULE",
+        choices=[[], *MODULES],
+        help="only these of the sample",
+    )
     parser.add_argument("--sample", type=int, default=300, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
