@@ -238,10 +238,6 @@ class PacketParser:
             packets.append(packet)
         return packets
 
-    def reset(self) -> None:
-        """Forget a packet that stopped halfway."""
-        self._buffer.clear()
-
     def _next(self) -> Packet | None:
         buffer = self._buffer
         while (start := buffer.find(HEADER)) >= 0:

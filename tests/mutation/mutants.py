@@ -191,6 +191,8 @@ def _left_alone(tree: ast.Module) -> Iterator[ast.AST]:
                 yield node
             case ast.ClassDef(bases=[ast.Name(id="Protocol")]):
                 yield node
+            case ast.ClassDef(decorator_list=decorators):
+                yield from decorators  # whether a dataclass is frozen, or has slots
         for name in ("annotation", "returns"):
             if (annotation := getattr(node, name, None)) is not None:
                 yield annotation

@@ -264,7 +264,7 @@ def _report(results: dict[Mutant, Result], sources: dict[str, str]) -> int:
     total = sum(counts.values(), Counter())
     table.add_section()
     table.add_row("all", *(str(total[outcome]) for outcome in outcomes), _percent(total))
-    Console().print(table)
+    Console(width=100).print(table)
     if survivors:
         print(f"survivors: {WORK / 'survivors.diff'}")
     return 0 if _share(total) >= PASS_SHARE else 1

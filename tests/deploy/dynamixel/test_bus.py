@@ -58,6 +58,8 @@ def test_reboot_waits_for_the_consent_of_the_servo(bus: Callable):
     talking = bus(OK)
     talking.reboot(1)
     assert talking.port.sent == [protocol.reboot(1)]
+    with pytest.raises(ServoError, match=r"^servo 1 refused to reboot: error 1: "):
+        bus(Status(1, error=ErrorCode.RESULT_FAIL).encode()).reboot(1)
 
 
 def test_value_read_back_must_be_the_one_written(bus: Callable):

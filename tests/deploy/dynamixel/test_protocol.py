@@ -312,13 +312,6 @@ def test_status_without_room_for_an_error_byte_is_no_packet():
     assert PacketParser().feed(frame) == []
 
 
-def test_reset_forgets_a_packet_that_stopped_halfway():
-    parser = PacketParser()
-    parser.feed(Status(1, bytes(4)).encode()[:9])
-    parser.reset()
-    assert [packet.id for packet in parser.feed(Status(2).encode())] == [2]
-
-
 def test_parser_survives_any_stream():
     rng = random.Random(4)
     parser = PacketParser()

@@ -68,10 +68,13 @@ def test_error_code_refuses_the_block_and_alert_bit_does_not():
     assert replies.alert.tolist() == [True, False, False]
 
 
-def test_largest_error_code_is_no_alert():
-    replies = _merged(protocol.merge([Status(id, bytes(4), error=0x7F) for id in IDS]))
-    assert _sound(replies) == [False, False, False]
-    assert not replies.alert.any()
+@pytest.mark.parametrize("alert", [False, True])
+def test_every_error_code_refuses_the_block_and_none_is_an_alert(alert: bool):
+    for error in range(1, 0x80):
+        statuses = [Status(3, bytes(4)), Status(7, bytes(4), error, alert), Status(4, bytes(4))]
+        replies = _merged(protocol.merge(statuses))
+        assert _sound(replies) == [True, False, True]
+        assert replies.alert.tolist() == [False, alert, False]
 
 
 @pytest.mark.parametrize("merged", [True, False], ids=["merged", "single"])
