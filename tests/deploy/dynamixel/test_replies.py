@@ -68,6 +68,17 @@ def test_error_code_refuses_the_block_and_alert_bit_does_not():
     assert replies.alert.tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("merged", [True, False], ids=["merged", "single"])
+def test_alert_is_no_fault_of_a_reply(merged: bool):
+    statuses = [Status(id, bytes(4), alert=id == 7) for id in IDS]
+    replies = Replies(IDS, 4, merged=merged)
+    replies.buffer[:] = (
+        protocol.merge(statuses) if merged else b"".join(s.encode() for s in statuses)
+    )
+    assert _sound(replies, len(replies.buffer)) == [True, True, True]
+    assert replies.alert.tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("alert", [False, True])
 def test_every_error_code_refuses_the_block_and_none_is_an_alert(alert: bool):
     for error in range(1, 0x80):
