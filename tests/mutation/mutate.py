@@ -259,7 +259,7 @@ def _report(results: dict[Mutant, Result], sources: dict[str, str]) -> int:
         counts[mutant.path][result.outcome] += 1
     outcomes = ("killed", "timeout", "survived", "equivalent")
     table = Table("module", *outcomes, "share killed")
-    for path, count in counts.items():
+    for path, count in sorted(counts.items(), key=lambda entry: list(MODULES).index(entry[0])):
         table.add_row(path, *(str(count[outcome]) for outcome in outcomes), _percent(count))
     total = sum(counts.values(), Counter())
     table.add_section()
@@ -296,7 +296,7 @@ def _arguments() -> argparse.Namespace:
         choices=[[], *MODULES],
         help="only these of the sample",
     )
-    parser.add_argument("--sample", type=int, default=300, help="how many mutants; 0 for all")
+    parser.add_argument("--sample", type=int, default=600, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     return parser.parse_args()
