@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench mutate
 help:
 	@echo "make demo    the whole road in about two minutes: train, export, twin, run, report"
 	@echo "make test    all tests"
 	@echo "make setup   only the environment, in .venv"
 	@echo "make lint    ruff and basedpyright"
 	@echo "make bench   speed beside peers"
+	@echo "make mutate  do the tests notice faults? three quarters of an hour"
 
 setup: .venv/dev
 
@@ -26,6 +27,9 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python tests/benchmarks/bus.py
 	$(BIN)/python tests/benchmarks/simulation.py
+
+mutate: .venv/dev
+	$(BIN)/python tests/mutation/mutate.py
 
 .venv/train .venv/dev: .venv/%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

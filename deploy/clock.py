@@ -1,5 +1,6 @@
 """Time as an argument: the same loop runs on a real robot and, in virtual time, in a test."""
 
+import math
 import time
 from typing import Protocol
 
@@ -46,11 +47,16 @@ class VirtualClock:
         self._now_s = max(self._now_s, time_s)
 
 
+CATCH_UP = 0.25
+"""Lateness, in periods, that is made up for by the next tick."""
+
+
 class Ticker:
     """Absolute deadlines: an oversleep is never carried into the next tick.
 
-    A tick that starts more than a period late skips the deadlines it missed instead of catching up
-    in a burst.
+    A tick that would start more than `CATCH_UP` of a period late, or that much too soon after the
+    one before it, is skipped: two targets sent at nearly the same time would make a joint twice as
+    fast.
 
     Args:
         clock: where time comes from.
@@ -59,7 +65,7 @@ class Ticker:
 
     def __init__(self, clock: Clock, period_s: float):
         self._clock, self._period_s = clock, period_s
-        self.deadline_s = clock.now()
+        self.deadline_s = self._started_s = clock.now()
         """Deadline of the latest tick."""
         self.consecutive_overruns = 0
         """Deadlines missed in a row, now."""
@@ -73,14 +79,14 @@ class Ticker:
             The tick's deadline and how late it started [s].
         """
         self.deadline_s += self._period_s
-        self._clock.sleep_until(self.deadline_s)
-        late_s = self._clock.now() - self.deadline_s
-        missed = int(late_s / self._period_s)
+        earliest_s = max(self._clock.now(), self._started_s + self._period_s)
+        missed = math.ceil((earliest_s - self.deadline_s) / self._period_s - CATCH_UP)
         if missed > 0:
             self.deadline_s += missed * self._period_s
-            late_s -= missed * self._period_s
             self.overruns += missed
             self.consecutive_overruns += 1
         else:
             self.consecutive_overruns = 0
-        return self.deadline_s, late_s
+        self._clock.sleep_until(self.deadline_s)
+        self._started_s = self._clock.now()
+        return self.deadline_s, self._started_s - self.deadline_s

@@ -298,22 +298,24 @@ class Robot:
         self._goal_ticks[:] = self._to_ticks(targets)
         self._targets.write(self._goal_ticks)
 
-    def verify_next(self, deadline_s: float) -> str:
+    def verify_next(self, deadline_s: float) -> str | None:
         """Read back whether one servo is still set up as it was: the next one at each call.
 
         Args:
-            deadline_s: time on the port's clock to be done at; too little time reads nothing.
+            deadline_s: time on the port's clock to be done at.
 
         Returns:
-            What is wrong with it; empty if nothing is, or if it did not answer.
+            What is wrong with it, empty if nothing is or it did not answer; None if there was too
+            little time to ask.
         """
         row = self._next_row
         settings = self._settings[row]
-        needed_s = settings.wire_s + self.bus.latency_s + MARGIN_S
-        if self._port.now() + needed_s > deadline_s:
-            return ""
+        if self._port.now() + settings.wire_s + self.bus.latency_s > deadline_s:
+            return None
         self._next_row = (row + 1) % len(self._ids)
-        if not settings.read(deadline_s):
+        answered = settings.read(deadline_s)
+        np.subtract(self._port.now(), self._read_at, out=self.age_s)
+        if not answered:
             return ""
         data = settings.data[0].tobytes()
         for register, wanted in self._wanted[row].items():

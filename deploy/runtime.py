@@ -35,6 +35,9 @@ READ_SHARE = 0.75
 200 Hz, of which controller, governor, write and record took 0.5 ms on a busy two-core machine."""
 WAKE_SHARE = 0.1
 """Part of the period that stays free at its end, so that the next tick begins in time."""
+VERIFY_EVERY_S = 0.5
+"""Where no tick has time to read a servo's settings back as well, one in this time does that
+instead of reading the joints."""
 FAST_ADAPTER_S = 0.002
 """What an adapter whose latency timer is 1 ms adds to a reply, at most."""
 POSE_TOLERANCE_RAD = 0.3
@@ -108,11 +111,11 @@ class Runtime:
             self._check_rest()
             self._enter(State.IDLE, self.robot.describe())
             self._check_stop()
-            self.robot.energise()
             gc.collect()
-            gc.freeze()  # what exists now is never collected: no pauses while running
+            gc.freeze()  # what exists now is never collected: no pauses while the servos watch
+            self.robot.energise()
             self._ticker = Ticker(self.clock, self._period_s)
-            self._written_s = self.clock.now()
+            self._written_s = self._verified_s = self.clock.now()
             self._sent[:] = self.robot.target
             self._enter(State.MOVING_TO_START)
             self._ramp(self._start)
@@ -175,7 +178,11 @@ class Runtime:
                 f"{1 / self._period_s:.0f} Hz; this machine or bus is too slow or too busy"
             )
         begin_s = self.clock.now()
-        self.robot.read(begin_s + READ_SHARE * self._period_s)
+        read_by_s = begin_s + READ_SHARE * self._period_s
+        if begin_s - self._verified_s > VERIFY_EVERY_S:  # no tick has time for both
+            self._verify_next(read_by_s)
+        else:
+            self.robot.read(read_by_s)
         if self.robot.alerts.any():
             raise SafetyError(f"a servo reports an error: {self.robot.describe_alerts()}")
         if self.robot.restarted.any():
@@ -203,8 +210,15 @@ class Runtime:
         self._sent[:] = self._limited
         if self.recorder is not None:
             self._record(self.recorder, deadline_s, late_s, read_s, controller_s, begin_s, command)
-        spare_s = deadline_s + (1 - WAKE_SHARE) * self._period_s
-        if complaint := self.robot.verify_next(spare_s):
+        self._verify_next(deadline_s + (1 - WAKE_SHARE) * self._period_s)
+
+    def _verify_next(self, deadline_s: float) -> None:
+        """Look after one servo, if there is time: is it still set up as it was?"""
+        complaint = self.robot.verify_next(deadline_s)
+        if complaint is None:
+            return
+        self._verified_s = self.clock.now()
+        if complaint:
             raise SafetyError(
                 f"{complaint}; the servo has let go, stopped by itself, or another program "
                 "changes it"

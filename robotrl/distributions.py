@@ -15,7 +15,7 @@ from torch import Tensor
 _LOG_2PI = math.log(2 * math.pi)
 
 
-def sample(mean: Tensor, log_std: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def sample(mean: Tensor, log_std: Tensor, generator: torch.Generator) -> Tensor:
     """Draw u, the value before tanh; (..., actions)."""
     noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
     return mean + log_std.exp() * noise

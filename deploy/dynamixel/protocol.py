@@ -22,7 +22,6 @@ from deploy.dynamixel.crc import crc16
 
 HEADER = b"\xff\xff\xfd\x00"
 BROADCAST_ID = 0xFE
-MAX_ID = 252
 MAX_LENGTH = 1024
 """Longest plausible length field (the packet limit of ROBOTIS' DynamixelSDK)."""
 STATUS_OVERHEAD = 11
@@ -248,10 +247,6 @@ class PacketParser:
         while (packet := self._next()) is not None:
             packets.append(packet)
         return packets
-
-    def reset(self) -> None:
-        """Forget a packet that stopped halfway."""
-        self._buffer.clear()
 
     def _next(self) -> Packet | None:
         buffer = self._buffer

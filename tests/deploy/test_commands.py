@@ -24,8 +24,9 @@ def test_fixed_command_is_the_same_at_all_times():
         assert source(time_s).dtype == np.float32
 
 
-def test_fixed_command_may_lie_on_the_edge_of_the_trained_range():
-    assert fixed_command(SPEC, SPEC.high)(0.0) == pytest.approx(SPEC.high)
+@pytest.mark.parametrize("edge", [SPEC.low, SPEC.high], ids=["low", "high"])
+def test_fixed_command_may_lie_on_the_edge_of_the_trained_range(edge: list[float]):
+    assert fixed_command(SPEC, edge)(0.0) == pytest.approx(edge)
 
 
 @pytest.mark.parametrize("values", [[], [0.2, 0.0], [0.2, 0.0, 0.05, 0.0]])
@@ -60,6 +61,14 @@ def test_random_commands_last_as_long_as_in_training():
     lasted_s = np.diff(TIMES_S[changes])
     assert 100 < len(changes) < 200  # 400 s in pieces of 2 to 4 s
     assert np.all((lasted_s > 2.0 - 1e-9) & (lasted_s < 4.02 + 1e-9))
+
+
+def test_random_command_is_replaced_when_its_time_is_over():
+    source = random_commands(SPEC.model_copy(update={"interval_s": (2.0, 2.0)}), seed=0)
+    first, second = source(10.0).copy(), source(12.0).copy()
+    assert not np.array_equal(first, second)
+    assert np.array_equal(source(13.99), second)
+    assert not np.array_equal(source(14.0), second)
 
 
 def test_random_commands_follow_from_the_seed():

@@ -1,5 +1,7 @@
 """Philox against its published vectors; a draw depends on nothing but its own four numbers."""
 
+import zlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,6 +39,17 @@ def test_philox_gives_the_known_answers_of_random123(counter: str, key: str, exp
     words = philox((c0, c1, c2, c3), (k0, k1))
 
     assert " ".join(f"{int(word):08x}" for word in words) == expected
+
+
+def test_draw_is_philox_of_world_index_and_block_under_stream_and_seed():
+    # Later versions must draw the same: a run is resumed, and reported, by its seed.
+    world, index, seed = 7, (3 << 32) + 5, (9 << 32) + 11
+    (numbers,) = draw([Stream("mass", 6)], [world], [index], seed=seed)
+
+    key = torch.tensor(zlib.crc32(b"mass")), torch.tensor(11)
+    counters = [[torch.tensor(word) for word in (world, 5, 3, block)] for block in (0, 1)]
+    words = torch.cat([philox((c0, c1, c2, c3), key) for c0, c1, c2, c3 in counters])
+    assert (numbers[0] * 2**24).tolist() == (words[:6] // 2**8).tolist()
 
 
 def test_draw_does_not_depend_on_which_worlds_are_drawn_with_it_or_in_which_order():

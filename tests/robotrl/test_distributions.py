@@ -126,6 +126,23 @@ def test_divergence_by_hand():
     assert float(kl_divergence(*old, *old)) == 0
 
 
+def test_divergence_and_entropy_of_several_actions_are_sums():
+    numbers = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))  # 3 worlds
+    mean, log_std, new_mean, new_log_std, noise = numbers.unbind()
+
+    divergence = kl_divergence(mean, log_std, new_mean, new_log_std)
+    estimate = entropy(mean, log_std, noise)
+
+    assert divergence.shape == estimate.shape == (3,)
+    columns = [slice(i, i + 1) for i in range(4)]
+    each = [
+        kl_divergence(mean[:, i], log_std[:, i], new_mean[:, i], new_log_std[:, i]) for i in columns
+    ]
+    torch.testing.assert_close(divergence, torch.stack(each).sum(dim=0))
+    each = [entropy(mean[:, i], log_std[:, i], noise[:, i]) for i in columns]
+    torch.testing.assert_close(estimate, torch.stack(each).sum(dim=0))
+
+
 @every_gaussian
 def test_entropy_estimate_averages_to_the_entropy(mean: float, std: float):
     log_density, weights = density_of_actions(mean, std)

@@ -91,3 +91,14 @@ def test_worlds_do_not_mix():
 
     # World 0 sums 1 + 2; world 1 ends after 10.
     assert result.tolist() == [[3.0, 10.0], [2.0, 20.0]]
+
+
+def test_rollout_may_be_a_single_step():
+    one = torch.ones(1, 2)
+    ends = torch.tensor([[True, False]])
+
+    result = compute_gae(
+        one, 2 * one, 4 * one, ends, torch.zeros_like(ends), gamma=0.5, gae_lambda=0.9
+    )
+
+    assert result.tolist() == [[1 - 2, 1 + 4 / 2 - 2]]

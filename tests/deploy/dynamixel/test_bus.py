@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.dynamixel import protocol, registers
-from deploy.dynamixel.bus import ATTEMPTS, DynamixelBus
+from deploy.dynamixel.bus import ATTEMPTS, BusStatistics, DynamixelBus
 from deploy.dynamixel.protocol import ErrorCode, Status
 from deploy.errors import BusError, BusTimeout, ServoError
 
@@ -58,6 +58,8 @@ def test_reboot_waits_for_the_consent_of_the_servo(bus: Callable):
     talking = bus(OK)
     talking.reboot(1)
     assert talking.port.sent == [protocol.reboot(1)]
+    with pytest.raises(ServoError, match=r"^servo 1 refused to reboot: error 1: "):
+        bus(Status(1, error=ErrorCode.RESULT_FAIL).encode()).reboot(1)
 
 
 def test_value_read_back_must_be_the_one_written(bus: Callable):
@@ -172,6 +174,30 @@ def test_reply_to_an_earlier_attempt_does_not_pass_for_the_answer_to_the_next_qu
     )
     assert talking.read(1, registers.POSITION_P_GAIN) == 640
     assert talking.read(1, registers.POSITION_D_GAIN) == 7
+
+
+def test_silence_costs_the_wire_time_and_the_patience_of_setting_up(bus: Callable):
+    talking = bus()
+    with pytest.raises(BusTimeout):
+        talking.read(1, registers.PRESENT_POSITION)
+    # three times: 14 bytes out and 15 back at 10 µs, 508 µs return delay, 4 ms USB, 50 ms patience
+    assert talking.port.now() - 100 == pytest.approx(3 * (290e-6 + 508e-6 + 0.004 + 0.05))
+
+
+def test_statistics_begin_at_zero_and_add_up(bus: Callable):
+    damaged = _position(1)[:-1] + b"\x00"
+    talking = bus(damaged, SILENCE, _position(7), damaged, SILENCE, _position(7))
+    fields = ("requests", "crc_errors", "timeouts", "retried", "lost")
+    assert [getattr(talking.statistics, name) for name in fields] == [0, 0, 0, 0, 0]
+    for _ in range(2):
+        talking.read(1, registers.PRESENT_POSITION)
+    assert talking.statistics == BusStatistics(requests=6, crc_errors=2, timeouts=2)
+
+
+def test_reply_of_another_servo_or_length_is_no_answer(bus: Callable):
+    talking = bus(_position(5, id=2) + Status(1, bytes(3)).encode() + _position(7))
+    assert talking.read(1, registers.PRESENT_POSITION) == 7
+    assert len(talking.port.sent) == 1
 
 
 def test_unplugged_port_ends_every_conversation(bus: Callable):

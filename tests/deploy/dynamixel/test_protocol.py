@@ -6,10 +6,12 @@ from typing import NamedTuple
 import pytest
 
 from deploy.dynamixel import protocol
+from deploy.dynamixel.crc import crc16
 from deploy.dynamixel.protocol import (
     BROADCAST_ID,
     HEADER,
     HEADER_MARK,
+    MAX_LENGTH,
     ErrorCode,
     FactoryReset,
     Instruction,
@@ -236,6 +238,22 @@ def test_vendor_sdk_builds_the_same_bytes_and_reads_ours():
         assert handler.readRx(wire, 1, len(data)) == (list(data), sdk.COMM_SUCCESS, 0x80)
 
 
+def test_numbers_are_those_of_the_vendor_sdk():
+    sdk = pytest.importorskip("dynamixel_sdk")
+    handler = pytest.importorskip("dynamixel_sdk.protocol2_packet_handler")
+    assert protocol.BROADCAST_ID == sdk.BROADCAST_ID
+    assert MAX_LENGTH == handler.RXPACKET_MAX_LEN
+    for instruction in Instruction:
+        assert instruction == getattr(sdk, f"INST_{instruction.name}")
+    for code in ErrorCode:
+        assert code == getattr(handler, f"ERRNUM_{code.name}")
+
+
+def test_factory_reset_knows_the_numbers_of_the_manual():
+    # eManual, "DYNAMIXEL Protocol 2.0 > Factory Reset"
+    assert [what.value for what in FactoryReset] == [0xFF, 0x01, 0x02]
+
+
 def test_parser_does_not_care_how_the_stream_is_cut():
     rng = random.Random(2)
     packets = [Packet(i, Instruction.WRITE, _spiteful_bytes(rng)) for i in range(50)]
@@ -276,16 +294,22 @@ def test_implausible_length_is_not_waited_for():
     assert [packet.id for packet in PacketParser().feed(absurd + good)] == [2]
 
 
+def test_longest_packet_is_read_and_a_longer_one_is_not():
+    longest = Packet(1, Instruction.WRITE, bytes(MAX_LENGTH - 3))
+    assert PacketParser().feed(longest.encode()) == [longest]
+    longer = Packet(1, Instruction.WRITE, bytes(MAX_LENGTH - 2))
+    assert PacketParser().feed(longer.encode()) == []
+
+
+def test_packet_without_an_instruction_is_none():
+    frame = HEADER + bytes.fromhex("01 02 00")
+    frame += crc16(frame).to_bytes(2, "little")
+    assert PacketParser().feed(frame + bytes(8)) == []
+
+
 def test_status_without_room_for_an_error_byte_is_no_packet():
     frame = Packet(1, Instruction.STATUS).encode()  # the CRC is right all the same
     assert PacketParser().feed(frame) == []
-
-
-def test_reset_forgets_a_packet_that_stopped_halfway():
-    parser = PacketParser()
-    parser.feed(Status(1, bytes(4)).encode()[:9])
-    parser.reset()
-    assert [packet.id for packet in parser.feed(Status(2).encode())] == [2]
 
 
 def test_parser_survives_any_stream():

@@ -69,6 +69,26 @@ def test_error_code_refuses_the_block_and_alert_bit_does_not():
 
 
 @pytest.mark.parametrize("merged", [True, False], ids=["merged", "single"])
+def test_alert_is_no_fault_of_a_reply(merged: bool):
+    statuses = [Status(id, bytes(4), alert=id == 7) for id in IDS]
+    replies = Replies(IDS, 4, merged=merged)
+    replies.buffer[:] = (
+        protocol.merge(statuses) if merged else b"".join(s.encode() for s in statuses)
+    )
+    assert _sound(replies, len(replies.buffer)) == [True, True, True]
+    assert replies.alert.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("alert", [False, True])
+def test_every_error_code_refuses_the_block_and_none_is_an_alert(alert: bool):
+    for error in range(1, 0x80):
+        statuses = [Status(3, bytes(4)), Status(7, bytes(4), error, alert), Status(4, bytes(4))]
+        replies = _merged(protocol.merge(statuses))
+        assert _sound(replies) == [True, False, True]
+        assert replies.alert.tolist() == [False, alert, False]
+
+
+@pytest.mark.parametrize("merged", [True, False], ids=["merged", "single"])
 def test_any_reply_is_checked_as_its_servos_wrote_it(merged: bool):
     rng = random.Random(0)
     for _ in range(200):
@@ -91,6 +111,12 @@ def test_align_drops_what_precedes_the_header():
     kept = replies.align(len(FRAME))
     assert kept == len(FRAME) - len(echo)
     assert replies.buffer[:kept] == FRAME[:kept]
+
+
+def test_align_keeps_all_while_less_than_a_header_has_come():
+    replies = _merged(b"no" + FRAME[:1])
+    assert replies.align(3) == 3
+    assert replies.buffer[:3] == b"no" + FRAME[:1]
 
 
 def test_align_keeps_what_may_be_the_beginning_of_a_header():

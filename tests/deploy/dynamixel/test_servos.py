@@ -15,6 +15,56 @@ def test_model_is_filed_under_its_name_and_number(servo: ServoModel):
     assert [other.model_number for other in MODELS.values()].count(servo.model_number) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "volts", "torque_nm", "rev_per_min", "limits", "gains", "shutdown"),
+    # eManual, "Specifications" at the recommended voltage, and the initial values of the control
+    # table: Min and Max Voltage Limit in 0.1 V, Temperature, Current and Velocity Limit; Position
+    # P, I and D Gain, Velocity P and I Gain; Shutdown.
+    [
+        ("XL430-W250", 1060, 12, 1.5, 61, (60, 140, 72, None, 265), (640, 0, 4000, 100, 1000), 52),
+        ("XL330-M288", 1200, 5, 0.52, 103, (35, 70, 70, 1750, 445), (400, 0, 0, 180, 1600), 53),
+        ("XL330-M077", 1190, 5, 0.215, 383, (35, 70, 70, 1750, 1620), (400, 400, 0, 40, 400), 53),
+        ("XM430-W350", 1020, 12, 4.1, 46, (95, 160, 80, 1193, 350), (800, 0, 0, 100, 1920), 52),
+    ],
+)  # fmt: skip
+def test_data_sheet_is_that_of_the_manual(
+    name: str, number: int, volts: float, torque_nm: float, rev_per_min: float,
+    limits: tuple[int, int, int, int | None, int], gains: tuple[int, ...], shutdown: int,
+):  # fmt: skip
+    servo = MODELS[name]
+    low, high, temperature, current, velocity = limits
+    assert servo.model_number == number
+    assert servo.nominal_voltage_v == volts
+    assert servo.stall_torque_nm == torque_nm
+    assert servo.no_load_speed_rad_s == pytest.approx(rev_per_min * 2 * math.pi / 60)
+    assert servo.voltage_limits_v == pytest.approx((low / 10, high / 10))
+    assert servo.temperature_limit_c == temperature
+    assert (servo.current_limit, servo.velocity_limit) == (current, velocity)
+    assert servo.position_pid + servo.velocity_pi == gains
+    assert servo.shutdown == shutdown
+
+
+@pytest.mark.parametrize(
+    ("name", "milliampere", "modes"),
+    # eManual, "Current Limit(38)" and "Operating Mode(11)"; the XL430 measures no current
+    [
+        ("XL430-W250", None, (1, 3, 4, 16)),
+        ("XL330-M288", 1.0, (0, 1, 3, 4, 5, 16)),
+        ("XL330-M077", 1.0, (0, 1, 3, 4, 5, 16)),
+        ("XM430-W350", 2.69, (0, 1, 3, 4, 5, 16)),
+    ],
+)
+def test_current_and_modes_are_those_of_the_manual(
+    name: str, milliampere: float | None, modes: tuple[int, ...]
+):
+    servo = MODELS[name]
+    assert servo.operating_modes == modes
+    if milliampere is None:
+        assert servo.current_unit_a is None
+    else:
+        assert servo.current_unit_a == pytest.approx(milliampere / 1000)
+
+
 @every_model
 def test_data_sheet_is_consistent(servo: ServoModel):
     low, high = servo.voltage_limits_v

@@ -172,6 +172,20 @@ def test_servo_in_trouble_is_read_and_reported(make_rig: Callable, fast: bool, r
     assert not rig.reading.alert.any()
 
 
+@both_ways
+def test_any_number_of_bytes_is_read_of_any_number_of_servos(
+    scripted_port: Callable, fast: bool, reply: Callable
+):
+    blocks = {id: bytes(range(id, id + 10)) for id in IDS}
+    statuses = {id: Status(id, data) for id, data in blocks.items()}
+    first = protocol.merge(list(statuses.values())) if fast else statuses[11].encode()
+    rest = b"".join(statuses[id].encode() for id in (13, 14, 12))
+    port = scripted_port(first[: 8 + 14] if fast else first, rest)
+    reading = SyncRead(DynamixelBus(port, 1_000_000), IDS, 126, 10, fast=fast)
+    assert reading.read(port.now() + 0.05) == 4
+    assert [row.tobytes() for row in reading.data] == list(blocks.values())
+
+
 def test_servo_that_refuses_is_not_fresh(make_rig: Callable):
     refusal = Status(12, error=ErrorCode.DATA_RANGE).encode()
     rig = make_rig(_single((11,)) + refusal + _single((13, 14)), refusal, fast=False)

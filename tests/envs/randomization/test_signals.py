@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from deploy.errors import ConfigError
-from envs.draws import Draws
+from envs.draws import Draws, Stream
 from envs.randomization import Term
 from envs.randomization.signals import SignalNoise
+from envs.randomization.term import name_streams
 
 NUM_ENVS = 4
 SIGNALS = {"joint_position": ["shoulder", "elbow"], "joint_velocity": ["shoulder", "elbow"]}
@@ -78,6 +79,24 @@ def test_noise_is_a_function_of_world_and_step():
     assert torch.equal(Sensors(NOISE).read(step=35), forward[35])
     assert torch.equal(sensors.read(2, step=17), forward[17][[2]])
     assert torch.equal(sensors.read(3, 1, step=16), forward[16][[3, 1]])
+
+
+@pytest.mark.parametrize("step", [0, 1, 15, 16, 17, 1000])
+def test_noise_of_a_step_is_the_draw_of_its_number(step: int):
+    term = Term.model_validate(NOISE)
+    ((name, _),) = name_streams([term])
+    worlds = torch.arange(NUM_ENVS)
+    (uniform,) = Draws(0, torch.device("cpu")).uniform(
+        [Stream(name, 2)], worlds, torch.full_like(worlds, step)
+    )
+
+    assert torch.equal(Sensors(NOISE).read(step=step), term.transform(uniform))
+
+
+def test_terms_of_model_fields_are_passed_over():
+    field = {"field": "mass", "range": (0.5, 2.0)}
+
+    assert torch.equal(Sensors(field, BIAS).read(), Sensors(BIAS).read())
 
 
 def test_bias_and_noise_add_up():
