@@ -196,7 +196,7 @@ class ArmReach:
         self._new_command(ids)
         return qpos, torch.zeros(len(ids), len(self._home), dtype=qpos.dtype)
 
-    def advance(self) -> dict[str, Tensor]:
+    def advance(self) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Task.advance`; `reach_error_m` is the mean distance in a target's last second."""
         self._countdown -= 1
         settling = self._countdown < self._settle_length
@@ -205,7 +205,7 @@ class ArmReach:
         metrics = {"reach_error_m": self._settled_error[ended]}
         if len(ended):
             self._new_command(ended)
-        return metrics
+        return ended, metrics
 
     def distance(self) -> Tensor:
         """(num_envs,) true distance of the tool from its target [m]."""
