@@ -15,7 +15,7 @@ raises `TrainingError` instead of being learned from.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -354,7 +354,7 @@ def _culprits(info: dict[str, Tensor]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def _require_finite(tensors: dict[str, Tensor], *, of_rollout: bool = False) -> None:
+def _require_finite(tensors: Mapping[str, Tensor], *, of_rollout: bool = False) -> None:
     """Refuse NaN and infinity; a rollout's tensors (T, B, ...) are told by step and world."""
     for name, value in tensors.items():
         bad = ~value.isfinite()

@@ -47,7 +47,7 @@ GYMNASIUM_PPO = PPOConfig(
 NUM_ENVS, EPISODE_STEPS, EVALUATED = 16, 1000, 16
 SEED_OFFSET = 1_000_003  # worlds of the evaluation
 DESIRED_KL = 0.01
-COLUMNS = ("task", "rule", "seed", "env_steps", "score", "cpu_s")
+COLUMNS: tuple[str, ...] = ("task", "rule", "seed", "env_steps", "score", "cpu_s")
 
 
 class PerUpdate(PPO):
@@ -139,7 +139,7 @@ class GymnasiumWorlds:
             task, num_envs, "sync", vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP}
         )
         self.num_envs = num_envs
-        self.num_actions = self._env.single_action_space.shape[0]
+        (self.num_actions,) = self._env.single_action_space.shape or ()
         self._seed = seed
 
     def reset(self) -> dict[str, Tensor]:

@@ -230,7 +230,7 @@ def test_tensors_are_described_with_units_and_elements(contract: Contract):
     ]
     assert [(spec.name, spec.shape) for spec in contract.state] == [
         ("started", [1, 1]),
-        ("observation_history", [1, 1, 24]),
+        ("observation_history", [1, 2, 24]),
     ]
 
 

@@ -58,10 +58,13 @@ class OneStepEpisodes:
 
 
 class Walk:
-    """Observations are random, rewards follow the actions, nothing ends."""
+    """Observations are random, rewards follow the actions, nothing ends.
 
-    def __init__(self, num_envs: int):
-        self.num_envs = num_envs
+    What only the critic sees has the size `privileged`.
+    """
+
+    def __init__(self, num_envs: int, *, privileged: float = 1.0):
+        self.num_envs, self._privileged = num_envs, privileged
         self._generator = torch.Generator().manual_seed(0)
         self.observation = self._draw()
 
@@ -73,7 +76,7 @@ class Walk:
 
     def _draw(self) -> dict[str, Tensor]:
         x = torch.randn(self.num_envs, 3, generator=self._generator)
-        return {"actor": x[:, :2], "critic": x}
+        return {"actor": x[:, :2], "critic": x * torch.tensor([1.0, 1.0, self._privileged])}
 
 
 class Chain:
@@ -114,7 +117,7 @@ class Spoilt:
         self.observation = self._walk.observation
 
     def step(self, action: Tensor) -> Step:
-        answer = list(self._walk.step(action))
+        answer: list[Any] = list(self._walk.step(action))
         answer[4]["rewards"] = {"speed": answer[1], "effort": torch.zeros(4)}
         self._steps += 1
         if self._steps == 2:
@@ -269,14 +272,14 @@ def test_statistics_are_frozen_while_a_rollout_is_collected_and_grow_afterwards(
     assert learner.policy.normalizer.count - count == 4 * 8
 
 
-def test_actor_sees_its_own_observation_only():
-    env = Walk(num_envs=8)
-    learner = make(env)
+def test_actor_acts_on_its_own_observation_only():
+    rollouts = []
+    for privileged in (1.0, 0.0):
+        env = Walk(num_envs=8, privileged=privileged)
+        rollouts.append(make(env).collect(env, env.observation)[0])
 
-    rollout, _ = learner.collect(env, env.observation)
-
-    assert rollout.actor.shape == (32, 8, 2)
-    assert rollout.critic.shape == (32, 8, 3)
+    assert torch.equal(rollouts[0].pre_tanh, rollouts[1].pre_tanh)
+    assert not torch.equal(rollouts[0].values, rollouts[1].values)
 
 
 def test_same_seed_gives_the_same_weights_whatever_else_draws_random_numbers():
