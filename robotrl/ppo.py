@@ -15,7 +15,7 @@ raises `TrainingError` instead of being learned from.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -258,8 +258,12 @@ class PPO:
             mean, log_std = self.policy.network(batch["actor"]), self.policy.log_std
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
         losses |= {"policy/kl": kl, "policy/std": log_std.detach().exp().mean()}
-        _require_finite(losses)
-        _require_finite(dict(self.policy.named_parameters()) | dict(self.critic.named_parameters()))
+        networks = {"actor": self.policy, "critic": self.critic}
+        weights = {
+            f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
+            for name, network in networks.items()
+        }
+        _require_finite(losses | weights)
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
         return {name: float(value) for name, value in losses.items()}
@@ -354,7 +358,7 @@ def _culprits(info: dict[str, Tensor]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def _require_finite(tensors: Mapping[str, Tensor], *, of_rollout: bool = False) -> None:
+def _require_finite(tensors: dict[str, Tensor], *, of_rollout: bool = False) -> None:
     """Refuse NaN and infinity; a rollout's tensors (T, B, ...) are told by step and world."""
     for name, value in tensors.items():
         bad = ~value.isfinite()

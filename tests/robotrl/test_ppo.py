@@ -319,13 +319,27 @@ def test_restored_learner_continues_with_the_same_bits():
     assert torch.equal(weights(learner.critic), weights(restored.critic))
 
 
-def test_reported_losses_are_means_also_when_samples_do_not_fill_the_minibatches():
-    env = Walk(num_envs=5)  # 5 samples in 4 minibatches
-    learner = make(env, rollout_steps=1, epochs=1, minibatches=4, learning_rate=1e-9)
+def test_every_epoch_sees_every_sample_once_and_losses_are_means_over_minibatches(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    env = Walk(num_envs=5)  # 5 samples in 4 minibatches, twice
+    learner = make(env, rollout_steps=1, epochs=2, minibatches=4)
+    loss, seen, value_losses = learner.loss, [], []
 
-    losses = iterate(learner, env)
+    def watched(batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        found = loss(batch, noise)
+        seen.append(batch["pre_tanh"])
+        value_losses.append(found[1]["loss/value"].item())
+        return found
 
-    assert losses["policy/std"] == pytest.approx(0.8)
+    monkeypatch.setattr(learner, "loss", watched)
+    rollout, _ = learner.collect(env, env.observation)
+    losses = learner.update(rollout)
+
+    everything = rollout.pre_tanh[0, :, 0].sort().values
+    for epoch in (seen[:4], seen[4:]):
+        assert torch.equal(torch.cat(epoch)[:, 0].sort().values, everything)
+    assert losses["loss/value"] == pytest.approx(sum(value_losses) / 8, rel=1e-5)
 
 
 @pytest.mark.parametrize(("samples", "minibatches"), [(1, 1), (2, 4)])
@@ -533,12 +547,34 @@ def test_last_observation_of_a_truncated_episode_must_be_finite():
         identity_critic(env).collect(env, env.observation)
 
 
-def test_weights_that_are_not_finite_are_refused():
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 2}, r"loss/policy is (nan|inf)"),
+        ({"epochs": 1, "minibatches": 1}, r"policy/kl is (nan|inf)"),
+    ],
+)
+def test_losses_and_weights_that_are_not_finite_are_refused(settings: dict[str, Any], message: str):
     env = Walk(num_envs=8)
-    learner = make(env, learning_rate=1e38, critic_hidden=[])
+    learner = make(env, learning_rate=1e39, **settings)
 
-    with pytest.raises(TrainingError, match=r"^\S+ is -?(nan|inf)$"):
-        iterate(learner, env, 3)
+    with pytest.raises(TrainingError, match=f"^{message}$"):
+        iterate(learner, env)
+
+
+def test_weights_that_the_last_step_spoilt_are_refused(monkeypatch: pytest.MonkeyPatch):
+    env = Walk(num_envs=8)
+    learner = make(env, epochs=1, minibatches=1)
+    step = learner._step
+
+    def spoilt(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses = step(batch)
+        nn.init.constant_(learner.critic[0].get_parameter("bias"), math.nan)
+        return losses
+
+    monkeypatch.setattr(learner, "_step", spoilt)
+    with pytest.raises(TrainingError, match=r"^a weight of the critic is nan$"):
+        iterate(learner, env)
 
 
 def test_resumed_learner_takes_a_new_learning_rate():
