@@ -31,7 +31,7 @@ class RewardWeights(Section):
 
     reach: float = 1.0
     hold: float = 1.0
-    action_rate: float = -0.1
+    action_rate: float = -0.3
     joint_speed: float = -0.02
     posture: float = -0.1
     desk: float = -1.0

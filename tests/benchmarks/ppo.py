@@ -139,7 +139,7 @@ class GymnasiumWorlds:
             task, num_envs, "sync", vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP}
         )
         self.num_envs = num_envs
-        (self.num_actions,) = self._env.single_action_space.shape or ()
+        self.num_actions = self._env.single_action_space.sample().size
         self._seed = seed
 
     def reset(self) -> dict[str, Tensor]:
