@@ -18,12 +18,15 @@ class ObservationEncoder(nn.Module):
         features: module from signals (dict of (n, ...) tensors) to features (n, feature_size).
         feature_size: number of features.
         history: number of ticks the policy sees.
+        changes: so many of the features, the last ones, are seen only as their change from one
+            tick to the next: the policy learns that something moves, but not where it stands.
     """
 
-    def __init__(self, features: nn.Module, feature_size: int, history: int):
+    def __init__(self, features: nn.Module, feature_size: int, history: int, *, changes: int = 0):
         super().__init__()
         self.features = features
-        self.size = feature_size * history
+        self.changes = changes
+        self.size = feature_size * history - changes
         self.state_shapes: dict[str, tuple[int, ...]] = {}
         if history > 1:
             self.state_shapes = {
@@ -41,11 +44,18 @@ class ObservationEncoder(nn.Module):
         """Signals (n, ...) and state -> observation (n, size) and the next state."""
         now = self.features(signals)[:, None]  # (n, 1, feature_size)
         if not state:
-            return now.flatten(1), {}
+            return self._view(now), {}
         history = state["observation_history"]
         past = torch.where(state["started"][..., None] > 0, history, now.expand_as(history))
         window = torch.cat([past, now], dim=1)
-        return window.flatten(1), {
+        return self._view(window), {
             "started": torch.ones_like(state["started"]),
             "observation_history": window[:, 1:],
         }
+
+    def _view(self, window: Tensor) -> Tensor:
+        """What the policy sees of (n, history, feature_size)."""
+        if not self.changes:
+            return window.flatten(1)
+        seen, moving = window[..., : -self.changes], window[..., -self.changes :]
+        return torch.cat([seen.flatten(1), (moving[:, 1:] - moving[:, :-1]).flatten(1)], dim=1)

@@ -35,8 +35,8 @@ class Task(Protocol):
         """Joint angles (n, nq) and speeds (n, nv) at the start of an episode; new commands."""
         ...
 
-    def advance(self) -> dict[str, Tensor]:
-        """Move commands on by one control step; returns metrics of what ended, (k,) each."""
+    def advance(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Move commands on; returns worlds (k,) in which one ended, and metrics of those."""
         ...
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:

@@ -124,8 +124,9 @@ class VectorEnv:
 
         Returns:
             Observation, reward (num_envs,), terminated, truncated (num_envs,) bool, and info:
-            `rewards` (weighted terms), `metrics`, `done` (k,) ids, and the last observations of
-            the ended episodes, `final_actor` (k, n) and `final_critic` (k, m).
+            `rewards` (weighted terms), `metrics` of the commands that ended and the ids of their
+            worlds, `ended`; `done` (k,) ids, and the last observations of the ended episodes,
+            `final_actor` (k, n) and `final_critic` (k, m).
 
         Raises:
             RuntimeError: no episode was started.
@@ -155,13 +156,14 @@ class VectorEnv:
             for term in rewards.values():
                 term[diverged] = 0
         truncated = (self._episode_step >= task.episode_steps) & ~terminated
-        metrics = task.advance()
+        ended, metrics = task.advance()
 
         observation = self._observe(self._ids)
         (done,) = torch.nonzero(terminated | truncated, as_tuple=True)
         info = {
             "rewards": rewards,
             "metrics": metrics,
+            "ended": ended,
             "done": done,
             "final_actor": observation["actor"][done],
             "final_critic": observation["critic"][done],

@@ -1,7 +1,9 @@
 """How good is a policy: deterministic episodes in fresh randomized worlds, with confidence.
 
 Worlds differ from those of training (another seed), the action is tanh(mean). Numbers are medians
-or means with 95 % bootstrap intervals.
+or means with 95 % bootstrap intervals. What happens within one world is correlated (the same mass,
+the same friction), so worlds are resampled, not values: more targets in the same few worlds make no
+interval narrower than it is (Field and Welsh, "Bootstrapping clustered data", 2007).
 """
 
 from collections.abc import Callable
@@ -21,6 +23,10 @@ from robotrl.train import make_env
 from robotrl.train_config import TrainConfig
 
 _SEED_OFFSET = 1_000_003
+_RESAMPLES = 1000
+
+_Step = tuple[Tensor, Tensor | None, dict[str, Any]]
+"""Each world's number (n,), its reward (n,) if known, and `info` of `VectorEnv.step`."""
 
 
 def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any]) -> Policy:
@@ -36,13 +42,13 @@ def evaluate_run(folder: RunFolder, *, episodes: int = 128) -> dict[str, float]:
     torch.set_num_threads(config.torch_threads)
     env = make_env(config, num_envs=episodes, seed=config.seed + _SEED_OFFSET)
     policy = load_policy(config, env, folder.load_checkpoint())
-    observation = env.reset()
+    observation, worlds = env.reset(), torch.arange(episodes)
 
-    def step() -> tuple[Tensor, dict[str, Any]]:
+    def step() -> _Step:
         nonlocal observation
         with torch.no_grad():
             observation, reward, *_, info = env.step(policy(observation["actor"]))
-        return reward, info
+        return worlds, reward, info
 
     return _summarise(step, env.task.episode_steps)
 
@@ -58,49 +64,81 @@ def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
     env = make_env(config, num_envs=1, num_threads=1, seed=config.seed + _SEED_OFFSET)
     env.reset()
     (output,) = controller.outputs.values()
+    episode = torch.zeros(1, dtype=torch.int64)
 
-    def step() -> tuple[None, dict[str, Any]]:
+    def step() -> _Step:
         for name, array in controller.inputs.items():
             array[:] = env.signals[name][0].numpy()
         controller.step()
         *_, terminated, truncated, info = env.step_targets(torch.from_numpy(output)[None])
+        world = episode.clone()
         if terminated[0] or truncated[0]:
             controller.reset()
-        return None, info
+            episode.add_(1)  # in which the world is drawn anew
+        return world, None, info
 
     return _summarise(step, episodes * env.task.episode_steps)
 
 
-def _summarise(
-    step: Callable[[], tuple[Tensor | None, dict[str, Any]]], steps: int
-) -> dict[str, float]:
+def _summarise(step: Callable[[], _Step], steps: int) -> dict[str, float]:
     """Run `steps` control steps and describe rewards and metrics.
 
     Returns:
-        `reward_per_step` if there are rewards, and for each metric its median, 90th percentile,
-        number, and the ends of the median's 95 % interval.
+        `reward_per_step` if there are rewards, and for each metric its median, 90th percentile
+        and number; `_low` and `_high` are the ends of a 95 % interval.
     """
-    rewards: list[float] = []
+    rewards: list[Tensor] = []
     metrics: dict[str, list[Tensor]] = {}
+    worlds: list[Tensor] = []
     for _ in range(steps):
-        reward, info = step()
+        world, reward, info = step()
         if reward is not None:
-            rewards.append(float(reward.mean()))
+            rewards.append(reward)
+        worlds.append(world[info["ended"]])
         for name, values in info["metrics"].items():
             metrics.setdefault(name, []).append(values)
-    result = {"reward_per_step": float(np.mean(rewards))} if rewards else {}
-    generator = np.random.default_rng(0)
+    result: dict[str, float] = {}
+    if rewards:
+        of_world = torch.stack(rewards).mean(dim=0).numpy()
+        low, high = interval(of_world, np.arange(len(of_world)), np.mean)
+        result = {
+            "reward_per_step": float(of_world.mean()),
+            "reward_per_step_low": low,
+            "reward_per_step_high": high,
+        }
+    world = torch.cat(worlds).numpy()
     for name, parts in metrics.items():
         values = torch.cat(parts).numpy()
         if not len(values):
             continue
-        resampled = np.median(generator.choice(values, (1000, len(values))), axis=1)
-        low, high = np.quantile(resampled, [0.025, 0.975])
+        low, high = interval(values, world, np.median)
         result |= {
             f"{name}/median": float(np.median(values)),
-            f"{name}/median_low": float(low),
-            f"{name}/median_high": float(high),
+            f"{name}/median_low": low,
+            f"{name}/median_high": high,
             f"{name}/p90": float(np.quantile(values, 0.9)),
             f"{name}/count": float(len(values)),
         }
     return result
+
+
+def interval(
+    values: np.ndarray, worlds: np.ndarray, statistic: Callable[[np.ndarray], Any]
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a statistic, by resampling worlds.
+
+    Args:
+        values: (n,).
+        worlds: (n,) the world each value comes from.
+        statistic: of any number of values, such as `np.median`.
+
+    Returns:
+        Its ends; nan if there is one world only, which tells nothing about others.
+    """
+    parts = [values[worlds == world] for world in np.unique(worlds)]
+    if len(parts) < 2:
+        return np.nan, np.nan
+    picks = np.random.default_rng(0).integers(len(parts), size=(_RESAMPLES, len(parts)))
+    found = [statistic(np.concatenate([parts[i] for i in pick])) for pick in picks]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)

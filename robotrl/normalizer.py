@@ -23,13 +23,18 @@ class Normalizer(nn.Module):
         self.register_buffer("var", torch.ones(size))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
+    @property
+    def std(self) -> Tensor:
+        """What is divided by, (size,)."""
+        return (self.var + self.eps).sqrt()
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., size)."""
-        return ((x - self.mean) / (self.var + self.eps).sqrt()).clamp(-self.clip, self.clip)
+        return ((x - self.mean) / self.std).clamp(-self.clip, self.clip)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Undo the normalisation of (..., size), but for the clip."""
-        return y * (self.var + self.eps).sqrt() + self.mean
+        return y * self.std + self.mean
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:

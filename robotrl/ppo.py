@@ -5,12 +5,17 @@
     rollout, observation = ppo.collect(env, observation)
     losses = ppo.update(rollout)
 
-Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels; the
-learning rate follows the closed-form KL; normalisers of observations and returns are frozen while
-a rollout is collected and learned from, and absorb it afterwards. The actor sees signals only, the
-critic may see more. Gradients of actor and critic are clipped separately.
+Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels. The
+learning rate is fixed: rules that follow the KL were never better, see tests/benchmarks/ppo.py.
+Observations are normalised with the statistics that the rollout was collected with, which absorb
+it afterwards; value targets with statistics that already know them, and the critic's predictions
+do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,
+the critic may see more. Gradients of actor and critic are clipped separately. What is not finite
+raises `TrainingError` instead of being learned from.
 """
 
+import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -18,15 +23,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
+from deploy.errors import DeployError
 from robotrl import distributions
 from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
 from robotrl.returns import compute_gae
 
-_ROUNDING = 1e-9  # the KL of a policy with itself is not exactly 0
-
 Unit = Annotated[float, Field(ge=0, le=1)]
 Layers = Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Field(max_length=16)]
+
+
+class TrainingError(DeployError, ArithmeticError):
+    """Something that is not a number came up: a reward, an observation, a loss, a weight."""
 
 
 class VectorEnv(Protocol):
@@ -51,10 +59,8 @@ class PPOConfig(Section):
     """Passes over each rollout."""
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Parts a pass is split into."""
-    learning_rate: Annotated[float, Field(ge=1e-12, le=1)] = 1e-3
-    """Initial learning rate."""
-    desired_kl: Annotated[float, Field(ge=0, le=100)] = 0.01
-    """The learning rate adapts to this KL per minibatch; 0 keeps it fixed."""
+    learning_rate: Annotated[float, Field(ge=1e-12, le=1)] = 3e-4
+    """Step size of Adam, for actor and critic."""
     gamma: Unit = 0.97
     """Discount factor."""
     gae_lambda: Unit = 0.95
@@ -126,7 +132,7 @@ class PPO:
                 [observation_sizes["critic"], *config.critic_hidden, 1], output_gain=1.0
             )
         self.critic_normalizer = Normalizer(observation_sizes["critic"])
-        self.return_normalizer = Normalizer(1)
+        self.return_normalizer = Normalizer(1, clip=math.inf)  # rare large returns count in full
         self._generator = torch.Generator().manual_seed(seed)
         self._optimizer = torch.optim.Adam(
             [*self.policy.parameters(), *self.critic.parameters()],
@@ -134,11 +140,6 @@ class PPO:
             eps=1e-5,
             fused=True,
         )
-
-    @property
-    def learning_rate(self) -> float:
-        """The current learning rate."""
-        return self._optimizer.param_groups[0]["lr"]
 
     @torch.no_grad()
     def collect(
@@ -152,10 +153,11 @@ class PPO:
 
         Returns:
             The rollout and the observation that follows it.
+
+        Raises:
+            TrainingError: an observation, a reward or a value is not finite.
         """
         steps, log_std = self.config.rollout_steps, self.policy.log_std
-        if not self.policy.normalizer.count:  # the first rollout has no statistics yet
-            self._absorb(observation)
         raw: dict[str, list[Tensor]] = {"actor": [], "critic": []}
         columns: dict[str, list[Tensor]] = {}
         final_rows, final_critic = [], []
@@ -214,36 +216,58 @@ class PPO:
             advantages=advantages,
             info={name: torch.cat([v.reshape(-1) for v in value]) for name, value in terms.items()},
         )
+        _require_finite(
+            {
+                "the actor's observation": raw_data["actor"],
+                "the critic's observation": raw_data["critic"],
+                "the action": rollout.pre_tanh,
+                "the reward" + _culprits(rollout.info): data["reward"],
+                "the value": values,
+                "the advantage (maybe by an episode's last observation)": advantages,
+            },
+            of_rollout=True,
+        )
         return rollout, observation
 
     def update(self, rollout: Rollout) -> dict[str, float]:
-        """Learn from a rollout; returns the mean of each loss and diagnostic."""
-        config = self.config
+        """Learn from a rollout.
+
+        Returns:
+            The mean of each loss and diagnostic, and the KL from the policy that collected to
+            the one that results.
+
+        Raises:
+            TrainingError: a loss or a weight is not finite; the learner is of no use any more.
+        """
         batch = {
             name: getattr(rollout, name).flatten(0, 1)
             for name in ("actor", "critic", "pre_tanh", "mean", "log_prob", "values", "advantages")
         }
         returns = (batch["values"] + batch["advantages"])[:, None]
-        if not self.return_normalizer.count:  # the first rollout has no statistics yet
-            self.return_normalizer.update(returns)
+        self._absorb_returns(returns)
         batch["targets"] = self.return_normalizer(returns).squeeze(-1)
         advantages = batch["advantages"]
         spread = advantages.std(correction=0) + 1e-8
         batch["advantages"] = (advantages - advantages.mean()) / spread
         old_log_std = self.policy.log_std.detach().clone()
-        size = len(advantages)
-        minibatches = min(config.minibatches, size)
-        sums: dict[str, Tensor] = {}
-        for _ in range(config.epochs):
-            order = torch.randperm(size, generator=self._generator)
-            for index in order.tensor_split(minibatches):
-                part = {name: value[index] for name, value in batch.items()}
-                for name, value in self._step(part, old_log_std).items():
-                    sums[name] = sums.get(name, torch.zeros(())) + value
-        self._absorb(rollout.raw)
-        self.return_normalizer.update(returns)
-        updates = config.epochs * minibatches
-        return {name: float(value) / updates for name, value in sums.items()}
+        steps = [
+            self._step({name: value[index] for name, value in batch.items()})
+            for index in self._minibatches(len(advantages))
+        ]
+        losses = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        with torch.no_grad():
+            mean, log_std = self.policy.network(batch["actor"]), self.policy.log_std
+            kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
+        losses |= {"policy/kl": kl, "policy/std": log_std.detach().exp().mean()}
+        networks = {"actor": self.policy, "critic": self.critic}
+        weights = {
+            f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
+            for name, network in networks.items()
+        }
+        _require_finite(losses | weights)
+        self.policy.normalizer.update(rollout.raw["actor"])
+        self.critic_normalizer.update(rollout.raw["critic"])
+        return {name: float(value) for name, value in losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, statistics, optimiser and generator."""
@@ -263,53 +287,83 @@ class PPO:
         self.critic_normalizer.load_state_dict(state["critic_normalizer"])
         self.return_normalizer.load_state_dict(state["return_normalizer"])
         self._optimizer.load_state_dict(state["optimizer"])
+        for group in self._optimizer.param_groups:  # a resumed run may have been given another
+            group["lr"] = self.config.learning_rate
         self._generator.set_state(state["generator"])
 
-    def _step(self, batch: dict[str, Tensor], old_log_std: Tensor) -> dict[str, Tensor]:
-        """One gradient step on a minibatch; returns losses and diagnostics."""
+    def loss(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The clipped surrogate (eq. 7), the value loss and the entropy bonus of a minibatch.
+
+        Args:
+            batch: `actor`, `critic`, `pre_tanh`, `log_prob` as in `Rollout`, but (n, ...) and with
+                normalised `advantages` and value `targets`, (n,).
+            noise: standard normal (n, actions), for the estimate of the entropy.
+
+        Returns:
+            The loss, and its parts and the clip fraction without gradients.
+        """
         config, log_std = self.config, self.policy.log_std
         mean = self.policy.network(batch["actor"])
-        with torch.no_grad():
-            kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
-        self._adapt_learning_rate(float(kl))
-
-        log_prob = distributions.log_prob(batch["pre_tanh"], mean, log_std)
-        ratio = (log_prob - batch["log_prob"]).exp()
+        ratio = (distributions.log_prob(batch["pre_tanh"], mean, log_std) - batch["log_prob"]).exp()
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
         advantages = batch["advantages"]
         policy_loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
         value = self.critic(batch["critic"]).squeeze(-1)
         value_loss = (value - batch["targets"]).square().mean()
-        noise = torch.randn(mean.shape, generator=self._generator)
         entropy = distributions.entropy(mean, log_std, noise).mean()
         loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
-
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-        nn.utils.clip_grad_norm_(self.critic.parameters(), config.max_grad_norm)
-        self._optimizer.step()
-        return {
+        return loss, {
             "loss/policy": policy_loss.detach(),
             "loss/value": value_loss.detach(),
             "policy/entropy": entropy.detach(),
-            "policy/kl": kl,
             "policy/clip_fraction": (ratio != clipped).float().mean(),
-            "policy/std": log_std.detach().exp().mean(),
         }
 
-    def _adapt_learning_rate(self, kl: float) -> None:
-        desired = self.config.desired_kl
-        if not desired:
-            return
-        rate = self.learning_rate
-        if kl > 2 * desired:
-            rate = max(1e-5, rate / 1.5)
-        elif _ROUNDING < kl < desired / 2:
-            rate = min(1e-2, rate * 1.5)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One gradient step on a minibatch; returns losses and diagnostics."""
+        noise = torch.randn(batch["pre_tanh"].shape, generator=self._generator)
+        loss, diagnostics = self.loss(batch, noise)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.max_grad_norm)
+        self._optimizer.step()
+        return diagnostics
 
-    def _absorb(self, observation: dict[str, Tensor]) -> None:
-        self.policy.normalizer.update(observation["actor"])
-        self.critic_normalizer.update(observation["critic"])
+    def _minibatches(self, size: int) -> Iterator[Tensor]:
+        """Indices into `size` samples: each epoch sees every sample once."""
+        for _ in range(self.config.epochs):
+            order = torch.randperm(size, generator=self._generator)
+            yield from order.tensor_split(min(self.config.minibatches, size))
+
+    @torch.no_grad()
+    def _absorb_returns(self, returns: Tensor) -> None:
+        """Update the statistics of returns; the critic's predictions [unit of reward] stay."""
+        normalizer, last = self.return_normalizer, self.critic[-1]
+        assert isinstance(last, nn.Linear)
+        learned = bool(normalizer.count)  # before, the critic knows nothing that is worth keeping
+        mean, std = normalizer.mean.clone(), normalizer.std
+        normalizer.update(returns)
+        if learned:
+            last.weight.mul_(std / normalizer.std)
+            last.bias.copy_((last.bias * std + mean - normalizer.mean) / normalizer.std)
+
+
+def _culprits(info: dict[str, Tensor]) -> str:
+    """The reward terms that are not finite, as ` (term, ...)`."""
+    names = [
+        name.removeprefix("reward/")
+        for name, value in info.items()
+        if name.startswith("reward/") and not value.isfinite().all()
+    ]
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _require_finite(tensors: dict[str, Tensor], *, of_rollout: bool = False) -> None:
+    """Refuse NaN and infinity; a rollout's tensors (T, B, ...) are told by step and world."""
+    for name, value in tensors.items():
+        bad = ~value.isfinite()
+        if bad.any():
+            index = tuple(bad.nonzero()[0].tolist())
+            place = f" in world {index[1]}, {index[0] + 1} steps on" if of_rollout else ""
+            raise TrainingError(f"{name} is {value[index].item()}{place}")

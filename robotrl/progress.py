@@ -54,7 +54,7 @@ def _describe(metrics: dict[str, float]) -> str:
     shown |= {
         name: value
         for name, value in metrics.items()
-        if "/" not in name and name not in ("env_steps", "learning_rate", "diverged")
+        if "/" not in name and name not in ("env_steps", "diverged")
     }
     parts = [f"{name} {value:.4g}" for name, value in shown.items() if not math.isnan(value)]
     return "  ".join([*parts, f"{metrics['speed/env_steps_per_s']:,.0f} steps/s"])

@@ -22,7 +22,8 @@ def compute_gae(
     Args:
         rewards: (T, B).
         values: (T, B) V(s_t).
-        next_values: (T, B) V of the observation that followed s_t, the final one at an end.
+        next_values: (T, B) V of the observation that followed s_t, the final one at an end; of
+            terminated steps anything, also NaN.
         terminated: (T, B) bool.
         truncated: (T, B) bool.
         gamma: discount factor.
@@ -31,11 +32,12 @@ def compute_gae(
     Returns:
         Advantages (T, B); advantages + values are the value targets.
     """
-    delta = rewards + gamma * ~terminated * next_values - values
-    decay = gamma * gae_lambda * ~(terminated | truncated)
+    # Selected, not multiplied by 0: what follows an end may be NaN, and 0 · NaN is NaN.
+    delta = rewards + gamma * next_values.masked_fill(terminated, 0) - values
+    ended = terminated | truncated
     advantages = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
     for step in reversed(range(len(delta))):
-        running = delta[step] + decay[step] * running
+        running = delta[step] + gamma * gae_lambda * running.masked_fill(ended[step], 0)
         advantages[step] = running
     return advantages

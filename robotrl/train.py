@@ -3,7 +3,8 @@
     train(config, RunFolder(Path("runs/arm_reach")))
 
 The same configuration gives the same weights to the bit on one machine, whatever the number of
-simulation threads, and a resumed run gives what an uninterrupted one would have given.
+simulation threads, and a resumed run gives what an uninterrupted one would have given. A run that
+meets a NaN stops there: what was saved before stays, and nothing worse is ever written over it.
 """
 
 import math
@@ -17,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import envs
 from deploy.errors import ConfigError
-from robotrl.ppo import PPO
+from robotrl.ppo import PPO, TrainingError
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
@@ -38,6 +39,9 @@ def train(
         folder: where it is written; must have been created.
         resume: continue from the folder's checkpoint.
         progress: called after each iteration with its metrics.
+
+    Raises:
+        TrainingError: something is not finite; says where, and what to do.
     """
     torch.set_num_threads(config.torch_threads)
     torch.set_flush_denormal(True)
@@ -59,9 +63,15 @@ def train(
     with SummaryWriter(str(folder.path), purge_step=iteration * steps_per_iteration) as writer:
         while iteration < iterations:
             started = time.perf_counter()
-            rollout, observation = learner.collect(env, observation)
-            collected = time.perf_counter()
-            losses = learner.update(rollout)
+            try:
+                rollout, observation = learner.collect(env, observation)
+                collected = time.perf_counter()
+                losses = learner.update(rollout)
+            except TrainingError as error:
+                raise TrainingError(
+                    f"training stopped after {iteration * steps_per_iteration:,} env steps: "
+                    f"{error}. {_advice(folder)}"
+                ) from error
             finished = time.perf_counter()
             iteration += 1
             metrics = {
@@ -71,7 +81,6 @@ def train(
                     _mean(v) for name, v in rollout.info.items() if name.startswith("reward/")
                 ),
                 **losses,
-                "learning_rate": learner.learning_rate,
                 "diverged": env.diverged,
                 "speed/env_steps_per_s": steps_per_iteration / (finished - started),
                 "speed/collect_share": (collected - started) / (finished - started),
@@ -117,6 +126,21 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
         "num_threads": config.simulation_threads,
     }
     return envs.make(config.task, **(settings | changes))
+
+
+def _advice(folder: RunFolder) -> str:
+    advice = (
+        "A reward or an observation: look for a division, a root or a logarithm in the task. A "
+        "loss or a weight: lower algorithm.learning_rate or algorithm.max_grad_norm in "
+        f"{folder.config_path}."
+    )
+    if not folder.checkpoint_path.exists():
+        return f"{advice} Nothing was saved yet; --resume starts the run again"
+    saved = folder.load_checkpoint()["env_steps"]
+    return (
+        f"{advice} The checkpoint of {saved:,} env steps is good: export it, or go on from there "
+        "with --resume; without a change it would come to the same end"
+    )
 
 
 def _mean(values: torch.Tensor) -> float:

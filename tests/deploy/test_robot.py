@@ -435,8 +435,8 @@ def test_servo_that_its_own_watchdog_has_stopped_is_found(bench: Bench):
     energised(bench)
     bench.wait(0.2)
     assert len(verify_all(bench)) == 6
-    assert "Bus Watchdog (98) reads -1, expected 5" in bench.robot.verify_next(
-        bench.clock.now() + 0.01
+    assert "Bus Watchdog (98) reads -1, expected 5" in str(
+        bench.robot.verify_next(bench.clock.now() + 0.01)
     )
 
 

@@ -319,6 +319,33 @@ def test_actor_observation_is_a_function_of_the_signals_alone():
             value[info["done"]] = 0
 
 
+def test_droop_of_a_resting_arm_is_invisible_to_the_actor():
+    # An arm of twice the mass rests at the same angles with other targets. If the actor saw that,
+    # it could rest somewhere else; seeing the same, it does the same.
+    env = make()
+    env.reset()
+    observations = []
+    for droop in (0.0, 0.06):
+        signals = {**env.signals, "joint_target": env.signals["joint_position"] + droop}
+        state = env.task.encoder.initial_state(4)
+        _, state = env.task.encoder(signals, state)
+        observations.append(env.task.encoder(signals, state)[0])
+
+    torch.testing.assert_close(*observations, atol=1e-7, rtol=0)
+
+
+def test_actor_sees_how_targets_move():
+    env = make()
+    env.reset()
+    signals, state = env.signals, env.task.encoder.initial_state(4)
+    still, state = env.task.encoder(signals, state)
+    moved = {**signals, "joint_target": signals["joint_target"] + 0.02}
+
+    moving, _ = env.task.encoder(moved, state)
+
+    torch.testing.assert_close((moving - still)[:, -5:], torch.full((4, 5), 0.02))
+
+
 def test_hidden_physics_does_not_reach_the_actor_but_the_critic():
     hidden = (
         Term(field="mass", range=(2, 3)),

@@ -80,3 +80,19 @@ def test_state_and_signals_are_not_modified():
 
     assert not any(value.any() for value in state.values())
     assert signals["angle"].tolist() == [[1]]
+
+
+def test_features_that_are_seen_as_changes_do_not_tell_where_they_stand():
+    encoder = ObservationEncoder(Twice(), 2, history=3, changes=1)
+
+    # Angles of the three ticks, oldest first, then the two changes of their doubles.
+    assert encoder.size == 5
+    assert observe(encoder, 1.0, 2.0, 5.0)[2] == [1, 2, 5, 2, 6]
+    assert observe(encoder, 3.0) == [[3, 3, 3, 0, 0]]
+
+
+def test_one_tick_has_no_changes_to_see():
+    encoder = ObservationEncoder(Twice(), 2, history=1, changes=1)
+
+    assert encoder.size == 1
+    assert observe(encoder, 1.0, 2.0) == [[1], [2]]

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from robotrl.distributions import entropy, kl_divergence, log_det_tanh, log_prob, sample
 
@@ -180,6 +182,57 @@ def test_samples_have_the_mean_and_the_standard_deviation():
 
     torch.testing.assert_close(u.mean(dim=0), mean, atol=0.03, rtol=0)  # 5 standard errors
     torch.testing.assert_close(u.std(dim=0), log_std.exp(), atol=0, rtol=0.02)
+
+
+def numpy_density(mean: float, std: float, u: np.ndarray) -> np.ndarray:
+    """Density of a = tanh(u) at tanh(u): the Gaussian's over da/du; nothing of ours."""
+    gaussian = np.exp(-((u - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi))
+    return gaussian * np.cosh(u) ** 2  # da/du = 1 / cosh² u
+
+
+def numpy_integral(integrand: np.ndarray, u: np.ndarray) -> float:
+    """∫ f(a) da by the trapezoidal rule in u."""
+    return float(np.trapezoid(integrand / np.cosh(u) ** 2, u))
+
+
+@every_gaussian
+def test_density_entropy_and_divergence_equal_quadrature_in_numpy(mean: float, std: float):
+    u = np.linspace(mean - 12 * std, mean + 12 * std, 40_001)
+    density, other = numpy_density(mean, std, u), numpy_density(0.2, 0.7 * std + 0.3, u)
+
+    ours = log_prob(torch.from_numpy(u)[:, None], *parameters(mean, std)).numpy()
+    kl = kl_divergence(*parameters(mean, std), *parameters(0.2, 0.7 * std + 0.3))
+
+    inner = slice(10_000, 30_001)  # ±6 σ; beyond, numpy's exp loses digits
+    np.testing.assert_allclose(ours[inner], np.log(density[inner]), rtol=1e-9, atol=1e-9)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        surprise = np.where(density > 0, -density * np.log(density), 0)
+        gain = np.where(density > 0, density * np.log(density / other), 0)
+    assert mean_entropy(mean, std) == pytest.approx(numpy_integral(surprise, u), abs=1e-6)
+    assert float(kl) == pytest.approx(numpy_integral(gain, u), rel=1e-6)
+
+
+def test_density_equals_torch_distributions():
+    u, mean, log_std = torch.randn(
+        3, 100, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).unbind()
+    squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform(cache_size=1)])
+
+    expected = Independent(squashed, 1).log_prob(u.tanh())
+
+    torch.testing.assert_close(log_prob(u, mean, log_std), expected, rtol=1e-7, atol=1e-7)
+
+
+def test_divergence_equals_torch_distributions():
+    old, log_old, new, log_new = torch.randn(
+        4, 100, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).unbind()
+
+    expected = torch.distributions.kl_divergence(
+        Normal(old, log_old.exp()), Normal(new, log_new.exp())
+    )
+
+    torch.testing.assert_close(kl_divergence(old, log_old, new, log_new), expected.sum(dim=-1))
 
 
 def gradient(variable: Tensor) -> float:

@@ -1,5 +1,6 @@
 """Running statistics: batches merge exactly, and nothing but `update` changes them."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,23 @@ def test_many_batches_give_the_statistics_of_all_data():
 
     torch.testing.assert_close(normalizer.mean, data.mean(dim=0))
     torch.testing.assert_close(normalizer.var, data.var(dim=0, correction=0), rtol=1e-5, atol=0)
+
+
+def test_batches_of_any_size_and_scale_merge_to_what_numpy_finds_in_all_of_them():
+    rng = np.random.default_rng(0)
+    sizes = [1, 1, 500, 3, 64]
+    batches = [rng.normal(10.0**k, 3.0**k, (size, 2)) for k, size in enumerate(sizes, start=-2)]
+    normalizer = Normalizer(2, eps=0.0, clip=1e9)
+
+    for batch in batches:
+        normalizer.update(torch.from_numpy(batch))
+
+    everything = np.concatenate(batches)
+    mean, std = everything.mean(axis=0), everything.std(axis=0)
+    x = torch.from_numpy(batches[2])
+    np.testing.assert_allclose(normalizer.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(normalizer.std, std, rtol=1e-6)
+    np.testing.assert_allclose(normalizer(x), (batches[2] - mean) / std, rtol=1e-5, atol=1e-5)
 
 
 def test_time_and_world_are_both_samples():

@@ -1,5 +1,7 @@
 """Advantages by hand, across the two ways an episode can end."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -102,3 +104,80 @@ def test_rollout_may_be_a_single_step():
     )
 
     assert result.tolist() == [[1 - 2, 1 + 4 / 2 - 2]]
+
+
+def advantage_from_the_paper(
+    rewards: list[float], values: list[float], last_value: float, gamma: float, gae_lambda: float
+) -> list[float]:
+    """Eq. 14 of Schulman et al. 2016 for one trajectory: (1 - λ) Σ_n λ^(n-1) A_n, term by term.
+
+    A_n is the n-step advantage; the last one takes the weight of all longer ones.
+    """
+    length, result = len(rewards), []
+    for t in range(length):
+        total = 0.0
+        for n in range(1, length - t + 1):
+            bootstrap = values[t + n] if t + n < length else last_value
+            n_step = sum(gamma**k * rewards[t + k] for k in range(n)) + gamma**n * bootstrap
+            last = n == length - t
+            weight = gae_lambda ** (n - 1) * (1 if last else 1 - gae_lambda)
+            total += weight * (n_step - values[t])
+        result.append(total)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("gamma", "gae_lambda"), [(0.97, 0.95), (0.5, 0.3), (1.0, 1.0), (0.9, 0.0)]
+)
+def test_every_trajectory_has_the_advantages_of_the_paper(gamma: float, gae_lambda: float):
+    generator = torch.Generator().manual_seed(0)
+    rewards, values, next_values = torch.randn(3, 40, 6, generator=generator, dtype=torch.float64)
+    terminated, truncated = torch.rand(2, 40, 6, generator=generator) < 0.1
+
+    going_on = ~(terminated | truncated)[:-1]
+    next_values[:-1] = torch.where(going_on, values[1:], next_values[:-1])  # V(s'_t) = V(s_{t+1})
+
+    found = compute_gae(
+        rewards, values, next_values, terminated, truncated, gamma=gamma, gae_lambda=gae_lambda
+    )
+
+    for world in range(6):
+        ends = [step for step in range(39) if not going_on[step, world]] + [39]
+        expected = []
+        for end in ends:
+            part = slice(len(expected), end + 1)
+            last = 0.0 if terminated[end, world] else next_values[end, world].item()
+            expected += advantage_from_the_paper(
+                rewards[part, world].tolist(), values[part, world].tolist(), last, gamma, gae_lambda
+            )
+        assert found[:, world].tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert terminated.any() and truncated.any()
+
+
+def test_what_follows_a_terminated_step_may_be_nan():
+    result = compute_gae(
+        column(REWARDS),
+        column(VALUES),
+        column([2.0, math.nan, 8.0]),
+        flags((1,)),
+        flags(()),
+        gamma=0.5,
+        gae_lambda=0.5,
+    )
+
+    assert result[:, 0].tolist() == [-2.0, 0.0, 1.0]
+
+
+def test_a_nan_stays_within_its_episode():
+    result = compute_gae(
+        column([1.0, 2.0, math.nan]),
+        column(VALUES),
+        column(NEXT_VALUES),
+        flags(()),
+        flags((1,)),
+        gamma=0.5,
+        gae_lambda=0.5,
+    )
+
+    assert result[:2, 0].tolist() == [-1.25, 3.0]
+    assert result[2, 0].isnan()

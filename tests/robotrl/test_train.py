@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from envs.vector_env import VectorEnv
+from robotrl.ppo import PPO, TrainingError
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env, train
 from robotrl.train_config import TrainConfig
@@ -206,3 +208,87 @@ def test_environment_of_a_run_takes_changes(tiny_config: TrainConfig):
 
     assert env.num_envs == 2
     assert env.task.episode_steps == 30  # 0.6 s of the run's own task settings
+
+
+def spoil_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str) -> None:
+    """From now on, the environment's step `number` has a NaN in world 3."""
+    step, taken = VectorEnv.step_targets, 0
+
+    def spoilt(self: VectorEnv, *arguments: Any) -> Any:
+        nonlocal taken
+        taken += 1
+        observation, reward, *others, info = step(self, *arguments)
+        if taken == number:
+            bad = {"reward": [reward, info["rewards"]["hold"]]}
+            for tensor in bad.get(what) or [observation[what]]:
+                tensor[3] = math.nan
+        return observation, reward, *others, info
+
+    monkeypatch.setattr(VectorEnv, "step_targets", spoilt)
+
+
+@pytest.mark.parametrize(
+    ("what", "found"),
+    [
+        ("reward", "the reward (hold) is nan in world 3, 2 steps on"),
+        ("actor", "the actor's observation is nan in world 3, 3 steps on"),
+        ("critic", "the critic's observation is nan in world 3, 3 steps on"),
+    ],
+)
+def test_nan_stops_the_run_and_the_last_good_checkpoint_stays(
+    tiny_config: TrainConfig, tmp_path: Path, what: str, found: str
+):
+    config = tiny_config.model_copy(
+        update={"env_steps": 5 * STEPS_PER_ITERATION, "checkpoint_interval": 2}
+    )
+    uninterrupted = finish(config, tmp_path / "uninterrupted")
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(TrainingError) as error:
+        spoil_step(patch, 3 * 4 + 2, what)  # the second step of the fourth rollout
+        train(config, folder)
+
+    assert str(error.value) == (
+        f"training stopped after 96 env steps: {found}. A reward or an observation: look for a "
+        "division, a root or a logarithm in the task. A loss or a weight: lower "
+        f"algorithm.learning_rate or algorithm.max_grad_norm in {folder.config_path}. The "
+        "checkpoint of 64 env steps is good: export it, or go on from there with --resume; "
+        "without a change it would come to the same end"
+    )
+    assert folder.load_checkpoint()["env_steps"] == 64
+    train(config, folder, resume=True)  # without the NaN
+    assert_same_checkpoint(folder, uninterrupted)
+
+
+@pytest.mark.parametrize(("bad_iteration", "kept"), [(2, 32), (1, None)])
+def test_weights_that_are_not_finite_are_never_saved(
+    tiny_config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bad_iteration: int,
+    kept: int | None,
+):
+    folder, update, updates = RunFolder(tmp_path / "run"), PPO.update, 0
+    folder.create(tiny_config)  # saves after every iteration
+
+    def spoilt(self: PPO, *arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == bad_iteration:
+            with torch.no_grad():
+                self.policy.log_std[0] = math.nan
+        return update(self, *arguments)
+
+    monkeypatch.setattr(PPO, "update", spoilt)
+    with pytest.raises(TrainingError) as error:
+        train(tiny_config, folder)
+
+    assert "loss/policy is nan" in str(error.value)
+    assert folder.checkpoint_path.exists() == (kept is not None)
+    if kept is None:
+        assert str(error.value).endswith("Nothing was saved yet; --resume starts the run again")
+    else:
+        checkpoint = folder.load_checkpoint()
+        assert checkpoint["env_steps"] == kept
+        assert all(value.isfinite().all() for value in tensors(checkpoint["algorithm"]).values())

@@ -1,0 +1,289 @@
+"""What PPO reaches under several rules for its learning rate. Run by hand:
+
+    python tests/benchmarks/ppo.py                                         # needs robotrl[dev]
+    python tests/benchmarks/ppo.py --tasks HalfCheetah-v5 --rules fixed --seeds 0 1 2 3
+
+Gymnasium's own MuJoCo tasks, stepped by Gymnasium's own vector environment, and our arm_reach as it
+is shipped. Every run is evaluated with the deterministic policy in worlds that it never saw: the
+mean return of 16 episodes, or arm_reach's median distance in cm. The table shows the interquartile
+mean over seeds; every run is a line of the CSV file, and runs that are already in it are kept.
+One run on a Gymnasium task takes about a minute of one core.
+"""
+
+import argparse
+import csv
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from robotrl import distributions
+from robotrl.ppo import PPO, PPOConfig, Rollout, VectorEnv
+from robotrl.shipped import config_path
+from robotrl.train import make_env
+from robotrl.train_config import load_train_config
+
+GYMNASIUM_TASKS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
+TASKS = (*GYMNASIUM_TASKS, "arm_reach")
+GYMNASIUM_PPO = PPOConfig(
+    rollout_steps=128,
+    epochs=10,
+    minibatches=8,
+    learning_rate=3e-4,
+    gamma=0.99,
+    entropy_coef=0.0,
+    initial_std=0.6,
+    actor_hidden=[64, 64],
+    critic_hidden=[64, 64],
+)
+NUM_ENVS, EPISODE_STEPS, EVALUATED = 16, 1000, 16
+SEED_OFFSET = 1_000_003  # worlds of the evaluation
+DESIRED_KL = 0.01
+COLUMNS: tuple[str, ...] = ("task", "rule", "seed", "env_steps", "score", "cpu_s")
+
+
+class PerUpdate(PPO):
+    """After each update, the rate follows the KL of the whole batch."""
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """See `PPO.update`."""
+        losses = super().update(rollout)
+        self._follow(losses["policy/kl"])
+        return losses
+
+    def _follow(self, kl: float) -> None:
+        (group,) = self._optimizer.param_groups
+        if kl > 2 * DESIRED_KL:
+            group["lr"] = max(1e-5, group["lr"] / 1.5)
+        elif kl < DESIRED_KL / 2:
+            group["lr"] = min(1e-2, group["lr"] * 1.5)
+
+
+class PerMinibatch(PerUpdate):
+    """Before each minibatch, the rate follows its KL from the policy that collected (rsl_rl)."""
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """See `PPO.update`."""
+        self._old_log_std = self.policy.log_std.detach().clone()
+        return PPO.update(self, rollout)
+
+    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._follow(self._kl(batch))
+        return super()._step(batch)
+
+    @torch.no_grad()
+    def _kl(self, batch: dict[str, Tensor]) -> float:
+        mean, log_std = self.policy.network(batch["actor"]), self.policy.log_std
+        kl = distributions.kl_divergence(batch["mean"], self._old_log_std, mean, log_std)
+        return float(kl.mean())
+
+
+class EarlyStop(PerMinibatch):
+    """The rate is fixed; an update ends when a minibatch's KL exceeds 1.5 times the wish (SB3)."""
+
+    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._last_kl = self._kl(batch)
+        return PPO._step(self, batch)
+
+    def _minibatches(self, size: int) -> Iterator[Tensor]:
+        self._last_kl = 0.0
+        for index in super()._minibatches(size):
+            if self._last_kl > 1.5 * DESIRED_KL:
+                return
+            yield index
+
+
+class Annealed(PPO):
+    """The rate falls linearly to zero."""
+
+    total_updates: int
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """See `PPO.update`."""
+        losses = super().update(rollout)
+        self._optimizer.param_groups[0]["lr"] -= self.config.learning_rate / self.total_updates
+        return losses
+
+
+RULES = {
+    "fixed": PPO,
+    "annealed": Annealed,
+    "per update": PerUpdate,
+    "per minibatch": PerMinibatch,
+    "early stop": EarlyStop,
+}
+
+
+class GymnasiumWorlds:
+    """A Gymnasium task as our `VectorEnv`.
+
+    With SAME_STEP, the observation of a world that ended is the first of its next episode, and the
+    last one is in `info`; so no step is a mere reset, whose action does nothing.
+
+    Args:
+        task: id of the task; actions in [-1, 1].
+        num_envs: number of worlds.
+        seed: of the resets.
+    """
+
+    def __init__(self, task: str, num_envs: int, seed: int):
+        self._env = gymnasium.make_vec(
+            task, num_envs, "sync", vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP}
+        )
+        self.num_envs = num_envs
+        self.num_actions = self._env.single_action_space.sample().size
+        self._seed = seed
+
+    def reset(self) -> dict[str, Tensor]:
+        """Start an episode in every world."""
+        return self._observe(self._env.reset(seed=self._seed)[0])
+
+    def step(
+        self, action: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, dict[str, Any]]:
+        """See `VectorEnv.step`."""
+        observation, reward, terminated, truncated, info = self._env.step(action.numpy())
+        done = np.flatnonzero(terminated | truncated)
+        final = np.stack(info["final_obs"][done]) if len(done) else observation[:0]
+        return (
+            self._observe(observation),
+            torch.from_numpy(reward).float(),
+            torch.from_numpy(terminated),
+            torch.from_numpy(truncated),
+            {
+                "done": torch.from_numpy(done),
+                "final_critic": torch.from_numpy(final).float(),
+                "rewards": {},
+                "metrics": {},
+            },
+        )
+
+    def _observe(self, observation: np.ndarray) -> dict[str, Tensor]:
+        tensor = torch.from_numpy(observation).float()
+        return {"actor": tensor, "critic": tensor}
+
+
+def learn(rule: str, config: PPOConfig, env: Any, env_steps: int, *, seed: int) -> PPO:
+    """Train with a rule; the environment has just been made."""
+    observation = env.reset(stagger=True) if hasattr(env, "task") else env.reset()
+    sizes = {name: value.shape[1] for name, value in observation.items()}
+    learner = RULES[rule](config, sizes, env.num_actions, seed=seed)
+    updates = math.ceil(env_steps / (env.num_envs * config.rollout_steps))
+    if isinstance(learner, Annealed):
+        learner.total_updates = updates
+    for _ in range(updates):
+        rollout, observation = learner.collect(env, observation)
+        learner.update(rollout)
+    return learner
+
+
+@torch.no_grad()
+def mean_return(learner: PPO, env: VectorEnv, observation: dict[str, Tensor]) -> float:
+    """Mean return of each world's first episode, without noise."""
+    total, running = torch.zeros(env.num_envs), torch.ones(env.num_envs, dtype=torch.bool)
+    for _ in range(EPISODE_STEPS):
+        action = learner.policy(observation["actor"])
+        observation, reward, terminated, truncated, _ = env.step(action)
+        total += running * reward
+        running &= ~(terminated | truncated)
+    return float(total.mean())
+
+
+@torch.no_grad()
+def median_error_cm(learner: PPO, env: Any, observation: dict[str, Tensor]) -> float:
+    """Median of arm_reach's metric over one episode in every world, without noise."""
+    errors = []
+    for _ in range(env.task.episode_steps):
+        observation, *_, info = env.step(learner.policy(observation["actor"]))
+        errors.append(info["metrics"]["reach_error_m"])
+    return 100 * float(torch.cat(errors).median())
+
+
+def run(task: str, rule: str, seed: int, env_steps: int) -> dict[str, Any]:
+    """Train and evaluate once; a line of the CSV."""
+    started_s = time.process_time()
+    if task == "arm_reach":
+        shipped = load_train_config(config_path("train/arm_reach.yaml"), [f"seed={seed}"])
+        env_steps = shipped.env_steps
+        env = make_env(shipped, num_threads=1)
+        learner = learn(rule, shipped.algorithm, env, env_steps, seed=seed)
+        cpu_s = time.process_time() - started_s
+        fresh = make_env(shipped, num_envs=128, num_threads=1, seed=seed + SEED_OFFSET)
+        score = median_error_cm(learner, fresh, fresh.reset())
+    else:
+        worlds = GymnasiumWorlds(task, NUM_ENVS, seed)
+        learner = learn(rule, GYMNASIUM_PPO, worlds, env_steps, seed=seed)
+        cpu_s = time.process_time() - started_s
+        fresh = GymnasiumWorlds(task, EVALUATED, seed + SEED_OFFSET)
+        score = mean_return(learner, fresh, fresh.reset())
+    values = (task, rule, seed, env_steps, round(score, 4), round(cpu_s, 1))
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def interquartile_mean(scores: list[float]) -> float:
+    """Mean without the best and the worst quarter (Agarwal et al. 2021, arXiv 2108.13264)."""
+    cut = len(scores) // 4
+    return float(np.mean(sorted(scores)[cut : len(scores) - cut]))
+
+
+def show(rows: list[dict[str, Any]], rules: list[str]) -> None:
+    """The table: tasks down, rules across."""
+    print(f"{'':16}" + "".join(f"{rule:>24}" for rule in rules))
+    for task in dict.fromkeys(row["task"] for row in rows):
+        cells = []
+        for rule in rules:
+            scores = [
+                float(row["score"]) for row in rows if (row["task"], row["rule"]) == (task, rule)
+            ]
+            if not scores:
+                cells.append(f"{'-':>24}")
+                continue
+            spread = f"{interquartile_mean(scores):.4g} ({min(scores):.4g}…{max(scores):.4g})"
+            cells.append(f"{spread:>24}")
+        print(f"{task + ' [cm]' if task == 'arm_reach' else task:16}" + "".join(cells))
+
+
+def main() -> None:
+    """Run what is missing in the CSV; print the table."""
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--env-steps", type=int, default=300_000, help="of the Gymnasium tasks")
+    parser.add_argument("--csv", type=Path, default=Path("runs/benchmark_ppo.csv"))
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    mujoco.set_mju_user_warning(lambda _: None)  # Gymnasium's XML is written for an older MuJoCo
+    arguments.csv.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    if arguments.csv.exists():
+        with arguments.csv.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    done = {(row["task"], row["rule"], int(row["seed"])) for row in rows}
+    for seed in arguments.seeds:
+        for task in arguments.tasks:
+            for rule in arguments.rules:
+                if (task, rule, seed) in done:
+                    continue
+                rows.append(run(task, rule, seed, arguments.env_steps))
+                with arguments.csv.open("a", newline="") as file:
+                    writer = csv.DictWriter(file, COLUMNS)
+                    if file.tell() == 0:
+                        writer.writeheader()
+                    writer.writerow(rows[-1])
+                print(", ".join(f"{value}" for value in rows[-1].values()), flush=True)
+    show(rows, arguments.rules)
+
+
+if __name__ == "__main__":
+    main()

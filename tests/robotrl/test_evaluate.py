@@ -1,0 +1,76 @@
+"""Intervals that are honest about values which share a world."""
+
+import numpy as np
+import pytest
+import torch
+
+from robotrl.evaluate import evaluate_run, interval
+from robotrl.run_folder import RunFolder
+
+
+def test_repeating_the_values_of_each_world_makes_no_interval_narrower():
+    values = np.random.default_rng(0).normal(size=20)
+
+    once = interval(values, np.arange(20), np.median)
+    tenfold = interval(values.repeat(10), np.arange(20).repeat(10), np.median)
+
+    assert tenfold == once
+
+
+def test_interval_of_a_mean_has_the_width_that_independent_worlds_give():
+    # 50 worlds with offsets of deviation 1, each with 20 values that scatter by 0.1 around them:
+    # the mean's standard error is 1/√50 = 0.141, not 1/√1000 = 0.032.
+    rng = np.random.default_rng(0)
+    offsets = rng.normal(size=50)
+    offsets = (offsets - offsets.mean()) / offsets.std()
+    values = offsets.repeat(20) + 0.1 * rng.normal(size=1000)
+
+    low, high = interval(values, np.arange(50).repeat(20), np.mean)
+
+    assert (high - low) / 2 == pytest.approx(1.96 * 0.1414, rel=0.1)
+    assert (high + low) / 2 == pytest.approx(values.mean(), abs=0.03)
+
+
+def test_intervals_contain_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(60):
+        values = (rng.normal(size=30)[:, None] + 0.2 * rng.normal(size=(30, 5))).ravel()
+        low, high = interval(values, np.arange(30).repeat(5), np.median)
+        hits += low < 0 < high
+
+    # 95 % of 60 are 57; values resampled as if they were independent contain it in 38 of 60.
+    assert hits >= 53
+
+
+def test_order_of_the_values_does_not_matter():
+    rng = np.random.default_rng(0)
+    values, worlds, order = rng.normal(size=40), np.arange(40) // 4, rng.permutation(40)
+
+    shuffled = interval(values[order], worlds[order], np.median)
+    assert shuffled == interval(values, worlds, np.median)
+
+
+def test_one_world_has_no_interval():
+    assert np.isnan(interval(np.arange(5.0), np.zeros(5), np.median)).all()
+
+
+def test_metrics_are_counted_for_the_world_they_come_from(
+    tiny_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    found = []
+
+    def recorded(values: np.ndarray, worlds: np.ndarray, statistic: object) -> tuple[float, float]:
+        found.append((values, worlds))
+        return 0.0, 0.0
+
+    monkeypatch.setattr("robotrl.evaluate.interval", recorded)
+    result = evaluate_run(tiny_run, episodes=5)
+
+    (rewards, each), (errors, worlds) = found
+    assert torch.get_num_threads() == tiny_run.config().torch_threads
+    assert (len(rewards), each.tolist()) == (5, [0, 1, 2, 3, 4])
+    assert rewards.mean() == pytest.approx(result["reward_per_step"])
+    # 0.6 s of targets that last 0.2 to 0.4 s: 1 to 3 end in each world.
+    assert len(errors) == len(worlds) == result["reach_error_m/count"]
+    assert all(1 <= count <= 3 for count in np.bincount(worlds, minlength=5))
