@@ -161,7 +161,7 @@ def test_unknown_key_of_an_override_is_refused_with_the_nearest_one(tmp_path: Pa
         ("task_config.robot=desk_amr", "unknown robot 'desk_amr' (did you mean 'desk_arm'?)"),
         ("task_config.site=tol", "site: 'tol' (did you mean 'tool'?) is no site"),
         ("task_config.control_dt_s=0.0137", "control_dt_s 0.0137 s is no multiple"),
-        ("task_config.limit_margin_rad=1", "the home pose of ['gripper'] lies outside their limits"),
+        ("task_config.limit_margin_rad=1", "the home pose of ['gripper'] lies outside"),
         ("randomization=[{field: masss, range: [0.9, 1.1]}]",
          "randomization: 'masss' is no model field"),
         ("randomization=[{field: mass, match: legg, range: [0.9, 1.1]}]",
