@@ -168,6 +168,14 @@ class PPO:
             u = distributions.sample(mean, log_std, self._generator)
             for name, value in observation.items():
                 raw[name].append(value)
+            if not u.isfinite().all():  # which the environment would refuse without saying why
+                _require_finite(
+                    {
+                        "the actor's observation": torch.stack(raw["actor"]),
+                        "the action": torch.stack([*columns.get("pre_tanh", []), u]),
+                    },
+                    of_rollout=True,
+                )
             observation, reward, terminated, truncated, info = env.step(torch.tanh(u))
             record = {
                 "actor": actor,

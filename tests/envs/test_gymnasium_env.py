@@ -44,7 +44,7 @@ def test_environment_is_made_by_name_without_importing_ours_first():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "(48,)"
+    assert done.stdout.strip() == "(67,)"
 
 
 @every_id

@@ -167,7 +167,7 @@ def test_unknown_key_of_an_override_is_refused_with_the_nearest_one(tmp_path: Pa
         ("randomization=[{field: mass, match: legg, range: [0.9, 1.1]}]",
          "randomization: 'mass' has no element matching 'legg'"),
         ("randomization=[{field: mass, range: [1, 1]}]",
-         "randomization: 'mass' scale [1.0, 1.0] on '*' changes nothing"),
+         "randomization.0: mass: scale [1.0, 1.0] changes nothing"),
         ("randomization=[{signal: joint_effort, operation: add, range: [0, 1]}]",
          "randomization: unknown signal 'joint_effort'"),
     ],
