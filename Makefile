@@ -8,7 +8,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make setup   only the environment, in .venv"
 	@echo "make lint    ruff and basedpyright"
-	@echo "make bench   speed beside peers"
+	@echo "make bench   speed beside peers, and how far policies miss on other robots"
 
 setup: .venv/dev
 
@@ -26,6 +26,7 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python tests/benchmarks/bus.py
 	$(BIN)/python tests/benchmarks/simulation.py
+	$(BIN)/python tests/benchmarks/sim_to_real.py
 
 .venv/train .venv/dev: .venv/%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--policy", type=Path, action="append", help="ONNX file; repeat for more")
     parser.add_argument("--twins", type=int, default=20, help="twins per row")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long each runs")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long each runs")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs/sim_to_real")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
