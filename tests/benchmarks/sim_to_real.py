@@ -167,7 +167,8 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--policy", type=Path, action="append", help="ONNX file; repeat for more")
-    parser.add_argument("--twins", type=int, default=20, help="twins per row")
+    parser.add_argument("--twins", type=int, default=20, help="twins of the whole gap")
+    parser.add_argument("--alone", type=int, default=8, help="twins per element of the gap")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each runs")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs/sim_to_real")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -180,7 +181,10 @@ def main() -> None:
     assert not unknown, f"in no row of the table: {unknown}"
 
     rows = {"nominal": [TwinParameters(seed=twin.seed) for twin in drawn], "drawn": drawn}
-    alone = {name: [only(twin, elements) for twin in drawn] for name, elements in ELEMENTS.items()}
+    alone = {
+        name: [only(twin, elements) for twin in drawn[: arguments.alone]]
+        for name, elements in ELEMENTS.items()
+    }
     failures: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ProcessPoolExecutor(arguments.workers))
