@@ -8,7 +8,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make setup   only the environment, in .venv"
 	@echo "make lint    ruff and basedpyright"
-	@echo "make bench   speed beside peers"
+	@echo "make bench   speed beside peers; errors on twins that differ from the model"
 	@echo "make mutate  do the tests notice faults? three quarters of an hour"
 
 setup: .venv/dev
@@ -27,6 +27,7 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python tests/benchmarks/bus.py
 	$(BIN)/python tests/benchmarks/simulation.py
+	$(BIN)/python tests/benchmarks/sim_to_real.py
 
 mutate: .venv/dev
 	$(BIN)/python tests/mutation/mutate.py

@@ -108,7 +108,8 @@ def run(job: tuple[Path, TwinParameters], seconds: float) -> Outcome:
         for name, wiring in config.joints.items()
     }
     monitor = Monitor(twin, config.joints, limits, period_s=contract.control_dt_s)
-    robot = Robot(config, contract.joints, VirtualPort(twin, clock, config.bus.baud_rate))
+    port = VirtualPort(twin, clock, config.bus.baud_rate)
+    robot = Robot(config, contract.joints, port, approve=lambda changes: True)
     witness = Witness(twin, controller, parameters.seed or 0)
     runtime = Runtime(robot, controller, Governor(contract, config), clock)
     try:
@@ -167,8 +168,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--policy", type=Path, action="append", help="ONNX file; repeat for more")
-    parser.add_argument("--twins", type=int, default=20, help="twins per row")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long each runs")
+    parser.add_argument("--twins", type=int, default=20, help="twins of the whole gap")
+    parser.add_argument("--alone", type=int, default=8, help="twins per element of the gap")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long each runs")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs/sim_to_real")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
@@ -180,7 +182,10 @@ def main() -> None:
     assert not unknown, f"in no row of the table: {unknown}"
 
     rows = {"nominal": [TwinParameters(seed=twin.seed) for twin in drawn], "drawn": drawn}
-    alone = {name: [only(twin, elements) for twin in drawn] for name, elements in ELEMENTS.items()}
+    alone = {
+        name: [only(twin, elements) for twin in drawn[: arguments.alone]]
+        for name, elements in ELEMENTS.items()
+    }
     failures: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ProcessPoolExecutor(arguments.workers))

@@ -206,7 +206,7 @@ def test_reverse_mode_mirrors_every_quantity(mode, goal):
     for drive_mode in (0, REVERSE):
         wheel = Wheel()
         wheel.start(mode, drive_mode)
-        wheel.write(goal, wheel.read(registers.PRESENT_POSITION) + 200 if mode == 3 else 100)
+        wheel.write(goal, 2248 if goal is registers.GOAL_POSITION else 100)
         wheel.run(0.05)
         angles.append(wheel.angle)
         present = (
