@@ -694,7 +694,7 @@ def test_adapter_that_becomes_slower_is_followed(trial: Trial):
     trial.controller.at[20] = slow_down(trial, 0.011)
     trial.run()
     ticks = trial.recorder.ticks[trial.recorder.ticks["state"] == State.RUNNING]
-    assert ticks["retried"][-1] <= 12  # two readings, until it is known
+    assert np.count_nonzero(np.diff(ticks["retried"])) <= 4  # few readings, until it is known
     assert ticks["joint_age_s"].max() < 0.015
     assert ticks["read_s"].max() < 0.75 * PERIOD_S
 
