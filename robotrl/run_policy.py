@@ -58,7 +58,7 @@ def run_policy(
     Everything that can be refused is refused before the port is opened.
 
     Returns:
-        A line or two that say how it went.
+        A line that says how it went.
     """
     config = load_yaml(robot_path, RobotConfig)
     controller = OnnxController(policy)
@@ -95,13 +95,14 @@ def run_policy(
                     anyway=anyway,
                 )
                 runtime.run(commands, duration_s)
+    if advice := robot.advise_on_latency():
+        _warn(advice, console)
     statistics = robot.bus.statistics
-    summary = (
+    return (
         f"ran {duration_s:g} s; replies took {statistics.reply_times}; {statistics.requests} bus "
         f"requests, {statistics.lost} readings lost, {statistics.late} replies late, "
         f"{statistics.crc_errors} damaged; log: {log}"
     )
-    return "\n".join(filter(None, (robot.advise_on_latency(), summary)))
 
 
 def release_robot(robot_path: Path, port: str | None) -> None:
@@ -224,4 +225,8 @@ def _describe_run(port: str) -> dict[str, object]:
 def _announce(state: State, recorder: Recorder, console: Console) -> None:
     console.print(f"[dim]{state.name.lower().replace('_', ' ')}[/]")
     if trouble := recorder.trouble():
-        console.print(f"warning: {trouble}", style="yellow", markup=False, highlight=False)
+        _warn(trouble, console)
+
+
+def _warn(text: str, console: Console) -> None:
+    console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)

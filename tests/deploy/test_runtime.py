@@ -841,7 +841,7 @@ def test_adapter_that_becomes_slower_is_followed(trial: Trial):
     trial.run()
     ticks = trial.recorder.ticks[trial.recorder.ticks["state"] == State.RUNNING]
     assert ticks["lost"][-1] <= 1  # the settings being read back when it happens
-    assert ticks["retried"][-1] <= 12 + 2  # two readings, until it is known, and the settings
+    assert np.count_nonzero(np.diff(ticks["retried"])) <= 4  # few readings, until it is known
     ages_s = ticks["joint_age_s"].max(axis=1)
     assert np.median(ages_s) < 0.015
     assert ages_s.max() < 0.015 + PERIOD_S  # when settings were read back instead
