@@ -43,8 +43,9 @@ MIN_GOLDEN_STEPS = 16
 MAX_TOLERANCE = 1e-4
 """Largest difference from a golden vector [rad]: 1/15 of an encoder count. Processors and versions
 of onnxruntime differ by some 1e-6."""
-WATCHDOG_PERIODS = 2
-"""Shortest watchdog in control periods: two writes lie a period and some jitter apart."""
+MIN_PERIODS = 2
+"""Shortest watchdog and oldest reading in control periods: two writes lie a period and some jitter
+apart, and one tick may have to do without a reading."""
 
 Size = Annotated[int, Field(ge=1, le=100_000)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -260,14 +261,14 @@ def matches(contract: Contract, robot: RobotConfig) -> None:
         if wiring := robot.joints.get(joint.name):
             differences += _joint_differences(joint, wiring)
     period_ms, safety = contract.control_dt_s * 1e3, robot.safety
-    for name, value_ms, least in (
-        ("watchdog_ms", safety.watchdog_ms, WATCHDOG_PERIODS),
-        ("stale_after_ms", safety.stale_after_ms, 1),
+    for name, value_ms in (
+        ("watchdog_ms", safety.watchdog_ms),
+        ("stale_after_ms", safety.stale_after_ms),
     ):
-        if value_ms < least * period_ms * (1 - 1e-9):
+        if value_ms < MIN_PERIODS * period_ms * (1 - 1e-9):
             differences.append(
                 f"safety.{name}: {value_ms:g} ms is too short for a policy with a period of "
-                f"{period_ms:g} ms, expected at least {least * period_ms:g} ms"
+                f"{period_ms:g} ms, expected at least {MIN_PERIODS * period_ms:g} ms"
             )
     if differences:
         listed = "\n  ".join(differences)
