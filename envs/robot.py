@@ -183,6 +183,8 @@ def _servo_problems(model: mujoco.MjModel, index: int, joint: int) -> list[str]:
         problems.append("drives a joint that is no hinge with a name")
     if not position_servos(model)[index]:
         problems.append("is no position servo, so its gains are not known: use <position kp=...>")
+    if model.actuator_dyntype[index] != int(mujoco.mjtDyn.mjDYN_NONE):
+        problems.append("filters or integrates its target: use <position> without timeconst")
     if model.actuator_gear[index, 0] != 1:
         problems.append("has a gear ratio, so its target is no joint angle: use gear 1")
     low, high = model.actuator_forcerange[index]

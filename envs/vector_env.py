@@ -106,9 +106,14 @@ class VectorEnv:
 
         Raises:
             RuntimeError: no episode was started.
-            ValueError: an action is not a number.
+            ValueError: an action is not a number, or there is not one for each world.
         """
         self._require_start()
+        if action.shape != self._previous_action.shape:
+            raise ValueError(
+                f"the actions must have shape {tuple(self._previous_action.shape)}, "
+                f"found {tuple(action.shape)}"
+            )
         action = action.clamp(-1, 1)
         return self.step_targets(self.task.decoder(action, self._signals), action)
 

@@ -61,7 +61,12 @@ def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
     controller = OnnxController(path)
     provenance = controller.contract.provenance
     config = validate(provenance.config, TrainConfig, source=str(path))
-    env = make_env(config, num_envs=1, num_threads=1, seed=config.seed + _SEED_OFFSET)
+    terms = [  # what is drawn once for a world is drawn with each episode, which stands for one
+        term.model_copy(update={"when": "reset"}) if term.when == "startup" else term
+        for term in config.randomization
+    ]
+    seed = config.seed + _SEED_OFFSET
+    env = make_env(config, num_envs=1, num_threads=1, seed=seed, randomization=terms)
     env.reset()
     (output,) = controller.outputs.values()
     episode = torch.zeros(1, dtype=torch.int64)

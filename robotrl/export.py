@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from deploy.configuration import describe
 from deploy.contract import (
     HASH_KEY,
     METADATA_KEY,
@@ -63,7 +65,8 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
 
     Raises:
         ConfigError: the folder of `path` does not exist, or the run has no checkpoint.
-        ContractError: onnxruntime does not reproduce torch within `TOLERANCE`.
+        ContractError: onnxruntime does not reproduce torch within `TOLERANCE`, or what the task
+            did in simulation no contract allows, such as a joint at 112 rad/s.
     """
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder; make it first, or choose another output")
@@ -75,7 +78,11 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
 
     model = _trace(controller, env)
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
-    contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
+    try:
+        contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
+    except ValidationError as error:  # what the simulation did is beyond what a robot can do
+        problems = "; ".join(describe(error, Contract))
+        raise ContractError(f"{path} was not written: {problems}") from error
     metadata = {METADATA_KEY: contract.model_dump_json(), **reader_keys(contract)}
     onnx.helper.set_model_props(model, metadata | {HASH_KEY: hash_metadata(metadata)})
 

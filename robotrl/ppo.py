@@ -168,14 +168,10 @@ class PPO:
             u = distributions.sample(mean, log_std, self._generator)
             for name, value in observation.items():
                 raw[name].append(value)
-            if not u.isfinite().all():  # which the environment would refuse without saying why
-                _require_finite(
-                    {
-                        "the actor's observation": torch.stack(raw["actor"]),
-                        "the action": torch.stack([*columns.get("pre_tanh", []), u]),
-                    },
-                    of_rollout=True,
-                )
+            if not u.isfinite().all():  # which the environment would refuse, not saying why
+                seen = {f"the {name}'s observation": torch.stack(raw[name]) for name in raw}
+                acted = torch.stack([*columns.get("pre_tanh", []), u])
+                _require_finite(seen | {"the action": acted}, of_rollout=True)
             observation, reward, terminated, truncated, info = env.step(torch.tanh(u))
             record = {
                 "actor": actor,

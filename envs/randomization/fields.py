@@ -120,14 +120,15 @@ class FieldRandomization:
             for bound, without in zip(self._terms, worlds[1:], strict=True):
                 if trial == 0 and _same(worlds[0], without):
                     alone = self._apply({bound: drawn[bound]}, 1)
-                    raise ConfigError(
-                        f"randomization: '{bound.term}' changes nothing: "
-                        + (
+                    if not _same(alone, self._apply({}, 1)):
+                        reason = "a later term sets the same numbers. Delete one of them."
+                    elif bound.term.operation == "set":
+                        reason = "the nominal values are these. Widen the range or delete the term."
+                    else:
+                        reason = (
                             "the nominal values are zero. Use `add` or `set`, or delete the term."
-                            if _same(alone, self._apply({}, 1))
-                            else "a later term sets the same numbers. Delete one of them."
                         )
-                    )
+                    raise ConfigError(f"randomization: '{bound.term}' changes nothing: {reason}")
             values = {name: torch.cat([world[name] for world in worlds]) for name in self._nominal}
             places = {1 + self._terms.index(bound): bound for bound in idle}
             try:

@@ -74,6 +74,9 @@ def _rules(model: mujoco.MjModel, name: str, table: Tensor) -> Iterator[tuple[Te
         low, high = table.unbind(dim=-1)
         was_range = nominal[:, 0] < nominal[:, 1]
         yield (high < low) | (high == low) & was_range, "its low end must stay below its high end"
+        if name in ("actuator_forcerange", "jnt_actfrcrange", "tendon_actfrcrange"):
+            lost = (low > 0) & (nominal[:, 0] <= 0) | (high < 0) & (nominal[:, 1] >= 0)
+            yield lost, "it must still hold zero: a motor that always pushes one way is none"
     if "solref" in name:
         changed = (table.sign() != nominal.sign()).any(dim=-1)
         yield changed, "with another sign these numbers mean something else: keep the sign"
@@ -81,6 +84,8 @@ def _rules(model: mujoco.MjModel, name: str, table: Tensor) -> Iterator[tuple[Te
         wrong = torch.from_numpy(position_servos(model)) & (table[..., 0] <= 0)
         yield wrong, "a position gain kp must stay above zero: raise the low end of the range"
     if name == "actuator_biasprm":
+        wrong = torch.from_numpy(position_servos(model)) & (table[..., 1] >= 0)
+        yield wrong, "a servo must pull back to its target: use `kp`, which keeps both gains equal"
         wrong = torch.from_numpy(position_servos(model)) & (table[..., 2] > 0)
         yield wrong, "a damping gain kd must not be negative: raise the low end of the range"
     if name in _BUFFERS:

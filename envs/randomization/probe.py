@@ -12,6 +12,7 @@ from envs.randomization.model_fields import write_fields
 
 _DURATION_S = 1.0
 _CONTROL_S = 0.02
+_HELD = (1, 25)  # periods a control lasts, in turn: joints that tremble, and that travel and rest
 _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 _COMPARED = ("qpos", "qvel", "sensordata", "site_xpos")
 
@@ -49,10 +50,11 @@ class Probe:
         ctrl = _control(model, generator)
         simulation.reset(self._ids, *(v.expand(len(self._ids), -1) for v in (qpos, qvel, ctrl)))
         different = self._different()
-        for _ in range(round(_DURATION_S / _CONTROL_S)):
+        for period in range(round(_DURATION_S / _CONTROL_S)):
             if different.issuperset(worlds):
                 break
-            simulation.data("ctrl")[:] = _control(model, generator)
+            if period % _HELD[trial % len(_HELD)] == 0:
+                simulation.data("ctrl")[:] = _control(model, generator)
             simulation.step(max(1, round(_CONTROL_S / model.opt.timestep)))
             different |= self._different()
         return different.intersection(worlds)

@@ -288,6 +288,26 @@ def test_passive_joint_between_the_base_and_the_tool_is_refused(install: Install
     assert line.startswith("joint 'loose' moves the site, but is not in")
 
 
+@pytest.mark.parametrize(
+    ("tag", "settings"),
+    [("position", {"timeconst": "0.1"}), ("intvelocity", {"actrange": "-1 1", "kv": "0.1"})],
+)
+def test_servo_that_filters_or_integrates_its_target_is_refused(
+    install: Install, tag: str, settings: dict[str, str]
+):
+    root = desk_arm()
+    servo = find(root, "actuator/position[@joint='elbow_flex']")
+    kept = {"ctrlrange": "-1 1", "forcerange": "-0.5 0.5", "kp": servo.get("kp", "")}
+    servo.attrib = {"name": "elbow_flex", "joint": "elbow_flex", **kept, **settings}
+    servo.tag = tag
+
+    (_, *problems) = refusal(install(ElementTree.tostring(root, encoding="unicode")))
+
+    assert problems == [
+        "  actuator elbow_flex filters or integrates its target: use <position> without timeconst"
+    ]
+
+
 def test_file_that_mujoco_cannot_read_is_refused(install: Install):
     (line, *_) = refusal(install("<mujoco><worldbody><body/></mujoco>"))
 

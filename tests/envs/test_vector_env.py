@@ -349,6 +349,18 @@ def test_action_beyond_its_range_is_the_end_of_its_range(make: Make):
         assert torch.equal(one[1], other[1])
 
 
+def test_actions_that_are_not_one_for_each_world_are_refused_and_nothing_moves(make: Make):
+    env = make()
+    env.reset()
+    before = env.state_dict()["simulation"]["state"]
+
+    for shape in ((env.num_actions,), (1, env.num_actions), (1, NUM_ENVS, env.num_actions)):
+        with pytest.raises(ValueError, match="the actions must have shape"):
+            env.step(torch.zeros(shape))
+
+    assert torch.equal(env.state_dict()["simulation"]["state"], before)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_target_or_action_that_is_no_number_is_refused_with_its_world(make: Make, value: float):
     env = make()

@@ -1,11 +1,18 @@
 """Intervals that are honest about values which share a world."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from robotrl.evaluate import evaluate_run, interval
+import envs
+from envs.randomization import Term
+from robotrl import train
+from robotrl.evaluate import evaluate_policy, evaluate_run, interval
 from robotrl.run_folder import RunFolder
+from robotrl.train_config import TrainConfig
 
 
 def test_repeating_the_values_of_each_world_makes_no_interval_narrower():
@@ -74,3 +81,32 @@ def test_metrics_are_counted_for_the_world_they_come_from(
     # 0.6 s of targets that last 0.2 to 0.4 s: 1 to 3 end in each world.
     assert len(errors) == len(worlds) == result["reach_error_m/count"]
     assert all(1 <= count <= 3 for count in np.bincount(worlds, minlength=5))
+
+
+def test_episodes_of_a_policy_file_differ_in_what_is_drawn_at_startup(
+    policy_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    masses = []
+
+    def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
+        env = train.make_env(config, **changes)
+        step = env.step_targets
+
+        def recorded(*arguments: Any) -> Any:
+            masses.append(env._simulation.field("body_mass")[0, 1].item())
+            return step(*arguments)
+
+        monkeypatch.setattr(env, "step_targets", recorded)
+        return env
+
+    def validate(document: object, section: type[TrainConfig], *, source: str) -> TrainConfig:
+        config = TrainConfig.model_validate(document)
+        return config.model_copy(
+            update={"randomization": [Term(field="mass", range=(0.5, 2), when="startup")]}
+        )
+
+    monkeypatch.setattr("robotrl.evaluate.make_env", make_env)
+    monkeypatch.setattr("robotrl.evaluate.validate", validate)
+    evaluate_policy(policy_path, episodes=4)
+
+    assert len(set(masses)) == 4

@@ -723,6 +723,11 @@ def test_delays_of_two_terms_are_added_before_they_are_compared_with_the_buffer(
         ({"field": "actuator_delay", "match": "coarse", "operation": "set", "range": (0.005, 0.02)},
          'with interp="zoh" it acts in whole physics steps of 0.005 s, rounded up: write '
          'interp="linear" in the MJCF'),
+        ({"field": "actuator_forcerange", "match": "coarse", "operation": "add", "range": (0, 4)},
+         "it must still hold zero: a motor that always pushes one way is none"),
+        ({"field": "actuator_biasprm", "match": "coarse", "columns": 1, "operation": "add",
+          "range": (0, 20)},
+         "a servo must pull back to its target: use `kp`, which keeps both gains equal"),
     ],
 )  # fmt: skip
 def test_values_no_robot_has_are_refused(values: dict[str, Any], reason: str):
@@ -772,6 +777,13 @@ def test_term_without_effect_on_the_motion_is_refused(values: dict[str, Any], hi
     assert f"controls.{' ' if hint else ''}{hint} Delete the term, or change the model." in text
 
 
+def test_effect_at_the_edge_of_a_joint_stop_is_found():
+    # Only while a joint goes slowly through the first millirad of its stop does the width matter.
+    envs.make(
+        "arm_reach", randomization=[{"field": "jnt_solimp", "columns": "width", "range": (0.5, 2)}]
+    )
+
+
 def test_effect_of_a_term_may_need_another_term():
     Worlds(
         {"field": "opt.density", "operation": "set", "range": (1, 2)},
@@ -788,6 +800,14 @@ def test_term_that_a_later_one_overwrites_is_refused():
         "randomization: 'dof_frictionloss scale [0.5, 2.0] on elbow' changes nothing: a later term "
         "sets the same numbers. Delete one of them."
     )
+
+
+def test_term_that_sets_the_nominal_values_is_refused():
+    assert refusal({"field": "dof_frictionloss", "operation": "set", "match": "elbow",
+                    "range": (0.2, 0.2)}) == (
+        "randomization: 'dof_frictionloss set [0.2, 0.2] on elbow' changes nothing: the nominal "
+        "values are these. Widen the range or delete the term."
+    )  # fmt: skip
 
 
 # --- what we ship and teach ---------------------------------------------------------------------
