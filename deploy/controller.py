@@ -46,6 +46,7 @@ class OnnxController:
     outputs: dict[str, np.ndarray]
 
     def __init__(self, path: Path):
+        self._path = path
         self.contract, data = read_policy(path)
         self._session = _make_session(data, path)
         self._check_graph(path)
@@ -71,8 +72,15 @@ class OnnxController:
         self.reset()
 
     def step(self) -> None:
-        """Run the graph once: reads `inputs`, writes `outputs`, advances the state."""
-        self._session.run_with_iobinding(self._binding, self._run_options)
+        """Run the graph once: reads `inputs`, writes `outputs`, advances the state.
+
+        Raises:
+            ContractError: the graph fails.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding, self._run_options)
+        except Exception as error:  # as in _make_session
+            raise ContractError(f"{self._path}: onnxruntime cannot run it: {error}") from error
         for state_in, state_out in self._state:
             np.copyto(state_in, state_out)
 
@@ -121,10 +129,7 @@ class OnnxController:
         for step in range(steps):
             for name, values in golden.inputs.items():
                 self.inputs[name][:] = values[step]
-            try:
-                self.step()
-            except Exception as error:  # as in _make_session
-                raise ContractError(f"{path}: onnxruntime cannot run it: {error}") from error
+            self.step()
             for name, values in golden.outputs.items():
                 error = float(np.max(np.abs(self.outputs[name] - values[step])))
                 if not error <= golden.tolerance:

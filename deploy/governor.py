@@ -50,6 +50,11 @@ class Governor:
         wirings = [robot.joints[joint.name] for joint in joints]
         limits = np.array([wiring.position_limits_rad for wiring in wirings])
         self.low, self.high = limits[:, 0].copy(), limits[:, 1].copy()
+        allowed = np.array(
+            [joint.position_limits for joint in joints], np.float32
+        )  # as the graph's
+        self._policy_low: Floats = np.maximum(self.low, allowed[:, 0])
+        self._policy_high: Floats = np.minimum(self.high, allowed[:, 1])
         self.speed: Floats = np.array(
             [
                 min(joint.velocity_limit, wiring.velocity_limit_rad_s)
@@ -142,7 +147,15 @@ class Governor:
                 f"{along[joint]:.0%} where {demanded[joint]:.0%} is called for; {reason}"
             )
 
-    def limit(self, target: Floats, last: Floats, position: Floats, out: Floats) -> None:
+    def limit(
+        self,
+        target: Floats,
+        last: Floats,
+        position: Floats,
+        out: Floats,
+        *,
+        from_policy: bool = True,
+    ) -> None:
         """Write the nearest permitted target into `out`, and why into `limited_by`.
 
         The step limit, which bounds the force on whoever holds a joint, overrules the velocity
@@ -153,6 +166,7 @@ class Governor:
             last: (n,) the target sent last [rad].
             position: (n,) the measured angles [rad].
             out: (n,) result [rad]; may not be `target`.
+            from_policy: the contract's position limits apply too, not only the hardware's.
 
         Raises:
             SafetyError: a target is not a finite number.
@@ -166,7 +180,9 @@ class Governor:
         self.limited_by.fill(0)
         self._clip(out, *self._around(last, self._max_change), LimitedBy.VELOCITY)
         self._clip(out, *self._around(position, self._max_step), LimitedBy.STEP)
-        self._clip(out, self.low, self.high, LimitedBy.POSITION)  # last: nothing overrules it
+        low = self._policy_low if from_policy else self.low
+        high = self._policy_high if from_policy else self.high
+        self._clip(out, low, high, LimitedBy.POSITION)  # last: nothing overrules it
 
     def _around(self, middle: Floats, reach: Floats) -> tuple[Floats, Floats]:
         np.subtract(middle, reach, out=self._lowest)

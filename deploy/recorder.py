@@ -162,7 +162,8 @@ class Recorder:
             text: why, and whatever else should be known.
         """
         event = self._event
-        event["time_s"], event["state"], event["text"] = time_s, state.encode(), text.encode()
+        event["time_s"], event["state"] = time_s, state.encode()
+        event["text"] = text.encode(errors="backslashreplace")  # a file's name may be no Unicode
         self._events.write(self._event_bytes)
 
     def trouble(self) -> str:

@@ -57,7 +57,10 @@ and little enough to give way. Holding the measured angle instead would lower th
 LIMIT_TOLERANCE_TICKS = 8
 """A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
 _SETTINGS = registers.TORQUE_ENABLE.address  # what is read back while running lies side by side
-_SETTINGS_SIZE = registers.PROFILE_VELOCITY.address + registers.PROFILE_VELOCITY.size - _SETTINGS
+_SETTINGS_SIZE = registers.GOAL_POSITION.address + registers.GOAL_POSITION.size - _SETTINGS
+GOALS_MISSED = 3
+"""A servo found so often in a row with another goal than the one sent does not get what is sent;
+noise costs one."""
 _SET_BY_ENERGISE = (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG)
 
 
@@ -138,7 +141,7 @@ class Robot:
         )
         self._feedback: SyncRead | None = None
         self._settings: list[SyncRead] = []
-        self._next_row = 0
+        self._next_row = self._goals_missed = 0
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
 
     def connect(self) -> None:
@@ -191,8 +194,22 @@ class Robot:
             BusError: a servo does not confirm.
         """
         present = np.array([self.bus.read(id, registers.PRESENT_POSITION) for id in self._ids])
-        low, high = self._tick_limits.T
-        goals = np.clip(present, low, high)
+        self._refuse_outside(present)
+        for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
+            holds = self.bus.read(id, registers.TORQUE_ENABLE)
+            present[row] = self.bus.read(id, registers.PRESENT_POSITION)  # limp, it may have moved
+            self._refuse_outside(present)
+            goals = self._hold_ticks(present) if holds else np.clip(present, *self._tick_limits.T)
+            self.bus.write_verified(id, registers.GOAL_POSITION, int(goals[row]))
+            self.bus.write_verified(id, registers.TORQUE_ENABLE, 1)
+            self._goal_ticks[row] = goals[row]
+        for id, wanted in zip(self._ids, self._wanted, strict=True):
+            self.bus.write_verified(id, registers.BUS_WATCHDOG, wanted[registers.BUS_WATCHDOG])
+        self.energised = True
+
+    def _refuse_outside(self, present: NDArray[np.integer]) -> None:
+        """Raise a SafetyError if a joint, at `present` (n,) counts, is where it cannot be held."""
+        goals = np.clip(present, *self._tick_limits.T)
         turned = (present < 0) | (present >= registers.TICKS_PER_TURN)
         if outside := [
             f"{self.joints[row].name} is at {self._to_rad(present)[row]:.2f} rad (count "
@@ -204,15 +221,6 @@ class Robot:
                 "limit. Move it inside by hand; if it looks inside already, its `zero_ticks` or "
                 "`direction` in the robot's YAML is wrong, or its horn is mounted one tooth off"
             )
-        for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
-            if self.bus.read(id, registers.TORQUE_ENABLE):
-                goals[row] = self._hold_ticks(present)[row]
-            self.bus.write_verified(id, registers.GOAL_POSITION, int(goals[row]))
-            self.bus.write_verified(id, registers.TORQUE_ENABLE, 1)
-            self._goal_ticks[row] = goals[row]
-        for id, wanted in zip(self._ids, self._wanted, strict=True):
-            self.bus.write_verified(id, registers.BUS_WATCHDOG, wanted[registers.BUS_WATCHDOG])
-        self.energised = True
 
     def read(self, deadline_s: float) -> int:
         """Read all joints; joints that did not answer keep their last value and grow older.
@@ -298,11 +306,12 @@ class Robot:
         self._goal_ticks[:] = self._to_ticks(targets)
         self._targets.write(self._goal_ticks)
 
-    def verify_next(self, deadline_s: float) -> str | None:
+    def verify_next(self, deadline_s: float, *, due: bool = False) -> str | None:
         """Read back whether one servo is still set up as it was: the next one at each call.
 
         Args:
             deadline_s: time on the port's clock to be done at.
+            due: ask also if the reply may come too late, as a reading of the joints does.
 
         Returns:
             What is wrong with it, empty if nothing is or it did not answer; None if there was too
@@ -310,7 +319,8 @@ class Robot:
         """
         row = self._next_row
         settings = self._settings[row]
-        if self._port.now() + settings.wire_s + self.bus.latency_s > deadline_s:
+        latency_s = 0.0 if due else self.bus.latency_s
+        if self._port.now() + settings.wire_s + latency_s > deadline_s:
             return None
         self._next_row = (row + 1) % len(self._ids)
         answered = settings.read(deadline_s)
@@ -322,7 +332,15 @@ class Robot:
             start = register.address - _SETTINGS
             if (found := register.decode(data[start : start + register.size])) != wanted:
                 return f"{self.joints[row].name}: its {register} reads {found}, expected {wanted}"
-        return ""
+        register = registers.GOAL_POSITION
+        found, sent = register.decode(data[register.address - _SETTINGS :]), self._goal_ticks[row]
+        self._goals_missed = self._goals_missed + 1 if found != sent else 0
+        if self._goals_missed:
+            self._next_row = row  # it is asked again next
+        if self._goals_missed < GOALS_MISSED:
+            return ""
+        self._goal_ticks[row] = found  # what it is to hold
+        return f"{self.joints[row].name}: its {register} reads {found}, {sent} was sent"
 
     def rest_differences(self) -> list[str]:
         """Joints that are not where the YAML says that the unpowered robot rests."""

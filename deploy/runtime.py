@@ -179,9 +179,8 @@ class Runtime:
             )
         begin_s = self.clock.now()
         read_by_s = begin_s + READ_SHARE * self._period_s
-        if begin_s - self._verified_s > VERIFY_EVERY_S:  # no tick has time for both
-            self._verify_next(read_by_s)
-        else:
+        due = begin_s - self._verified_s > VERIFY_EVERY_S  # no tick has time for both
+        if not (due and self._verify_next(read_by_s, due=True)):
             self.robot.read(read_by_s)
         if self.robot.alerts.any():
             raise SafetyError(f"a servo reports an error: {self.robot.describe_alerts()}")
@@ -203,7 +202,13 @@ class Runtime:
     ) -> None:
         """Limit `_target`, send it, remember it, record the tick, and look after one servo."""
         begin_s = self.clock.now()
-        self.governor.limit(self._target, self._sent, self.robot.position, out=self._limited)
+        self.governor.limit(
+            self._target,
+            self._sent,
+            self.robot.position,
+            out=self._limited,
+            from_policy=self.state is State.RUNNING,  # parking may lead out of the policy's range
+        )
         self._check_silence()
         self.robot.write(self._limited)
         self._written_s = self.clock.now()
@@ -212,17 +217,18 @@ class Runtime:
             self._record(self.recorder, deadline_s, late_s, read_s, controller_s, begin_s, command)
         self._verify_next(deadline_s + (1 - WAKE_SHARE) * self._period_s)
 
-    def _verify_next(self, deadline_s: float) -> None:
+    def _verify_next(self, deadline_s: float, *, due: bool = False) -> bool:
         """Look after one servo, if there is time: is it still set up as it was?"""
-        complaint = self.robot.verify_next(deadline_s)
+        complaint = self.robot.verify_next(deadline_s, due=due)
         if complaint is None:
-            return
+            return False
         self._verified_s = self.clock.now()
         if complaint:
             raise SafetyError(
                 f"{complaint}; the servo has let go, stopped by itself, or another program "
                 "changes it"
             )
+        return True
 
     def _record(
         self,
@@ -304,12 +310,14 @@ class Runtime:
     def _fail(self, error: BaseException) -> None:
         """Bring the robot into its safe state; called on every way out but the normal one."""
         connected, self.state = self.state is not State.DISCONNECTED, State.FAULT
-        self._note(f"{type(error).__name__}: {error}")  # at once: making safe may be cut short
+        with contextlib.suppress(Exception):  # an error may be impossible to put into words
+            self._note(f"{type(error).__name__}: {error}")  # now: making safe may be cut short
         if connected:
             self._make_safe(error)
         if advice := self.robot.advise_on_latency():
             error.add_note(advice)
-        self._note("\n".join(getattr(error, "__notes__", ())))
+        with contextlib.suppress(Exception):
+            self._note("\n".join(getattr(error, "__notes__", ())))
         with contextlib.suppress(Exception):  # a listener may be what failed
             self.on_state(State.FAULT)
 

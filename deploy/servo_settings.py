@@ -84,6 +84,12 @@ def restore(bus: DynamixelBus, path: Path) -> list[str]:
                 f"{path}: {joint}: {sorted(unknown)} are no settings of a servo; "
                 f"there are {', '.join(_BY_NAME)}"
             )
+        for name, value in servo.settings.items():
+            low, high = _BY_NAME[name].range
+            if not low <= value <= high:
+                raise ConfigError(
+                    f"{path}: {joint}: {_BY_NAME[name]} cannot hold {value}, expected {low}..{high}"
+                )
         if bus.read(servo.id, registers.TORQUE_ENABLE):
             raise ServoError(
                 f"{joint} (id {servo.id}) holds torque, its settings can change only while it is "

@@ -342,6 +342,12 @@ def test_graph_that_fails_while_running_is_refused(policy: bytes, path: Path):
     assert text.startswith("onnxruntime cannot run it: ")
 
 
+def test_graph_that_fails_later_says_so(controller: OnnxController):
+    controller._binding.clear_binding_inputs()
+    with pytest.raises(ContractError, match=r"\.onnx: onnxruntime cannot run it: "):
+        controller.step()
+
+
 def test_inputs_and_outputs_are_flat_float32_arrays_by_name(controller: OnnxController):
     assert {name: array.shape for name, array in controller.inputs.items()} == {
         "joint_position": (6,),

@@ -102,6 +102,21 @@ def test_velocity_limit_is_the_smaller_one_of_policy_and_hardware(
     assert out - home == pytest.approx(governor.speed * 0.02)
 
 
+def test_policy_stays_in_its_own_range_and_parking_in_the_hardwares(
+    contract: Contract, desk_arm: RobotConfig
+):
+    joints = [
+        joint.model_copy(update={"position_limits": (-0.3, 0.3)}) for joint in contract.joints
+    ]
+    governor = Governor(contract.model_copy(update={"joints": joints}), desk_arm)
+    last, target, out = np.full(6, 0.3), np.full(6, 0.33), np.zeros(6)
+    governor.limit(target, last, last, out)
+    assert out == pytest.approx(last)
+    assert governor.limited_by.tolist() == [LimitedBy.POSITION] * 6
+    governor.limit(target, last, last, out, from_policy=False)
+    assert out == pytest.approx(target)
+
+
 def test_each_limit_is_reported_for_the_joint_it_changed(governor: Governor):
     # hip: 2 -> 1.03 (velocity) -> 1.01 (step) -> 1 (position); knee: only its velocity
     out = limit(governor, [2.0, 1.2], last=[0.99, 1.0], position=[0.51, 1.0])

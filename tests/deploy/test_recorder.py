@@ -492,6 +492,12 @@ def test_killed_writer_leaves_a_complete_log_that_says_so(path: Path, contract: 
 # Nothing allocates or waits
 
 
+def test_text_that_is_no_unicode_is_recorded(path: Path, contract: Contract):
+    with Recorder(path, contract, {}) as recorder:
+        recorder.note(0.0, "fault", "/dev/tty\udcff is gone")
+    assert events(path)[-1]["text"] == r"/dev/tty\udcff is gone"
+
+
 def test_commit_and_note_keep_no_memory(path: Path, contract: Contract):
     recorder = Recorder(path, contract, {})
     recorder.commit()

@@ -264,6 +264,35 @@ def test_energised_robot_holds_where_it_is_although_an_old_goal_is_elsewhere(ben
     assert bench.twin.joint_position == pytest.approx(pose, abs=0.01)
 
 
+def test_joint_that_moves_while_torque_is_switched_on_is_held_where_it_is(bench: Bench):
+    bench.robot.connect()
+    sent, angle = bench.port.write, 1.0
+
+    def push_when_the_first_has_torque(data: bytes | bytearray | memoryview) -> None:
+        sent(data)
+        if bench.torque_on["shoulder_pan"] and not bench.torque_on["wrist_roll"]:
+            bench.push("wrist_roll", angle)
+
+    bench.port.write = push_when_the_first_has_torque
+    bench.robot.energise()
+    assert bench.robot.target[4] == pytest.approx(angle, abs=0.01)
+
+
+def test_joint_that_leaves_its_limits_while_torque_is_switched_on_gets_none(bench: Bench):
+    bench.robot.connect()
+    sent = bench.port.write
+
+    def push_when_the_first_has_torque(data: bytes | bytearray | memoryview) -> None:
+        sent(data)
+        if bench.torque_on["shoulder_pan"]:
+            bench.push("wrist_roll", 3.0)
+
+    bench.port.write = push_when_the_first_has_torque
+    with pytest.raises(SafetyError, match=r"wrist_roll is at 2\.99 rad"):
+        bench.robot.energise()
+    assert not bench.torque_on["wrist_roll"]
+
+
 def test_energised_servos_watch_the_bus(bench: Bench):
     energised(bench)
     for joint in JOINTS:

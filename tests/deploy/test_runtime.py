@@ -24,9 +24,10 @@ from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, DeployError, SafetyError
 from deploy.governor import Governor
 from deploy.recorder import Recorder, record_dtype
-from deploy.robot import HOLD_REACH_RAD
+from deploy.robot import GOALS_MISSED, HOLD_REACH_RAD
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
+from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench
 
 PERIOD_S = 0.02
@@ -513,13 +514,33 @@ def test_servo_that_its_own_watchdog_stops_is_noticed(trial: Trial):
 def test_joint_that_does_not_follow_is_noticed_although_its_registers_are_right(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trial.bench.robot, "verify_next", lambda deadline_s: "")
+    monkeypatch.setattr(trial.bench.robot, "verify_next", lambda deadline_s, due: "")
     trial.controller.at[20] = lambda: trial.bench.set("shoulder_lift", registers.POSITION_P_GAIN, 0)
     message, _ = trial.fail()
     assert message.endswith(
         "its motor driven at 0% where 100% is called for; it has let go, lost its gains, or "
         "stopped by itself"
     )
+
+
+def test_writes_that_do_not_arrive_are_noticed_although_the_joint_is_near_its_target(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+):
+    def lose_targets() -> None:
+        monkeypatch.setattr(trial.bench.robot._targets, "write", lambda values: None)
+
+    trial.controller.at[20] = lose_targets
+    message, _ = trial.fail()
+    assert re.match(r"wrist_roll: its Goal Position \(116\) reads \d+, \d+ was sent", message)
+    assert trial.controller.steps <= 21 + 6 + GOALS_MISSED
+
+
+def test_single_write_that_does_not_arrive_is_survived(trial: Trial):
+    for step in range(20, 40, 3):
+        trial.controller.at[step] = lambda: setattr(trial.bench.port, "requests_to_lose", 1)
+    trial.bench.expect(Unsafe.JUMP)  # of what two ticks may move
+    trial.run()
+    assert trial.states[-1] is State.IDLE
 
 
 def test_arm_is_not_thrown_back_when_replies_are_lost_and_writes_arrive(trial: Trial):
@@ -693,6 +714,20 @@ def test_any_exception_ends_in_the_safe_state(trial: Trial):
     with pytest.raises(ZeroDivisionError) as caught:
         trial.run()
     assert caught.value.__notes__ == [HOLDS]
+    assert_holds(trial)
+
+
+def test_error_that_cannot_be_put_into_words_ends_in_the_safe_state(trial: Trial):
+    class SpeechlessError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def fail() -> None:
+        raise SpeechlessError
+
+    trial.controller.at[20] = fail
+    with pytest.raises(SpeechlessError):
+        trial.run()
     assert_holds(trial)
 
 
@@ -885,6 +920,15 @@ def test_single_late_reply_costs_one_reading_and_is_not_taken_for_the_next(
 
 
 # A dropped reply
+
+
+def test_single_late_reply_does_not_end_all_reading(trial: Trial):
+    usual_s = trial.bench.twin._wire._usb_latency_s
+    trial.controller.at = {20: slow_down(trial, 0.025), 21: slow_down(trial, usual_s)}
+    trial.run(3.0)
+    ticks = trial.recorder.ticks
+    assert np.all(np.diff(ticks["requests"]) > 0)
+    assert trial.bench.robot.bus.latency_s > 0.005  # it is still reckoned with
 
 
 def test_dropped_reply_is_asked_for_again_within_the_tick(trial: Trial):

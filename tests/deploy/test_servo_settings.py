@@ -61,6 +61,16 @@ def test_earlier_file_is_never_replaced(changed: tuple[Bench, Path]):
     assert path.read_text() == before
 
 
+def test_value_that_no_register_holds_is_refused_before_anything_is_written(
+    bench: Bench, tmp_path: Path
+):
+    path = tmp_path / "servos.yaml"
+    path.write_text("servos: {gripper: {id: 6, settings: {Operating Mode: 4, Drive Mode: 300}}}")
+    with pytest.raises(ConfigError, match=r"gripper: Drive Mode \(10\) cannot hold 300"):
+        servo_settings.restore(bench.robot.bus, path)
+    assert bench.get("gripper", registers.OPERATING_MODE) == 3
+
+
 @pytest.mark.parametrize("name", ["Goal Position", "Model Number", "Homing"])
 def test_file_that_names_what_is_no_setting_is_refused(bench: Bench, tmp_path: Path, name: str):
     path = tmp_path / "servos.yaml"
