@@ -6,7 +6,8 @@
     losses = ppo.update(rollout)
 
 Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels. The
-learning rate is fixed: rules that follow the KL were never better, see tests/benchmarks/ppo.py.
+learning rate is fixed: following the KL in each minibatch cost a third of HalfCheetah's return; on
+Hopper and Walker2d few seeds do not separate the rules (tests/benchmarks/ppo.py and its CSV).
 Observations are normalised with the statistics that the rollout was collected with, which absorb
 it afterwards; value targets with statistics that already know them, and the critic's predictions
 do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,

@@ -2,11 +2,13 @@
 
     python tests/benchmarks/ppo.py                                         # needs robotrl[dev]
     python tests/benchmarks/ppo.py --tasks HalfCheetah-v5 --rules fixed --seeds 0 1 2 3
+    python tests/benchmarks/ppo.py --csv tests/benchmarks/ppo.csv --seeds  # ours, nothing is run
 
 Gymnasium's own MuJoCo tasks, stepped by Gymnasium's own vector environment, and our arm_reach as it
 is shipped. Every run is evaluated with the deterministic policy in worlds that it never saw: the
 mean return of 16 episodes, or arm_reach's median distance in cm. The table shows the interquartile
-mean over seeds; every run is a line of the CSV file, and runs that are already in it are kept.
+mean over seeds (of fewer than four, the mean) and the extremes; every run is a line of the CSV
+file, and runs that are already in it are kept.
 One run on a Gymnasium task takes about a minute of one core.
 """
 
@@ -256,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--rules", nargs="+", choices=list(RULES), default=list(RULES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1])
     parser.add_argument("--env-steps", type=int, default=300_000, help="of the Gymnasium tasks")
     parser.add_argument("--csv", type=Path, default=Path("runs/benchmark_ppo.csv"))
     arguments = parser.parse_args()
