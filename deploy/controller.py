@@ -10,6 +10,7 @@ onnxruntime is found before torque is on. A step copies nothing and allocates no
 outputs and state are bound once (onnxruntime IO binding) on one thread without spinning.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from deploy.onnx_file import inspect_onnx
 MAX_BYTES = 256 * 1024 * 1024
 """Largest policy file: 60 million weights."""
 _TYPICAL_STEPS = 20
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 class OnnxController:
@@ -182,6 +184,8 @@ def _make_session(data: bytes, path: Path) -> ort.InferenceSession:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights in other files are not covered by the hashes; there is nothing in this folder.
+    options.add_session_config_entry(_EXTERNAL_FOLDER, os.devnull)
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, all derived from Exception

@@ -111,9 +111,9 @@ class Governor:
         """Refuse to go on with a joint that does not obey; called once a tick.
 
         A joint may lag: its error is then what its gains, its load and its speed explain. It does
-        not obey if it stays farther than `following_error_rad` from its target for
-        `following_time_ms` while its motor makes no effort, makes all the effort it can, or is as
-        far off as targets ever go.
+        not obey if it is farther than `following_error_rad` from its target, for
+        `following_time_ms` more than it is not, while its motor makes no effort, makes all the
+        effort it can, or is as far off as targets ever go.
 
         Args:
             target: (n,) the targets sent last [rad].
@@ -133,8 +133,9 @@ class Governor:
         saturated = along >= SATURATED
         as_far_as_ever = distance >= self._max_step - self._max_change
         astray = (distance > self._following_error) & (limp | saturated | as_far_as_ever)
-        self._astray_ticks += 1
-        self._astray_ticks[~astray] = 0
+        # Ticks that are all right take as many off: a swinging target meets a blocked joint too.
+        self._astray_ticks += np.where(astray, 1, -1)
+        np.maximum(self._astray_ticks, 0, out=self._astray_ticks)
         if (joint := _first(self._astray_ticks > self._following_ticks)) is not None:
             reason = (
                 "it has let go, lost its gains, or stopped by itself"

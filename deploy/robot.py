@@ -160,7 +160,7 @@ class Robot:
         for row, joint in enumerate(self.joints):
             self._check_health(row, joint.name)
         holding = [bool(self.bus.read(id, registers.TORQUE_ENABLE)) for id in self._ids]
-        self.energised = any(holding)
+        self.energised, self._limp = any(holding), ~np.array(holding)
         self._goal_ticks[:] = [self.bus.read(id, registers.GOAL_POSITION) for id in self._ids]
         for id in self._ids:  # a watchdog that has tripped locks the goals
             self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
@@ -343,9 +343,10 @@ class Robot:
         return f"{self.joints[row].name}: its {register} reads {found}, {sent} was sent"
 
     def rest_differences(self) -> list[str]:
-        """Joints that are not where the YAML says that the unpowered robot rests."""
+        """Joints found limp that are not where the YAML says that the unpowered robot rests."""
         differences = []
-        for joint, wiring, angle in zip(self.joints, self._wirings, self.position, strict=True):
+        for row in np.flatnonzero(self._limp):
+            joint, wiring, angle = self.joints[row], self._wirings[row], self.position[row]
             if abs(angle - wiring.rest_rad) > wiring.rest_tolerance_rad:
                 shift = wiring.direction * (angle - wiring.rest_rad) / RAD_PER_TICK
                 differences.append(

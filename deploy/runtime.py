@@ -273,10 +273,8 @@ class Runtime:
         )
 
     def _check_rest(self) -> None:
-        """Refuse a limp robot that cannot be where it says; one that holds itself is anywhere."""
-        if self.anyway or self.robot.energised:
-            return
-        if differences := self.robot.rest_differences():
+        """Refuse limp joints that cannot be where they say; one that holds itself is anywhere."""
+        if not self.anyway and (differences := self.robot.rest_differences()):
             raise SafetyError(
                 "the limp robot does not lie as `rest_rad` in its YAML says:\n  "
                 + "\n  ".join(differences)

@@ -33,6 +33,9 @@ SPARE_BYTES = 7
 _ITEMS = 12
 """Where the items of a sync write begin: behind header, id, length, instruction, address, size."""
 
+LATEST_S = 0.1
+"""A reply that came late belongs to a request at most this old; others share the bus."""
+
 
 class SyncRead:
     """The same bytes of several servos.
@@ -101,7 +104,7 @@ class SyncRead:
         else:
             begin_s = bus.port.now()
             kept = self._ask_missing(deadline_s, first=True)
-            if statistics.late > self._late:
+            if statistics.late > self._late and begin_s - asked_s < LATEST_S:
                 bus.follow_latency((done_s or begin_s) - asked_s, wire_s)
         self._late = statistics.late
         if kept is not None:

@@ -14,6 +14,7 @@ import pytest
 from deploy.contract import HASH_KEY, METADATA_KEY, SCHEMA_VERSION, hash_metadata
 from deploy.controller import OnnxController, read_policy
 from deploy.errors import ContractError
+from deploy.onnx_file import inspect_onnx
 
 Document = dict[str, Any]
 
@@ -340,6 +341,25 @@ def test_graph_that_fails_while_running_is_refused(policy: bytes, path: Path):
     text = refusal(path, with_graph(policy, bend))
 
     assert text.startswith("onnxruntime cannot run it: ")
+
+
+def test_weights_in_another_file_are_refused(policy: bytes, path: Path, monkeypatch):
+    onnx = pytest.importorskip("onnx")
+    from onnx.external_data_helper import convert_model_to_external_data
+
+    model = onnx.load_model_from_string(policy)
+    convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
+    onnx.save(model, path)
+    data = path.read_bytes()
+    assert (path.parent / "weights.bin").exists()
+    graph = inspect_onnx(data, source="the model").graph_sha256
+    monkeypatch.chdir(path.parent)
+
+    text = refusal(
+        path, with_contract(data, lambda document: document.update(graph_sha256=graph), signed=True)
+    )
+
+    assert "onnxruntime cannot load it: " in text
 
 
 def test_graph_that_fails_later_says_so(controller: OnnxController):

@@ -268,7 +268,21 @@ def test_small_error_without_effort_is_no_disobedience(governor: Governor):
 def test_short_saturation_is_no_disobedience(governor: Governor):
     for _ in range(20):
         follow(governor, 25, error=0.3, effort=1.0)
-        follow(governor, 1, error=0.1, effort=0.1 * GAIN)
+        follow(governor, 25, error=0.1, effort=0.1 * GAIN)
+
+
+def test_blocked_joint_stops_the_robot_although_its_target_swings_past_it(
+    contract: Contract, desk_arm: RobotConfig
+):
+    governor = Governor(contract, desk_arm)
+    stiffness = np.array([joint.kp / joint.effort_limit for joint in contract.joints])
+    position = np.zeros(6)
+    with pytest.raises(SafetyError, match=r"'shoulder_lift' has been .* something blocks it"):
+        for tick in range(150):  # 3 s
+            target = np.zeros(6)
+            target[1] = 0.5 * np.sin(2 * np.pi * tick * 0.02)
+            effort = np.clip(stiffness * target, -1, 1)
+            governor.check_following(target, position, position, effort)
 
 
 def test_damping_explains_a_motor_without_effort_in_motion(

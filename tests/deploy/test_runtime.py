@@ -928,7 +928,7 @@ def test_single_late_reply_does_not_end_all_reading(trial: Trial):
     trial.run(3.0)
     ticks = trial.recorder.ticks
     assert np.all(np.diff(ticks["requests"]) > 0)
-    assert trial.bench.robot.bus.latency_s > 0.005  # it is still reckoned with
+    assert trial.bench.robot.bus.latency_s < 0.025  # no more than it was late
 
 
 def test_dropped_reply_is_asked_for_again_within_the_tick(trial: Trial):
