@@ -455,7 +455,7 @@ def test_log_uniform_range_must_be_above_zero():
 def test_unknown_key_is_refused_with_the_nearest_name():
     assert (
         term_refusal(field="mass", rnge=[0, 1])
-        .split("\n")[1]
+        .split("\n")[0]
         .startswith(
             "run.yaml: (top level): unknown key 'rnge' (did you mean 'range'?); valid keys are "
         )
