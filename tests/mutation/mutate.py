@@ -5,11 +5,12 @@
     .venv/bin/python tests/mutation/mutate.py deploy/governor.py --sample 0   # all faults of one
 
 Every fault is put into a copy of the tree, and a process that has the large libraries imported
-already forks to run the tests that `modules.py` names for its module, those first that were quick
-when it was sound. The policy that some of them need is made once, by sound code. Results lie in
-build/mutation/: `survivors.diff`, and `results.jsonl`, from which a run that was stopped goes on; a
-result counts as long as its module and its tests are what they were. Real-time tests may fail on a
-busy machine and so kill what should survive: run it on an idle one.
+already forks to run the tests that `modules.py` names for its module: the one first that noticed
+the fault before, then those that were quick when the module was sound. The policy that some of them
+need is made once, by sound code. Results lie in build/mutation/: `survivors.diff`, and
+`results.jsonl`, from which a run that was stopped goes on; a result counts as long as its module
+and its tests are what they were. Real-time tests may fail on a busy machine and so kill what should
+survive: run it on an idle one.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
@@ -63,6 +64,8 @@ class Job:
     tests: str
     """Digest of what its tests say."""
     mutant: Mutant | None = None
+    killer: str = ""
+    """The test that failed the last time, perhaps before some tests were changed: the first now."""
 
     @property
     def code(self) -> str:
@@ -71,8 +74,8 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the module and its tests."""
-        return sha256((self.tests + self.code).encode()).hexdigest()
+        """Of the module with its fault."""
+        return sha256(self.code.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,19 @@ class Result:
 
 
 class TestTimes:
-    """Plugin of pytest: sorts the tests by the time they take on the sound module, see `keep`."""
+    """Plugin of pytest: puts the killer first, the others by their time on the sound module."""
 
     __test__ = False
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, killer: str):
+        self._path, self._killer = path, killer
         self._taken_s: Counter[str] = Counter()
         self.sound_s: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: self.sound_s.get(item.nodeid, 0))
+        items.sort(
+            key=lambda item: (item.nodeid not in self._killer, self.sound_s.get(item.nodeid, 0))
+        )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._taken_s[report.nodeid] += report.duration
@@ -118,18 +123,19 @@ def main() -> int:
     sources = {path: (ROOT / path).read_text() for path in wanted}
     found = {path: mutants(path, source) for path, source in sources.items()}
     chosen = choose(found, arguments.sample, arguments.seed)
-    reasons, known = equivalents(), _known_results()
+    reasons, known = equivalents(), known_results()
     digests = {path: _digest(MODULES[path]) for path in sources}
     results: dict[Mutant, Result] = {}
     jobs = []
     for mutant in chosen:
         job = Job(mutant.path, sources[mutant.path], digests[mutant.path], mutant)
+        tests, result = known.get(job.fingerprint, ("", Result("", 0)))
         if mutant.key in reasons:
             results[mutant] = Result("equivalent", 0)
-        elif job.fingerprint in known:
-            results[mutant] = known[job.fingerprint]
+        elif tests == job.tests:
+            results[mutant] = result
         else:
-            jobs.append(job)
+            jobs.append(replace(job, killer=result.by))
     if jobs:
         with TemporaryDirectory(prefix="mutation-") as folder:
             trees = [Path(folder) / f"tree{number}" for number in range(arguments.workers)]
@@ -162,7 +168,7 @@ def _measure(jobs: list[Job], trees: list[Path]) -> dict[Mutant, Result]:
         for job, result in run(jobs, trees, limits):
             assert job.mutant
             results[job.mutant] = result
-            log.write(json.dumps([job.fingerprint, *vars(result).values()]) + "\n")
+            log.write(json.dumps([job.fingerprint, job.tests, *vars(result).values()]) + "\n")
             log.flush()
             place = f"{job.path}:{job.mutant.line} {job.mutant.where}"
             print(f"{len(results)}/{len(jobs)} {result.outcome} {result.seconds:.1f} s {place}")
@@ -234,7 +240,7 @@ def _start(job: Job, tree: Path) -> int:
         os.dup2(output, 2)
         sys.path[0] = str(tree)  # before the tree this is a copy of
         os.environ["PYTHONPATH"] = str(tree)
-        times = TestTimes(tree.parent / f"{job.path.replace('/', '.')}.json")
+        times = TestTimes(tree.parent / f"{job.path.replace('/', '.')}.json", job.killer)
         options = ["-x", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp"]
         options += [f"--timeout={20 + 5 * max(times.sound_s.values(), default=100):.0f}"]
         code = int(pytest.main([*options, *MODULES[job.path]], plugins=[times]))
@@ -280,10 +286,11 @@ def _copy_tree(tree: Path) -> Path:
     return tree
 
 
-def _known_results() -> dict[str, Result]:
+def known_results() -> dict[str, tuple[str, Result]]:
+    """By `Job.fingerprint`: digest of the tests, and how it went, when it was run last."""
     with suppress(FileNotFoundError):
-        lines = (WORK / "results.jsonl").read_text().splitlines()
-        return {fingerprint: Result(*rest) for fingerprint, *rest in map(json.loads, lines)}
+        lines = map(json.loads, (WORK / "results.jsonl").read_text().splitlines())
+        return {fingerprint: (tests, Result(*rest)) for fingerprint, tests, *rest in lines}
     return {}
 
 
