@@ -16,19 +16,19 @@ survive: run it on an idle one.
 import argparse
 import compileall
 import json
+import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from math import ceil
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from tempfile import TemporaryDirectory
@@ -48,6 +48,10 @@ NEEDS_POLICY = (
     "tests/deploy/test_controller.py::test_two_controllers_of_one_file_do_not_share_anything"
 )
 """A test that makes the policy."""
+LIMIT_S = 600
+"""What the tests of a sound module may take."""
+LEAST_S = 20
+"""What the tests of a mutant, and any one of them, may take, however quick they are otherwise."""
 AT_LEAST = 8
 """Mutants of each module, however small its share of a sample."""
 PASS_SHARE = 0.9
@@ -85,6 +89,7 @@ class Result:
     outcome: str
     """"killed", "timeout" or "survived"."""
     seconds: float
+    """Of the processor's time."""
     by: str = ""
     """The test that failed."""
 
@@ -157,21 +162,27 @@ def _measure(jobs: list[Job], trees: list[Path]) -> dict[Mutant, Result]:
         with suppress(ImportError):
             __import__(name)
     sound = {job.path: Job(job.path, job.source, job.tests) for job in jobs}
-    limits = {}
-    for job, result in run(list(sound.values()), trees, defaultdict(lambda: 600.0)):
+    known = {
+        path: result
+        for path, job in sound.items()
+        for tests, result in [known_results().get(job.fingerprint, ("", None))]
+        if tests == job.tests and result
+    }
+    limits_s = {path: LEAST_S + 3 * result.seconds for path, result in known.items()}
+    unknown = [job for path, job in sound.items() if path not in known]
+    for job, result in run(unknown, trees, defaultdict(lambda: LIMIT_S)):
         if result.outcome != "survived":
             sys.exit(f"{job.path}: its tests fail without a fault in it: {result}")
-        limits[job.path] = 10 + 3 * result.seconds
+        limits_s[job.path] = LEAST_S + 3 * result.seconds
+        _keep(job, result)
         print(f"{job.path}: its tests take {result.seconds:.1f} s")
     results: dict[Mutant, Result] = {}
-    with (WORK / "results.jsonl").open("a") as log:
-        for job, result in run(jobs, trees, limits):
-            assert job.mutant
-            results[job.mutant] = result
-            log.write(json.dumps([job.fingerprint, job.tests, *vars(result).values()]) + "\n")
-            log.flush()
-            place = f"{job.path}:{job.mutant.line} {job.mutant.where}"
-            print(f"{len(results)}/{len(jobs)} {result.outcome} {result.seconds:.1f} s {place}")
+    for job, result in run(jobs, trees, limits_s):
+        assert job.mutant
+        results[job.mutant] = result
+        _keep(job, result)
+        place = f"{job.path}:{job.mutant.line} {job.mutant.where}"
+        print(f"{len(results)}/{len(jobs)} {result.outcome} {result.seconds:.1f} s {place}")
     return results
 
 
@@ -181,7 +192,7 @@ def choose(found: dict[str, list[Mutant]], count: int, seed: int) -> list[Mutant
     total = sum(places.values())
     if not count:
         return [mutant for each in found.values() for mutant in each]
-    shares = {path: max(AT_LEAST, ceil(count * n / total)) for path, n in places.items()}
+    shares = {path: max(AT_LEAST, math.ceil(count * n / total)) for path, n in places.items()}
     return [mutant for path, each in found.items() for mutant in sample(each, shares[path], seed)]
 
 
@@ -198,34 +209,31 @@ def equivalents() -> dict[tuple[str, str, str, str], str]:
 def run(
     jobs: list[Job], trees: list[Path], limits_s: Mapping[str, float]
 ) -> Iterator[tuple[Job, Result]]:
-    """Run every job in a process of its own, as many at a time as there are trees."""
+    """Run every job in a process of its own, as many at a time as there are trees.
+
+    Limits are of the processor's time, by module: others may use it too.
+    """
     waiting, free = jobs[::-1], list(trees)
-    running: dict[int, tuple[Job, Path, float]] = {}
+    running: dict[int, tuple[Job, Path]] = {}
     try:
-        while waiting or running:
+        while waiting:
             while waiting and free:
                 job, tree = waiting.pop(), free.pop()
-                running[_start(job, tree)] = job, tree, time.monotonic()
-            for pid, (job, tree, started_s) in list(running.items()):
-                seconds = time.monotonic() - started_s
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if not ended and seconds < limits_s[job.path]:
-                    continue
+                running[_start(job, tree, limits_s[job.path])] = job, tree
+            while running and not (waiting and free):
+                pid, status, usage = os.wait4(-1, 0)
+                job, tree = running.pop(pid)
                 _end(pid)
-                if not ended:
-                    os.waitpid(pid, 0)
-                del running[pid]
                 (tree / job.path).write_text(job.source)
                 free.append(tree)
-                code = os.waitstatus_to_exitcode(status) if ended else None
-                yield job, _result(code, seconds, tree)
-            time.sleep(0.01)
+                code = os.waitstatus_to_exitcode(status)
+                yield job, _result(code, usage.ru_utime + usage.ru_stime, tree)
     finally:
         for pid in running:
             _end(pid)
 
 
-def _start(job: Job, tree: Path) -> int:
+def _start(job: Job, tree: Path, limit_s: float) -> int:
     (tree / job.path).write_text(job.code)
     sys.stdout.flush()
     if pid := os.fork():
@@ -240,9 +248,11 @@ def _start(job: Job, tree: Path) -> int:
         os.dup2(output, 2)
         sys.path[0] = str(tree)  # before the tree this is a copy of
         os.environ["PYTHONPATH"] = str(tree)
-        times = TestTimes(tree.parent / f"{job.path.replace('/', '.')}.json", job.killer)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit_s), resource.RLIM_INFINITY))
+        times = TestTimes(WORK / f"{job.path.replace('/', '.')}.json", job.killer)
         options = ["-x", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp"]
-        options += [f"--timeout={20 + 5 * max(times.sound_s.values(), default=100):.0f}"]
+        if job.mutant:
+            options += [f"--timeout={LEAST_S + 5 * max(times.sound_s.values()):.0f}"]
         code = int(pytest.main([*options, *MODULES[job.path]], plugins=[times]))
         if not job.mutant:
             times.keep()
@@ -257,8 +267,8 @@ def _end(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _result(code: int | None, seconds: float, tree: Path) -> Result:
-    if code is None:
+def _result(code: int, seconds: float, tree: Path) -> Result:
+    if code == -signal.SIGXCPU:
         return Result("timeout", seconds)
     lines = _log(tree).read_text(errors="replace").splitlines()
     by = next((line for line in lines if line.startswith(("FAILED ", "ERROR "))), "")
@@ -292,6 +302,11 @@ def known_results() -> dict[str, tuple[str, Result]]:
         lines = map(json.loads, (WORK / "results.jsonl").read_text().splitlines())
         return {fingerprint: (tests, Result(*rest)) for fingerprint, tests, *rest in lines}
     return {}
+
+
+def _keep(job: Job, result: Result) -> None:
+    with (WORK / "results.jsonl").open("a") as log:
+        log.write(json.dumps([job.fingerprint, job.tests, *vars(result).values()]) + "\n")
 
 
 def _report(results: dict[Mutant, Result], sources: dict[str, str]) -> int:
