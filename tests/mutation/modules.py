@@ -9,15 +9,14 @@ _BUS = "tests/deploy/dynamixel"
 _TWIN = "tests/deploy/twin"
 _RANDOM = "tests/envs/randomization"
 
-_RUNTIME = ("tests/deploy/test_runtime.py",)
 _CONTRACT = ("tests/deploy/test_contract.py", "tests/deploy/test_foreign_contracts.py")
 _SERVO = (f"{_TWIN}/test_servo.py", f"{_TWIN}/test_modes.py", f"{_TWIN}/test_physics.py")
 
 CORE: dict[str, tuple[str, ...]] = {
     # what may move a joint, and what must stop it
     "deploy/governor.py": ("tests/deploy/test_governor.py",),
-    "deploy/runtime.py": _RUNTIME,
-    "deploy/robot.py": ("tests/deploy/test_robot.py", *_RUNTIME),
+    "deploy/runtime.py": ("tests/deploy/test_runtime.py",),
+    "deploy/robot.py": ("tests/deploy/test_robot.py",),
     # what must not be run
     "deploy/contract.py": _CONTRACT,
     "deploy/configuration.py": ("tests/deploy/test_configuration.py",),

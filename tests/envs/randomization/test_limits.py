@@ -25,7 +25,8 @@ MODEL = mujoco.MjModel.from_xml_string(f"""
     </body>
   </worldbody>
   <actuator>
-    <position name="linear" joint="shoulder" kp="9" kv="1" nsample="4" delay="0.01" interp="linear"/>
+    <position name="linear" joint="shoulder" kp="9" kv="1" nsample="4" delay="0.01"
+      interp="linear"/>
     <position name="coarse" joint="elbow" kp="9" kv="1" nsample="4" delay="0.01"/>
   </actuator>
 </mujoco>
