@@ -36,6 +36,7 @@ EVERYTHING = mujoco.MjModel.from_xml_string("""
   <actuator><motor name="motor" joint="swing" gear="5 0 0 0 0 0"/></actuator>
   <sensor><jointpos name="angle" joint="swing"/></sensor>
   <keyframe><key name="home"/></keyframe>
+  <custom><numeric name="three" data="1 2 3"/></custom>
 </mujoco>
 """)
 
@@ -59,6 +60,7 @@ EVERYTHING = mujoco.MjModel.from_xml_string("""
         ("sensor_noise", ["angle"], None),
         ("key_qpos", ["home"], None),
         ("opt.gravity", ["opt.gravity"], None),
+        ("numeric_data", ["0", "1", "2"], None),  # elements that are no objects have numbers
     ],
 )
 def test_rows_are_the_elements_of_that_kind_and_their_bodies(
