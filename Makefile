@@ -9,7 +9,7 @@ help:
 	@echo "make setup   only the environment, in .venv"
 	@echo "make lint    ruff and basedpyright"
 	@echo "make bench   speed beside peers; errors on twins that differ from the model"
-	@echo "make mutate  do the tests notice faults? three quarters of an hour"
+	@echo "make mutate  do the tests notice faults? half an hour"
 
 setup: .venv/dev
 

@@ -1,7 +1,9 @@
 """Fixtures for all packages: a tiny training run, and the policy exported from it.
 
-Both are made once per session, in about three seconds. Nothing here imports torch before a test
-asks for it, so the tests of `deploy` also run where only the robot's dependencies are installed.
+Both are made once per session, in about three seconds; the policy is taken from the file that
+`ROBOTRL_TINY_POLICY` names if it exists, and put there if not. Nothing here imports torch before a
+test asks for it, so the tests of `deploy` also run where only the robot's dependencies are
+installed.
 """
 
 from __future__ import annotations
@@ -69,10 +71,13 @@ def tiny_run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def policy_path(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def policy_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX file exported from `tiny_run`; do not write to it."""
-    from robotrl.export import export
+    kept = os.environ.get("ROBOTRL_TINY_POLICY")
+    path = Path(kept) if kept else tmp_path_factory.mktemp("policies") / "policy.onnx"
+    if not path.exists():
+        run: RunFolder = request.getfixturevalue("tiny_run")
+        from robotrl.export import export
 
-    path = tmp_path_factory.mktemp("policies") / "policy.onnx"
-    export(tiny_run, path, scorecard={"reach_error_m/median": 0.2})
+        export(run, path, scorecard={"reach_error_m/median": 0.2})
     return path

@@ -313,6 +313,37 @@ def test_contract_that_contradicts_itself_is_refused(
     assert problem in text
 
 
+def state(*shape: int, elements: list[str] | None = None) -> Callable[[Document], None]:
+    """A change that gives the policy one more tensor of its own."""
+    spec = {"name": "a", "shape": shape, "unit": "1", "elements": elements or []}
+    return put("state", value=[spec])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "refused"),
+    [
+        (state(1, 100_000), state(1, 100_001)),
+        (state(1, 1000, 1000), state(1, 1000, 1001)),
+        (state(1, 2, 3, elements=["b", "c", "d"]), state(1, 2, 3, elements=["b", "c"])),
+        (put("golden", "tolerance", value=1e-4), put("golden", "tolerance", value=1.001e-4)),
+        (put("golden", "inputs", "joint_velocity", 3, 2, value=-100.0),
+         put("golden", "inputs", "joint_velocity", 3, 2, value=-101.0)),
+        (put("golden", "inputs", "joint_position", 3, 0, value=2.2 + 0.49),  # may overshoot
+         put("golden", "inputs", "joint_position", 3, 0, value=2.2 + 0.51)),
+        (put("command", "interval_s", value=[2, 2]), put("command", "interval_s", value=[2.1, 2])),
+    ],
+    ids=["size", "numbers", "elements", "tolerance", "speed", "angle", "interval"],
+)  # fmt: skip
+def test_what_is_just_possible_is_accepted_and_no_more(
+    document: Document, allowed: Callable[[Document], None], refused: Callable[[Document], None]
+):
+    allowed(document)
+    parse_contract(json.dumps(document), source="")
+
+    refused(document)
+    refusal(document)
+
+
 def test_policy_may_use_only_some_of_the_signals(document: Document):
     for tensor in (document["inputs"].pop(1), document["inputs"].pop(2)):
         del document["golden"]["inputs"][tensor["name"]]

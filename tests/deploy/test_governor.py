@@ -265,6 +265,15 @@ def test_small_error_without_effort_is_no_disobedience(governor: Governor):
     follow(governor, 500, error=0.149, effort=0.0)
 
 
+def test_effort_a_hundredth_of_full_duty_below_half_the_demand_is_no_disobedience(
+    governor: Governor,
+):
+    half = GAIN * 0.2 / 2
+    follow(governor, 500, error=0.2, effort=half - 0.0099)
+    with pytest.raises(SafetyError, match="has let go, lost its gains"):
+        follow(governor, 26, error=0.2, effort=half - 0.0101)
+
+
 def test_short_saturation_is_no_disobedience(governor: Governor):
     for _ in range(20):
         follow(governor, 25, error=0.3, effort=1.0)

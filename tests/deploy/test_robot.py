@@ -62,7 +62,9 @@ def move(bench: Bench, joint: str, angle: float, seconds: float = 0.6) -> None:
 
 
 def test_connected_robot_is_read_and_limp(bench: Bench):
+    assert not bench.robot.energised
     bench.robot.connect()
+    assert not bench.robot.energised
     assert bench.robot.position == pytest.approx(bench.twin.joint_position, abs=RAD_PER_TICK)
     assert np.all(bench.robot.age_s < 0.01)
     assert not any(bench.torque_on.values())
@@ -138,6 +140,19 @@ def test_one_lost_reply_is_no_absent_servo(bench: Bench):
     assert np.all(bench.robot.age_s < 0.01)
 
 
+def test_servo_that_answers_everything_but_a_sync_read_is_named(bench: Bench):
+    bus = bench.robot.bus
+    measure = bus.measure_latency
+
+    def measure_and_silence(ids: list[int]) -> float:
+        latency_s = measure(ids)  # the last that is asked of a servo alone
+        bench.set("gripper", registers.STATUS_RETURN_LEVEL, SILENT)
+        return latency_s
+
+    bus.measure_latency = measure_and_silence
+    assert "'gripper'] do not answer a sync read; check the cables" in refusal(bench.robot)
+
+
 def test_servos_of_other_models_are_all_named(make_bench: MakeBench, desk_arm: RobotConfig):
     built = rewired(desk_arm, "elbow_flex", model="XL430-W250")
     built = rewired(built, "gripper", model="XL330-M077")
@@ -187,6 +202,9 @@ def test_gain_the_servo_does_not_reach_is_refused(make_bench: MakeBench, contrac
         (registers.POSITION_P_GAIN, "elbow_flex", 1500),
         (registers.POSITION_I_GAIN, "elbow_flex", 0),
         (registers.POSITION_D_GAIN, "shoulder_pan", 0),
+        (registers.FEEDFORWARD_1ST_GAIN, "wrist_flex", 0),
+        (registers.FEEDFORWARD_2ND_GAIN, "wrist_flex", 0),
+        (registers.PROFILE_ACCELERATION, "wrist_flex", 0),
         (registers.PROFILE_VELOCITY, "wrist_flex", 0),
         (registers.BUS_WATCHDOG, "wrist_flex", 0),
     ],
@@ -374,18 +392,31 @@ def test_joint_more_than_a_few_counts_outside_its_limits_is_not_held(
     assert "elbow_flex is at" in assert_stays_limp(make_bench(narrow, built=desk_arm))
 
 
+@pytest.mark.parametrize("count", [4096, 4097])
 def test_joint_turned_past_the_last_count_is_not_sent_around(
-    make_bench: MakeBench, desk_arm: RobotConfig
+    make_bench: MakeBench, desk_arm: RobotConfig, count: int
 ):
     # A limp servo goes on counting past 4095; switched on, it takes itself back into one turn,
     # and a goal at the old side is a whole turn away.
     wide = rewired(desk_arm, "wrist_roll", zero_ticks=2400, position_limits_rad=(-2.9, 2.6))
     bench = make_bench(wide)
     bench.robot.connect()
-    bench.push("wrist_roll", (4097 - 2400) * RAD_PER_TICK)
-    with pytest.raises(SafetyError, match=r"wrist_roll is at 2\.60 rad \(count 4097\)"):
+    bench.push("wrist_roll", (count - 2400) * RAD_PER_TICK)
+    with pytest.raises(SafetyError, match=rf"wrist_roll is at .* rad \(count {count}\)"):
         bench.robot.energise()
     assert not bench.torque_on["wrist_roll"]
+
+
+@pytest.mark.parametrize(("count", "zero"), [(0, 1800), (4095, 2400)])
+def test_joint_at_an_end_of_its_servos_turn_is_held_there(
+    make_bench: MakeBench, desk_arm: RobotConfig, count: int, zero: int
+):
+    limits = (-zero * RAD_PER_TICK, (4095 - zero) * RAD_PER_TICK)
+    bench = make_bench(rewired(desk_arm, "wrist_roll", zero_ticks=zero, position_limits_rad=limits))
+    bench.robot.connect()
+    bench.push("wrist_roll", (count - zero) * RAD_PER_TICK)
+    bench.robot.energise()
+    assert bench.get("wrist_roll", registers.GOAL_POSITION) == count
 
 
 # Settings in EEPROM

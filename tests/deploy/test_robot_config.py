@@ -7,7 +7,7 @@ import pytest
 from deploy.configuration import load_yaml
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError
-from deploy.robot_config import RobotConfig
+from deploy.robot_config import RobotConfig, SafetyConfig
 
 ROBOT = """\
 robot: leg
@@ -46,8 +46,18 @@ def test_what_is_not_said_has_a_safe_default(path: Path):
     config = load_yaml(path, RobotConfig)
     assert (config.bus.baud_rate, config.bus.usb_latency_ms) == (1_000_000, 4.0)
     assert (config.joints["hip"].direction, config.joints["hip"].zero_ticks) == (1, 2048)
-    assert config.safety.safe_state == "hold"
-    assert config.safety.watchdog_ms == 100
+    assert config.joints["hip"].rest_tolerance_rad == 0.2
+    assert config.safety == SafetyConfig(
+        safe_state="hold",
+        stale_after_ms=100.0,
+        max_step_rad=0.6,
+        following_error_rad=0.15,
+        following_time_ms=500.0,
+        overspeed_factor=3.0,
+        max_overruns=10,
+        watchdog_ms=100,
+        move_to_start_s=2.0,
+    )
 
 
 def test_joints_keep_the_order_of_the_file(path: Path):
@@ -111,9 +121,10 @@ def test_unknown_servo_model_is_answered_with_the_nearest_one(path: Path):
     )
 
 
-def test_limits_the_wrong_way_round_are_refused(path: Path):
-    assert refusal(path, "joints.hip.position_limits_rad=[1.0, -1.0]") == (
-        "joints.hip: position_limits_rad must be [low, high], found [1.0, -1.0]"
+@pytest.mark.parametrize("limits", ["[1.0, -1.0]", "[0.0, 0.0]"])
+def test_limits_without_a_range_between_them_are_refused(path: Path, limits: str):
+    assert refusal(path, f"joints.hip.position_limits_rad={limits}") == (
+        f"joints.hip: position_limits_rad must be [low, high], found {limits}"
     )
 
 

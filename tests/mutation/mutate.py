@@ -1,37 +1,40 @@
 """Do our tests notice faults? Puts small ones into the code, one at a time, and runs the tests.
 
-    make mutate                                              # a sample over all modules
-    .venv/bin/python tests/mutation/mutate.py deploy/governor.py              # its part of one
-    .venv/bin/python tests/mutation/mutate.py deploy/governor.py --sample 0   # all its faults
+    make mutate                                                 # 300 faults in the core modules
+    .venv/bin/python tests/mutation/mutate.py --all --sample 600              # in all modules
+    .venv/bin/python tests/mutation/mutate.py deploy/governor.py --sample 0   # all faults of one
 
 Every fault is put into a copy of the tree, and a process that has the large libraries imported
-already forks to run the tests that `modules.py` names for its module. Results lie in
-build/mutation/: `survivors.diff`, and `results.jsonl`, from which a run that was stopped goes on; a
-result counts as long as its module and its tests are what they were. Real-time tests may fail on a
-busy machine and so kill what should survive: run it on an idle one.
+already forks to run the tests that `modules.py` names for its module: the one first that noticed
+the fault before, then those that were quick when the module was sound. The policy that some of them
+need is made once, by sound code. Results lie in build/mutation/: `survivors.diff`, and
+`results.jsonl`, from which a run that was stopped goes on; a result counts as long as its module
+and its tests are what they were. Real-time tests may fail on a busy machine and so kill what should
+survive: run it on an idle one.
 """
 
 import argparse
 import compileall
 import json
+import math
 import os
+import resource
 import shutil
 import signal
+import subprocess
 import sys
-import time
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from math import ceil
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from tempfile import TemporaryDirectory
 
 import pytest
-from modules import MODULES
+from modules import CORE, MODULES
 from mutants import Mutant, mutants, sample
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +44,14 @@ WORK = ROOT / "build" / "mutation"
 CODE = ("deploy", "envs", "robotrl")
 TREE = (*CODE, "tests", "configs", "pyproject.toml", "constraints.txt", "README.md", "Makefile")
 LARGE = ("torch", "mujoco", "gymnasium", "onnxruntime", "onnx", "pydantic", "scipy", "serial")
+NEEDS_POLICY = (
+    "tests/deploy/test_controller.py::test_two_controllers_of_one_file_do_not_share_anything"
+)
+"""A test that makes the policy."""
+LIMIT_S = 600
+"""What the tests of a sound module may take."""
+LEAST_S = 20
+"""What the tests of a mutant, and any one of them, may take, however quick they are otherwise."""
 AT_LEAST = 8
 """Mutants of each module, however small its share of a sample."""
 PASS_SHARE = 0.9
@@ -57,6 +68,8 @@ class Job:
     tests: str
     """Digest of what its tests say."""
     mutant: Mutant | None = None
+    killer: str = ""
+    """The test that failed the last time, perhaps before some tests were changed: the first now."""
 
     @property
     def code(self) -> str:
@@ -65,8 +78,8 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the module and its tests."""
-        return sha256((self.tests + self.code).encode()).hexdigest()
+        """Of the module with its fault."""
+        return sha256(self.code.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,39 +89,72 @@ class Result:
     outcome: str
     """"killed", "timeout" or "survived"."""
     seconds: float
+    """Of the processor's time."""
     by: str = ""
     """The test that failed."""
+
+
+class TestTimes:
+    """Plugin of pytest: puts the killer first, the others by their time on the sound module."""
+
+    __test__ = False
+
+    def __init__(self, path: Path, killer: str):
+        self._path, self._killer = path, killer
+        self._taken_s: Counter[str] = Counter()
+        self.sound_s: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(
+            key=lambda item: (item.nodeid not in self._killer, self.sound_s.get(item.nodeid, 0))
+        )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._taken_s[report.nodeid] += report.duration
+
+    def keep(self) -> None:
+        """For the processes to come."""
+        self._path.write_text(json.dumps(self._taken_s))
 
 
 def main() -> int:
     """Print the table; 0 if enough mutants were killed."""
     arguments = _arguments()
-    os.nice(10)
+    os.nice(5)
     WORK.mkdir(parents=True, exist_ok=True)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, lambda *_: sys.exit("stopped; run it again to go on"))
-    sources = {path: (ROOT / path).read_text() for path in MODULES}
+    wanted = arguments.modules or (MODULES if arguments.all else CORE)
+    sources = {path: (ROOT / path).read_text() for path in wanted}
     found = {path: mutants(path, source) for path, source in sources.items()}
-    wanted = arguments.modules or MODULES
     chosen = choose(found, arguments.sample, arguments.seed)
-    chosen = [mutant for mutant in chosen if mutant.path in wanted]
-    reasons, known = equivalents(), _known_results()
+    reasons, known = equivalents(), known_results()
     digests = {path: _digest(MODULES[path]) for path in sources}
     results: dict[Mutant, Result] = {}
     jobs = []
     for mutant in chosen:
         job = Job(mutant.path, sources[mutant.path], digests[mutant.path], mutant)
+        tests, result = known.get(job.fingerprint, ("", Result("", 0)))
         if mutant.key in reasons:
             results[mutant] = Result("equivalent", 0)
-        elif job.fingerprint in known:
-            results[mutant] = known[job.fingerprint]
+        elif tests == job.tests:
+            results[mutant] = result
         else:
-            jobs.append(job)
+            jobs.append(replace(job, killer=result.by))
     if jobs:
         with TemporaryDirectory(prefix="mutation-") as folder:
             trees = [Path(folder) / f"tree{number}" for number in range(arguments.workers)]
+            _make_policy(Path(folder) / "policy.onnx")
             results |= _measure(jobs, [_copy_tree(tree) for tree in trees])
     return _report(results, sources)
+
+
+def _make_policy(path: Path) -> None:
+    """Put it where the fixture `policy_path` of every process to come looks for it."""
+    os.environ["ROBOTRL_TINY_POLICY"] = str(path)
+    make = [sys.executable, "-m", "pytest", "--setup-only", NEEDS_POLICY]
+    subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert path.exists(), NEEDS_POLICY
 
 
 def _measure(jobs: list[Job], trees: list[Path]) -> dict[Mutant, Result]:
@@ -116,21 +162,27 @@ def _measure(jobs: list[Job], trees: list[Path]) -> dict[Mutant, Result]:
         with suppress(ImportError):
             __import__(name)
     sound = {job.path: Job(job.path, job.source, job.tests) for job in jobs}
-    limits = {}
-    for job, result in run(list(sound.values()), trees, defaultdict(lambda: 600.0)):
+    known = {
+        path: result
+        for path, job in sound.items()
+        for tests, result in [known_results().get(job.fingerprint, ("", None))]
+        if tests == job.tests and result
+    }
+    limits_s = {path: LEAST_S + 3 * result.seconds for path, result in known.items()}
+    unknown = [job for path, job in sound.items() if path not in known]
+    for job, result in run(unknown, trees, defaultdict(lambda: LIMIT_S)):
         if result.outcome != "survived":
             sys.exit(f"{job.path}: its tests fail without a fault in it: {result}")
-        limits[job.path] = 10 + 3 * result.seconds
+        limits_s[job.path] = LEAST_S + 3 * result.seconds
+        _keep(job, result)
         print(f"{job.path}: its tests take {result.seconds:.1f} s")
     results: dict[Mutant, Result] = {}
-    with (WORK / "results.jsonl").open("a") as log:
-        for job, result in run(jobs, trees, limits):
-            assert job.mutant
-            results[job.mutant] = result
-            log.write(json.dumps([job.fingerprint, *vars(result).values()]) + "\n")
-            log.flush()
-            place = f"{job.path}:{job.mutant.line} {job.mutant.where}"
-            print(f"{len(results)}/{len(jobs)} {result.outcome} {result.seconds:.1f} s {place}")
+    for job, result in run(jobs, trees, limits_s):
+        assert job.mutant
+        results[job.mutant] = result
+        _keep(job, result)
+        place = f"{job.path}:{job.mutant.line} {job.mutant.where}"
+        print(f"{len(results)}/{len(jobs)} {result.outcome} {result.seconds:.1f} s {place}")
     return results
 
 
@@ -140,7 +192,7 @@ def choose(found: dict[str, list[Mutant]], count: int, seed: int) -> list[Mutant
     total = sum(places.values())
     if not count:
         return [mutant for each in found.values() for mutant in each]
-    shares = {path: max(AT_LEAST, ceil(count * n / total)) for path, n in places.items()}
+    shares = {path: max(AT_LEAST, math.ceil(count * n / total)) for path, n in places.items()}
     return [mutant for path, each in found.items() for mutant in sample(each, shares[path], seed)]
 
 
@@ -157,34 +209,31 @@ def equivalents() -> dict[tuple[str, str, str, str], str]:
 def run(
     jobs: list[Job], trees: list[Path], limits_s: Mapping[str, float]
 ) -> Iterator[tuple[Job, Result]]:
-    """Run every job in a process of its own, as many at a time as there are trees."""
+    """Run every job in a process of its own, as many at a time as there are trees.
+
+    Limits are of the processor's time, by module: others may use it too.
+    """
     waiting, free = jobs[::-1], list(trees)
-    running: dict[int, tuple[Job, Path, float]] = {}
+    running: dict[int, tuple[Job, Path]] = {}
     try:
-        while waiting or running:
+        while waiting:
             while waiting and free:
                 job, tree = waiting.pop(), free.pop()
-                running[_start(job, tree)] = job, tree, time.monotonic()
-            for pid, (job, tree, started_s) in list(running.items()):
-                seconds = time.monotonic() - started_s
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if not ended and seconds < limits_s[job.path]:
-                    continue
+                running[_start(job, tree, limits_s[job.path])] = job, tree
+            while running and not (waiting and free):
+                pid, status, usage = os.wait4(-1, 0)
+                job, tree = running.pop(pid)
                 _end(pid)
-                if not ended:
-                    os.waitpid(pid, 0)
-                del running[pid]
                 (tree / job.path).write_text(job.source)
                 free.append(tree)
-                code = os.waitstatus_to_exitcode(status) if ended else None
-                yield job, _result(code, seconds, tree)
-            time.sleep(0.01)
+                code = os.waitstatus_to_exitcode(status)
+                yield job, _result(code, usage.ru_utime + usage.ru_stime, tree)
     finally:
         for pid in running:
             _end(pid)
 
 
-def _start(job: Job, tree: Path) -> int:
+def _start(job: Job, tree: Path, limit_s: float) -> int:
     (tree / job.path).write_text(job.code)
     sys.stdout.flush()
     if pid := os.fork():
@@ -199,8 +248,14 @@ def _start(job: Job, tree: Path) -> int:
         os.dup2(output, 2)
         sys.path[0] = str(tree)  # before the tree this is a copy of
         os.environ["PYTHONPATH"] = str(tree)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit_s), resource.RLIM_INFINITY))
+        times = TestTimes(WORK / f"{job.path.replace('/', '.')}.json", job.killer)
         options = ["-x", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp"]
-        code = int(pytest.main([*options, *MODULES[job.path]]))
+        if job.mutant:
+            options += [f"--timeout={LEAST_S + 5 * max(times.sound_s.values()):.0f}"]
+        code = int(pytest.main([*options, *MODULES[job.path]], plugins=[times]))
+        if not job.mutant:
+            times.keep()
         sys.stdout.flush()
     finally:
         os._exit(code)
@@ -212,11 +267,13 @@ def _end(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _result(code: int | None, seconds: float, tree: Path) -> Result:
-    if code is None:
+def _result(code: int, seconds: float, tree: Path) -> Result:
+    if code == -signal.SIGXCPU:
         return Result("timeout", seconds)
     lines = _log(tree).read_text(errors="replace").splitlines()
     by = next((line for line in lines if line.startswith(("FAILED ", "ERROR "))), "")
+    if "Timeout (>" in by:
+        return Result("timeout", seconds, by)
     return Result("killed" if code else "survived", seconds, by)
 
 
@@ -239,11 +296,17 @@ def _copy_tree(tree: Path) -> Path:
     return tree
 
 
-def _known_results() -> dict[str, Result]:
+def known_results() -> dict[str, tuple[str, Result]]:
+    """By `Job.fingerprint`: digest of the tests, and how it went, when it was run last."""
     with suppress(FileNotFoundError):
-        lines = (WORK / "results.jsonl").read_text().splitlines()
-        return {fingerprint: Result(*rest) for fingerprint, *rest in map(json.loads, lines)}
+        lines = map(json.loads, (WORK / "results.jsonl").read_text().splitlines())
+        return {fingerprint: (tests, Result(*rest)) for fingerprint, tests, *rest in lines}
     return {}
+
+
+def _keep(job: Job, result: Result) -> None:
+    with (WORK / "results.jsonl").open("a") as log:
+        log.write(json.dumps([job.fingerprint, job.tests, *vars(result).values()]) + "\n")
 
 
 def _report(results: dict[Mutant, Result], sources: dict[str, str]) -> int:
@@ -294,9 +357,10 @@ def _arguments() -> argparse.Namespace:
         nargs="*",
         metavar="MODULE",
         choices=[[], *MODULES],
-        help="only these of the sample",
+        help="only these modules",
     )
-    parser.add_argument("--sample", type=int, default=600, help="how many mutants; 0 for all")
+    parser.add_argument("--all", action="store_true", help="not only the core modules")
+    parser.add_argument("--sample", type=int, default=300, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     return parser.parse_args()

@@ -5,6 +5,11 @@ from deploy.dynamixel.servos import MODELS
 from deploy.twin.controllers import PositionController, VelocityController
 
 
+def test_servo_without_a_limit_set_is_not_driven():
+    assert PositionController(p=5.0).step((100, 0, 0), 0, 0.0) == 0
+    assert VelocityController(p=5.0).step(100, 0.0) == 0
+
+
 def test_stiffness_is_that_of_the_servo_model():
     servo = MODELS["XL430-W250"]
     controller = PositionController(p=640 / 128, pwm_limit=PWM_FULL)
