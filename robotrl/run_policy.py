@@ -79,7 +79,7 @@ def run_policy(
         agreed = yes or start_twin
 
         def approve(changes: list[SettingChange]) -> bool:
-            return _approve(changes, log.parent, config.robot, agreed, console)
+            return _approve(changes, log.parent, robot_path, agreed, console)
 
         with closing(SerialPort(path, bus.baud_rate)) as serial_port:
             robot = Robot(config, contract.joints, serial_port, approve=approve)
@@ -179,7 +179,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 def _approve(
-    changes: list[SettingChange], folder: Path, robot: str, agreed: bool, console: Console
+    changes: list[SettingChange], folder: Path, robot: Path, agreed: bool, console: Console
 ) -> bool:
     """Show what would change in the servos, ask, and save what was there."""
     console.print("Settings kept in the servos differ from what the policy needs:")
@@ -187,9 +187,9 @@ def _approve(
         console.print(f"  {change}", markup=False, highlight=False)
     if not agreed and not _confirmed(console, "Change them? The old ones are saved in a file."):
         return False
-    saved = folder / f"{robot}-servos-{datetime.now():%Y-%m-%d_%H-%M-%S}.yaml"
+    saved = folder / f"{robot.stem}-servos-{datetime.now():%Y-%m-%d_%H-%M-%S}.yaml"
     servo_settings.save(changes, saved)
-    console.print(f"saved: {saved}; `robotrl restore {saved} ROBOT.yaml` writes it back")
+    console.print(f"saved: {saved}; `robotrl restore {saved} {robot}` writes it back")
     return True
 
 
