@@ -27,6 +27,7 @@ CORE: dict[str, tuple[str, ...]] = {
     "deploy/twin/robot.py": (
         f"{_TWIN}/test_robot.py",
         f"{_TWIN}/test_physics.py",
+        f"{_TWIN}/test_port.py",
         f"{_TWIN}/test_truth.py",
     ),
     # what is trained
