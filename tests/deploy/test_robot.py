@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_servo_that_answers_everything_but_a_sync_read_is_named(bench: Bench):
     bus = bench.robot.bus
     measure = bus.measure_latency
 
-    def measure_and_silence(ids: list[int]) -> float:
+    def measure_and_silence(ids: Iterable[int]) -> float:
         latency_s = measure(ids)  # the last that is asked of a servo alone
         bench.set("gripper", registers.STATUS_RETURN_LEVEL, SILENT)
         return latency_s
