@@ -763,6 +763,8 @@ def test_centre_of_mass_of_a_body_that_mujoco_simplified_is_refused_with_mujocos
     [
         ({"field": "opt.wind", "operation": "set", "range": (1, 2)},
          "It acts through the air, and opt.density and opt.viscosity are zero."),
+        ({"field": "geom_fluid", "columns": "all", "operation": "set", "range": (1, 2)},
+         "It acts through the air, and opt.density and opt.viscosity are zero."),
         ({"field": "geom_rgba", "columns": [0], "operation": "set", "range": (0, 1)},
          "It is only looked at."),
         ({"field": "key_qpos", "columns": [0], "range": (1, 2)},
