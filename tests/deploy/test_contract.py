@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.contract import HASH_KEY, Contract, hash_metadata, matches, parse_contract
+from deploy.contract import HASH_KEY, METADATA_KEY, Contract, hash_metadata, matches, parse_contract
 from deploy.errors import ContractError, DeployError
 from deploy.robot_config import RobotConfig
 
@@ -323,16 +323,24 @@ def state(*shape: int, elements: list[str] | None = None) -> Callable[[Document]
     ("allowed", "refused"),
     [
         (state(1, 100_000), state(1, 100_001)),
+        (state(1, 1), state(1, 0)),
         (state(1, 1000, 1000), state(1, 1000, 1001)),
         (state(1, 2, 3, elements=["b", "c", "d"]), state(1, 2, 3, elements=["b", "c"])),
         (put("golden", "tolerance", value=1e-4), put("golden", "tolerance", value=1.001e-4)),
         (put("golden", "inputs", "joint_velocity", 3, 2, value=-100.0),
          put("golden", "inputs", "joint_velocity", 3, 2, value=-101.0)),
+        (put("golden", "inputs", "joint_velocity", 3, 2, value=100.0),
+         put("golden", "inputs", "joint_velocity", 3, 2, value=101.0)),
+        (put("golden", "inputs", "joint_position", 3, 0, value=-2.2 - 0.49),
+         put("golden", "inputs", "joint_position", 3, 0, value=-2.2 - 0.51)),
         (put("golden", "inputs", "joint_position", 3, 0, value=2.2 + 0.49),  # may overshoot
          put("golden", "inputs", "joint_position", 3, 0, value=2.2 + 0.51)),
         (put("command", "interval_s", value=[2, 2]), put("command", "interval_s", value=[2.1, 2])),
     ],
-    ids=["size", "numbers", "elements", "tolerance", "speed", "angle", "interval"],
+    ids=[
+        "size", "no size", "numbers", "elements", "tolerance", "backwards", "forwards", "lowest",
+        "highest", "interval",
+    ],
 )  # fmt: skip
 def test_what_is_just_possible_is_accepted_and_no_more(
     document: Document, allowed: Callable[[Document], None], refused: Callable[[Document], None]
@@ -342,6 +350,21 @@ def test_what_is_just_possible_is_accepted_and_no_more(
 
     refused(document)
     refusal(document)
+
+
+def test_what_is_not_said_of_a_joint_and_of_a_range(document: Document):
+    document["trained_ranges"] = [
+        {"target": "mass", "match": "*", "operation": "scale", "distribution": "uniform",
+         "range": [0.8, 1.2]}
+    ]  # fmt: skip
+    del document["joints"][0]["operating_mode"]
+    contract = parse_contract(json.dumps(document), source="")
+    assert contract.joints[0].operating_mode == "position"
+    assert contract.trained_ranges[0].body is None
+
+
+def test_other_programs_find_contract_and_hash_under_their_names():
+    assert (METADATA_KEY, HASH_KEY) == ("robotrl.contract", "robotrl.metadata_sha256")
 
 
 def test_policy_may_use_only_some_of_the_signals(document: Document):
@@ -453,6 +476,13 @@ def test_gain_that_the_servo_cannot_hold_is_refused(contract: Contract, desk_arm
 
     assert difference.startswith("joint 'shoulder_pan': ")
     assert "1000" in difference
+
+
+def test_damping_that_the_servo_cannot_hold_is_refused(contract: Contract, desk_arm: RobotConfig):
+    damped = contract.joints[0].model_copy(update={"kd": 1000.0})
+    changed = contract.model_copy(update={"joints": [damped, *contract.joints[1:]]})
+    (difference,) = differences(changed, desk_arm)
+    assert difference.startswith("joint 'shoulder_pan': XL430-W250 cannot be set to 1000 N·m·s/rad")
 
 
 def test_stiffness_that_would_round_to_none_is_refused(contract: Contract, desk_arm: RobotConfig):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_servo_that_answers_everything_but_a_sync_read_is_named(bench: Bench):
     bus = bench.robot.bus
     measure = bus.measure_latency
 
-    def measure_and_silence(ids: list[int]) -> float:
+    def measure_and_silence(ids: Iterable[int]) -> float:
         latency_s = measure(ids)  # the last that is asked of a servo alone
         bench.set("gripper", registers.STATUS_RETURN_LEVEL, SILENT)
         return latency_s
@@ -265,6 +266,12 @@ def test_tripped_watchdog_of_an_earlier_run_is_cleared(bench: Bench):
     assert bench.get("gripper", registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
     bench.robot.connect()
     assert bench.get("gripper", registers.BUS_WATCHDOG) == 0
+
+
+def test_reading_takes_its_bytes_on_the_wire_and_the_adapters_latency(bench: Bench):
+    bench.robot.connect()
+    # request 20 bytes, merged reply 8 + 6 · 20 bytes, 10 bits each at 1 Mbps; 1 ms, 0.5 ms margin
+    assert bench.robot.read_s == pytest.approx(1.48e-3 + 1.5e-3, abs=0.1e-3)
 
 
 # Energising
@@ -549,7 +556,21 @@ def test_speed_has_the_sign_of_the_joint(rewired_bench: Bench):
     energised(rewired_bench)
     move(rewired_bench, "elbow_flex", 0.9, seconds=0.06)  # from 1.43: backwards
     assert rewired_bench.robot.velocity[2] < -0.3
+    speeds = rewired_bench.twin.joint_velocity
+    assert rewired_bench.robot.velocity == pytest.approx(speeds, abs=0.6)  # filtered
     assert rewired_bench.robot.position[2] < 1.40
+
+
+def test_effort_is_the_duty_that_turns_the_joint_forwards(rewired_bench: Bench):
+    energised(rewired_bench)
+    move(rewired_bench, "elbow_flex", 0.9, seconds=0.3)  # which counts backwards
+    rewired_bench.robot.read(rewired_bench.clock.now() + 0.01)
+    assert rewired_bench.config.joints["elbow_flex"].direction == -1
+    for row, joint in enumerate(JOINTS):
+        duty = rewired_bench.get(joint, registers.PRESENT_PWM) / 885
+        direction = rewired_bench.config.joints[joint].direction
+        assert rewired_bench.robot.effort[row] == pytest.approx(direction * duty, abs=0.03)
+    assert abs(rewired_bench.robot.effort[2]) > 0.1
 
 
 def test_joint_arrives_where_it_is_sent(rewired_bench: Bench):

@@ -1,5 +1,6 @@
 """Every way to get a robot's YAML wrong has its own message; the whole text is what users see."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,34 @@ def test_limits_beyond_the_servos_turn_are_refused(path: Path):
     # -2 rad would be count 1000 - 1304 = -304, a goal that a servo in position mode refuses
     overrides = ["joints.hip.zero_ticks=1000", "joints.hip.position_limits_rad=[-2.0, 1.0]"]
     assert "zero_ticks" in refusal(path, *overrides)
+
+
+COUNT = 2 * math.pi / 4096
+
+
+@pytest.mark.parametrize(
+    ("zero", "limits"),
+    [(1000, (-1000, 500)), (3000, (-500, 1095))],  # counts 0 to 1500, and 2500 to 4095
+)
+def test_every_count_of_a_servos_turn_can_be_used_and_no_more(
+    path: Path, zero: int, limits: tuple[int, int]
+):
+    def overrides(low: float, high: float) -> list[str]:
+        return [
+            f"joints.hip.zero_ticks={zero}",
+            f"joints.hip.position_limits_rad=[{low * COUNT}, {high * COUNT}]",
+        ]
+
+    low, high = limits
+    load_yaml(path, RobotConfig, overrides(low + 1e-6, high - 1e-6))
+    beyond = overrides(low - 0.5, high) if zero + low == 0 else overrides(low, high + 0.5)
+    assert "a servo has 0 to 4095" in refusal(path, *beyond)
+
+
+def test_path_of_a_device_has_at_most_a_thousand_characters(path: Path):
+    longest = "/dev/".ljust(1000, "x")
+    assert load_yaml(path, RobotConfig, [f"bus.port={longest}"]).bus.port == longest
+    assert "expected the path of a device" in refusal(path, f"bus.port={longest}x")
 
 
 @pytest.mark.parametrize(

@@ -658,6 +658,30 @@ def test_blocked_joint_is_not_handed_over_to_the_policy(
     assert State.RUNNING not in trial.states
 
 
+@pytest.mark.parametrize(("reached", "pose"), [(State.READY, "start"), (State.STOPPING, "rest")])
+def test_joint_that_lags_too_shortly_to_disobey_is_still_not_where_the_next_state_begins(
+    make_bench: MakeBench, desk_arm: RobotConfig, reached: State, pose: str
+):
+    # Nobody complains of the blocked joint for 5 s: only its pose tells.
+    safety = desk_arm.safety.model_copy(update={"following_time_ms": 5000.0})
+    trial = make_trial(make_bench(desk_arm.model_copy(update={"safety": safety})))
+    model, data = trial.bench.twin._model, trial.bench.twin._data
+
+    def block(state: State) -> None:
+        trial.states.append(state)
+        if state is (State.MOVING_TO_START if reached is State.READY else State.STOPPING):
+            model.jnt_range[1] = data.qpos[1] + np.array([-0.02, 0.02])
+
+    trial.runtime.on_state = block
+    message, note = trial.fail()
+    assert re.match(
+        rf"joint 'shoulder_lift' is \d\.\d\d rad from the {pose} pose, allowed 0\.3 rad", message
+    )
+    assert note == HOLDS
+    assert (State.RUNNING in trial.states) is (pose == "rest")
+    assert all(trial.bench.torque_on.values())
+
+
 def test_unplugged_bus_leaves_the_arm_to_the_servos_watchdog(trial: Trial):
     trial.controller.at[20] = lambda: setattr(trial.bench.port, "unplugged", True)
     message, note = trial.fail(BusError)

@@ -24,7 +24,12 @@ CORE: dict[str, tuple[str, ...]] = {
     # the stand-in for reality
     "deploy/twin/servo.py": (*_SERVO, f"{_TWIN}/test_robot.py"),
     "deploy/twin/controllers.py": (f"{_TWIN}/test_controllers.py", *_SERVO),
-    "deploy/twin/robot.py": (f"{_TWIN}/test_robot.py", f"{_TWIN}/test_physics.py"),
+    "deploy/twin/robot.py": (
+        f"{_TWIN}/test_robot.py",
+        f"{_TWIN}/test_physics.py",
+        f"{_TWIN}/test_port.py",
+        f"{_TWIN}/test_truth.py",
+    ),
     # what is trained
     "envs/randomization/term.py": (_RANDOM,),
     "envs/randomization/fields.py": (_RANDOM,),

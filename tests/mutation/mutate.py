@@ -101,7 +101,7 @@ class TestTimes:
 
     def __init__(self, path: Path, killer: str):
         self._path, self._killer = path, killer
-        self._taken_s: Counter[str] = Counter()
+        self._taken_s: dict[str, float] = defaultdict(float)
         self.sound_s: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -162,14 +162,13 @@ def _measure(jobs: list[Job], trees: list[Path]) -> dict[Mutant, Result]:
         with suppress(ImportError):
             __import__(name)
     sound = {job.path: Job(job.path, job.source, job.tests) for job in jobs}
-    known = {
-        path: result
-        for path, job in sound.items()
-        for tests, result in [known_results().get(job.fingerprint, ("", None))]
-        if tests == job.tests and result
-    }
-    limits_s = {path: LEAST_S + 3 * result.seconds for path, result in known.items()}
-    unknown = [job for path, job in sound.items() if path not in known]
+    limits_s, unknown, known = {}, [], known_results()
+    for path, job in sound.items():
+        tests, result = known.get(job.fingerprint, ("", Result("", 0)))
+        if tests == job.tests:
+            limits_s[path] = LEAST_S + 3 * result.seconds
+        else:
+            unknown.append(job)
     for job, result in run(unknown, trees, defaultdict(lambda: LIMIT_S)):
         if result.outcome != "survived":
             sys.exit(f"{job.path}: its tests fail without a fault in it: {result}")
@@ -252,7 +251,9 @@ def _start(job: Job, tree: Path, limit_s: float) -> int:
         times = TestTimes(WORK / f"{job.path.replace('/', '.')}.json", job.killer)
         options = ["-x", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp"]
         if job.mutant:
-            options += [f"--timeout={LEAST_S + 5 * max(times.sound_s.values()):.0f}"]
+            options += [
+                f"--timeout={LEAST_S + 5 * max(times.sound_s.values(), default=LIMIT_S):.0f}"
+            ]
         code = int(pytest.main([*options, *MODULES[job.path]], plugins=[times]))
         if not job.mutant:
             times.keep()

@@ -165,6 +165,17 @@ def test_velocity_mode_speeds_up_by_profile_acceleration(wheel):
     assert wheel.read(registers.VELOCITY_TRAJECTORY) == 200
 
 
+def test_velocity_mode_gets_to_any_speed_in_the_milliseconds_of_a_time_based_profile(wheel):
+    wheel.start(OperatingMode.VELOCITY, TIME_BASED)
+    wheel.write(registers.PROFILE_ACCELERATION, 500)  # ms (eManual, "Profile Acceleration")
+    for goal, halfway in ((200, 100), (100, 150), (-100, 0)):
+        wheel.write(registers.GOAL_VELOCITY, goal)
+        wheel.run(0.251)
+        assert wheel.read(registers.VELOCITY_TRAJECTORY) == pytest.approx(halfway, abs=1)
+        wheel.run(0.251)
+        assert wheel.read(registers.VELOCITY_TRAJECTORY) == goal
+
+
 def test_pwm_mode_is_the_voltage_itself(wheel):
     wheel.start(OperatingMode.PWM)
     wheel.write(registers.GOAL_PWM, -442)

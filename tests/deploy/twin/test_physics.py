@@ -359,6 +359,21 @@ def test_play_lets_the_joint_move_that_far_behind_a_motor_that_is_held(tmp_path)
     assert int.from_bytes(twin.servos[0].read(132, 4).data, "little") == round(2048 + both / COUNT)
 
 
+def test_play_is_about_the_axis_of_a_joint_in_a_turned_frame(tmp_path):
+    path = tmp_path / "framed.xml"
+    joint = '<joint name="wheel" axis="0 0 1" armature="0.004" {joint}/>'
+    framed = WHEEL.replace(joint, f'<frame euler="0 90 0">{joint}</frame>')
+    path.write_text(framed.format(joint=""))
+    twin = Twin(path, wired({"wheel": "XL430-W250"}), TwinParameters(backlash_rad={"wheel": 0.01}))
+    assert twin._model.jnt_axis == pytest.approx(np.array([[1, 0, 0], [1, 0, 0]]), abs=1e-9)
+
+
+def test_payload_hangs_where_the_tool_is(tmp_path):
+    twin = wheel(tmp_path, "XL430-W250", payload_kg=0.05)
+    assert twin._data.body("payload").xipos == pytest.approx(twin.tool_position)
+    assert twin.tool_position == pytest.approx([0.1, 0.0, 0.0])
+
+
 def test_payload_adds_its_mass_at_the_tool(tmp_path):
     twin = wheel(tmp_path, "XL430-W250", payload_kg=0.05)
     inertia = np.zeros((1, 1))
@@ -380,12 +395,12 @@ def test_supply_sags_by_resistance_times_current_and_says_so(tmp_path):
 
 
 def test_friction_grows_with_the_torque_and_at_rest(tmp_path):
-    def speed(**parameters: Any) -> float:
+    def speed(pwm: int = 36, **parameters: Any) -> float:
         joint = 'frictionloss="0.05"'
         twin = wheel(tmp_path, "XL430-W250", joint, **parameters)
         write(twin, 0, MODE, 1, 16)
         write(twin, 0, TORQUE, 1, 1)
-        write(twin, 0, GOAL_PWM, 2, 36)  # 0.061 N·m at rest
+        write(twin, 0, GOAL_PWM, 2, pwm)  # 36 is 0.061 N·m at rest
         motion(twin, 1.0)
         return float(twin.joint_velocity[0])
 
@@ -393,6 +408,8 @@ def test_friction_grows_with_the_torque_and_at_rest(tmp_path):
     duty = 36 / 885 * XL430_STALL
     assert speed() == pytest.approx((duty - 0.05) * XL430_NO_LOAD / XL430_STALL, rel=0.02)
     assert speed(stribeck_scale=1.0) == pytest.approx(0.0, abs=0.02)  # it does not break loose
+    # at 0.5 rad/s nothing is left of it: exp(-0.5 / 0.1) is 0.7 %
+    assert speed(100, stribeck_scale=1.0) == pytest.approx(speed(100), rel=0.01)
     # 0.05 + 0.1 · torque = torque
     assert speed(load_friction=0.1) == pytest.approx(
         (duty - 0.05 / 0.9) * XL430_NO_LOAD / XL430_STALL, rel=0.05

@@ -143,6 +143,31 @@ def test_reboot_keeps_eeprom_and_resets_ram(servo):
     assert read(servo, registers.GOAL_POSITION) == 1000
 
 
+def test_rebooting_servo_is_silent_for_a_quarter_of_a_second(servo):
+    servo.control(2048, 0.0, 1.0)
+    assert servo.listens(1_000_000, 1.0)
+    servo.reboot()
+    assert not servo.listens(1_000_000, 1.249)
+    assert servo.listens(1_000_000, 1.251)
+
+
+def test_servo_names_itself_and_the_error_where_it_refuses(servo):
+    assert servo.refuse(ErrorCode.CRC) == Status(1, b"", ErrorCode.CRC)
+
+
+def test_servo_switched_on_at_its_goal_draws_no_current(servo):
+    write(servo, registers.TORQUE_ENABLE, 1)
+    assert read(servo, registers.PRESENT_CURRENT) == 0
+
+
+@pytest.mark.parametrize(("away", "arrived"), [(10, 1), (-10, 1), (11, 0), (-11, 0)])
+def test_servo_has_arrived_within_ten_counts_of_its_goal(servo, away, arrived):
+    write(servo, registers.TORQUE_ENABLE, 1)
+    write(servo, registers.GOAL_POSITION, 2048 + away)
+    hold(servo, since_s=0.0, until_s=0.01)
+    assert read(servo, registers.MOVING_STATUS) & 0x01 == arrived
+
+
 def test_factory_reset_keeps_what_it_is_told_to(servo):
     write(servo, registers.ID, 9)
     write(servo, registers.RETURN_DELAY_TIME, 0)
@@ -174,6 +199,22 @@ def test_stalled_motor_at_full_voltage_draws_its_stall_current(servo):
     write(servo, registers.GOAL_POSITION, 4000)
     hold(servo, since_s=0.0, until_s=0.02)
     assert read(servo, registers.PRESENT_CURRENT) == 1470  # mA
+
+
+def test_limp_motor_draws_no_current_however_it_is_turned(servo):
+    for millisecond in range(20):
+        servo.control(2048.0 + millisecond, 3.0, millisecond / 1000)
+    assert read(servo, registers.PRESENT_CURRENT) == 0
+
+
+def test_servo_without_a_current_sensor_reports_its_load_in_thousandths():
+    servo = Servo(1, MODELS["XL430-W250"], 1_000_000, shaft_ticks=2048)  # eManual, "Present Load"
+    write(servo, registers.TORQUE_ENABLE, 1)
+    assert read(servo, registers.PRESENT_CURRENT) == 0
+    write(servo, registers.GOAL_POSITION, 0)
+    write(servo, registers.GOAL_PWM, 177)  # a fifth of 885
+    hold(servo, since_s=0.0, until_s=0.1)
+    assert read(servo, registers.PRESENT_CURRENT) == -200
 
 
 def test_goal_waits_for_the_command_latency():

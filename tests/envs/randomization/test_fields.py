@@ -355,6 +355,11 @@ def test_mean_of_a_normal_law_may_be_greater_than_its_standard_deviation():
     assert normal.transform(torch.tensor([0.5])).item() == pytest.approx(1)
 
 
+def test_normal_law_may_have_a_negative_mean_and_ends_at_4_75_standard_deviations():
+    law = term(field="mass", operation="add", distribution="normal", range=[-1, 0.1], match="upper")
+    assert law.extremes == pytest.approx((-1 - 0.4753, -1 + 0.4753), abs=1e-4)
+
+
 def test_negative_standard_deviation_is_refused():
     with pytest.raises(ConfigError, match="standard deviation"):
         term(signal="joint_position", operation="add", distribution="normal", range=[-1.0, -0.5])
@@ -758,6 +763,8 @@ def test_centre_of_mass_of_a_body_that_mujoco_simplified_is_refused_with_mujocos
     ("values", "hint"),
     [
         ({"field": "opt.wind", "operation": "set", "range": (1, 2)},
+         "It acts through the air, and opt.density and opt.viscosity are zero."),
+        ({"field": "geom_fluid", "columns": "all", "operation": "set", "range": (1, 2)},
          "It acts through the air, and opt.density and opt.viscosity are zero."),
         ({"field": "geom_rgba", "columns": [0], "operation": "set", "range": (0, 1)},
          "It is only looked at."),

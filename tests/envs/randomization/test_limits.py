@@ -1,5 +1,7 @@
 """What no robot has: refused at the first number beyond, with the element that has it."""
 
+from collections.abc import Sequence
+
 import mujoco
 import pytest
 import torch
@@ -34,7 +36,7 @@ MODEL = mujoco.MjModel.from_xml_string(f"""
 TERM = Term(field="anything", range=(0.5, 2))
 
 
-def refusal(field: str, row: int, numbers: list[float]) -> str:
+def refusal(field: str, row: int, numbers: Sequence[float]) -> str:
     """What is said if one element could get these numbers, "" if nothing; the others are nominal.
 
     It is the second of three cases, so neither the first nor the last one is looked at alone.
