@@ -50,9 +50,8 @@ class Governor:
         wirings = [robot.joints[joint.name] for joint in joints]
         limits = np.array([wiring.position_limits_rad for wiring in wirings])
         self.low, self.high = limits[:, 0].copy(), limits[:, 1].copy()
-        allowed = np.array(
-            [joint.position_limits for joint in joints], np.float32
-        )  # as the graph's
+        # float32, as they are in the graph
+        allowed = np.array([joint.position_limits for joint in joints], np.float32)
         self._policy_low: Floats = np.maximum(self.low, allowed[:, 0])
         self._policy_high: Floats = np.minimum(self.high, allowed[:, 1])
         self.speed: Floats = np.array(
