@@ -112,6 +112,18 @@ def test_servo_that_restarts_is_noticed(bench: Bench):
     assert np.flatnonzero(robot.restarted).tolist() == [3]
 
 
+def test_restart_is_not_forgotten(bench: Bench):
+    robot = energised(bench).robot
+    bench.wait(0.5)
+    robot.read(bench.clock.now() + 0.01)
+    bench.twin.servos[3].reboot()
+    bench.wait(0.5)
+    for _ in range(3):
+        robot.read(bench.clock.now() + 0.01)
+        bench.wait(0.02)
+    assert np.flatnonzero(robot.restarted).tolist() == [3]
+
+
 def test_servos_clock_that_wraps_is_no_restart(bench: Bench):
     robot = energised(bench).robot
     for _ in range(5):
@@ -802,6 +814,15 @@ def test_direction_that_is_wrong_shows_as_a_difference(
 def test_release_turns_every_torque_off(bench: Bench):
     energised(bench).robot.release()
     assert not any(bench.torque_on.values())
+
+
+def test_release_begins_with_one_command_to_all(bench: Bench):
+    energised(bench)
+    bench.port.sent.clear()
+    bench.robot.release()
+    (first,) = PacketParser().feed(bench.port.sent[0])
+    torque_off = registers.TORQUE_ENABLE.address.to_bytes(2, "little") + b"\x00"
+    assert (first.id, first.instruction, first.parameters) == (0xFE, Instruction.WRITE, torque_off)
 
 
 def test_released_servos_do_not_watch_the_bus(bench: Bench):

@@ -605,6 +605,18 @@ def test_robot_that_is_not_parked_runs_anyway_if_told_to(
     assert trial.states[-1] is State.IDLE
 
 
+def test_rest_pose_is_checked_unless_somebody_says_otherwise(
+    make_bench: MakeBench, edited_model: EditedModel
+):
+    elsewhere = edited_model('"rest" qpos="0 -1.47 1.43', '"rest" qpos="0.4 -1.47 1.43')
+    bench = make_bench(model_path=elsewhere)
+    controller = ScriptedController(bench.contract)
+    governor = Governor(bench.contract, bench.config)
+    runtime = Runtime(bench.robot, controller, governor, bench.clock)
+    with pytest.raises(SafetyError, match="does not lie as `rest_rad`"):
+        runtime.run(fixed_command(bench.contract.command, [0.17, 0.0, 0.1]), 0.1)
+
+
 def test_joint_outside_its_limits_is_never_energised(make_bench: MakeBench, desk_arm: RobotConfig):
     # The trial that threw an arm: its shoulder's zero at count 1650, the robot file says 2048.
     built = rewired(desk_arm, "shoulder_lift", zero_ticks=1650)
