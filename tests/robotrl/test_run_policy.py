@@ -269,7 +269,7 @@ def test_interrupted_run_holds_and_says_so(start_run: StartRun, twin_port: str, 
     _, stderr = run.communicate(timeout=PATIENCE_S)
 
     assert run.returncode == 1
-    assert stderr.splitlines() == ["fault", "error: stopped: SIGINT received", HOLDS]
+    assert stderr.splitlines()[:3] == ["fault", "error: stopped: SIGINT received", HOLDS]
     assert values(twin_port, registers.TORQUE_ENABLE) == [1] * 6
     assert read_log(log).ticks["state"][-1] == State.RUNNING
 
@@ -299,9 +299,10 @@ def test_ctrl_c_again_and_again_loses_neither_safe_state_nor_message_nor_log(
     assert run.returncode == 1
     assert {"fault", "error: stopped: SIGINT received", HOLDS} <= set(shown)
     assert values(twin_port, registers.TORQUE_ENABLE) == [1] * 6
-    *_, fault, safe = events_of(log)
+    *_, fault, (kind, safe) = events_of(log)
     assert fault == ("fault", "SafetyError: stopped: SIGINT received")
-    assert safe == ("fault", HOLDS)
+    what, *_ = safe.splitlines()  # on a slow machine it goes on with how late replies came
+    assert (kind, what) == ("fault", HOLDS)
 
 
 def test_signals_while_the_log_is_closed_do_not_spoil_a_good_run(
