@@ -7,6 +7,7 @@ sensors' own values instead.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import mujoco
@@ -14,6 +15,10 @@ import numpy as np
 import torch
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
+
+from deploy.errors import ConfigError
+from envs.simulation import State
+from envs.worlds import Worlds, every
 
 _STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
 _DIVERGENCE = [
@@ -41,6 +46,7 @@ class BatchSimulation:
         self.model = model
         self.num_envs = num_envs
         self.device = torch.device("cpu")
+        self.compact = True
         self._batch = Batch(model, num_envs, num_threads, persistent=True)
         self._fields: dict[str, Tensor] = {}
         self._history = self._batch.bind("history")
@@ -57,39 +63,45 @@ class BatchSimulation:
     def field(self, name: str) -> Tensor:
         """See `Simulation.field`."""
         if name not in self._fields:
-            self._fields[name] = torch.from_numpy(self._batch.expand(name))
+            try:
+                self._fields[name] = torch.from_numpy(self._batch.expand(name))
+            except ValueError as error:
+                raise ConfigError(f"the model field {name!r} cannot vary: {error}") from error
         return self._fields[name]
 
-    def step(self, num_substeps: int) -> Tensor:
+    def step(self, num_substeps: int, before_substep: Callable[[], None] | None = None) -> Tensor:
         """See `Simulation.step`."""
+        calls, nstep = (1, num_substeps) if before_substep is None else (num_substeps, 1)
         diverged = np.zeros(self.num_envs, bool)
-        try:
-            self._batch.step(nstep=num_substeps, stage=_STAGE)
-        except SimulationError as error:
-            diverged[error.ids] = True
+        for _ in range(calls):
+            if before_substep is not None:
+                before_substep()
+            try:
+                self._batch.step(nstep=nstep, stage=_STAGE)
+            except SimulationError as error:
+                diverged[error.ids] = True
         warned = self._batch.warning[:, _DIVERGENCE, 1]
         if warned.any():  # MuJoCo has already reset such a world to the model's defaults
             diverged |= warned.any(axis=1)
             self._batch.warning[:, _DIVERGENCE, 1] = 0
-        return torch.from_numpy(np.flatnonzero(diverged))
+        return torch.from_numpy(diverged)
 
-    def reset(self, ids: Tensor, qpos: Tensor, qvel: Tensor, ctrl: Tensor) -> None:
+    def reset(self, worlds: Worlds, state: State) -> None:
         """See `Simulation.reset`."""
-        rows = ids.numpy().astype(np.int32)
+        rows = worlds.ids.numpy().astype(np.int32)
         batch = self._batch
         batch.reset(rows, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
-        batch.bind("qpos")[rows] = qpos.numpy()
-        batch.bind("qvel")[rows] = qvel.numpy()
-        batch.bind("ctrl")[rows] = ctrl.numpy()
+        for name, value in state._asdict().items():
+            batch.bind(name)[rows] = value.numpy()
         for actuator, slots in self._actuator_slots:
-            self._history[rows[:, None], slots] = ctrl[:, actuator, None].numpy()
+            self._history[rows[:, None], slots] = state.ctrl[:, actuator, None].numpy()
         if self._sensor_slots:
             self._fill_sensor_history(rows)
         batch.forward(rows, stage=_STAGE)
 
-    def recompute_constants(self, ids: Tensor) -> None:
+    def recompute_constants(self, worlds: Worlds) -> None:
         """See `Simulation.recompute_constants`."""
-        self._batch.set_const(ids.numpy().astype(np.int32))
+        self._batch.set_const(worlds.ids.numpy().astype(np.int32))
         self._constants_recomputed = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,7 +117,7 @@ class BatchSimulation:
         for name, values in state["fields"].items():
             self.field(name).copy_(values)
         if state["constants_recomputed"]:
-            self.recompute_constants(torch.arange(self.num_envs))
+            self.recompute_constants(every(self.num_envs))
         self._batch.state[:] = state["state"].numpy()
         self._batch.forward(stage=_STAGE)
 

@@ -1,54 +1,93 @@
-"""What a task is: the part of an environment that differs from one skill to the next."""
+"""What a task is: the part of an environment that differs from one skill to the next.
 
-from typing import Any, Protocol
+A task reads the worlds through `Simulation` and says what the actor may sense, what it is rewarded
+for and when it has failed. Everything else (noise, delays, episodes, observations with a memory,
+bookkeeping) is the same for all tasks and stands in `envs.vector_env`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from deploy.contract import CommandSpec, JointSpec
-from envs.action_decoder import JointStepDecoder
 from envs.observation_encoder import ObservationEncoder
 from envs.robot import Robot
+from envs.simulation import State
+from envs.worlds import Worlds
+
+
+class Deployment(NamedTuple):
+    """What makes a task's policy one for a real robot: its part of the contract."""
+
+    robot: Robot
+    joints: list[JointSpec]
+    command: CommandSpec
+
+
+class Decoder(Protocol):
+    """From actions to targets; a `torch.nn.Module`, exported with the policy."""
+
+    num_actions: int
+    signals: Sequence[str]
+    """Signals it reads."""
+
+    def __call__(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor:
+        """Actions (n, num_actions) in [-1, 1] -> targets (n, m)."""
+        ...
 
 
 class Task(Protocol):
     """One skill on one robot, for all worlds at once.
 
-    The actor sees only `signals`; whatever else a task computes may go to rewards and critic.
+    Tables are (num_envs, ...), on the simulation's device; rows for `worlds` are (n, ...). Signals,
+    features and rewards are float32.
     """
 
-    robot: Robot
     control_dt_s: float
     """Period of the policy [s]."""
     num_substeps: int
     """Physics steps per control step."""
     episode_steps: int
     """Control steps after which an episode is truncated."""
+    actuators: Tensor
+    """(m,) place of each target in `ctrl`."""
     encoder: ObservationEncoder
-    decoder: JointStepDecoder
-    critic_size: int
-    command: Tensor
-    """(num_envs, n) what the policy is asked for; a signal."""
-    command_spec: CommandSpec
-    joint_specs: list[JointSpec]
+    decoder: Decoder
+    privileged: Mapping[str, Sequence[str]]
+    """Features that only the critic sees, and the names of their columns."""
+    deployment: Deployment | None
+    """None: the policy is for simulation only and cannot be exported."""
 
-    def initial_state(self, ids: Tensor, episode: Tensor) -> tuple[Tensor, Tensor]:
-        """Joint angles (n, nq) and speeds (n, nv) at the start of an episode; new commands."""
+    def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
+        """Where episodes (n,) start, and everything of the task's own that starts with them."""
         ...
 
-    def advance(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Move commands on; returns worlds (k,) in which one ended, and metrics of those."""
+    def measure(self, worlds: Worlds) -> dict[str, Tensor]:
+        """What can be sensed now, (n, elements) each and free to be changed: the true signals.
+
+        The environment adds noise and delay, and the signal `joint_target`, what was sent last.
+        """
+        ...
+
+    def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
+        """The features named by `privileged`, (n, columns) each."""
         ...
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
-        """Weighted reward terms, (num_envs,) each; the reward is their sum."""
+        """Weighted reward terms of the step just made, (num_envs,) each; the reward is their sum."""
         ...
 
     def terminated(self) -> Tensor:
         """(num_envs,) bool: worlds that failed."""
         ...
 
-    def critic_observation(self) -> Tensor:
-        """(num_envs, critic_size) what only the critic sees, beside the actor's observation."""
+    def advance(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Move commands on, after rewards.
+
+        Returns:
+            Metrics (num_envs,) each, and (num_envs,) bool: worlds for which they count now.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,3 +97,18 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         ...
+
+
+class Features(Protocol):
+    """What the actor makes of one tick's signals; a `torch.nn.Module`, exported with the policy."""
+
+    signals: Sequence[str]
+    """Signals it reads."""
+    columns: Mapping[str, Sequence[str]]
+    """Names of the features, in order, and of each one's columns."""
+
+    def __call__(self, signals: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Signals (n, ...) -> features (n, columns)."""
+        ...
+
+
