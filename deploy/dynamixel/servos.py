@@ -4,9 +4,10 @@
     servo.kp(640)        # N·m/rad of the factory's Position P Gain
     servo.p_gain(5.5)    # the nearest Position P Gain
 
-Sources: eManual, "Specifications" and "Control Table" of each model, e.g.
-https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/; torque and speed at `nominal_voltage_v`,
-other values as they leave the factory. The joint's sign and zero are applied in `deploy.robot`.
+Sources: eManual, "Control Table" of each model, e.g.
+https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/, values as they leave the factory; torque,
+speed and current are those of `deploy.servo_models` at `nominal_voltage_v`. The joint's sign and
+zero are applied in `deploy.robot`.
 
 The position controller turns error into PWM duty, and a stalled motor turns duty into torque:
 `duty = P/128 · error_ticks / 885` and `torque = stall_torque · duty` (eManual, "Position PID
@@ -25,10 +26,8 @@ from deploy.dynamixel.registers import (
     Register,
 )
 from deploy.errors import ConfigError
+from deploy.servo_models import CONTROL_PERIOD_S, SERVOS, ServoPhysics
 
-RAD_S_PER_RPM = 0.10471975511965977
-CONTROL_PERIOD_S = 1e-3
-"""Assumed period of the servo's own position controller."""
 MAX_GAIN = 16383
 
 
@@ -39,13 +38,9 @@ class ServoModel:
     name: str
     model_number: int
     """What the servo answers to a ping."""
-    nominal_voltage_v: float
-    """Supply the torque and the speed below belong to."""
     voltage_limits_v: tuple[float, float]
     """Min and Max Voltage Limit: outside, the servo reports an input voltage error."""
     temperature_limit_c: int
-    stall_torque_nm: float
-    no_load_speed_rad_s: float
     current_unit_a: float | None
     """Ampere per count of current; None where Present Load takes its place."""
     current_limit: int | None
@@ -63,6 +58,33 @@ class ServoModel:
     """Last of `BAUD_RATES` that it has [bit/s]."""
     fast_read_firmware: int
     """First firmware version that understands fast sync read."""
+
+    @property
+    def physics(self) -> ServoPhysics:
+        """Its motor, gears and friction."""
+        return SERVOS[self.name]
+
+    @property
+    def nominal_voltage_v(self) -> float:
+        """Supply that torque, speed and current below belong to."""
+        return self.physics.nominal_voltage_v
+
+    @property
+    def stall_torque_nm(self) -> float:
+        """As the data sheet states it."""
+        return self.physics.nominal.stall_torque_nm
+
+    @property
+    def no_load_speed_rad_s(self) -> float:
+        """As the data sheet states it."""
+        return self.physics.nominal.no_load_speed_rad_s
+
+    @property
+    def stall_current_a(self) -> float:
+        """As the data sheet states it."""
+        current = self.physics.nominal.stall_current_a
+        assert current is not None, f"the data sheet of {self.name} states none"
+        return current
 
     @property
     def damping(self) -> float:
@@ -115,11 +137,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XL430-W250",
             model_number=1060,
-            nominal_voltage_v=12.0,
             voltage_limits_v=(6.0, 14.0),
             temperature_limit_c=72,
-            stall_torque_nm=1.5,
-            no_load_speed_rad_s=61 * RAD_S_PER_RPM,
             current_unit_a=None,
             current_limit=None,
             velocity_limit=265,
@@ -133,11 +152,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XL330-M288",
             model_number=1200,
-            nominal_voltage_v=5.0,
             voltage_limits_v=(3.5, 7.0),
             temperature_limit_c=70,
-            stall_torque_nm=0.52,
-            no_load_speed_rad_s=103 * RAD_S_PER_RPM,
             current_unit_a=1e-3,
             current_limit=1750,
             velocity_limit=445,
@@ -151,11 +167,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XL330-M077",
             model_number=1190,
-            nominal_voltage_v=5.0,
             voltage_limits_v=(3.5, 7.0),
             temperature_limit_c=70,
-            stall_torque_nm=0.215,
-            no_load_speed_rad_s=383 * RAD_S_PER_RPM,
             current_unit_a=1e-3,
             current_limit=1750,
             velocity_limit=1620,
@@ -169,11 +182,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XM430-W350",
             model_number=1020,
-            nominal_voltage_v=12.0,
             voltage_limits_v=(9.5, 16.0),
             temperature_limit_c=80,
-            stall_torque_nm=4.1,
-            no_load_speed_rad_s=46 * RAD_S_PER_RPM,
             current_unit_a=2.69e-3,
             current_limit=1193,
             velocity_limit=350,

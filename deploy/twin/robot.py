@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from deploy.configuration import did_you_mean
 from deploy.dynamixel.registers import PWM_FULL, RAD_PER_TICK
-from deploy.dynamixel.servos import CONTROL_PERIOD_S, MODELS
+from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
+from deploy.servo_models import CONTROL_PERIOD_S
 from deploy.twin.parameters import TwinParameters
-from deploy.twin.servo import STALL_CURRENT_A, Servo
+from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
 START_KEY = "rest"
@@ -110,7 +111,7 @@ class Twin:
             )
             for joint, model, ticks in zip(wiring, models, self._shaft_ticks(), strict=True)
         ]
-        stall_current = np.array([STALL_CURRENT_A[model.name] for model in models])
+        stall_current = np.array([model.stall_current_a for model in models])
         self._current_per_torque = stall_current / stall
         self._same_supply = self._nominal_v[:, None] == self._nominal_v
         self._wire = Wire(self.servos, self.baud_rate, usb_latency_s=parameters.usb_latency_s)
