@@ -26,7 +26,8 @@ from deploy.dynamixel.registers import (
     Register,
 )
 from deploy.errors import ConfigError
-from deploy.servo_models import CONTROL_PERIOD_S, SERVOS, ServoPhysics
+from deploy.servo_models import CONTROL_PERIOD_S, SERVOS
+from deploy.servo_physics import ServoPhysics
 
 MAX_GAIN = 16383
 
