@@ -12,10 +12,12 @@ here; what each servo's motor does is computed every millisecond and applied to 
 
     torque = strength · stall · supply/nominal · PWM/885 - damping · stall/no-load speed · speed
 
-with no second term while torque is off, because then the motor coasts. Play, where there is some,
-is a second hinge behind the motor's (MuJoCo's documentation, "Modeling", Backlash). The encoder of
-an X servo sits on its output shaft, so it sees both hinges; motor torque, back-EMF, friction and
-rotor inertia act on the first.
+with no second term while torque is off, because then the motor coasts. Where the MJCF names a
+joint's servo, stall and no-load speed are those of its motor alone, and its friction under load is
+simulated (`deploy.twin.friction`). Play, where there is some, in the MJCF or drawn, is a second
+hinge behind the motor's (MuJoCo's documentation, "Modeling", Backlash). The encoder of an X servo
+sits on its output shaft, so it sees both hinges; motor torque, back-EMF, friction and rotor inertia
+act on the first.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +32,8 @@ from deploy.dynamixel.registers import PWM_FULL, RAD_PER_TICK
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
-from deploy.servo_models import CONTROL_PERIOD_S
+from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S
+from deploy.twin.friction import LoadFriction, servos_named
 from deploy.twin.parameters import TwinParameters
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
@@ -41,8 +44,6 @@ TOOL_SITE = "tool"
 STRIBECK_SPEED_RAD_S = 0.1
 """Speed at which the additional friction at rest has fallen to a third; usual, no source."""
 
-_PLAY = "/play"
-"""Name of a joint's second hinge, behind the joint's own."""
 _PLAY_END_S = 0.003
 """How soft the ends of the play are: time constant of the constraint, three steps."""
 _PLAY_DAMPING = 2e-4
@@ -81,9 +82,12 @@ class Twin:
         """Called after every step of the physics."""
         self._model, self._data = build_model(model_path, self.joints, parameters)
         self._qpos, self._dof = self._addresses(self.joints)
-        playing = [joint for joint in self.joints if parameters.backlash_rad.get(joint)]
+        hinges = {self._model.joint(index).name for index in range(self._model.njnt)}
+        playing = [joint for joint in self.joints if joint + BACKLASH_HINGE in hinges]
         self._play_rows = [self.joints.index(joint) for joint in playing]
-        self._play_qpos, self._play_dof = self._addresses([joint + _PLAY for joint in playing])
+        self._play_qpos, self._play_dof = self._addresses(
+            [joint + BACKLASH_HINGE for joint in playing]
+        )
 
         wiring = list(robot_config.joints.values())
         models = [MODELS[joint.model] for joint in wiring]
@@ -91,11 +95,26 @@ class Twin:
         self._zero_ticks = np.array([joint.zero_ticks for joint in wiring])
         self._zero_error = self._each(parameters.zero_error_rad, 0.0)
         self._nominal_v = np.array([model.nominal_voltage_v for model in models])
-        stall = np.array([model.stall_torque_nm for model in models])
+        loaded = servos_named(self._model, self.joints, [model.name for model in models])
+        stall, damping = np.array(
+            [
+                (
+                    model.physics.drive_torque(model.nominal_voltage_v),
+                    model.physics.back_emf_damping,
+                )
+                if row in loaded
+                else (model.stall_torque_nm, model.damping)
+                for row, model in enumerate(models)
+            ]
+        ).T
         self._strength = self._each(parameters.strength_scale, 1.0) * stall
-        damping = np.array([model.damping for model in models])
         self._damping = self._each(parameters.damping_scale, 1.0) * damping
         self._friction = self._model.dof_frictionloss[self._dof].copy()
+        self._load_friction = LoadFriction(
+            self._model,
+            [self._dof[row] for row in loaded],
+            [models[row].physics.friction for row in loaded],
+        )
         self.motor_torque = np.zeros(len(self.joints))
         """What the motors apply to the joints [N·m], shape (n,)."""
 
@@ -200,6 +219,8 @@ class Twin:
             self._model.dof_frictionloss[self._dof] = self._friction * (
                 1 + stribeck * at_rest
             ) + load * np.abs(self.motor_torque)
+        motor = dict(zip(self._dof, self.motor_torque.tolist(), strict=True))
+        self._load_friction.update(self._data, motor)
 
     def _shaft_ticks(self) -> list[float]:
         """What the encoders see, in counts."""
@@ -254,7 +275,8 @@ def build_model(
     for element in (*spec.sensors, *spec.actuators, *spec.keys):
         spec.delete(element)
     playing = [joint for joint in joints if parameters.backlash_rad.get(joint)]
-    for joint in playing:
+    added = [joint for joint in playing if joint + BACKLASH_HINGE not in names]
+    for joint in added:
         _add_play(spec.joint(joint))
     if parameters.payload_kg:
         _add_payload(spec, nominal, parameters.payload_kg)
@@ -277,7 +299,7 @@ def build_model(
     data = mujoco.MjData(model)
     mujoco.mj_setConst(model, data)
     rest = nominal.keyframe(START_KEY).qpos
-    play = [model.joint(joint + _PLAY).qposadr[0] for joint in playing]
+    play = [model.joint(joint + BACKLASH_HINGE).qposadr[0] for joint in added]
     data.qpos[np.delete(np.arange(model.nq), play)] = rest
     mujoco.mj_forward(model, data)
     return model, data
@@ -285,7 +307,7 @@ def build_model(
 
 def _add_play(joint: mujoco.MjsJoint) -> None:
     """A second hinge on the same axis, without what the MJCF makes joints inherit."""
-    play = joint.parent.add_joint(name=joint.name + _PLAY)
+    play = joint.parent.add_joint(name=joint.name + BACKLASH_HINGE)
     blank = mujoco.MjSpec().worldbody.add_body().add_joint()
     for attribute in dir(blank):
         if isinstance(value := getattr(blank, attribute), _PROPERTY_TYPES):
@@ -297,7 +319,7 @@ def _add_play(joint: mujoco.MjsJoint) -> None:
 
 def _set_play(model: mujoco.MjModel, joint: str, width_rad: float) -> None:
     """How far the second hinge goes; set here, where angles are in radians."""
-    play = model.joint(joint + _PLAY)
+    play = model.joint(joint + BACKLASH_HINGE)
     play.limited, play.range = 1, [-width_rad / 2, width_rad / 2]
     play.solref, play.solimp = [_PLAY_END_S, 1.0], [0.95, 0.99, 0.0005, 0.5, 2.0]
     play.damping = _PLAY_DAMPING

@@ -71,10 +71,8 @@ class LoadFriction:
         self._at_rest = table([f.at_rest for f in friction], like)
         self._back_emf = table([servo.back_emf_damping for servo in servos.values()], like)
         self._speed, self._force = like, simulation.data("actuator_force")
-        self._bias, self._constraint = (
-            simulation.data("qfrc_bias"),
-            simulation.data("qfrc_constraint"),
-        )
+        self._bias = simulation.data("qfrc_bias")
+        self._constraint = simulation.data("qfrc_constraint")
         self._loss = simulation.field("dof_frictionloss")
         self._own = self._loss[:, self._dofs].clone()
         self.limit = self._own.clone()
