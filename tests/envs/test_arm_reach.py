@@ -79,7 +79,7 @@ def test_rewards_are_computed_from_the_true_state():
     tool = tool_position(env, observation)
     # After the tool's error the critic sees the angles and speeds of all six joints.
     angle, speed = observation["critic"][:, start + 3 : start + 15].split(6, dim=1)
-    home = torch.from_numpy(env.task.deployment.robot.home).float()
+    home = torch.from_numpy(env.deployment.robot.home).float()
     weights = ArmReachConfig().rewards
     distance = (tool - command).norm(dim=-1)
     expected = {
@@ -232,11 +232,9 @@ def test_episodes_are_truncated_when_their_time_is_over_and_never_terminated():
 def test_episodes_start_around_the_home_pose_within_the_limits_at_rest():
     env = make(num_envs=500, start_spread_rad=0.4)
     env.reset()
-    home = torch.from_numpy(env.task.deployment.robot.home).float()
+    home = torch.from_numpy(env.deployment.robot.home).float()
     angle = env.signals["joint_position"]
-    low, high = torch.tensor(
-        [joint.position_limits for joint in env.task.deployment.joints]
-    ).unbind(1)
+    low, high = torch.tensor([joint.position_limits for joint in env.deployment.joints]).unbind(1)
 
     assert ((angle - home).abs() <= 0.4 + 1e-6).all()
     assert ((angle >= low - 1e-6) & (angle <= high + 1e-6)).all()
@@ -258,11 +256,11 @@ def test_every_episode_starts_elsewhere():
 def test_joints_without_action_hold_their_home_pose():
     env = make()
     env.reset()
-    gripper = env.task.deployment.robot.joints.index("gripper")
+    gripper = env.deployment.robot.joints.index("gripper")
 
     env.step(torch.ones(4, 5))
 
-    home = torch.full((4,), env.task.deployment.robot.home[gripper])
+    home = torch.full((4,), env.deployment.robot.home[gripper])
     assert torch.equal(env.signals["joint_target"][:, gripper], home.float())
 
 
