@@ -14,15 +14,19 @@ stall torque by at most 14 %.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+from deploy.configuration import did_you_mean
 from deploy.dynamixel.registers import POSITION_D_GAIN, POSITION_P_GAIN, PWM_FULL, RAD_PER_TICK
+from deploy.errors import ConfigError
 from deploy.servo_physics import Friction, Rating, ServoPhysics
 
 CONTROL_PERIOD_S = 1e-3
 """Assumed period of an X servo's own position controller; ROBOTIS does not publish it."""
 SERVO_TEXT = "servo/"
-"""A custom text of an MJCF by this and a joint's name says which servo drives it, if friction under
-load is to be simulated."""
+"""A custom text of an MJCF by this and a joint's name says which servo drives it: the servo's name,
+with `PLAIN` behind it if its friction does not depend on load."""
+PLAIN = " plain"
 BACKLASH_HINGE = "/backlash"
 """A joint's name and this is the hinge behind it that is its play."""
 
@@ -189,3 +193,31 @@ SERVOS: Mapping[str, ServoPhysics] = MappingProxyType(
     }
 )
 """Known servos by name."""
+
+
+def servos_of(model: Any) -> dict[str, ServoPhysics]:
+    """The servos that a model's custom texts say it has, by joint.
+
+    Args:
+        model: a `mujoco.MjModel`, which robots know nothing of.
+
+    Raises:
+        ConfigError: a servo is not known.
+    """
+    servos: dict[str, ServoPhysics] = {}
+    for name_start, start in zip(model.name_textadr.tolist(), model.text_adr.tolist(), strict=True):
+        name, data = _string(model.names, name_start), _string(model.text_data, start)
+        if name.startswith(SERVO_TEXT):
+            servo = data.removesuffix(PLAIN)
+            if servo not in SERVOS:
+                raise ConfigError(
+                    f"the model's text {name!r} names the servo {servo!r}"
+                    f"{did_you_mean(servo, SERVOS)}; there are {', '.join(SERVOS)}"
+                )
+            known = SERVOS[servo]
+            servos[name.removeprefix(SERVO_TEXT)] = known.plain if data.endswith(PLAIN) else known
+    return servos
+
+
+def _string(text: bytes, start: int) -> str:
+    return text[start : text.index(b"\0", start)].decode()

@@ -86,8 +86,7 @@ class ServoPhysics:
     """Duty per rad/s and unit of the position D gain [s/rad]; None: not known."""
     max_duty: float = 1.0
     pwm_slope_v_s: float | None = None
-    """Fastest change of the motor's voltage, as it leaves the factory; None for no limit. The
-    training model has none; it delays a full step by its duration, 18 ms of an XL330 at 5 V."""
+    """Fastest change of the motor's voltage, as it leaves the factory; None for no limit."""
     goal_speed_rad_s: float | None = None
     """How fast the firmware itself moves its goal at most; None for no limit. Keep the velocity
     limit of a policy below."""

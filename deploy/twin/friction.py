@@ -6,15 +6,14 @@ the joint is what MuJoCo computed in the last one: gravity, Coriolis and constra
 each joint's own friction is known by its row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.errors import ConfigError
-from deploy.servo_models import SERVO_TEXT
-from deploy.servo_physics import Friction
+from deploy.servo_physics import Friction, ServoPhysics
 
 Floats = NDArray[np.float64]
 
@@ -34,26 +33,18 @@ def friction_limit(friction: Friction, motor: float, external: float, speed: flo
     return friction.base + moving + fading * (friction.stribeck + at_rest)
 
 
-def servos_named(model: mujoco.MjModel, joints: list[str], wired: list[str]) -> list[int]:
-    """Rows of the joints whose servo the MJCF names.
+def check_servos(servos: dict[str, ServoPhysics], wired: dict[str, str]) -> None:
+    """Check that the servos of a model are those of a robot file, by joint.
 
     Raises:
         ConfigError: another one is wired.
     """
-    rows = []
-    for index in range(model.ntext):
-        name = mujoco.mj_id2name(model, int(mujoco.mjtObj.mjOBJ_TEXT), index) or ""
-        joint = name.removeprefix(SERVO_TEXT)
-        if name.startswith(SERVO_TEXT) and joint in joints:
-            row, start = joints.index(joint), model.text_adr[index]
-            servo = model.text_data[start : start + model.text_size[index] - 1].decode()
-            if servo != wired[row]:
-                raise ConfigError(
-                    f"joint {joint!r}: the model has a {servo} there, the robot file {wired[row]}; "
-                    "correct `model` in the robot file, or train with this servo"
-                )
-            rows.append(row)
-    return rows
+    for joint in servos.keys() & wired.keys():
+        if servos[joint].name != wired[joint]:
+            raise ConfigError(
+                f"joint {joint!r}: the model has a {servos[joint].name} there, the robot file a "
+                f"{wired[joint]}; correct `model` in the robot file, or train with this servo"
+            )
 
 
 class LoadFriction:
@@ -61,15 +52,14 @@ class LoadFriction:
 
     Args:
         model: the model; its friction loss over a servo's own scales all of that servo's friction.
-        dofs: of the joints.
-        frictions: of their servos.
+        frictions: of servos, by the dof of their joint.
     """
 
-    def __init__(self, model: mujoco.MjModel, dofs: Sequence[int], frictions: Sequence[Friction]):
+    def __init__(self, model: mujoco.MjModel, frictions: Mapping[int, Friction]):
         self._model = model
         self._joints = [
             (dof, friction, float(model.dof_frictionloss[dof]) / friction.at_rest)
-            for dof, friction in zip(dofs, frictions, strict=True)
+            for dof, friction in frictions.items()
         ]
 
     def update(self, data: mujoco.MjData, motor: dict[int, float]) -> None:

@@ -13,8 +13,8 @@ here; what each servo's motor does is computed every millisecond and applied to 
     torque = strength · stall · supply/nominal · PWM/885 - damping · stall/no-load speed · speed
 
 with no second term while torque is off, because then the motor coasts. Where the MJCF names a
-joint's servo, stall and no-load speed are those of its motor alone, and its friction under load is
-simulated (`deploy.twin.friction`). Play, where there is some, in the MJCF or drawn, is a second
+joint's servo, stall and damping are those of its motor alone, and friction may grow with the load
+(`deploy.twin.friction`). Play, where there is some, in the MJCF or drawn, is a second
 hinge behind the motor's (MuJoCo's documentation, "Modeling", Backlash). The encoder of an X servo
 sits on its output shaft, so it sees both hinges; motor torque, back-EMF, friction and rotor inertia
 act on the first.
@@ -32,8 +32,8 @@ from deploy.dynamixel.registers import PWM_FULL, RAD_PER_TICK
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
-from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S
-from deploy.twin.friction import LoadFriction, servos_named
+from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
+from deploy.twin.friction import LoadFriction, check_servos
 from deploy.twin.parameters import TwinParameters
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
@@ -95,25 +95,26 @@ class Twin:
         self._zero_ticks = np.array([joint.zero_ticks for joint in wiring])
         self._zero_error = self._each(parameters.zero_error_rad, 0.0)
         self._nominal_v = np.array([model.nominal_voltage_v for model in models])
-        loaded = servos_named(self._model, self.joints, [model.name for model in models])
-        stall, damping = np.array(
-            [
-                (
-                    model.physics.drive_torque(model.nominal_voltage_v),
-                    model.physics.back_emf_damping,
-                )
-                if row in loaded
-                else (model.stall_torque_nm, model.damping)
-                for row, model in enumerate(models)
-            ]
-        ).T
+        servos = servos_of(self._model)
+        check_servos(servos, {name: joint.model for name, joint in robot_config.joints.items()})
+        named = {row: servos[name] for row, name in enumerate(self.joints) if name in servos}
+        stall = np.array([model.stall_torque_nm for model in models])
+        current = np.array([model.stall_current_a for model in models])
+        damping = np.array([model.damping for model in models])
+        for row, servo in named.items():
+            stall[row] = servo.drive_torque(servo.nominal_voltage_v)
+            current[row] = stall[row] / servo.kt
+            damping[row] = servo.back_emf_damping
         self._strength = self._each(parameters.strength_scale, 1.0) * stall
         self._damping = self._each(parameters.damping_scale, 1.0) * damping
         self._friction = self._model.dof_frictionloss[self._dof].copy()
         self._load_friction = LoadFriction(
             self._model,
-            [self._dof[row] for row in loaded],
-            [models[row].physics.friction for row in loaded],
+            {
+                self._dof[row]: servo.friction
+                for row, servo in named.items()
+                if servo != servo.plain
+            },
         )
         self.motor_torque = np.zeros(len(self.joints))
         """What the motors apply to the joints [N·m], shape (n,)."""
@@ -130,8 +131,7 @@ class Twin:
             )
             for joint, model, ticks in zip(wiring, models, self._shaft_ticks(), strict=True)
         ]
-        stall_current = np.array([model.stall_current_a for model in models])
-        self._current_per_torque = stall_current / stall
+        self._current_per_torque = current / stall
         self._same_supply = self._nominal_v[:, None] == self._nominal_v
         self._wire = Wire(self.servos, self.baud_rate, usb_latency_s=parameters.usb_latency_s)
         self._start_s, self._steps = start_s, 0

@@ -10,7 +10,7 @@ The numbers of the servos are in `deploy.servo_models`.
 
 from envs.servos.bridge import voltage_factor
 from envs.servos.friction import friction_limit
-from envs.servos.model import add_backlash, add_servo, servos_of
+from envs.servos.model import add_backlash, add_servo
 from envs.servos.simulation import ServoSimulation, with_servos
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "add_backlash",
     "add_servo",
     "friction_limit",
-    "servos_of",
     "voltage_factor",
     "with_servos",
 ]

@@ -1,9 +1,10 @@
-"""A servo's bridge and controller: the supply that sags, the play that the controller sees.
+"""A servo's bridge and controller: sagging supply, slow voltage, the play that the controller sees.
 
 All servos of one nominal voltage share a supply with a resistance. Under load their gain and torque
 limit fall together, and with them, back-EMF being what it is, the no-load speed. The voltage
-without load is the one that the torque limit of each world stands for. The controller's encoder is
-on the output shaft: what it sees of the play is added to its target's error, undelayed.
+without load is the one that the torque limit of each world stands for. Some firmwares let the
+motor's voltage rise no faster than a slope: a torque limit about the last torque. The controller's
+encoder is on the output shaft: what it sees of the play is added to its error, undelayed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,14 @@ class Bridge:
         self._play_dofs = places([int(hinge.dofadr[0]) for hinge in hinges], device)
         self._played = places(drives_of(model, plays), device)
         self._any_play = bool(plays)
+        sloped = {name: s for name, s in servos.items() if s.pwm_slope_v_s is not None}
+        self._sloped = places(drives_of(model, sloped), device)
+        step_s = float(model.opt.timestep)
+        self._reach = table(
+            [(s.pwm_slope_v_s or 0) * step_s * s.kt / s.resistance_ohm for s in sloped.values()],
+            like,
+        )
+        """(sloped servos,) largest change of torque in a physics step [N·m]."""
 
         physics = list(servos.values())
         ohm = table([servo.resistance_ohm for servo in physics], like)
@@ -83,7 +92,7 @@ class Bridge:
     @property
     def needed(self) -> bool:
         """Whether there is anything to write."""
-        return self._any_play or self.resistance_ohm is not None
+        return self._any_play or len(self._reach) > 0 or self.resistance_ohm is not None
 
     def begin(self) -> None:
         """Note what the worlds' own gains are."""
@@ -99,6 +108,13 @@ class Bridge:
             gain[..., 0] = own_gain[..., 0] * self.factor
             bias[..., 1:3] = own_bias[..., 1:3] * self.factor[..., None]
             limits.copy_(own_limits * self.factor[..., None])
+        elif len(self._reach):
+            limits.copy_(own_limits)
+        if len(self._reach):
+            last = self._force[:, self._sloped]
+            low, high = limits[:, self._sloped].unbind(-1)
+            limits[:, self._sloped, 0] = torch.minimum(torch.maximum(low, last - self._reach), high)
+            limits[:, self._sloped, 1] = torch.maximum(torch.minimum(high, last + self._reach), low)
         if self._any_play:
             behind = bias[:, self._played, 1] * self._position[:, self._play_qpos]
             behind += bias[:, self._played, 2] * self._speed[:, self._play_dofs]

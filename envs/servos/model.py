@@ -19,7 +19,7 @@ import numpy as np
 
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
-from deploy.servo_models import BACKLASH_HINGE, SERVO_TEXT, SERVOS
+from deploy.servo_models import BACKLASH_HINGE, PLAIN, SERVO_TEXT, SERVOS
 from deploy.servo_physics import ServoPhysics
 from envs.sensors import ENCODER, SENSORS
 
@@ -79,16 +79,13 @@ def add_servo(
             f"joint {joint!r}: p_gain {p_gain:g}, d_gain {d_gain:g}, delay_s {delay_s:g}; expected "
             "a positive p_gain, and the others not negative"
         )
-    if load_friction:
-        if SERVOS.get(servo.name) != servo:
-            raise ConfigError(
-                f"joint {joint!r}: friction under load is simulated for the servos of "
-                f"`deploy.servo_models` only, and {servo.name!r} differs; add it there, or leave "
-                "load_friction out"
-            )
-        spec.add_text(name=SERVO_TEXT + joint, data=servo.name)
-    else:
-        servo = servo.plain
+    if SERVOS.get(servo.name) != servo:
+        raise ConfigError(
+            f"joint {joint!r}: {servo.name!r} is not as in the table of servos, where the twin "
+            "looks for it; change it in deploy/servo_models.py"
+        )
+    spec.add_text(name=SERVO_TEXT + joint, data=servo.name + ("" if load_friction else PLAIN))
+    servo = servo if load_friction else servo.plain
     try:
         kd = servo.kd(d_gain, voltage)
     except ValueError as error:
@@ -165,27 +162,6 @@ def add_backlash(spec: mujoco.MjSpec, joint: str, half_width_rad: float) -> None
     _extend_keyframes(spec, play.name)
 
 
-def servos_of(model: mujoco.MjModel) -> dict[str, ServoPhysics]:
-    """Servos whose friction under load is to be simulated, by joint.
-
-    Raises:
-        ConfigError: the model names a servo that is not known.
-    """
-    servos: dict[str, ServoPhysics] = {}
-    for index in range(model.ntext):
-        name = mujoco.mj_id2name(model, int(mujoco.mjtObj.mjOBJ_TEXT), index) or ""
-        if name.startswith(SERVO_TEXT):
-            start, size = model.text_adr[index], model.text_size[index]
-            servo = model.text_data[start : start + size - 1].decode()
-            if servo not in SERVOS:
-                raise ConfigError(
-                    f"the model's text {name!r} names the servo {servo!r}"
-                    f"{did_you_mean(servo, SERVOS)}; there are {', '.join(SERVOS)}"
-                )
-            servos[name.removeprefix(SERVO_TEXT)] = SERVOS[servo]
-    return servos
-
-
 def _hinge(spec: mujoco.MjSpec, joint: str) -> mujoco.MjsJoint:
     names = [other.name for other in spec.joints]
     if joint not in names:
@@ -208,6 +184,7 @@ def _extend_keyframes(spec: mujoco.MjSpec, joint: str) -> None:
         bare.delete(key)
     added = bare.compile().joint(joint)
     for key in spec.keys:
-        for values, address in ((key.qpos, added.qposadr[0]), (key.qvel, added.dofadr[0])):
-            if len(values):
-                values[:] = np.insert(np.array(values), address, 0.0)
+        if len(key.qpos):
+            key.qpos = np.insert(np.array(key.qpos), added.qposadr[0], 0.0)
+        if len(key.qvel):
+            key.qvel = np.insert(np.array(key.qvel), added.dofadr[0], 0.0)

@@ -14,11 +14,10 @@ import mujoco
 import torch
 from torch import Tensor
 
-from deploy.servo_models import BACKLASH_HINGE
+from deploy.servo_models import BACKLASH_HINGE, servos_of
 from deploy.servo_physics import ServoPhysics
 from envs.servos.bridge import Bridge
 from envs.servos.friction import LoadFriction
-from envs.servos.model import servos_of
 from envs.simulation import Simulation, State
 from envs.worlds import Worlds
 
@@ -35,8 +34,9 @@ def with_servos(simulation: Simulation) -> Simulation:
         ConfigError: the model names a servo that is not known, or where there is none.
     """
     model = simulation.model
-    servos, plays = servos_of(model), plays_of(model)
-    return ServoSimulation(simulation, servos, plays) if servos or plays else simulation
+    loaded = {joint: servo for joint, servo in servos_of(model).items() if servo != servo.plain}
+    plays = plays_of(model)
+    return ServoSimulation(simulation, loaded, plays) if loaded or plays else simulation
 
 
 def plays_of(model: mujoco.MjModel) -> list[str]:
