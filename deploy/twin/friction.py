@@ -42,7 +42,7 @@ def check_servos(servos: dict[str, ServoPhysics], wired: dict[str, str]) -> None
     for joint in servos.keys() & wired.keys():
         if servos[joint].name != wired[joint]:
             raise ConfigError(
-                f"joint {joint!r}: the model has a {servos[joint].name} there, the robot file a "
+                f"joint {joint!r}: the model has {servos[joint].name} there, the robot file "
                 f"{wired[joint]}; correct `model` in the robot file, or train with this servo"
             )
 
