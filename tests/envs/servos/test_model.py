@@ -10,30 +10,18 @@ import torch
 
 from deploy.errors import ConfigError
 from deploy.servo_models import SERVOS
+from deploy.servo_physics import Rating
 from envs.batch_simulation import BatchSimulation
 from envs.robot import Robot
 from envs.servos import add_backlash, add_servo, with_servos
 from envs.simulation import Simulation
 
-RPM = 2 * math.pi / 60
 DATA_SHEETS = [
-    # servo, voltage, stall torque [N·m], no-load speed [rev/min]; eManual "Specifications", Feetech
-    ("XL330-M288", 3.7, 0.42, 76),
-    ("XL330-M288", 5.0, 0.52, 103),
-    ("XL330-M288", 6.0, 0.60, 123),
-    ("XL330-M077", 3.7, 0.18, 278),
-    ("XL330-M077", 5.0, 0.215, 383),
-    ("XL330-M077", 6.0, 0.228, 456),
-    ("XL430-W250", 9.0, 1.0, 47),
-    ("XL430-W250", 11.1, 1.4, 57),
-    ("XL430-W250", 12.0, 1.5, 61),
-    ("XM430-W350", 11.1, 3.8, 43),
-    ("XM430-W350", 12.0, 4.1, 46),
-    ("XM430-W350", 14.8, 4.8, 57),
-    ("STS3215-7.4V", 6.0, 1.62, 42),
-    ("STS3215-7.4V", 7.4, 1.91, 52),
-    ("STS3215-12V", 12.0, 2.94, 45),
+    pytest.param(name, rating, id=f"{name} {rating.voltage_v} V")
+    for name, servo in SERVOS.items()
+    for rating in servo.ratings
 ]
+"""Compared with the printed ones in tests/deploy/test_servo_models.py."""
 LOAD_FRICTION = pytest.mark.parametrize("load", [False, True], ids=["plain", "load friction"])
 ARM = """
 <mujoco>
@@ -64,34 +52,33 @@ def worlds(spec: mujoco.MjSpec, num_envs: int = 1) -> Simulation:
     return with_servos(BatchSimulation(spec.compile(), num_envs, num_threads=1))
 
 
-def stiff(servo: str) -> float:
-    """A P gain at which a small error is full duty."""
-    return 200 if servo.startswith("STS") else 5000
+def driven(spec: mujoco.MjSpec, name: str, rating: Rating, load: bool) -> mujoco.MjSpec:
+    """With a P gain at which a small error is full duty."""
+    p_gain = 200 if name.startswith("STS") else 5000
+    volts = rating.voltage_v
+    add_servo(spec, "lift", SERVOS[name], p_gain=p_gain, supply_v=volts, load_friction=load)
+    return spec
 
 
 # Data sheet
 
 
 @LOAD_FRICTION
-@pytest.mark.parametrize(("name", "volts", "stall", "rpm"), DATA_SHEETS)
-def test_wheel_turns_at_the_no_load_speed(name, volts, stall, rpm, load):
-    spec = arm()
-    add_servo(spec, "lift", SERVOS[name], p_gain=stiff(name), supply_v=volts, load_friction=load)
-    simulation = worlds(spec)
+@pytest.mark.parametrize(("name", "rating"), DATA_SHEETS)
+def test_wheel_turns_at_the_no_load_speed(name, rating, load):
+    simulation = worlds(driven(arm(), name, rating, load))
     simulation.data("ctrl")[:] = 2900.0
     simulation.step(1500)
-    assert simulation.data("qvel").item() == pytest.approx(rpm * RPM, rel=0.04)
+    assert simulation.data("qvel").item() == pytest.approx(rating.no_load_speed_rad_s, rel=0.04)
 
 
 @LOAD_FRICTION
-@pytest.mark.parametrize(("name", "volts", "stall", "rpm"), DATA_SHEETS)
-def test_servo_lifts_a_little_less_than_the_stall_torque_and_no_more(name, volts, stall, rpm, load):
+@pytest.mark.parametrize(("name", "rating"), DATA_SHEETS)
+def test_servo_lifts_a_little_less_than_the_stall_torque_and_no_more(name, rating, load):
     def passes(torque: float) -> bool:
         """From 2.9° below the level, where the bar weighs almost all, to as much above, in 2 s."""
-        spec = arm(mass=torque / 9.81 / 0.1, length=0.1)
-        servo = SERVOS[name]
-        add_servo(spec, "lift", servo, p_gain=stiff(name), supply_v=volts, load_friction=load)
-        simulation = worlds(spec)
+        bar = arm(mass=torque / 9.81 / 0.1, length=0.1)
+        simulation = worlds(driven(bar, name, rating, load))
         simulation.data("qpos")[:] = -0.05
         simulation.data("ctrl")[:] = 1.0
         for _ in range(40):
@@ -101,9 +88,9 @@ def test_servo_lifts_a_little_less_than_the_stall_torque_and_no_more(name, volts
         return False
 
     # 14 %: data sheets are not proportional to voltage; 4 %: the speed that is left to pass
-    tolerance = 0.04 if volts == SERVOS[name].nominal_voltage_v else 0.16
-    assert passes((1 - tolerance) * stall)
-    assert not passes((1 + tolerance) * stall)
+    tolerance = 0.04 if rating is SERVOS[name].nominal else 0.16
+    assert passes((1 - tolerance) * rating.stall_torque_nm)
+    assert not passes((1 + tolerance) * rating.stall_torque_nm)
 
 
 # MuJoCo's own DC motor
@@ -302,7 +289,7 @@ def test_wrong_plays_are_refused_with_what_to_do():
     spec = arm()
     with pytest.raises(ConfigError, match="is not in the model"):
         add_backlash(spec, "elbow", 0.01)
-    with pytest.raises(ConfigError, match="no armature.*; add its servo first"):
+    with pytest.raises(ConfigError, match=r"no armature.*; add its servo first"):
         add_backlash(spec, "lift", 0.01)
     add_servo(spec, "lift", SERVOS["XL430-W250"], p_gain=800)
     with pytest.raises(ConfigError, match=r"1 rad of play to either side, expected more than 0"):
@@ -318,7 +305,7 @@ def test_unknown_servo_in_a_model_is_refused():
     with pytest.raises(ConfigError) as error:
         worlds(spec)
     assert str(error.value).startswith(
-        "the model's text 'servo/lift' names the servo 'XL430-W25' (did you mean 'XL430-W250'?); there"
+        "the model's text 'servo/lift' names the servo 'XL430-W25' (did you mean 'XL430-W250'?)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The model that policies are trained on against the twin, which computes the same servo its own way.
+"""The model that policies are trained on against the twin, which computes a servo its own way.
 
 A bar hangs from one joint, and the servo is told to swing it up. The twin has encoder counts, a
 period of 1 ms, per-row friction and, on an XL330, a voltage that cannot jump.
