@@ -97,9 +97,11 @@ class ServoSimulation:
     def reset(self, worlds: Worlds, state: State) -> None:
         """See `Simulation.reset`."""
         self._inner.reset(worlds, state)
-        for name in _REMEMBERED:
+        for name in _REMEMBERED:  # also of a world that diverged, where all of it may be NaN
             worlds.put(self._inner.data(name), 0.0)
         worlds.put(self._bridge.factor, 1.0)
+        if self._friction:
+            worlds.put(self._friction.limit, 0.0)
 
     def recompute_constants(self, worlds: Worlds) -> None:
         """See `Simulation.recompute_constants`."""

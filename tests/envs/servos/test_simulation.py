@@ -332,6 +332,16 @@ def test_episode_does_not_depend_on_the_one_before():
     assert not torch.equal(again[0], fresh[0])
 
 
+def test_world_that_diverged_lives_again_after_a_reset():
+    simulation = lively()
+    fresh = drive(simulation, 10)
+    simulation.data("qvel")[1] = 1e12
+    assert simulation.step(5).tolist() == [False, True, False]
+    worlds = choose(torch.tensor([False, True, False]), compact=True)
+    simulation.reset(worlds, State(*(part[1:2] for part in state(simulation))))
+    assert torch.equal(drive(simulation, 10)[1], fresh[1])
+
+
 def test_other_work_between_substeps_is_still_done():
     simulation, calls = lively(), []
     simulation.step(4, lambda: calls.append(1))
