@@ -10,7 +10,6 @@ from envs.draws import Draws, Stream
 from envs.simulation import Simulation
 from envs.worlds import Worlds
 
-
 _PAGE = 8  # commands drawn at once: the generator costs the same for 1 as for 8
 
 

@@ -29,7 +29,6 @@ from envs.simulation import Simulation
 from envs.task import Deployment, Task
 from envs.worlds import Worlds, as_slice, choose, every
 
-
 _GROUPS = 32
 
 
