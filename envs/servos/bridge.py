@@ -113,8 +113,8 @@ class Bridge:
         if len(self._reach):
             last = self._force[:, self._sloped]
             low, high = limits[:, self._sloped].unbind(-1)
-            limits[:, self._sloped, 0] = torch.minimum(torch.maximum(low, last - self._reach), high)
-            limits[:, self._sloped, 1] = torch.maximum(torch.minimum(high, last + self._reach), low)
+            reached = (last - self._reach).clamp(low, high), (last + self._reach).clamp(low, high)
+            limits[:, self._sloped] = torch.stack(reached, dim=-1)
         if self._any_play:
             behind = bias[:, self._played, 1] * self._position[:, self._play_qpos]
             behind += bias[:, self._played, 2] * self._speed[:, self._play_dofs]

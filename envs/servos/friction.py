@@ -44,10 +44,13 @@ def friction_limit(
         speed: (..., joints) [rad/s].
     """
     f = friction
-    fading = (speed / f.stribeck_speed).abs().pow(f.stribeck_exponent).neg().exp()
-    moving = (f.load_motor * motor - f.load_external * external).abs()
-    resting = (f.load_motor_stribeck * motor - f.load_external_stribeck * external).abs()
-    return f.base + moving + fading * (f.stribeck + resting)
+    power = (speed / f.stribeck_speed).abs_().log_().mul_(f.stribeck_exponent)  # half of pow's time
+    fading = power.exp_().neg_().exp_()
+    moving = torch.addcmul(f.load_motor * motor, f.load_external, external, value=-1).abs_()
+    resting = torch.addcmul(
+        f.load_motor_stribeck * motor, f.load_external_stribeck, external, value=-1
+    ).abs_()
+    return moving.add_(f.base).addcmul_(fading, resting.add_(f.stribeck))
 
 
 class LoadFriction:
@@ -75,22 +78,24 @@ class LoadFriction:
         self._constraint = simulation.data("qfrc_constraint")
         self._loss = simulation.field("dof_frictionloss")
         self._own = self._loss[:, self._dofs].clone()
+        self._scale = torch.ones_like(self._own)
         self.limit = self._own.clone()
         """(num_envs, joints) what the last physics step had."""
 
     def begin(self) -> None:
         """Note what the worlds' own friction is."""
         self._own.copy_(self._loss[:, self._dofs])
+        torch.div(self._own, self._at_rest, out=self._scale)
 
     def write(self) -> None:
         """Set the friction of the next physics step."""
         speed = self._speed[:, self._dofs]
-        motor = self._force[:, self._actuators] - self._back_emf * speed
+        motor = torch.addcmul(self._force[:, self._actuators], self._back_emf, speed, value=-1)
         constraint = self._constraint[:, self._dofs]
-        friction = torch.minimum(torch.maximum(constraint, -self.limit), self.limit)
-        external = constraint - friction - self._bias[:, self._dofs]
+        friction = constraint.clamp(-self.limit, self.limit)
+        external = (constraint - friction).sub_(self._bias[:, self._dofs])
         limit = friction_limit(self._table, motor, external, speed)
-        torch.mul(limit, self._own / self._at_rest, out=self.limit)
+        torch.mul(limit, self._scale, out=self.limit)
         self._loss[:, self._dofs] = self.limit
 
     def end(self) -> None:

@@ -291,6 +291,37 @@ def test_stiffness_sags_with_the_supply():
     assert stiffness[1].item() == pytest.approx(kp / (1 + 3 * duty**2 / ohm), rel=1e-3)
 
 
+# The other backend
+
+
+def test_worlds_of_mujoco_warp_move_alike():
+    warp_simulation = pytest.importorskip("envs.warp_simulation")
+    spec = arm(delay_s=0.008)
+    add_backlash(spec, "elbow", 0.01)
+    model = spec.compile()
+    batch = BatchSimulation(model, 2, num_threads=1)
+    warp = warp_simulation.WarpSimulation(model, 2, device="cpu")
+    bare = warp_simulation.WarpSimulation(model, 2, device="cpu")
+    simulations = [with_servos(batch), with_servos(warp), bare]
+    for simulation in simulations:
+        if simulation is not bare:
+            simulation.field("supply_resistance_ohm")[:] = 0.3
+        start = State(*(part.to(simulation.data("qpos").dtype) for part in state(simulation)))
+        simulation.reset(every(2), start)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        targets = torch.rand(2, 3, generator=generator, dtype=torch.float64) - 0.5
+        for simulation in simulations:
+            ctrl = simulation.data("ctrl")
+            ctrl.copy_(targets)
+            simulation.step(5)
+    ours, theirs, without = (simulation.data("qpos").double() for simulation in simulations)
+    worst = (ours - theirs).abs().max().item()
+    print(f"batch and warp differ by {worst:.1e} rad after 0.8 s")
+    assert worst < 1e-3
+    assert (ours - without).abs().max() > 30 * max(worst, 1e-4)
+
+
 # Episodes and checkpoints
 
 
