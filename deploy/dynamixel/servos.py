@@ -3,6 +3,7 @@
     servo = MODELS["XL430-W250"]
     servo.kp(640)        # N·m/rad of the factory's Position P Gain
     servo.p_gain(5.5)    # the nearest Position P Gain
+    servo.p_gain(5.5, joint.effort_limit)   # for a model whose motor has that torque at full duty
 
 Sources: eManual, "Control Table" of each model, e.g.
 https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/, values as they leave the factory; torque,
@@ -11,7 +12,9 @@ zero are applied in `deploy.robot`.
 
 The position controller turns error into PWM duty, and a stalled motor turns duty into torque:
 `duty = P/128 · error_ticks / 885` and `torque = stall_torque · duty` (eManual, "Position PID
-Gain"). Torque also falls with speed, by `damping`, whatever the gains (back-EMF). The D gain acts
+Gain"). A register is a duty, not a torque: a model with friction under load, or another supply,
+has another torque at full duty for the same gain. Torque also falls with speed, by `damping`,
+whatever the gains (back-EMF). The D gain acts
 on the change of the error per control period; ROBOTIS does not publish that period, 1 ms is our
 assumption.
 """
@@ -92,32 +95,52 @@ class ServoModel:
         """Torque lost to back-EMF per joint speed [N·m·s/rad]."""
         return self.stall_torque_nm / self.no_load_speed_rad_s
 
-    def kp(self, p_gain: int) -> float:
-        """Stiffness of a Position P Gain [N·m/rad]."""
-        return p_gain * self._torque_per_rad(POSITION_P_GAIN)
+    @property
+    def full_duty_torques_nm(self) -> tuple[float, ...]:
+        """What models of this servo have as motor torque at full duty and nominal voltage.
 
-    def kd(self, d_gain: int) -> float:
-        """Damping of a Position D Gain [N·m·s/rad], on top of `damping`."""
-        return d_gain * self._torque_per_rad(POSITION_D_GAIN) * CONTROL_PERIOD_S
+        The data sheet's stall torque, that and constant friction, that and friction under load.
+        """
+        volts = self.nominal_voltage_v
+        motors = (self.physics.plain, self.physics)
+        return self.stall_torque_nm, *(motor.drive_torque(volts) for motor in motors)
 
-    def p_gain(self, kp: float) -> int:
+    def kp(self, p_gain: int, full_duty_nm: float | None = None) -> float:
+        """Stiffness of a Position P Gain [N·m/rad].
+
+        Args:
+            p_gain: the register.
+            full_duty_nm: motor torque at full duty; None for the stall torque.
+        """
+        return p_gain * self._torque_per_rad(POSITION_P_GAIN, full_duty_nm)
+
+    def kd(self, d_gain: int, full_duty_nm: float | None = None) -> float:
+        """Damping of a Position D Gain [N·m·s/rad], on top of `damping`; arguments as in `kp`."""
+        return d_gain * self._torque_per_rad(POSITION_D_GAIN, full_duty_nm) * CONTROL_PERIOD_S
+
+    def p_gain(self, kp: float, full_duty_nm: float | None = None) -> int:
         """Position P Gain nearest to a stiffness [N·m/rad].
+
+        Args:
+            kp: the stiffness.
+            full_duty_nm: motor torque at full duty of the model it was meant for.
 
         Raises:
             ConfigError: the servo cannot be that stiff.
         """
-        return self._gain(POSITION_P_GAIN, kp, self.kp(1), "N·m/rad")
+        return self._gain(POSITION_P_GAIN, kp, self.kp(1, full_duty_nm), "N·m/rad")
 
-    def d_gain(self, kd: float) -> int:
-        """Position D Gain nearest to a damping [N·m·s/rad], not counting `damping`.
+    def d_gain(self, kd: float, full_duty_nm: float | None = None) -> int:
+        """Position D Gain nearest to a damping [N·m·s/rad], `damping` apart; see `p_gain`.
 
         Raises:
             ConfigError: the servo cannot damp that much.
         """
-        return self._gain(POSITION_D_GAIN, kd, self.kd(1), "N·m·s/rad")
+        return self._gain(POSITION_D_GAIN, kd, self.kd(1, full_duty_nm), "N·m·s/rad")
 
-    def _torque_per_rad(self, gain: Register) -> float:
-        return self.stall_torque_nm * gain.scale / (PWM_FULL * RAD_PER_TICK)
+    def _torque_per_rad(self, gain: Register, full_duty_nm: float | None) -> float:
+        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
+        return torque * gain.scale / (PWM_FULL * RAD_PER_TICK)
 
     def _gain(self, register: Register, wanted: float, per_count: float, unit: str) -> int:
         counts = wanted / per_count
