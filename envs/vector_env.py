@@ -230,7 +230,6 @@ class VectorEnv:
         over = self._over
         if over is not None:
             targets = torch.where(over[:, None], self._targets, targets)
-            action = action.masked_fill(over[:, None], 0)
         failed = self._apply(targets)
         self.randomization.before_step(self._step_count)
         failed |= self._simulation.step(task.num_substeps, self.randomization.before_substep)
