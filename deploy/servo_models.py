@@ -7,7 +7,7 @@
 Friction and rotor inertia are those of Rhoban BAM (github.com/Rhoban/bam, commit 1b5a1ce,
 bam/params, Apache-2.0; M. Duclusaud, G. Passault et al., "Extended Friction Models for the Physics
 Simulation of Servo Actuators", 2024), its model m4; `plain` takes m1. Where BAM identifies kt and R
-too, those solved from the data sheet differ by at most 15 %. Data sheets are not linear in voltage:
+too, those solved from the data sheet differ by at most 16 %. Data sheets are not linear in voltage:
 at other voltages than the nominal one the model's speed differs from theirs by at most 4 %, its
 stall torque by at most 14 %.
 """

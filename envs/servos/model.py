@@ -7,9 +7,9 @@ back-EMF, and what saturates is the voltage:
 
 All of it is native: `kp`, `kv` and `forcerange` of `<position>`, whose own `damping` is not clipped
 (XMLreference, "actuator/damping") and is the back-EMF. That is exact for a P or PD law in duty, on
-CPU and in mujoco_warp, and a contract can read it. `<dcmotor input="pos">` would add the firmware's
-integral and voltage slope, but saturates what the contract calls kp in a way that it cannot read;
-`<pid>` mujoco_warp refuses. A servo's I gain must be 0. Friction and rotor inertia are the joint's.
+CPU and in mujoco_warp, and `envs.robot` reads kp and kd from it for the contract, which it cannot
+from a `<dcmotor input="pos">`; `<pid>` mujoco_warp refuses. So a servo's I gain must be 0. Friction
+and rotor inertia are the joint's.
 """
 
 import math
