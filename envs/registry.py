@@ -12,6 +12,7 @@ from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
 from envs.randomization import Term
+from envs.servos import with_servos
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
 from envs.vector_env import VectorEnv
@@ -64,7 +65,7 @@ def make(
         num_threads=num_threads,
     )
     model = task_class.load_model(config)
-    simulation = _simulate(model, num_envs, device, backend, num_threads)
+    simulation = with_servos(_simulate(model, num_envs, device, backend, num_threads))
     draws = Draws(seed, simulation.device)
     task = task_class(simulation, config, draws)
     return VectorEnv(task, simulation, draws, terms, recipe)
