@@ -35,13 +35,15 @@ from deploy.contract import (
     Provenance,
     StateSpec,
     TrainedRange,
+    describe_tensor,
     hash_metadata,
     reader_keys,
+    usual_range,
 )
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError, ContractError
 from deploy.onnx_file import inspect_onnx
-from deploy.signals import SIGNALS, TARGETS
+from deploy.signals import SIGNALS, TargetKind
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
@@ -51,7 +53,7 @@ from robotrl.train_config import TrainConfig
 
 OPSET = 20
 TOLERANCE = 1e-5
-_OUTPUT = "joint_position_target"
+_OUTPUT: TargetKind = "joint_position_target"
 _GOLDEN_STEPS = 64
 
 
@@ -105,20 +107,13 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
 def random_signals(
     contract: Contract, steps: int, sequences: int, *, seed: int
 ) -> dict[str, Tensor]:
-    """Plausible and implausible signals, (steps, sequences, n) each."""
+    """Usual signals and, a tenth of the range either side, unusual ones: (steps, sequences, n)."""
     generator = torch.Generator().manual_seed(seed)
-    joints = torch.tensor([joint.position_limits for joint in contract.joints])
-    ranges = {
-        "joint_position": 1.2 * joints.T,
-        "joint_velocity": torch.tensor([[-8.0], [8.0]]),
-        "joint_target": joints.T,
-        "command": 1.5 * torch.tensor([contract.command.low, contract.command.high]),
-    }
     signals = {}
     for spec in contract.inputs:
-        low, high = ranges[spec.kind]
-        uniform = torch.rand(steps, sequences, spec.shape[-1], generator=generator)
-        signals[spec.name] = low + (high - low) * uniform
+        low, high = torch.tensor(usual_range(contract, spec.kind)).T
+        uniform = torch.rand(steps, sequences, len(low), generator=generator)
+        signals[spec.name] = (low + high) / 2 + 1.2 * (high - low) * (uniform - 0.5)
     return signals
 
 
@@ -203,43 +198,17 @@ def _contract(
         robot=robot.name,
         control_dt_s=task.control_dt_s,
         inputs=[
-            InputSpec(
-                name=name,
-                kind=name,
-                shape=list(env.signals[name].shape),
-                unit=SIGNALS[name].unit,
-                frame=SIGNALS[name].frame,
-                elements=SIGNALS[name].elements(robot.joints),
-            )
-            for name in controller.signals
+            InputSpec(**describe_tensor(kind, robot.joints, command)) for kind in controller.signals
         ],
-        outputs=[
-            OutputSpec(
-                name=_OUTPUT,
-                kind="joint_position_target",
-                shape=[1, len(robot.joints)],
-                unit=TARGETS[_OUTPUT].unit,
-                elements=TARGETS[_OUTPUT].elements(robot.joints),
-            )
-        ],
+        outputs=[OutputSpec(**describe_tensor(_OUTPUT, robot.joints, command))],
+        observation=env.task.encoder.columns,
         state=[
             StateSpec(name=name, shape=[1, *shape], unit="1")
             for name, shape in controller.encoder.state_shapes.items()
         ],
         joints=task.joint_specs,
         command=command,
-        trained_ranges=[
-            TrainedRange(
-                target=term.target,
-                match=term.match,
-                body=term.body,
-                columns=term.columns,
-                operation=term.operation,
-                distribution=term.distribution,
-                range=term.range,
-            )
-            for term in config.randomization
-        ],
+        trained_ranges=[TrainedRange(**term.describe()) for term in config.randomization],
         provenance=Provenance(
             task=config.task,
             config=config.model_dump(mode="json"),
@@ -278,10 +247,18 @@ def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
 
 
 def _git_commit() -> str:
-    """The commit of the working folder, with `-dirty` if it has changes."""
+    """The commit of the checkout that this package runs from, with `-dirty` if it has changes.
+
+    `unknown` for an installed package, also one below somebody else's repository.
+    """
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()
