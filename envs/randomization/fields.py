@@ -18,6 +18,7 @@ from envs.randomization.rotation import directions, tilt_vectors, turn_quaternio
 from envs.randomization.term import Term, matching_rows, name_streams
 from envs.robot import position_servos
 from envs.simulation import Simulation
+from envs.worlds import Worlds
 
 Values = dict[str, Tensor]
 """Model fields as tables, (worlds, rows, columns) each."""
@@ -69,10 +70,11 @@ class FieldRandomization:
             self._check_extremes(model)
             self._check_effects(model)
 
-    def draw(self, ids: Tensor, episode: Tensor) -> None:
-        """Give worlds `ids` (n,) the values of their `episode` (n,)."""
+    def draw(self, worlds: Worlds, episode: Tensor) -> None:
+        """Give worlds the values of their `episode` (n,)."""
         if not self._terms:
             return
+        ids = worlds.ids
         drawn: dict[str, Tensor] = {}
         for when, index in (("reset", episode), ("startup", torch.zeros_like(episode))):
             streams = [bound.stream for bound in self._terms if bound.term.when == when]
@@ -81,7 +83,7 @@ class FieldRandomization:
         values = self._apply({bound: drawn[bound.stream.name] for bound in self._terms}, len(ids))
         write_fields(self._simulation, values, ids)
         if self._recompute:
-            self._simulation.recompute_constants(ids)
+            self._simulation.recompute_constants(worlds)
 
     def _apply(self, drawn: dict["_Bound", Tensor], num_worlds: int) -> Values:
         """Apply terms, in this order, drawn by uniform numbers (num_worlds, stream size)."""

@@ -204,8 +204,8 @@ def test_golden_vectors_are_a_moving_robot(contract: Contract):
 
 
 def test_joints_are_described_as_in_the_model(contract: Contract, env: VectorEnv):
-    model = env.task.robot.model
-    assert contract.joint_names == env.task.robot.joints
+    model = env.task.deployment.robot.model
+    assert contract.joint_names == env.task.deployment.robot.joints
     for joint in contract.joints:
         actuator = model.actuator(joint.name)
         assert joint.kp == actuator.gainprm[0]
@@ -242,7 +242,7 @@ def test_contract_says_where_the_policy_comes_from(
     assert TrainConfig.model_validate(provenance.config) == tiny_config
     assert provenance.config_sha256 == tiny_config.sha256
     assert provenance.env_steps == 96
-    assert provenance.robot_model_sha256 == env.task.robot.sha256
+    assert provenance.robot_model_sha256 == env.task.deployment.robot.sha256
     assert provenance.versions["torch"] == torch.__version__.split("+")[0] or (
         provenance.versions["torch"] == torch.__version__
     )
