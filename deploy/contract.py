@@ -48,6 +48,12 @@ Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 CommandValue = Annotated[float, Field(ge=-1000, le=1000)]
 """An element of a command in its unit: a thousand m, m/s or rad/s are more than any robot does."""
 OperatingMode = Literal["position", "velocity", "torque"]
+TARGET_OF: Mapping[OperatingMode, TargetKind] = {
+    "position": "joint_position_target",
+    "velocity": "joint_velocity_target",
+    "torque": "joint_torque_target",
+}
+"""What a joint obeys in each mode."""
 _ROWS: Mapping[str, Signal] = {**SIGNALS, **TARGETS}
 
 
@@ -331,7 +337,7 @@ def _tensor_problems(contract: Contract) -> Iterator[str]:
                 yield f"{spec.name!r}: expected the {what} {expected!r}, found {found!r}"
     (output,) = contract.outputs
     for joint in contract.joints:
-        if output.kind != f"joint_{joint.operating_mode}_target":
+        if output.kind != TARGET_OF[joint.operating_mode]:
             yield f"{output.name!r} drives {joint.name!r}, in operating_mode {joint.operating_mode}"
     if len(set(contract.observation)) != len(contract.observation):
         yield "the numbers of the observation must have different names"

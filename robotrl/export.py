@@ -28,6 +28,7 @@ from deploy.contract import (
     HASH_KEY,
     METADATA_KEY,
     SCHEMA_VERSION,
+    TARGET_OF,
     Contract,
     GoldenVectors,
     InputSpec,
@@ -43,7 +44,6 @@ from deploy.contract import (
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError, ContractError
 from deploy.onnx_file import inspect_onnx
-from deploy.signals import SIGNALS, TargetKind
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
@@ -53,7 +53,6 @@ from robotrl.train_config import TrainConfig
 
 OPSET = 20
 TOLERANCE = 1e-5
-_OUTPUT: TargetKind = "joint_position_target"
 _GOLDEN_STEPS = 64
 
 
@@ -83,7 +82,8 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
         )
     controller = Controller(env.task, policy).eval()
 
-    model = _trace(controller, env)
+    target = TARGET_OF[env.task.deployment.joints[0].operating_mode]
+    model = _trace(controller, env, target)
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
     try:
         contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
@@ -125,9 +125,10 @@ def random_signals(
 def compare(
     controller: Controller, onnx_controller: OnnxController, signals: dict[str, Tensor]
 ) -> float:
-    """Largest difference [rad] between torch and ONNX over sequences (steps, n, ...)."""
+    """Largest difference between torch and ONNX over sequences (steps, n, ...), in the unit."""
     expected = controller.rollout(signals).numpy()
     arrays = {name: value.numpy() for name, value in signals.items()}
+    (found,) = onnx_controller.outputs.values()
     worst = 0.0
     for sequence in range(expected.shape[1]):
         onnx_controller.reset()
@@ -135,14 +136,13 @@ def compare(
             for name, value in arrays.items():
                 onnx_controller.inputs[name][:] = value[step, sequence]
             onnx_controller.step()
-            found = onnx_controller.outputs[_OUTPUT]
             difference = np.abs(found - expected[step, sequence]).max()
             worst = np.maximum(worst, difference)  # which keeps a NaN
     onnx_controller.reset()
     return float(worst)
 
 
-def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
+def _trace(controller: Controller, env: VectorEnv, target: str) -> onnx.ModelProto:
     env.reset()
     state = controller.encoder.initial_state(1)
     inputs = [env.signals[name] for name in controller.signals] + list(state.values())
@@ -153,7 +153,7 @@ def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=[*controller.signals, *controller.state],
-            output_names=[_OUTPUT, *(f"{name}_next" for name in controller.state)],
+            output_names=[target, *(f"{name}_next" for name in controller.state)],
             verbose=False,
         )
     assert program is not None
@@ -198,6 +198,7 @@ def _contract(
     task = env.task
     assert task.deployment
     robot, joints, command = task.deployment
+    target = TARGET_OF[joints[0].operating_mode]
     return Contract(
         schema_version=SCHEMA_VERSION,
         graph_sha256=graph_sha256,
@@ -206,7 +207,7 @@ def _contract(
         inputs=[
             InputSpec(**describe_tensor(kind, robot.joints, command)) for kind in controller.signals
         ],
-        outputs=[OutputSpec(**describe_tensor(_OUTPUT, robot.joints, command))],
+        outputs=[OutputSpec(**describe_tensor(target, robot.joints, command))],
         observation=env.task.encoder.columns,
         state=[
             StateSpec(name=name, shape=[1, *shape], unit="1")
@@ -230,11 +231,11 @@ def _contract(
             },
         ),
         scorecard=scorecard,
-        golden=_golden(env, controller),
+        golden=_golden(env, controller, target),
     )
 
 
-def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
+def _golden(env: VectorEnv, controller: Controller, target: str) -> GoldenVectors:
     """Record the closed loop in simulation for a little more than a second."""
     observation = env.reset()
     recorded: dict[str, list[Tensor]] = {name: [] for name in controller.signals}
@@ -247,7 +248,7 @@ def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
     targets = controller.rollout(inputs)
     return GoldenVectors(
         inputs={name: values[:, 0].tolist() for name, values in inputs.items()},
-        outputs={_OUTPUT: targets[:, 0].tolist()},
+        outputs={target: targets[:, 0].tolist()},
         tolerance=TOLERANCE,
     )
 

@@ -60,12 +60,12 @@ def contract(desk_arm: RobotConfig) -> Contract:
     joints = [
         {
             "name": name,
-            "kp": model.kp(gain),
-            "kd": 0.0,
-            "default_position": HOME[name],
-            "position_limits": wiring.position_limits_rad,
-            "velocity_limit": 2.0,
-            "effort_limit": model.stall_torque_nm,
+            "kp_nm_per_rad": model.kp(gain),
+            "kd_nm_s_per_rad": 0.0,
+            "default_position_rad": HOME[name],
+            "position_limits_rad": wiring.position_limits_rad,
+            "velocity_limit_rad_s": 2.0,
+            "effort_limit_nm": model.stall_torque_nm,
         }
         for (name, wiring), model, gain in zip(
             desk_arm.joints.items(), models, P_GAINS, strict=True
@@ -73,7 +73,7 @@ def contract(desk_arm: RobotConfig) -> Contract:
     ]
     return Contract.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "graph_sha256": "0" * 64,
             "robot": "desk_arm",
             "control_dt_s": 0.02,
@@ -84,10 +84,14 @@ def contract(desk_arm: RobotConfig) -> Contract:
                 _tensor("command", "m", ["x", "y", "z"], frame="base"),
             ],
             "outputs": [_tensor("joint_position_target", "rad", list(HOME))],
+            "observation": [f"joint_position {name}" for name in HOME],
             "state": [],
             "joints": joints,
             "command": {
                 "name": "target_position",
+                "elements": ["x", "y", "z"],
+                "unit": "m",
+                "frame": "base",
                 "low": [0.12, -0.14, 0.05],
                 "high": [0.22, 0.14, 0.20],
                 "interval_s": (2.0, 4.0),
@@ -267,7 +271,7 @@ def limits_of(config: RobotConfig, contract: Contract) -> dict[str, Limits]:
         if (wiring := config.joints.get(joint.name)) is None:
             continue
         lowest, highest = wiring.position_limits_rad
-        low, high = joint.position_limits
+        low, high = joint.position_limits_rad
         limits[joint.name] = Limits(
             range_rad=(
                 max(lowest, min(low, wiring.rest_rad)),

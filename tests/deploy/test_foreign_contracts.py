@@ -28,13 +28,13 @@ from deploy.contract import (
     METADATA_KEY,
     Contract,
     hash_metadata,
-    matches,
     parse_contract,
     reader_keys,
 )
 from deploy.controller import OnnxController, read_policy
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import ContractError
+from deploy.fit import matches
 from deploy.governor import Governor
 from deploy.robot_config import RobotConfig
 
@@ -134,10 +134,14 @@ def check_harmless(controller: OnnxController, original: Contract, robot: RobotC
     for joint, wired in zip(contract.joints, wirings, strict=True):
         servo = MODELS[wired.model]
         assert (
-            wired.position_limits_rad[0] <= joint.default_position <= wired.position_limits_rad[1]
+            wired.position_limits_rad[0]
+            <= joint.default_position_rad
+            <= wired.position_limits_rad[1]
         )
-        assert servo.kp(servo.p_gain(joint.kp)) == pytest.approx(joint.kp, rel=0.05)
-        assert servo.d_gain(joint.kd) >= 0
+        assert servo.kp(servo.p_gain(joint.kp_nm_per_rad)) == pytest.approx(
+            joint.kp_nm_per_rad, rel=0.05
+        )
+        assert servo.d_gain(joint.kd_nm_s_per_rad) >= 0
     assert 2 * contract.control_dt_s * 1e3 <= robot.safety.watchdog_ms
     governor, generator = Governor(contract, robot), np.random.default_rng(0)
     (output,) = controller.outputs.values()
@@ -191,7 +195,7 @@ def test_contract_edited_alone_disagrees_with_the_keys_of_other_runtimes(
 ):
     onnx = pytest.importorskip("onnx")
     document = original.model_dump(mode="json")
-    document["joints"][0]["kp"] *= 1.01
+    document["joints"][0]["kp_nm_per_rad"] *= 1.01
     model = onnx.load_model_from_string(policy)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     metadata[METADATA_KEY] = json.dumps(document)

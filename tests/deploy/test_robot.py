@@ -196,7 +196,7 @@ def test_supply_of_another_voltage_is_refused(bench: Bench):
 
 def test_gain_the_servo_does_not_reach_is_refused(make_bench: MakeBench, contract: Contract):
     # 16383 is the largest Position P Gain, 16383 / 800 · 6.9 = 141 N·m/rad
-    stiff = contract.joints[0].model_copy(update={"kp": 150.0})
+    stiff = contract.joints[0].model_copy(update={"kp_nm_per_rad": 150.0})
     bench = make_bench(
         contract=contract.model_copy(update={"joints": [stiff, *contract.joints[1:]]})
     )

@@ -47,7 +47,7 @@ class ScriptedController(OnnxController):
             {spec.name: np.zeros(spec.shape[-1], np.float32) for spec in specs}
             for specs in (contract.inputs, contract.outputs)
         )
-        self.home = np.array([joint.default_position for joint in contract.joints])
+        self.home = np.array([joint.default_position_rad for joint in contract.joints])
         self.at: dict[int, Callable[[], object]] = {}
         self.steps = 0
 

@@ -235,7 +235,7 @@ def test_episodes_start_around_the_home_pose_within_the_limits_at_rest():
     home = torch.from_numpy(env.task.deployment.robot.home).float()
     angle = env.signals["joint_position"]
     low, high = torch.tensor(
-        [joint.position_limits for joint in env.task.deployment.joints]
+        [joint.position_limits_rad for joint in env.task.deployment.joints]
     ).unbind(1)
 
     assert ((angle - home).abs() <= 0.4 + 1e-6).all()

@@ -127,7 +127,7 @@ def test_comparison_finds_an_output_that_is_not_a_number(
 
 def test_random_signals_reach_beyond_the_limits_of_the_joints(contract: Contract):
     signals = random_signals(contract, 20, 50, seed=0)
-    limits = torch.tensor([joint.position_limits for joint in contract.joints])
+    limits = torch.tensor([joint.position_limits_rad for joint in contract.joints])
 
     assert {name: tuple(value.shape) for name, value in signals.items()} == {
         "joint_position": (20, 50, 6),
@@ -208,12 +208,14 @@ def test_joints_are_described_as_in_the_model(contract: Contract, env: VectorEnv
     assert contract.joint_names == env.task.deployment.robot.joints
     for joint in contract.joints:
         actuator = model.actuator(joint.name)
-        assert joint.kp == actuator.gainprm[0]
-        assert joint.kd == 0
-        assert joint.effort_limit == actuator.forcerange[1]
-        assert joint.default_position == model.keyframe("home").qpos[actuator.id]
+        assert joint.kp_nm_per_rad == actuator.gainprm[0]
+        assert joint.kd_nm_s_per_rad == 0
+        assert joint.effort_limit_nm == actuator.forcerange[1]
+        assert joint.default_position_rad == model.keyframe("home").qpos[actuator.id]
         low, high = model.joint(joint.name).range
-        assert joint.position_limits == pytest.approx((low + 0.03, high - 0.03), rel=0, abs=1e-12)
+        assert joint.position_limits_rad == pytest.approx(
+            (low + 0.03, high - 0.03), rel=0, abs=1e-12
+        )
 
 
 def test_tensors_are_described_with_units_and_elements(contract: Contract):
@@ -267,9 +269,9 @@ def test_keys_of_other_runtimes_are_not_rounded(metadata: dict[str, str], contra
         return [float(text) for text in metadata[key].split(",")]
 
     assert metadata["joint_names"].split(",") == contract.joint_names
-    assert numbers("joint_stiffness") == [joint.kp for joint in contract.joints]
-    assert numbers("joint_damping") == [joint.kd for joint in contract.joints]
-    assert numbers("default_joint_pos") == [joint.default_position for joint in contract.joints]
+    assert numbers("joint_stiffness") == [joint.kp_nm_per_rad for joint in contract.joints]
+    assert numbers("joint_damping") == [joint.kd_nm_s_per_rad for joint in contract.joints]
+    assert numbers("default_joint_pos") == [joint.default_position_rad for joint in contract.joints]
     assert metadata["joint_stiffness"].startswith("6.905706005343255,")
     assert metadata["observation_names"].split(",") == SIGNALS
     assert metadata["command_names"] == "target_position"
