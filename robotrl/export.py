@@ -44,6 +44,7 @@ from deploy.contract import (
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError, ContractError
 from deploy.onnx_file import inspect_onnx
+from deploy.signals import TargetKind
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
@@ -75,15 +76,10 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
     checkpoint = folder.load_checkpoint()
     env = make_env(config, num_envs=1, num_threads=1, randomization=[])
     policy = load_policy(config, env, checkpoint)
-    if env.task.deployment is None:
-        raise ConfigError(
-            f"{config.task} is a task for simulation only: its actor sees "
-            f"{', '.join(env.task.signals)}, which no robot reports. Train a task on a robot"
-        )
+    _ = env.deployment  # refuses a task for simulation only
     controller = Controller(env.task, policy).eval()
 
-    target = TARGET_OF[env.task.deployment.joints[0].operating_mode]
-    model = _trace(controller, env, target)
+    model = _trace(controller, env)
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
     try:
         contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
@@ -142,7 +138,7 @@ def compare(
     return float(worst)
 
 
-def _trace(controller: Controller, env: VectorEnv, target: str) -> onnx.ModelProto:
+def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
     env.reset()
     state = controller.encoder.initial_state(1)
     inputs = [env.signals[name] for name in controller.signals] + list(state.values())
@@ -153,7 +149,7 @@ def _trace(controller: Controller, env: VectorEnv, target: str) -> onnx.ModelPro
             dynamo=True,
             opset_version=OPSET,
             input_names=[*controller.signals, *controller.state],
-            output_names=[target, *(f"{name}_next" for name in controller.state)],
+            output_names=[_output(env), *(f"{name}_next" for name in controller.state)],
             verbose=False,
         )
     assert program is not None
@@ -196,9 +192,7 @@ def _contract(
     graph_sha256: str,
 ) -> Contract:
     task = env.task
-    assert task.deployment
-    robot, joints, command = task.deployment
-    target = TARGET_OF[joints[0].operating_mode]
+    robot, joints, command = env.deployment
     return Contract(
         schema_version=SCHEMA_VERSION,
         graph_sha256=graph_sha256,
@@ -207,7 +201,7 @@ def _contract(
         inputs=[
             InputSpec(**describe_tensor(kind, robot.joints, command)) for kind in controller.signals
         ],
-        outputs=[OutputSpec(**describe_tensor(target, robot.joints, command))],
+        outputs=[OutputSpec(**describe_tensor(_output(env), robot.joints, command))],
         observation=env.task.encoder.columns,
         state=[
             StateSpec(name=name, shape=[1, *shape], unit="1")
@@ -231,8 +225,13 @@ def _contract(
             },
         ),
         scorecard=scorecard,
-        golden=_golden(env, controller, target),
+        golden=_golden(env, controller),
     )
+
+
+def _output(env: VectorEnv) -> TargetKind:
+    """What the policy sends to its joints."""
+    return TARGET_OF[env.deployment.joints[0].operating_mode]
 
 
 def _golden(env: VectorEnv, controller: Controller, target: str) -> GoldenVectors:
@@ -248,7 +247,7 @@ def _golden(env: VectorEnv, controller: Controller, target: str) -> GoldenVector
     targets = controller.rollout(inputs)
     return GoldenVectors(
         inputs={name: values[:, 0].tolist() for name, values in inputs.items()},
-        outputs={target: targets[:, 0].tolist()},
+        outputs={_output(env): targets[:, 0].tolist()},
         tolerance=TOLERANCE,
     )
 
