@@ -169,7 +169,7 @@ class Robot:
             port, config.bus.baud_rate, usb_latency_s=config.bus.usb_latency_ms / 1000
         )
         self._wanted: list[dict[Register, int]] = []
-        self._limp: NDArray[np.bool_] = np.ones(len(joints), np.bool_)
+        self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         self._feedback: SyncRead | None = None
         self._settings: list[SyncRead] = []
         self._next_row = self._goals_missed = 0

@@ -234,7 +234,7 @@ def _output(env: VectorEnv) -> TargetKind:
     return TARGET_OF[env.deployment.joints[0].operating_mode]
 
 
-def _golden(env: VectorEnv, controller: Controller, target: str) -> GoldenVectors:
+def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
     """Record the closed loop in simulation for a little more than a second."""
     observation = env.reset()
     recorded: dict[str, list[Tensor]] = {name: [] for name in controller.signals}

@@ -9,6 +9,7 @@ test that does so on purpose says what it expects (`Bench.expect`), and fails wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.configuration import load_yaml
-from deploy.contract import Contract
+from deploy.contract import TARGET_OF, Contract, describe_tensor, parse_contract
 from deploy.dynamixel.protocol import BROADCAST_ID, Instruction
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import BusError
 from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
+from deploy.signals import SignalKind
 
 if TYPE_CHECKING:
     from deploy.clock import VirtualClock
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_PATH = REPOSITORY / "envs/robots/desk_arm/desk_arm.xml"
+SCHEMA_1_PATH = REPOSITORY / "tests/deploy/data/arm_reach_schema_1.onnx"
 
 HOME = {
     "shoulder_pan": 0.0,
@@ -122,6 +125,29 @@ def contract(desk_arm: RobotConfig) -> Contract:
             },
         }
     )
+
+
+def using(contract: Contract, *kinds: SignalKind) -> Contract:
+    """The contract of a policy that uses other signals, which recorded a robot at rest."""
+    rest = {"projected_gravity": [0.0, 0.0, -1.0], "command": contract.golden.inputs["command"][0]}
+    specs = [describe_tensor(kind, contract.joint_names, contract.command) for kind in kinds]
+    recorded = {
+        spec["name"]: [rest.get(spec["name"], [0.0] * spec["shape"][1])] * 16 for spec in specs
+    }
+    document = contract.model_dump(mode="json")
+    document["golden"]["inputs"] = recorded
+    return parse_contract(json.dumps(document | {"inputs": specs}), source="using")
+
+
+def driven_by(contract: Contract, mode: str) -> Contract:
+    """The contract of a policy that sends joint velocities or torques, all zero."""
+    document = contract.model_dump(mode="json")
+    for joint in document["joints"]:
+        joint |= {"operating_mode": mode, "kp_nm_per_rad": 0.0}
+    kind = TARGET_OF[mode]  # pyright: ignore[reportArgumentType]
+    document["outputs"] = [describe_tensor(kind, contract.joint_names, contract.command)]
+    document["golden"]["outputs"] = {kind: [[0.0] * len(contract.joints)] * 16}
+    return parse_contract(json.dumps(document), source="driven_by")
 
 
 def _tensor(name: str, unit: str, elements: Sequence[str], *, frame: str = "") -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pytest
 
 from deploy.contract import HASH_KEY, METADATA_KEY, Contract, hash_metadata, parse_contract
 from deploy.errors import ContractError, DeployError
+from deploy.signals import SIGNALS, SignalKind
+from tests.deploy.conftest import driven_by, using
 
 Document = dict[str, Any]
 JOINTS = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]
@@ -362,6 +364,175 @@ def test_policy_may_use_only_some_of_the_signals(document: Document):
     contract = parse_contract(json.dumps(document), source="")
 
     assert [spec.kind for spec in contract.inputs] == ["joint_position", "joint_target"]
+
+
+# Commands of any kind
+
+
+def command_velocities(document: Document) -> None:
+    """Make it a policy that is told how fast to go: m/s, m/s and rad/s."""
+    document["command"] |= {
+        "name": "velocity", "elements": ["x", "y", "yaw"], "unit": ["m/s", "m/s", "rad/s"],
+        "low": [-0.5, -0.2, -1.0], "high": [1.0, 0.2, 1.0], "site": "",
+    }  # fmt: skip
+    document["inputs"][3] |= {"elements": ["x", "y", "yaw"], "unit": ["m/s", "m/s", "rad/s"]}
+
+
+def test_command_may_have_a_unit_for_each_element(document: Document):
+    command_velocities(document)
+
+    command = parse_contract(json.dumps(document), source="").command
+
+    assert command.units == ["m/s", "m/s", "rad/s"]
+
+
+def test_unit_of_all_elements_is_that_of_each(contract: Contract):
+    assert contract.command.units == ["m", "m", "m"]
+
+
+def test_command_may_be_one_number_in_no_frame(document: Document):
+    document["command"] |= {"elements": ["height"], "frame": "", "low": [0.1], "high": [0.2],
+                            "site": ""}  # fmt: skip
+    document["inputs"][3] |= {"elements": ["height"], "frame": "", "shape": [1, 1]}
+    document["golden"]["inputs"]["command"] = [[0.15]] * 16
+
+    assert parse_contract(json.dumps(document), source="").command.elements == ["height"]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (put("command", "unit", value=["m/s", "m/s"]), "or a list of one for each, found ['m/s',"),
+        (put("command", "unit", value=["m/s", "m/s", "deg/s"]), "found ['m/s', 'm/s', 'deg/s']"),
+        (put("command", "unit", value="cm"), "command: unit must be one of 1, rad, rad/s, "),
+        (put("command", "unit", value="m/s"), "'command': expected the unit 'm/s', found ['m/s'"),
+        (put("command", "elements", value=["y", "x", "yaw"]), "expected the elements ['y', 'x', "),
+        (put("command", "elements", value=["x", "x", "yaw"]), "elements must have different names"),
+        (put("command", "elements", value=[]), "command.elements: list should have at least 1"),
+        (put("command", "frame", value="world"), "command.frame: input should be '', 'base' or"),
+        (put("command", "frame", value="imu"), "'command': expected the frame 'imu', found 'base'"),
+        (put("command", "low", 0, value=2000.0), "command.low.0: input should be less than or eq"),
+        (put("command", "high", value=[1.0]), "is no range of ['x', 'y', 'yaw']"),
+        (put("command", "site", value="tool"), "the site 'tool' reaches for points: expected x, y"),
+        (put("inputs", 3, "unit", value="m"), "'command': expected the unit ['m/s', 'm/s', "),
+        (put("inputs", 3, "unit", value=["m/s", "rad/s", "m/s"]), "'command': expected the unit "),
+    ],
+    ids=str,
+)
+def test_command_that_contradicts_itself_or_its_input_is_refused(
+    document: Document, change: Callable[[Document], None], problem: str
+):
+    command_velocities(document)
+    change(document)
+
+    assert problem in refusal(document)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("frame", ""), ("elements", ["x", "y", "up"]), ("unit", "rad")]
+)
+def test_site_reaches_for_a_point_of_the_base_frame(document: Document, key: str, value: Any):
+    document["command"][key] = document["inputs"][3][key] = value
+
+    assert "the site 'tool' reaches for points: expected x, y, z in m and the frame 'base'" in (
+        refusal(document)
+    )
+
+
+# Signals and targets of any kind
+
+
+def test_policy_may_use_any_signal_of_the_table(contract: Contract):
+    policy = using(contract, *SIGNALS)
+
+    described = {spec.name: (spec.unit, spec.frame, spec.elements) for spec in policy.inputs}
+    assert described["imu_angular_velocity"] == ("rad/s", "imu", ["x", "y", "z"])
+    assert described["joint_effort"] == ("N·m", "", JOINTS)
+    assert described["time"] == ("s", "", ["time"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "column", "allowed", "refused"),
+    [
+        ("projected_gravity", 3, 2, -1.099, -1.101),
+        ("imu_angular_velocity", 3, 0, 39.9, 40.1),
+        ("joint_effort", 3, 0, 1.5 + 9.9, 1.5 + 10.1),  # an XL430 has 1.5 N·m
+        ("object_position", 3, 1, -9.9, -10.1),
+        ("time", 3, 0, 99.0, 101.0),
+        ("time", 3, 0, -79.0, -81.0),
+        ("command", 3, 0, 0.22, 0.2202),
+        ("joint_target", 3, 0, 2.2, 2.2002),
+    ],
+)
+def test_recording_is_as_plausible_as_its_kind(
+    contract: Contract, kind: SignalKind, row: int, column: int, allowed: float, refused: float
+):
+    document = using(contract, kind).model_dump(mode="json")
+    recorded = document["golden"]["inputs"][kind][row]
+
+    recorded[column] = allowed
+    parse_contract(json.dumps(document), source="")
+    recorded[column] = refused
+    assert f"golden vector {row} of {kind!r} is not plausible" in refusal(document)
+
+
+@pytest.mark.parametrize(("mode", "limit"), [("velocity", 2.0), ("torque", 1.5)])
+def test_targets_may_be_speeds_or_torques_within_their_limits(
+    contract: Contract, mode: str, limit: float
+):
+    document = driven_by(contract, mode).model_dump(mode="json")
+    steps = document["golden"]["outputs"][f"joint_{mode}_target"]
+
+    steps[3][0] = -limit
+    parse_contract(json.dumps(document), source="")
+    steps[3][0] = -limit - 0.001
+    assert "golden vector 3 of " in refusal(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (put("joints", 0, "operating_mode", value="velocity"),
+         "joints.0: shoulder_pan: a joint driven by position needs a kp_nm_per_rad above zero, "
+         "others none; found 6.905706005343255 in operating_mode 'velocity'"),
+        (put("joints", 0, "kp_nm_per_rad", value=0.0),
+         "joints.0: shoulder_pan: a joint driven by position needs a kp_nm_per_rad above zero, "
+         "others none; found 0.0 in operating_mode 'position'"),
+        (put("joints", 0, value=None), "joints.0: input should be an object, found None"),
+        (put("observation", value=["a", "b", "a"]),
+         "(top level): the numbers of the observation must have different names"),
+    ],
+    ids=["mode", "no gain", "no joint", "columns"],
+)  # fmt: skip
+def test_joint_and_observation_that_cannot_be_are_refused(
+    document: Document, change: Callable[[Document], None], problem: str
+):
+    change(document)
+
+    assert refusal(document) == f"policy.onnx: the contract is not valid: {problem}"
+
+
+def test_joints_that_do_not_obey_the_output_are_named(document: Document):
+    document["joints"][0] |= {"operating_mode": "torque", "kp_nm_per_rad": 0.0}
+
+    assert refusal(document) == (
+        "policy.onnx: the contract is not valid: (top level): 'joint_position_target' drives "
+        "'shoulder_pan', in operating_mode torque"
+    )
+
+
+def test_randomization_may_say_more_than_its_range(document: Document):
+    document["trained_ranges"] = [
+        {"target": "push", "operation": "set", "distribution": "uniform", "range": [0.0, 0.3],
+         "interval_s": [2.0, 5.0], "schedule": {"steps": [0, 1000000]}}
+    ]  # fmt: skip
+
+    contract = parse_contract(json.dumps(document), source="")
+    (term,) = json.loads(contract.model_dump_json())["trained_ranges"]
+
+    assert term["interval_s"] == [2.0, 5.0]
+    assert term["schedule"] == {"steps": [0, 1000000]}
+    assert term["match"] is None
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "9" * 10_000])

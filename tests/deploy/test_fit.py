@@ -1,13 +1,15 @@
 """A policy that does not fit a robot is refused, and every difference is named at once."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 from deploy.contract import Contract
 from deploy.errors import ContractError
-from deploy.fit import matches
+from deploy.fit import lacking, matches
 from deploy.robot_config import RobotConfig
+from tests.deploy.conftest import driven_by, using
 
 
 def wired(robot: RobotConfig, **joints: dict[str, Any] | None) -> RobotConfig:
@@ -169,3 +171,46 @@ def test_every_difference_is_named_at_once(contract: Contract, desk_arm: RobotCo
         "joint 'shoulder_lift': the policy uses [-1.5, 1.57] rad, the hardware allows [-1.5, 1.0]",
         "joint 'shoulder_lift': trained with a servo of 1.5 N·m, XL330-M288 has 0.52 N·m",
     ]
+
+
+def test_signals_that_no_device_measures_are_named(contract: Contract, desk_arm: RobotConfig):
+    policy = using(contract, "joint_position", "projected_gravity", "joint_effort", "time")
+
+    assert differences(policy, desk_arm) == [
+        "signal 'projected_gravity': the policy uses it, this robot measures only joint_position, "
+        "joint_velocity",
+        "signal 'joint_effort': the policy uses it, this robot measures only joint_position, "
+        "joint_velocity",
+    ]
+
+
+def test_what_the_runtime_knows_by_itself_needs_no_device(
+    contract: Contract, desk_arm: RobotConfig
+):
+    matches(using(contract, "joint_target", "command", "time"), desk_arm)
+
+
+@pytest.mark.parametrize("mode", ["velocity", "torque"])
+def test_target_that_the_joints_do_not_obey_is_named(
+    contract: Contract, desk_arm: RobotConfig, mode: str
+):
+    assert differences(driven_by(contract, mode), desk_arm) == [
+        f"target 'joint_{mode}_target': the policy sends it, this robot obeys only "
+        "joint_position_target"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measured", "understood", "count"),
+    [
+        (["joint_position", "imu_angular_velocity"], ["joint_torque_target"], 0),
+        (["joint_position"], ["joint_torque_target"], 1),
+        (["joint_position"], [], 2),
+    ],
+)
+def test_a_device_is_all_that_a_signal_or_target_needs(
+    contract: Contract, measured: Collection[str], understood: Collection[str], count: int
+):
+    policy = driven_by(using(contract, "joint_position", "imu_angular_velocity"), "torque")
+
+    assert len(list(lacking(policy, measured, understood))) == count

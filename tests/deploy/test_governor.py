@@ -7,6 +7,7 @@ from deploy.contract import Contract
 from deploy.errors import SafetyError
 from deploy.governor import Governor, LimitedBy
 from deploy.robot_config import RobotConfig
+from deploy.signals import SignalKind
 
 LOW, HIGH = np.array([-1.0, 0.0]), np.array([1.0, 2.0])
 MAX_CHANGE = 0.04  # 2 rad/s at 50 Hz
@@ -171,6 +172,33 @@ def test_joint_far_outside_its_range_is_refused(governor: Governor, angle: float
     assert str(caught.value) == (
         f"joint 'knee' is at {angle:.2f} rad, {outside:.2f} rad outside its range of [0.0, 2.0] "
         "rad; its zero is wrong, its horn has slipped, or it was forced there"
+    )
+
+
+@pytest.mark.parametrize(("kind", "allowed_s"), [("projected_gravity", 0.06),
+                                                 ("object_position", 0.5)])  # fmt: skip
+def test_signal_may_be_as_old_as_its_kind_allows_or_else_the_robot(
+    governor: Governor, kind: SignalKind, allowed_s: float
+):
+    governor.check_reading(kind, np.zeros(3), np.full(1, allowed_s))
+    for age_s in (allowed_s + 0.001, np.inf, np.nan):
+        with pytest.raises(
+            SafetyError, match=f"{kind!r} is .* ms old, allowed {allowed_s * 1e3:.0f}"
+        ):
+            governor.check_reading(kind, np.zeros(3), np.full(1, age_s))
+
+
+def test_oldest_element_of_a_signal_counts(governor: Governor):
+    with pytest.raises(SafetyError, match="'joint_effort' is 61 ms old"):
+        governor.check_reading("joint_effort", np.zeros(2), np.array([0.0, 0.061]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_signal_that_is_no_number_is_refused(governor: Governor, value: float):
+    with pytest.raises(SafetyError) as caught:
+        governor.check_reading("projected_gravity", np.array([0.0, value, -1.0]), np.zeros(1))
+    assert str(caught.value) == (
+        f"the signal 'projected_gravity' reads no number: [0.0, {value}, -1.0]"
     )
 
 

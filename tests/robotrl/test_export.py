@@ -16,16 +16,16 @@ from deploy.contract import (
     HASH_KEY,
     METADATA_KEY,
     Contract,
-    SignalKind,
     hash_metadata,
     parse_contract,
 )
 from deploy.controller import OnnxController, read_policy
 from deploy.errors import ConfigError, ContractError
+from deploy.signals import SignalKind
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
-from robotrl.export import TOLERANCE, compare, export, random_signals
+from robotrl.export import TOLERANCE, _git_commit, compare, export, random_signals
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env, train
 from robotrl.train_config import TrainConfig
@@ -234,6 +234,37 @@ def test_tensors_are_described_with_units_and_elements(contract: Contract):
         ("started", [1, 1]),
         ("observation_history", [1, 2, 24]),
     ]
+
+
+def test_every_number_of_the_observation_has_its_name(contract: Contract, env: VectorEnv):
+    assert contract.observation == env.columns["actor"]
+    assert len(contract.observation) == env.observation_sizes["actor"]
+
+
+def test_randomization_is_described_term_by_term(contract: Contract, tiny_config: TrainConfig):
+    assert [term.model_dump(exclude_none=True) for term in contract.trained_ranges][1] == {
+        "target": "actuator_delay",
+        "match": "*",
+        "operation": "set",
+        "distribution": "uniform",
+        "range": (0.005, 0.03),
+    }
+
+
+def test_commit_is_that_of_the_package_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = _git_commit()
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another program"]):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=tmp_path, check=True
+        )
+    monkeypatch.chdir(tmp_path)
+    assert _git_commit() == here
+
+    installed = tmp_path / ".venv" / "robotrl" / "export.py"  # below somebody else's repository
+    monkeypatch.setattr("robotrl.export.__file__", str(installed))
+    assert _git_commit() == "unknown"
 
 
 def test_contract_says_where_the_policy_comes_from(

@@ -350,7 +350,7 @@ def test_page_needs_nothing_but_itself(good_run: tuple[Verdict, str]):
     assert "<script" not in page
     assert "<link" not in page
     sources = re.findall("""(?:src|href)=['"]([^'"]{20})""", page)
-    assert len(sources) == 4
+    assert len(sources) == 5
     assert all(source.startswith("data:image/svg+xml;") for source in sources)
 
 
