@@ -182,9 +182,7 @@ def test_signal_may_be_as_old_as_its_kind_allows_or_else_the_robot(
 ):
     governor.check_reading(kind, np.zeros(3), np.full(1, allowed_s))
     for age_s in (allowed_s + 0.001, np.inf, np.nan):
-        with pytest.raises(
-            SafetyError, match=f"{kind!r} is .* ms old, allowed {allowed_s * 1e3:.0f}"
-        ):
+        with pytest.raises(SafetyError, match=f"{kind!r} is .* allowed {allowed_s * 1e3:.0f} ms"):
             governor.check_reading(kind, np.zeros(3), np.full(1, age_s))
 
 
