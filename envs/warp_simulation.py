@@ -44,6 +44,7 @@ _FORCES = (
     *("cacc", "cfrc_int", "cfrc_ext"),
 )
 """What belongs to a step, not to a state: nothing recomputes it after a reset."""
+_DELAYS = ("actuator_delay", "sensor_delay")
 _MOVES_STATIC_GEOMS = {"geom_pos", "geom_quat", "body_pos", "body_quat"}
 
 
@@ -95,6 +96,7 @@ class WarpSimulation:
         self._streams: dict[int, wp.Stream] = {}
         self._views: dict[str, Tensor] = {}
         self._fields: dict[str, Tensor] = {}
+        self._delays: dict[str, Tensor] = {}
         self._chosen = wp.to_torch(self._mask)
         self._overflow_now = wp.to_torch(self._data.overflow)
         self._overflow = torch.zeros_like(self._overflow_now)
@@ -106,10 +108,10 @@ class WarpSimulation:
             tuple(torch.from_numpy(part).to(self.device) for part in parts)
             for parts in _flat_slots(model)
         )
-        has_delays = len(self._sensor_history[0]) > 0
-        self._delays = [
-            self.field(name) for name in ("sensor_delay", "sensor_interval") if has_delays
-        ]
+        self._hair = 0.01 * model.opt.timestep
+        for name in (*_DELAYS, "sensor_interval"):
+            if model.nhistory:
+                self.field(name)
         self._update()
 
     def data(self, name: str) -> Tensor:
@@ -132,21 +134,24 @@ class WarpSimulation:
     def field(self, name: str) -> Tensor:
         """See `Simulation.field`."""
         if name not in self._fields:
-            self._fields[name] = self._expand(name)
+            values = self._expand(name)
             if name in SWITCHES:
                 setattr(self._model, SWITCHES[name], True)
+            if name in _DELAYS:
+                self._delays[name], values = values, values.clone()
+            self._fields[name] = values
         return self._fields[name]
 
     def step(self, num_substeps: int, before_substep: Callable[[], None] | None = None) -> Tensor:
         """See `Simulation.step`."""
         if before_substep is None:
-            self._launch(f"{num_substeps} steps", lambda: self._record_steps(num_substeps))
+            self._advance(num_substeps)
         else:
             for substep in range(num_substeps):
                 if substep:
                     self._update()
                 before_substep()
-                self._launch("1 steps", lambda: self._record_steps(1))
+                self._advance(1)
         diverged = self._find_diverged()
         self._clear(diverged)
         for name in _FORCES:
@@ -159,16 +164,17 @@ class WarpSimulation:
     def reset(self, worlds: Worlds, state: State) -> None:
         """See `Simulation.reset`."""
         sensordata, history = self.data("sensordata"), self.data("history")
-        kept = [table.clone() for table in (sensordata, history, *self._delays)]
+        intervals = [self.field("sensor_interval")] if self.model.nhistory else []
+        kept = [table.clone() for table in (sensordata, history, *intervals)]
         chosen = self._choose(worlds)
         self._clear(chosen)
         for name, rows in state._asdict().items():
             worlds.put(self.data(name), rows)
 
         filled = history.clone()
-        for delay in self._delays:
-            delay.zero_()  # so that sensordata shows what is sensed now
-        self._update()
+        for interval in intervals:
+            interval.zero_()
+        self._update(delayed=False)
         for (slots, columns), values in (
             (self._ctrl_history, self.data("ctrl")),
             (self._sensor_history, sensordata),
@@ -177,8 +183,8 @@ class WarpSimulation:
         # A second look at a state moves delayed sensors of other worlds on, so put them back.
         sensordata.copy_(torch.where(chosen[:, None], sensordata, kept[0]))
         history.copy_(torch.where(chosen[:, None], filled, kept[1]))
-        for delay, values in zip(self._delays, kept[2:], strict=True):
-            delay.copy_(values)
+        for interval, values in zip(intervals, kept[2:], strict=True):
+            interval.copy_(values)
 
     def recompute_constants(self, worlds: Worlds) -> None:
         """See `Simulation.recompute_constants`."""
@@ -224,6 +230,10 @@ class WarpSimulation:
         for name in ("history", "sensordata"):  # a second look moves delayed sensors on
             self.data(name).copy_(state["state"][name])
 
+    def _advance(self, count: int) -> None:
+        self._set_delays()
+        self._launch(f"{count} steps", lambda: self._record_steps(count))
+
     def _record_steps(self, count: int) -> None:
         self._place_static_geoms()
         for _ in range(count):
@@ -250,8 +260,21 @@ class WarpSimulation:
         mjw.kinematics(self._model, self._data)
         self._model.body_weldid = body_weldid
 
-    def _update(self) -> None:
+    def _set_delays(self) -> None:
+        """Delays are a hair shorter than asked for, as float32 time is not exact.
+
+        Of a delay of whole steps, one more or less would be seen after a few seconds.
+        """
+        for name, used in self._delays.items():
+            asked = self._fields[name]
+            used.copy_(asked - self._hair * (asked > self._hair))
+
+    def _update(self, *, delayed: bool = True) -> None:
         """Make derived data current; sensors of acceleration and force keep the step's values."""
+        self._set_delays()
+        if not delayed:
+            for used in self._delays.values():
+                used.zero_()
         sensordata = self.data("sensordata")
         of_step = sensordata[:, self._step_columns]
         self._launch("update", self._record_update)
