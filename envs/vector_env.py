@@ -26,8 +26,8 @@ from envs.draws import Draws
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, Term
 from envs.simulation import Simulation
-from envs.task import Task
-from envs.worlds import Worlds, choose, every
+from envs.task import Deployment, Task
+from envs.worlds import Worlds, as_slice, choose, every
 
 
 class StepInfo(NamedTuple):
@@ -89,7 +89,7 @@ class VectorEnv:
         self._simulation = simulation
         self._recipe = recipe
         self._every = every(self.num_envs, self.device)
-        self._ctrl = simulation.data("ctrl")
+        self._ctrl, self._actuators = simulation.data("ctrl"), as_slice(task.actuators)
         self._sees_targets = "joint_target" in (*task.encoder.signals, *task.decoder.signals)
         self.randomization = Randomization(
             randomization,
@@ -112,6 +112,20 @@ class VectorEnv:
     def signals(self) -> dict[str, Tensor]:
         """The signals behind the latest observation, by name, (num_envs, ...) each."""
         return self._signals
+
+    @property
+    def deployment(self) -> Deployment:
+        """The robot and what the contract says of it.
+
+        Raises:
+            ConfigError: the task is for simulation only.
+        """
+        if self.task.deployment is None:
+            raise ConfigError(
+                f"this task is for simulation only: its actor sees {', '.join(self.task.signals)}, "
+                "which no robot reports. Train a task on a robot"
+            )
+        return self.task.deployment
 
     @property
     def diverged(self) -> int:
@@ -241,7 +255,7 @@ class VectorEnv:
         state = self.task.initial_state(worlds, episode)
         state = self.randomization.initial_state(worlds, episode, state)
         self._simulation.reset(worlds, state)
-        worlds.put(self._targets, state.ctrl[:, self.task.actuators])
+        worlds.put(self._targets, state.ctrl[:, self._actuators])
         worlds.put(self._previous_action, 0)
         for value in self._encoder_state.values():
             worlds.put(value, 0)
@@ -258,7 +272,7 @@ class VectorEnv:
                 "numbers; the policy that made them has diverged"
             )
         received = self.randomization.receive(targets, self._targets, self._step_count)
-        self._ctrl[:, self.task.actuators] = received.to(self._ctrl.dtype)
+        self._ctrl[:, self._actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
         return ~finite
 
