@@ -118,9 +118,13 @@ class WarpSimulation:
         """See `Simulation.data`."""
         if name not in self._views:
             array = getattr(self._data, name, None)
-            nominal = getattr(self._defaults, name, None)
+            nominal = getattr(self._defaults, name, ())
             shape = (self.num_envs, *np.shape(nominal))
-            if nominal is None or not isinstance(array, wp.array) or _size(array) != np.prod(shape):
+            if (
+                not hasattr(self._defaults, name)
+                or not isinstance(array, wp.array)
+                or _size(array) != np.prod(shape)
+            ):
                 raise ConfigError(
                     f"mujoco_warp has no data {name!r} in the form of MjData"
                     f"{did_you_mean(name, vars(self._data))}; use another, or device 'cpu'"
