@@ -30,6 +30,8 @@ def make(
     randomization: Sequence[Term | dict[str, Any]] = (),
     task_config: dict[str, Any] | None = None,
     num_threads: int = 0,
+    nconmax: int | None = None,
+    njmax: int | None = None,
 ) -> VectorEnv:
     """Make a vectorised environment.
 
@@ -42,6 +44,8 @@ def make(
         randomization: domain randomization terms, or what they say in YAML.
         task_config: settings of the task that differ from its defaults.
         num_threads: simulation threads, 0 for all cores; results do not depend on it.
+        nconmax: room for contacts per world on a GPU; by default what a rehearsal needs.
+        njmax: room for constraint rows in each world on a GPU.
 
     Raises:
         ConfigError: an unknown task or setting, a robot the task cannot use, or a randomization
@@ -63,16 +67,26 @@ def make(
         randomization=terms,
         task_config=task_config,
         num_threads=num_threads,
+        nconmax=nconmax,
+        njmax=njmax,
     )
     model = task_class.load_model(config)
-    simulation = with_servos(_simulate(model, num_envs, device, backend, num_threads))
-    draws = Draws(seed, simulation.device)
+    simulation = with_servos(
+        _simulate(model, num_envs, device, backend, num_threads, nconmax, njmax)
+    )
+    draws = Draws(seed, simulation.device, in_torch=not simulation.compact)
     task = task_class(simulation, config, draws)
     return VectorEnv(task, simulation, draws, terms, recipe)
 
 
 def _simulate(
-    model: mujoco.MjModel, num_envs: int, device: str, backend: str, num_threads: int
+    model: mujoco.MjModel,
+    num_envs: int,
+    device: str,
+    backend: str,
+    num_threads: int,
+    nconmax: int | None,
+    njmax: int | None,
 ) -> Simulation:
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
@@ -87,7 +101,7 @@ def _simulate(
         raise ConfigError(
             f"backend 'warp' needs mujoco_warp ({error}); pip install 'robotrl[gpu]'"
         ) from error
-    return WarpSimulation(model, num_envs, device=where)
+    return WarpSimulation(model, num_envs, device=where, nconmax=nconmax, njmax=njmax)
 
 
 def find_task(name: str) -> type[ArmReach]:
