@@ -14,9 +14,10 @@ from envs.draws import Draws
 from envs.randomization import Term
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
+from envs.tasks.gym import GYM_TASKS, GymTask
 from envs.vector_env import VectorEnv
 
-TASKS = {"arm_reach": ArmReach}
+TASKS: dict[str, type[ArmReach | GymTask]] = {"arm_reach": ArmReach, **GYM_TASKS}
 
 
 def make(
@@ -89,7 +90,7 @@ def _simulate(
     return WarpSimulation(model, num_envs, device=where)
 
 
-def find_task(name: str) -> type[ArmReach]:
+def find_task(name: str) -> type[ArmReach | GymTask]:
     """The class of a task.
 
     Raises:
