@@ -72,7 +72,7 @@ def _register() -> _Plugin:
     These are called where models and data are made, never while stepping or resetting: there
     MuJoCo calls only its own functions, `mj_version` being the one that does nothing.
     """
-    files = Path(mujoco.__file__).parent.iterdir()
+    files = Path(mujoco.__path__[0]).iterdir()
     library = ctypes.CDLL(str(next(path for path in files if _LIBRARY.fullmatch(path.name))))
     nothing = ctypes.cast(library.mj_version, c_void_p)
     plugin = _Plugin(

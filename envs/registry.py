@@ -14,10 +14,11 @@ from envs.draws import Draws
 from envs.randomization import Term
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
-from envs.tasks.gym import GYM_TASKS, GymTask
+from envs.tasks.gym import GYM_TASKS
 from envs.vector_env import VectorEnv
 
-TASKS: dict[str, type[ArmReach | GymTask]] = {"arm_reach": ArmReach, **GYM_TASKS}
+TASKS = {"arm_reach": ArmReach}
+"""Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
 
 
 def make(
@@ -34,7 +35,7 @@ def make(
     """Make a vectorised environment.
 
     Args:
-        name: a task, see `TASKS`.
+        name: a task, see `TASKS` and `GYM_TASKS`.
         num_envs: number of worlds.
         device: `cpu`, or a GPU, e.g. `cuda`.
         backend: `batch` is MuJoCo on CPU threads, `warp` is mujoco_warp; `auto` chooses by device.
@@ -90,14 +91,15 @@ def _simulate(
     return WarpSimulation(model, num_envs, device=where)
 
 
-def find_task(name: str) -> type[ArmReach | GymTask]:
+def find_task(name: str) -> type[Any]:
     """The class of a task.
 
     Raises:
         ConfigError: there is no such task.
     """
-    if name not in TASKS:
+    tasks = {**TASKS, **GYM_TASKS}
+    if name not in tasks:
         raise ConfigError(
-            f"unknown task {name!r}{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}"
+            f"unknown task {name!r}{did_you_mean(name, tasks)}; there are {', '.join(tasks)}"
         )
-    return TASKS[name]
+    return tasks[name]

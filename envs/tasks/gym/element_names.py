@@ -26,11 +26,11 @@ def element_names(model: mujoco.MjModel, field: str, rows: slice | str) -> list[
             for each body.
         rows: which rows; or the name of one body, whose elements are then named alone.
     """
+    if isinstance(rows, str):
+        return list(_PER_BODY[field])
     if field not in _PER_BODY:
         free = _FREE_QPOS if field == "qpos" else _FREE_QVEL
         return _joint_names(model, free)[rows]
-    if isinstance(rows, str):
-        return list(_PER_BODY[field])
     bodies = [_body_name(model, index) for index in range(model.nbody)]
     return [f"{body}.{element}" for body in bodies[rows] for element in _PER_BODY[field]]
 

@@ -76,15 +76,15 @@ class GymTask:
 
     Config: ClassVar[type[Section]]
     model_file: ClassVar[str]
-    num_substeps: ClassVar[int]
-    episode_steps: ClassVar[int] = 1000
+    num_substeps: int
+    episode_steps: int = 1000
     reads_lagging_data: ClassVar[bool] = False
     """Whether observation or reward contain more than qpos and qvel."""
     normal_velocity: ClassVar[bool] = False
     """Whether the noise of initial velocities is normal; else it is uniform."""
 
     deployment = None
-    privileged: ClassVar[Mapping[str, Sequence[str]]] = {}
+    privileged: Mapping[str, Sequence[str]] = {}
 
     @classmethod
     def load_model(cls, config: Section) -> mujoco.MjModel:
@@ -116,7 +116,7 @@ class GymTask:
         self.signals = self.name_signals(model)
         self.encoder = ObservationEncoder(SignalsAsFeatures(self.signals)).to(device)
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """What the observation consists of, in order."""
         raise NotImplementedError
 

@@ -4,8 +4,6 @@ The observation is large (348): beside pose and speeds, inertia and velocity of 
 centre of mass, actuator torques and contact forces.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -51,7 +49,7 @@ class Humanoid(Healthy):
         self._body_x = simulation.data("xipos")[:, :, 0]
         self._contact = simulation.data("cfrc_ext").flatten(1)
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """See `_readings`."""
         return _readings(self.config.include_cfrc_ext_in_observation)
 
@@ -96,7 +94,7 @@ class HumanoidStandup(GymTask):
         self._timestep = simulation.model.opt.timestep
         self._contact = simulation.data("cfrc_ext").flatten(1)
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """See `_readings`."""
         return _readings(self.config.include_cfrc_ext_in_observation)
 

@@ -1,6 +1,5 @@
 """Move forward: HalfCheetah-v5, Swimmer-v5, Hopper-v5, Walker2d-v5, Ant-v5."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,7 +39,7 @@ class Forward(GymTask):
         super().__init__(simulation, config, draws)
         self._last_x = torch.zeros_like(self._qpos[:, 0])
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """All but x."""
         return {"position": Reading("qpos", slice(1, None)), "velocity": Reading("qvel")}
 
@@ -93,7 +92,7 @@ class Swimmer(Forward):
     model_file = "swimmer.xml"
     num_substeps = 4
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """All but x and y."""
         return {"position": Reading("qpos", slice(2, None)), "velocity": Reading("qvel")}
 
@@ -136,7 +135,7 @@ class Hopper(Healthy):
     model_file = "hopper.xml"
     num_substeps = 4
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """All but x."""
         return super().readings() | {"velocity": Reading("qvel", function=clip(10))}
 
@@ -153,7 +152,7 @@ class Walker2d(Healthy):
     model_file = "walker2d_v5.xml"
     num_substeps = 4
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """All but x."""
         return super().readings() | {"velocity": Reading("qvel", function=clip(10))}
 
@@ -190,7 +189,7 @@ class Ant(Healthy):
         self._torso_x = simulation.data("xpos")[:, simulation.model.body("torso").id, 0]
         self._contact = simulation.data("cfrc_ext").flatten(1)
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """All but x and y."""
         readings = {"position": Reading("qpos", slice(2, None)), "velocity": Reading("qvel")}
         if self.config.include_cfrc_ext_in_observation:

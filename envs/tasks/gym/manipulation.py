@@ -1,7 +1,6 @@
 """Bring a fingertip to a point, push an object to one: Reacher-v5, Pusher-v5."""
 
 import math
-from collections.abc import Mapping
 
 import mujoco
 import torch
@@ -44,7 +43,7 @@ class Reacher(GymTask):
         self._fingertip = xpos[:, model.body("fingertip").id]
         self._target = xpos[:, model.body("target").id]
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """Angles as cosine and sine, the target, speeds; `measure` adds the way to the target."""
         return {
             "cos": Reading("qpos", slice(0, 2), torch.cos),
@@ -111,7 +110,7 @@ class Pusher(GymTask):
             xpos[:, model.body(name).id] for name in ("tips_arm", "object", "goal")
         )
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """The arm, and where the three bodies are that the reward speaks of."""
         return {
             "position": Reading("qpos", slice(0, 7)),

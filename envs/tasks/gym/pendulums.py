@@ -1,7 +1,5 @@
 """Balance poles on a cart: InvertedPendulum-v5, InvertedDoublePendulum-v5."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -26,7 +24,7 @@ class InvertedPendulum(GymTask):
     model_file = "inverted_pendulum.xml"
     num_substeps = 2
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """Everything."""
         return {"position": Reading("qpos"), "velocity": Reading("qvel")}
 
@@ -61,7 +59,7 @@ class InvertedDoublePendulum(GymTask):
         super().__init__(simulation, config, draws)
         self._tip = simulation.data("site_xpos")[:, simulation.model.site("tip").id]
 
-    def readings(self) -> Mapping[str, Reading]:
+    def readings(self) -> dict[str, Reading]:
         """The cart's place, the angles as sine and cosine, speeds, the force of the rail's ends."""
         return {
             "position": Reading("qpos", slice(0, 1)),
