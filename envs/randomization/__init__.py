@@ -26,5 +26,7 @@ Before training, values that no robot has are refused, at the joint extremes of 
 is every term without which the model would move the same to the bit.
 """
 
+from envs.randomization.fields import FieldRandomization as FieldRandomization
 from envs.randomization.randomization import Randomization as Randomization
+from envs.randomization.signals import SignalNoise as SignalNoise
 from envs.randomization.term import Term as Term
