@@ -69,11 +69,11 @@ class Humanoid(Healthy):
 
 
 class HumanoidStandupConfig(Section):
-    """Settings; defaults are Gymnasium's, which calls the contact cost impact cost."""
+    """Settings; the names and defaults are Gymnasium's."""
 
     ctrl_cost_weight: Weight = 0.1
     """Cost of the sum of squared controls."""
-    contact_cost_weight: Weight = 5e-7
+    impact_cost_weight: Weight = 5e-7
     """Cost of the sum of squared contact forces, which is at most 10."""
     reset_noise_scale: Noise = 0.01
     """Size of the noise of the initial state."""
@@ -101,12 +101,12 @@ class HumanoidStandup(GymTask):
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
         """Gymnasium's: height over the time of one physics step, costs, and a constant 1."""
         control = -self.config.ctrl_cost_weight * square_sum(self._ctrl)
-        contact = -_contact_cost(self._contact, self.config.contact_cost_weight)
+        impact = -_contact_cost(self._contact, self.config.impact_cost_weight)
         height = self._qpos[:, 2] / self._timestep
         return {
             "height": height.float(),
             "ctrl": control.float(),
-            "contact": contact.float(),
+            "impact": impact.float(),
             "constant": torch.ones_like(height, dtype=torch.float32),
         }
 
