@@ -144,7 +144,7 @@ def test_a_fall_is_what_gymnasium_calls_one(name: str):
     qpos, qvel = (env._simulation.data(field) for field in ("qpos", "qvel"))
     qpos[:, 1:4] += 1.5 * torch.randn(count, 3, generator=generator)
     qpos[: count // 2, 1:3] = torch.tensor([1.2, 0.05]).double()  # standing, for Hopper
-    qvel.mul_(1e4 * torch.rand(count, 1, generator=generator))
+    qvel.mul_(4e4 * torch.rand(count, 1, generator=generator))
 
     terminated = env.task.terminated()
 
@@ -196,6 +196,19 @@ def test_initial_states_follow_gymnasiums_law(name: str):
             np.searchsorted(np.sort(values), points, side="right") for values in (one, other)
         )
         assert np.abs(below_one - below_other).max() / samples < limit, column
+
+
+def test_reacher_targets_fill_a_disc():
+    """The share of a disc within a radius grows as its square."""
+    samples = 500
+    env = envs.make("gym/Reacher-v5", num_envs=samples)
+    env.reset()
+
+    x, y = env._simulation.data("qpos")[:, 2:].T.numpy()
+
+    area = np.sort((x**2 + y**2) / 0.2**2)
+    assert np.abs(area - np.arange(samples) / samples).max() < 2.2 / np.sqrt(samples)  # α = 1e-4
+    assert max(x.max(), y.max()) > 0.15 and min(x.min(), y.min()) < -0.15
 
 
 def test_a_pusher_starts_with_its_object_off_the_goal():
