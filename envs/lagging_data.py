@@ -1,16 +1,16 @@
-"""Derived data as Gymnasium reads it: left where the last step computed it, then completed.
+"""Derived data as Gymnasium reads it: left where the last step computed it.
 
 After `mj_step`, positions, velocities and forces in `mjData` describe the last state that the
 integrator evaluated, not the one it arrived at. Gymnasium's MuJoCo tasks read them so, after one
 more call, `mj_rnePostConstraint`, which computes `cfrc_ext` from the contacts of that evaluation.
-A task that must agree with them asks for the same:
+A task that must agree with them, or that reads only `qpos` and `qvel`, asks for the same:
 
-    request(spec)                 # before spec.compile()
-    requested(model)              # backends then leave derived data as the step left them
+    request(spec, contact_forces=True)     # before spec.compile()
+    requested(model)                       # backends then leave derived data as a step leaves them
 
-A sensor cannot do it: inside a Runge-Kutta step sensors see only the first of four evaluations.
-The request is a MuJoCo plugin whose `advance`, called when the integrator moves the state, is
-`mj_rnePostConstraint` itself; no Python runs while stepping. The structure is `mjpPlugin` of
+No sensor computes these contact forces: inside a Runge-Kutta step sensors see only the first of
+four evaluations. A MuJoCo plugin does, whose `advance`, called when the integrator moves the state,
+is `mj_rnePostConstraint` itself; no Python runs while stepping. Its structure is `mjpPlugin` of
 mjplugin.h, MuJoCo 4.0; tests compare the result with Gymnasium bit by bit.
 """
 
@@ -52,17 +52,28 @@ class _Plugin(ctypes.Structure):
     )
 
 
-def request(spec: mujoco.MjSpec) -> None:
-    """Ask that derived data of this model's worlds lag as in Gymnasium."""
-    _register()
-    spec.activate_plugin(NAME)
-    spec.add_plugin(name=NAME, plugin_name=NAME)
+def request(spec: mujoco.MjSpec, *, contact_forces: bool) -> None:
+    """Ask that derived data of this model's worlds lag as in Gymnasium.
+
+    Args:
+        spec: the model, not yet compiled.
+        contact_forces: whether `cfrc_ext` is needed, which costs 2 to 10 % of a step.
+    """
+    spec.add_text(name=NAME, data="yes")
+    if contact_forces:
+        _register()
+        spec.activate_plugin(NAME)
+        spec.add_plugin(name=NAME, plugin_name=NAME)
 
 
 def requested(model: mujoco.MjModel) -> bool:
     """Whether the model was compiled with the request."""
-    names = (model.names[start:] for start in model.name_pluginadr)
-    return any(name.startswith(NAME.encode() + b"\0") for name in names)
+    return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXT, NAME) >= 0
+
+
+def contact_forces_requested(model: mujoco.MjModel) -> bool:
+    """Whether the request was one for contact forces, too; without plugins a backend must do it."""
+    return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_PLUGIN, NAME) >= 0
 
 
 @functools.cache

@@ -30,7 +30,7 @@ FALLING_BALL = """
 def make_model(integrator: str, *, lagging: bool) -> mujoco.MjModel:
     spec = mujoco.MjSpec.from_string(FALLING_BALL.format(integrator=integrator))
     if lagging:
-        lagging_data.request(spec)
+        lagging_data.request(spec, contact_forces=True)
     return spec.compile()
 
 
@@ -80,8 +80,20 @@ def test_without_the_request_data_is_current():
 
 
 def test_the_request_is_known_from_the_model():
-    assert lagging_data.requested(make_model("RK4", lagging=True))
-    assert not lagging_data.requested(make_model("RK4", lagging=False))
+    without_contacts = mujoco.MjSpec.from_string(FALLING_BALL.format(integrator="RK4"))
+    lagging_data.request(without_contacts, contact_forces=False)
+    models = [
+        make_model("RK4", lagging=True),
+        make_model("RK4", lagging=False),
+        without_contacts.compile(),
+    ]
+
+    assert [lagging_data.requested(model) for model in models] == [True, False, True]
+    assert [lagging_data.contact_forces_requested(model) for model in models] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_the_request_changes_no_motion():

@@ -78,8 +78,8 @@ class GymTask:
     model_file: ClassVar[str]
     num_substeps: int
     episode_steps: int = 1000
-    reads_lagging_data: ClassVar[bool] = False
-    """Whether observation or reward contain more than qpos and qvel."""
+    reads_contact_forces: ClassVar[bool] = False
+    """Whether observation or reward contain `cfrc_ext`."""
     normal_velocity: ClassVar[bool] = False
     """Whether the noise of initial velocities is normal; else it is uniform."""
 
@@ -92,8 +92,7 @@ class GymTask:
         with warnings.catch_warnings():  # Gymnasium's files were written for an older MuJoCo
             warnings.filterwarnings("ignore", ".*deprecated", UserWarning)
             spec = mujoco.MjSpec.from_file(str(MODELS / cls.model_file))
-            if cls.reads_lagging_data:
-                lagging_data.request(spec)
+            lagging_data.request(spec, contact_forces=cls.reads_contact_forces)
             return spec.compile()
 
     def __init__(self, simulation: Simulation, config: Any, draws: Draws):

@@ -40,7 +40,7 @@ class Humanoid(Healthy):
     Config = HumanoidConfig
     model_file = "humanoid.xml"
     num_substeps = 5
-    reads_lagging_data = True
+    reads_contact_forces = True
 
     def __init__(self, simulation: Simulation, config: HumanoidConfig, draws: Draws):
         super().__init__(simulation, config, draws)
@@ -87,7 +87,7 @@ class HumanoidStandup(GymTask):
     Config = HumanoidStandupConfig
     model_file = "humanoidstandup.xml"
     num_substeps = 5
-    reads_lagging_data = True
+    reads_contact_forces = True
 
     def __init__(self, simulation: Simulation, config: HumanoidStandupConfig, draws: Draws):
         super().__init__(simulation, config, draws)

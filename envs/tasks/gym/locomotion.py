@@ -182,7 +182,7 @@ class Ant(Healthy):
     model_file = "ant.xml"
     num_substeps = 5
     normal_velocity = True
-    reads_lagging_data = True
+    reads_contact_forces = True
 
     def __init__(self, simulation: Simulation, config: AntConfig, draws: Draws):
         super().__init__(simulation, config, draws)

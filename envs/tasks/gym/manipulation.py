@@ -35,7 +35,6 @@ class Reacher(GymTask):
     model_file = "reacher.xml"
     num_substeps = 2
     episode_steps = 50
-    reads_lagging_data = True
 
     def __init__(self, simulation: Simulation, config: ReacherConfig, draws: Draws):
         super().__init__(simulation, config, draws)
@@ -101,7 +100,6 @@ class Pusher(GymTask):
     model_file = "pusher_v5.xml"
     num_substeps = 5
     episode_steps = 100
-    reads_lagging_data = True
 
     def __init__(self, simulation: Simulation, config: PusherConfig, draws: Draws):
         super().__init__(simulation, config, draws)

@@ -53,7 +53,6 @@ class InvertedDoublePendulum(GymTask):
     model_file = "inverted_double_pendulum.xml"
     num_substeps = 5
     normal_velocity = True
-    reads_lagging_data = True
 
     def __init__(self, simulation: Simulation, config: InvertedDoublePendulumConfig, draws: Draws):
         super().__init__(simulation, config, draws)
