@@ -29,7 +29,9 @@ from envs.observation_encoder import column_names
 from envs.randomization import Randomization, Term
 from envs.simulation import Simulation
 from envs.task import Deployment, Task
-from envs.worlds import Worlds, choose, every
+from envs.worlds import Worlds, as_slice, choose, every
+
+_GROUPS = 32
 
 
 class StepInfo(NamedTuple):
@@ -92,7 +94,7 @@ class VectorEnv:
         self._recipe = recipe
         self._recorder: Recorder | None = None
         self._every = every(self.num_envs, self.device)
-        self._ctrl = simulation.data("ctrl")
+        self._ctrl, self._actuators = simulation.data("ctrl"), as_slice(task.actuators)
         self._sees_targets = "joint_target" in (*task.encoder.signals, *task.decoder.signals)
         self.randomization = Randomization(
             randomization,
@@ -153,11 +155,14 @@ class VectorEnv:
 
         Args:
             stagger: start worlds at different times of their episode, so that they do not all
-                end in the same step.
+                end in the same step. They do so in groups: starting one world costs as much
+                as starting eight.
         """
         self._begin_episodes(self._every)
         if stagger:
-            self._episode_step.copy_(self._every.ids * self.task.episode_steps // self.num_envs)
+            groups = min(self.num_envs, _GROUPS)
+            group = self._every.ids * groups // self.num_envs
+            self._episode_step.copy_(group * self.task.episode_steps // groups)
         return self._observe(self._every, starting=True)
 
     @torch.no_grad()
@@ -274,7 +279,7 @@ class VectorEnv:
         state = self.task.initial_state(worlds, episode)
         state = self.randomization.initial_state(worlds, episode, state)
         self._simulation.reset(worlds, state)
-        worlds.put(self._targets, state.ctrl[:, self.task.actuators])
+        worlds.put(self._targets, state.ctrl[:, self._actuators])
         worlds.put(self._previous_action, 0)
         for value in self._encoder_state.values():
             worlds.put(value, 0)
@@ -291,7 +296,7 @@ class VectorEnv:
                 "numbers; the policy that made them has diverged"
             )
         received = self.randomization.receive(targets, self._targets, self._step_count)
-        self._ctrl[:, self.task.actuators] = received.to(self._ctrl.dtype)
+        self._ctrl[:, self._actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
         return ~finite
 
