@@ -19,6 +19,8 @@ CORE: dict[str, tuple[str, ...]] = {
     "deploy/robot.py": ("tests/deploy/test_robot.py",),
     # what must not be run
     "deploy/contract.py": _CONTRACT,
+    "deploy/contract_upgrade.py": ("tests/deploy/test_contract_upgrade.py",),
+    "deploy/fit.py": ("tests/deploy/test_fit.py", "tests/deploy/test_foreign_contracts.py"),
     "deploy/configuration.py": ("tests/deploy/test_configuration.py",),
     "deploy/robot_config.py": ("tests/deploy/test_robot_config.py",),
     # the stand-in for reality
