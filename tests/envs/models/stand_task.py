@@ -13,7 +13,8 @@ from envs.action_decoder import JointStepDecoder
 from envs.commands import UniformCommand
 from envs.draws import Draws, Stream
 from envs.observation_encoder import ObservationEncoder
-from envs.rewards import closeness, mean_square
+from envs.reach_features import XYZ
+from envs.rewards import closeness
 from envs.robot import load_robot
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
@@ -21,10 +22,9 @@ from envs.task import Deployment
 from envs.tasks.settings import RobotTaskConfig, count_steps
 from envs.worlds import Worlds, choose
 
-XYZ = ["x", "y", "z"]
 MEASURED = ("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity")
 HEIGHT_M = (0.10, 0.15)
-INTERVAL_S = (1.0, 2.0)
+TIME_S = (1.0, 2.0)
 SPEED_RAD_S = 2.0
 
 
@@ -62,29 +62,22 @@ class Stand:
         self.control_dt_s, self.num_substeps = dt, config.num_substeps(model)
         self.episode_steps = count_steps(config.episode_s, dt)
         self.actuators = torch.from_numpy(robot.actuators).to(device)
-        low, high = robot.target_range(0.02)
+        low, high = map(torch.from_numpy, robot.target_range(0.02))
         self.encoder = ObservationEncoder(StandFeatures(joints)).to(device)
+        home, step = torch.from_numpy(robot.home), SPEED_RAD_S * dt
         self.decoder = JointStepDecoder(
-            joints,
-            joints,
-            step=SPEED_RAD_S * dt,
-            low=torch.from_numpy(low),
-            high=torch.from_numpy(high),
-            default=torch.from_numpy(robot.home),
+            joints, joints, step=step, low=low, high=high, default=home
         ).to(device)
         self.signals = {**self.encoder.features.columns}
         self.privileged = {"base_linear_velocity": XYZ, "base_height": [""]}
         low_m, high_m = ([value] for value in HEIGHT_M)
-        self.deployment = Deployment(
-            robot,
-            robot.joint_specs(low=low, high=high, velocity_limit=SPEED_RAD_S),
-            CommandSpec(
-                name="height", elements=["height"], unit="m", low=low_m, high=high_m,
-                interval_s=INTERVAL_S,
-            ),
-        )  # fmt: skip
+        spec = CommandSpec(
+            name="height", elements=["height"], unit="m", low=low_m, high=high_m, interval_s=TIME_S
+        )
+        specs = robot.joint_specs(low=low.tolist(), high=high.tolist(), velocity_limit=SPEED_RAD_S)
+        self.deployment = Deployment(robot, specs, spec)
         self._command = UniformCommand(
-            simulation, draws, low=low_m, high=high_m, interval_s=INTERVAL_S, control_dt_s=dt
+            simulation, draws, low=low_m, high=high_m, interval_s=TIME_S, control_dt_s=dt
         )
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
         start = int(model.sensor("base_velocity").adr[0])
@@ -100,7 +93,7 @@ class Stand:
         """Standing, turned in any direction, joints up to 0.1 rad off the home pose."""
         streams = [Stream("yaw", 1), Stream("pose", len(self._joint_qpos))]
         yaw, pose = self._draws.uniform(streams, worlds.ids, episode)
-        half = torch.pi * (yaw[:, 0].to(self._qpos) - 0.5)
+        half = torch.pi * (yaw[:, 0].to(self._qpos) - 0.5)  # of an angle within ±π
         qpos = self._home.repeat(len(worlds), 1)
         qpos[:, self._quat] = torch.stack([half.cos(), 0 * half, 0 * half, half.sin()], dim=1)
         qpos[:, self._joint_qpos] += 0.2 * (pose.to(qpos) - 0.5)
@@ -117,19 +110,14 @@ class Stand:
         return {"base_linear_velocity": velocity.float(), "base_height": height[:, None].float()}
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
-        error = (self._height.float() - self._command.value[:, 0]).abs()
-        return {
-            "height": closeness(error, 0.02),
-            "upright": self._upright().float(),
-            "action_rate": -0.1 * mean_square(action - previous_action),
-        }
+        return {"height": closeness(self._error(), 0.02), "upright": self._upright().float()}
 
     def terminated(self) -> Tensor:
         """Fallen: tilted by more than 60°."""
         return self._upright() < 0.5
 
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
-        error = (self._height.float() - self._command.value[:, 0]).abs()
+        error = self._error()
         ended = self._command.advance()
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
@@ -141,6 +129,9 @@ class Stand:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._command.load_state_dict(state["command"])
+
+    def _error(self) -> Tensor:
+        return (self._height.float() - self._command.value[:, 0]).abs()
 
     def _upright(self) -> Tensor:
         """(num_envs,) cosine of the trunk's tilt: z component of its z axis."""
