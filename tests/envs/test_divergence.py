@@ -17,6 +17,7 @@ from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.divergence import read, replay
 from envs.divergence.__main__ import main
+from envs.divergence.trail import Trail
 from envs.randomization import Term
 from envs.robot import load_robot
 from envs.simulation import Simulation
@@ -187,6 +188,41 @@ def test_only_the_episode_that_diverged_is_remembered(folder: Path):
     assert states[:, 0].tolist() == [0.0, 0.02]  # time
 
 
+def test_trail_of_a_world_starts_at_its_latest_reset():
+    state = np.zeros((2, 3))  # time first
+    trail = Trail(state)
+    for call, times in enumerate([(0.1, 7.0), (0.0, 7.1), (0.1, 0.0), (0.0, 0.0), (0.1, 0.1)]):
+        state[:] = [[time, world, call] for world, time in enumerate(times)]
+        trail.remember(num_substeps=call)
+
+    # Four calls are kept, 1 to 4. World 0 was reset before calls 1 and 3; world 1 before calls 2
+    # and 3, the time between at rest.
+    for world in (0, 1):
+        states, num_substeps = trail.of(world)
+        assert states.tolist() == [[0.0, world, 3.0], [0.1, world, 4.0]]
+        assert num_substeps.tolist() == [3, 4]
+
+
+def test_world_that_fails_in_every_physics_step_is_recorded_once_where_it_began():
+    simulation = make()._simulation
+    assert isinstance(simulation, BatchSimulation)
+    found = simulation.record_divergences(5)
+    calls = []
+
+    def push_twice() -> None:  # a reset clears the force
+        calls.append(simulation.data("time")[WORLD].item())
+        push(simulation)
+
+    failed = simulation.step(4, push_twice)
+
+    assert failed.tolist() == [False, False, True, False]
+    assert calls == [0.0, 0.005, 0.005, 0.005]  # reset, and one step on
+    (divergence,) = found
+    assert divergence.states[:, 0].tolist() == [0.0]
+    assert not simulation.step(4).any()
+    assert found == []
+
+
 def test_dump_has_the_model_of_its_world_and_what_the_policy_did(folder: Path):
     env = make()
     env.record_divergences(folder)
@@ -337,6 +373,21 @@ def test_file_of_another_mujoco_says_which_one_to_install(a_dump: Path, tmp_path
         f"{path}: written with MuJoCo 3.9.1, this is {mujoco.__version__}, and its model can be "
         "read by the same version only: pip install mujoco==3.9.1"
     )
+
+
+def test_replay_leaves_warnings_to_whoever_had_them(a_dump: Path):
+    heard: list[str] = []
+    mujoco.set_mju_user_warning(heard.append)
+    try:
+        replay(a_dump)
+        assert heard == []
+        data = mujoco.MjData(ARM.model)
+        data.qpos[1] = 1e11
+        mujoco.mj_step(ARM.model, data)
+        (warning,) = heard
+        assert "QPOS at DOF 1" in warning
+    finally:
+        mujoco.set_mju_user_warning(None)
 
 
 def test_command_says_what_happened(a_dump: Path, capsys: pytest.CaptureFixture[str]):
