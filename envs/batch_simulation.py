@@ -19,18 +19,10 @@ from torch import Tensor
 
 from deploy.errors import ConfigError
 from envs import lagging_data
+from envs.divergence.trail import WARNINGS, Divergence, Trail, describe_warnings
 from envs.simulation import State
 from envs.worlds import Worlds, every
 
-_DIVERGENCE = [
-    int(warning)
-    for warning in (
-        mujoco.mjtWarning.mjWARN_BADQPOS,
-        mujoco.mjtWarning.mjWARN_BADQVEL,
-        mujoco.mjtWarning.mjWARN_BADQACC,
-        mujoco.mjtWarning.mjWARN_BADCTRL,
-    )
-]
 _MARKER = 1e9
 
 
@@ -58,6 +50,9 @@ class BatchSimulation:
         self._sensordata = self._batch.bind("sensordata")
         self._actuator_slots, self._sensor_slots = history_slots(model)
         self._constants_recomputed = False
+        self._trail: Trail | None = None
+        self._divergences: list[Divergence] = []
+        self._room = 0
 
     def data(self, name: str) -> Tensor:
         """See `Simulation.data`."""
@@ -78,18 +73,18 @@ class BatchSimulation:
         """See `Simulation.step`."""
         calls, nstep = (1, num_substeps) if before_substep is None else (num_substeps, 1)
         diverged = np.zeros(self.num_envs, bool)
+        self._divergences.clear()
         for _ in range(calls):
             if before_substep is not None:
                 before_substep()
-            try:
-                self._batch.step(nstep=nstep, stage=self._after_step)
-            except SimulationError as error:
-                diverged[error.ids] = True
-        warned = self._batch.warning[:, _DIVERGENCE, 1]
-        if warned.any():  # MuJoCo has already reset such a world to the model's defaults
-            diverged |= warned.any(axis=1)
-            self._batch.warning[:, _DIVERGENCE, 1] = 0
+            self._advance(nstep, diverged)
         return torch.from_numpy(diverged)
+
+    def record_divergences(self, limit: int) -> list[Divergence]:
+        """See `envs.divergence.Recordable`."""
+        self._room = limit
+        self._trail = Trail(self._batch.state) if limit > 0 else None
+        return self._divergences
 
     def reset(self, worlds: Worlds, state: State) -> None:
         """See `Simulation.reset`."""
@@ -125,6 +120,36 @@ class BatchSimulation:
             self.recompute_constants(every(self.num_envs))
         self._batch.state[:] = state["state"].numpy()
         self._batch.forward(stage=self._after_write)
+
+    def _advance(self, nstep: int, diverged: np.ndarray) -> None:
+        """Call the physics once; adds to `diverged` (num_envs,)."""
+        if self._trail:
+            self._trail.remember(nstep)
+        failed = np.zeros(self.num_envs, bool)
+        try:
+            self._batch.step(nstep=nstep, stage=self._after_step)
+        except SimulationError as error:
+            failed[error.ids] = True
+        warned = self._batch.warning[:, WARNINGS, 1]
+        if warned.any():  # MuJoCo has already reset such a world to the model's defaults
+            failed |= warned.any(axis=1)
+        if failed.any():
+            self._record(failed & ~diverged)
+            self._batch.warning[:, WARNINGS, 1] = 0
+            diverged |= failed
+
+    def _record(self, failed: np.ndarray) -> None:
+        """Keep what led to the failure of some worlds (num_envs,), as many as are asked for."""
+        if self._trail is None:
+            return
+        batch = self._batch
+        for world in np.flatnonzero(failed)[: self._room].tolist():
+            cause = batch.error(world) or describe_warnings(batch.warning[world])
+            divergence = Divergence(world, cause, batch.get_model(world), *self._trail.of(world))
+            self._divergences.append(divergence)
+            self._room -= 1
+        if self._room == 0:
+            self._trail = None
 
     def _fill_sensor_history(self, rows: np.ndarray) -> None:
         """Set each delay buffer to the sensor's value now, which a first forward has to compute."""

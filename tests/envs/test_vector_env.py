@@ -28,8 +28,8 @@ RANDOMIZATION = (
 Make = Callable[..., envs.VectorEnv]
 
 
-@pytest.fixture(params=TASKS)
-def make(request: pytest.FixtureRequest) -> Make:
+@pytest.fixture(params=[*TASKS, "stand"])
+def make(request: pytest.FixtureRequest, stand_task: str) -> Make:
     """Makes the environment of one task, for all tasks in turn."""
 
     def make(*, num_envs: int = NUM_ENVS, seed: int = 0, episode_steps: int = 8, **settings: Any):
