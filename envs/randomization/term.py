@@ -54,7 +54,7 @@ class Adapt(Section):
     def _check(self) -> "Adapt":
         if self.good == self.bad:
             raise ValueError(
-                "`good` and `bad` must differ; which one is smaller tells what is good"
+                "`good` and `bad` must differ; the order tells which way is good"
             )
         return self
 
@@ -84,7 +84,7 @@ class RandomTerm(Section):
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """For the contract: target, match, operation, distribution, range, and what else there is."""
+        """For the contract: target, match, operation, distribution, range; and more if need be."""
         raise NotImplementedError
 
 
