@@ -41,6 +41,7 @@ class JointStepDecoder(nn.Module):
         default: Tensor,
     ):
         super().__init__()
+        self.signals = ("joint_target",)
         self.num_actions = len(actions)
         self.step = step
         spread = torch.zeros(len(actions), len(joints))
@@ -57,3 +58,25 @@ class JointStepDecoder(nn.Module):
         moved = signals["joint_target"] + action @ self.spread
         moved = torch.minimum(torch.maximum(moved, self.low), self.high)
         return torch.where(self.active, moved, self.default)
+
+
+class ScaleDecoder(nn.Module):
+    """target = low + (action + 1) / 2 · (high - low): for tasks in simulation only.
+
+    Args:
+        low, high: (actions,) ends of each target's range.
+    """
+
+    middle: Tensor
+    reach: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor):
+        super().__init__()
+        self.signals = ()
+        self.num_actions = len(low)
+        self.register_buffer("middle", (0.5 * (low + high)).float())
+        self.register_buffer("reach", (0.5 * (high - low)).float())
+
+    def forward(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor:
+        """Actions (n, actions) in [-1, 1] -> targets (n, actions)."""
+        return self.middle + self.reach * action

@@ -48,11 +48,10 @@ class GymnasiumEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance one control step."""
         batch = torch.as_tensor(action, dtype=torch.float32)[None]
-        observation, reward, terminated, truncated, info = self._env.step(batch)
-        rewards = {name: float(value[0]) for name, value in info["rewards"].items()}
-        final = info["final_actor"] if len(info["done"]) else observation["actor"]
+        _, reward, terminated, truncated, info = self._env.step(batch)
+        rewards = {name: float(value[0]) for name, value in info.rewards.items()}
         return (
-            final[0].numpy(),
+            info.final_observation["actor"][0].numpy(),
             float(reward[0]),
             bool(terminated[0]),
             bool(truncated[0]),

@@ -2,14 +2,17 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+import mujoco
+import torch
 
 from deploy.configuration import did_you_mean, validate
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
 from envs.randomization import Term
-from envs.robot import load_robot
+from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
 from envs.vector_env import VectorEnv
 
@@ -21,6 +24,7 @@ def make(
     *,
     num_envs: int = 1,
     device: str = "cpu",
+    backend: Literal["auto", "batch", "warp"] = "auto",
     seed: int = 0,
     randomization: Sequence[Term | dict[str, Any]] = (),
     task_config: dict[str, Any] | None = None,
@@ -31,7 +35,8 @@ def make(
     Args:
         name: a task, see `TASKS`.
         num_envs: number of worlds.
-        device: `cpu`.
+        device: `cpu`, or a GPU, e.g. `cuda`.
+        backend: `batch` is MuJoCo on CPU threads, `warp` is mujoco_warp; `auto` chooses by device.
         seed: of every random number in the environment.
         randomization: domain randomization terms, or what they say in YAML.
         task_config: settings of the task that differ from its defaults.
@@ -42,8 +47,6 @@ def make(
             term that is wrong or without effect.
     """
     task_class = find_task(name)
-    if device != "cpu":
-        raise ConfigError(f"device {device!r} is not available; this version simulates on 'cpu'")
     config = validate(task_config or {}, task_class.Config, source=f"task {name}")
     terms = [
         validate(term, Term, source=f"randomization, term {number}")
@@ -54,16 +57,36 @@ def make(
         name,
         num_envs=num_envs,
         device=device,
+        backend=backend,
         seed=seed,
         randomization=terms,
         task_config=task_config,
         num_threads=num_threads,
     )
-    robot = load_robot(config.robot)
-    simulation = BatchSimulation(robot.model, num_envs, num_threads=num_threads)
+    model = task_class.load_model(config)
+    simulation = _simulate(model, num_envs, device, backend, num_threads)
     draws = Draws(seed, simulation.device)
     task = task_class(simulation, config, draws)
     return VectorEnv(task, simulation, draws, terms, recipe)
+
+
+def _simulate(
+    model: mujoco.MjModel, num_envs: int, device: str, backend: str, num_threads: int
+) -> Simulation:
+    where = torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {device!r}: torch finds no GPU here; use device 'cpu'")
+    if backend == "batch" and where.type != "cpu":
+        raise ConfigError(f"backend 'batch' simulates on the CPU, found device {device!r}")
+    if backend == "batch" or (backend == "auto" and where.type == "cpu"):
+        return BatchSimulation(model, num_envs, num_threads=num_threads)
+    try:
+        from envs.warp_simulation import WarpSimulation
+    except ImportError as error:
+        raise ConfigError(
+            f"backend 'warp' needs mujoco_warp ({error}); pip install 'robotrl[gpu]'"
+        ) from error
+    return WarpSimulation(model, num_envs, device=where)
 
 
 def find_task(name: str) -> type[ArmReach]:

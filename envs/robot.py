@@ -1,15 +1,17 @@
 """Robots that ship with the package: one MJCF folder each.
 
-    robot = load_robot("desk_arm")
+    robot = load_robot("desk_arm")              # or the path of an MJCF
     robot.joints                                # names, in the order of every joint array
     qpos[:, robot.qpos]; ctrl[:, robot.actuators] = targets      # nothing is found by its position
 
 A robot's joints are moved by position servos, have a `<jointpos>` and a `<jointvel>` sensor each,
-and its keyframes are `home` (the start pose) and `rest` (stable without power). The MJCF may have
-them in any order, under any names, and have other joints and free bodies beside them.
+and its keyframes are `home` (the start pose) and `rest` (stable without power). Its base may stand
+fast or be free. The MJCF may have joints, actuators and sensors in any order, under any names, and
+have other joints and free bodies beside them.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +19,14 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from deploy.configuration import did_you_mean
+from deploy.configuration import did_you_mean, validate
+from deploy.contract import JointSpec
 from deploy.errors import ConfigError
+from envs.sensors import SENSORS, sensor_columns
 
 _FOLDER = Path(__file__).parent / "robots"
 _KEYFRAMES = {"home": "the start pose", "rest": "a pose that is stable without power"}
-_SENSORS = {
-    "jointpos": mujoco.mjtSensor.mjSENS_JOINTPOS,
-    "jointvel": mujoco.mjtSensor.mjSENS_JOINTVEL,
-}
+_JOINT_SENSORS = ("joint_position", "joint_velocity")
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,82 @@ class Robot:
         """(joints,) place of each joint's speed in `qvel` and in `dof_*` fields."""
         return self.model.jnt_dofadr[self._joint_ids].astype(np.int64)
 
-    @property
-    def position_sensors(self) -> np.ndarray:
-        """(joints,) place of each joint's measured angle in `sensordata`."""
-        return self._sensor_places("jointpos")
+    def sensors(self, kinds: Iterable[str]) -> dict[str, np.ndarray]:
+        """Where signals are measured: (elements,) places in `sensordata` for each kind.
 
-    @property
-    def velocity_sensors(self) -> np.ndarray:
-        """(joints,) place of each joint's measured speed in `sensordata`."""
-        return self._sensor_places("jointvel")
+        Raises:
+            ConfigError: lists every sensor that the model lacks.
+        """
+        places: dict[str, np.ndarray] = {}
+        missing: list[str] = []
+        for kind in kinds:
+            row = SENSORS[kind]
+            found = [
+                sensor_columns(self.model, kind, joint)
+                for joint in (self._joint_ids if row.per_joint else [-1])
+            ]
+            if any(columns is None for columns in found):
+                missing.append(f"{kind}: {row.xml}" + (" of each joint" if row.per_joint else ""))
+            else:
+                places[kind] = np.concatenate([c for c in found if c is not None]).astype(np.int64)
+        if missing:
+            raise ConfigError(
+                f"robot {self.name!r} ({self.path}) lacks sensors for {'; '.join(missing)}. "
+                "Add them under <sensor>."
+            )
+        return places
+
+    def target_range(self, margin_rad: float) -> tuple[np.ndarray, np.ndarray]:
+        """(joints,) lowest and highest target: the joint limits, less a margin [rad].
+
+        Raises:
+            ConfigError: the home pose is not inside.
+        """
+        low, high = self.model.actuator_ctrlrange[self.actuators].T
+        low, high = low + margin_rad, high - margin_rad
+        outside = (self.home < low) | (self.home > high)
+        if outside.any():
+            names = [name for name, out in zip(self.joints, outside, strict=True) if out]
+            raise ConfigError(
+                f"the home pose of {names} lies outside their limits, less limit_margin_rad "
+                f"{margin_rad}; lower the margin, or correct the keyframe `home`"
+            )
+        return low, high
+
+    def joint_specs(
+        self, *, low: Iterable[float], high: Iterable[float], velocity_limit: float
+    ) -> list[JointSpec]:
+        """The contract's joints: gains, limits and torque as the model has them.
+
+        Args:
+            low: (joints,) lowest target [rad].
+            high: (joints,) highest target [rad].
+            velocity_limit: fastest change of a target [rad/s].
+        """
+        model = self.model
+        rows = zip(
+            self.joints,
+            self.actuators.tolist(),
+            self.home.tolist(),
+            zip(low, high, strict=True),
+            strict=True,
+        )
+        return [
+            validate(
+                {
+                    "name": name,
+                    "kp": float(model.actuator_gainprm[actuator, 0]),
+                    "kd": 0.0 - float(model.actuator_biasprm[actuator, 2]),
+                    "default_position": home,
+                    "position_limits": tuple(map(float, limits)),
+                    "velocity_limit": velocity_limit,
+                    "effort_limit": float(model.actuator_forcerange[actuator, 1]),
+                },
+                JointSpec,
+                source=f"robot {self.name}",
+            )
+            for name, actuator, home, limits in rows
+        ]
 
     @property
     def home(self) -> np.ndarray:
@@ -115,17 +183,17 @@ class Robot:
         self.check()
         return sorted(self.model.actuator_trnid[:, 0].tolist())
 
-    def _sensor_places(self, kind: str) -> np.ndarray:
-        sensors = [_sensor(self.model, kind, joint) for joint in self._joint_ids]
-        return self.model.sensor_adr[sensors].astype(np.int64)
-
 
 def load_robot(name: str) -> Robot:
-    """Find a robot by name.
+    """Find a robot by name, or by the path of an MJCF.
 
     Raises:
         ConfigError: there is no such robot.
     """
+    if name.endswith(".xml"):
+        if not (path := Path(name)).is_file():
+            raise ConfigError(f"robot {name!r}: there is no such file")
+        return Robot(path.stem, path)
     names = sorted(path.name for path in _FOLDER.iterdir() if (path / f"{path.name}.xml").exists())
     if name not in names:
         raise ConfigError(
@@ -163,9 +231,9 @@ def _problems(model: mujoco.MjModel) -> list[str]:
         driven[joint] = actuator
     for joint in sorted(driven):
         problems += [
-            f"joint {model.joint(joint).name!r} has no <{kind}> sensor"
-            for kind in _SENSORS
-            if _sensor(model, kind, joint) is None
+            f"joint {model.joint(joint).name!r} has no {SENSORS[kind].xml} sensor"
+            for kind in _JOINT_SENSORS
+            if sensor_columns(model, kind, joint) is None
         ]
     keyframes = {model.key(index).name for index in range(model.nkey)}
     problems += [
@@ -194,12 +262,6 @@ def _servo_problems(model: mujoco.MjModel, index: int, joint: int) -> list[str]:
     if not model.actuator_ctrllimited[index] or not low < high:
         problems.append('has no ctrlrange: write inheritrange="1" to take that of the joint')
     return problems
-
-
-def _sensor(model: mujoco.MjModel, kind: str, joint: int) -> int | None:
-    """Id of a joint's sensor."""
-    found = (model.sensor_type == int(_SENSORS[kind])) & (model.sensor_objid == joint)
-    return int(np.flatnonzero(found)[0]) if found.any() else None
 
 
 def _free_joint(model: mujoco.MjModel) -> str | None:

@@ -29,8 +29,11 @@ class Decoder(Protocol):
     """From actions to targets; a `torch.nn.Module`, exported with the policy."""
 
     num_actions: int
-    signals: Sequence[str]
-    """Signals it reads."""
+
+    @property
+    def signals(self) -> Sequence[str]:
+        """Signals it reads."""
+        ...
 
     def __call__(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor:
         """Actions (n, num_actions) in [-1, 1] -> targets (n, m)."""
@@ -53,11 +56,26 @@ class Task(Protocol):
     actuators: Tensor
     """(m,) place of each target in `ctrl`."""
     encoder: ObservationEncoder
-    decoder: Decoder
-    privileged: Mapping[str, Sequence[str]]
-    """Features that only the critic sees, and the names of their columns."""
-    deployment: Deployment | None
-    """None: the policy is for simulation only and cannot be exported."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """From actions to targets."""
+        ...
+
+    @property
+    def signals(self) -> Mapping[str, Sequence[str]]:
+        """What `measure` returns: names of the signals and of the elements of each."""
+        ...
+
+    @property
+    def privileged(self) -> Mapping[str, Sequence[str]]:
+        """Features that only the critic sees, and the names of their columns."""
+        ...
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """None: the policy is for simulation only and cannot be exported."""
+        ...
 
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """Where episodes (n,) start, and everything of the task's own that starts with them."""
@@ -75,7 +93,7 @@ class Task(Protocol):
         ...
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
-        """Weighted reward terms of the step just made, (num_envs,) each; the reward is their sum."""
+        """Weighted terms of the step just made, (num_envs,) each; the reward is their sum."""
         ...
 
     def terminated(self) -> Tensor:
@@ -97,18 +115,3 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         ...
-
-
-class Features(Protocol):
-    """What the actor makes of one tick's signals; a `torch.nn.Module`, exported with the policy."""
-
-    signals: Sequence[str]
-    """Signals it reads."""
-    columns: Mapping[str, Sequence[str]]
-    """Names of the features, in order, and of each one's columns."""
-
-    def __call__(self, signals: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Signals (n, ...) -> features (n, columns)."""
-        ...
-
-

@@ -3,23 +3,59 @@
     env = envs.make("arm_reach", num_envs=256, seed=0)
     observation = env.reset()                  # {"actor": (num_envs, n), "critic": (num_envs, m)}
     observation, reward, terminated, truncated, info = env.step(action)   # action in [-1, 1]
+    env.columns["actor"]                       # a name for each number of the observation
 
 One step is one tick of the robot: the controller's own modules turn signals into targets, physics
-runs for `control_dt_s`, and the new signals pass through noise and bias before the actor sees
+runs for `control_dt_s`, and the new signals pass through noise and delay before the actor sees
 them. Worlds that end are reset at once; the observation returned for them is the first of the new
-episode; the last ones of the old episodes are in `info`, for bootstrapping.
+episode; the last one of the old is in `info`, for bootstrapping.
+
+On a GPU nothing here waits for the device: worlds are chosen by masks (`envs.worlds`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from deploy.configuration import did_you_mean
+from deploy.errors import ConfigError
+from deploy.signals import SIGNALS
 from envs.draws import Draws
-from envs.randomization import FieldRandomization, SignalNoise, Term
+from envs.observation_encoder import column_names
+from envs.randomization import Randomization, Term
 from envs.simulation import Simulation
-from envs.task import Task
+from envs.task import Deployment, Task
+from envs.worlds import Worlds, choose, every
+
+
+class StepInfo(NamedTuple):
+    """What a step says beside observation, reward and ends."""
+
+    final_observation: dict[str, Tensor]
+    """(num_envs, ...) the observation without resets: where an episode ended, its last one. May
+    share memory with `observation`."""
+    rewards: dict[str, Tensor]
+    """Weighted terms, (num_envs,) each; the reward is their sum."""
+    metrics: dict[str, Tensor]
+    """The task's own measures, (num_envs,) each."""
+    measured: Tensor
+    """(num_envs,) bool: worlds whose metrics count in this step."""
+
+
+class Step(NamedTuple):
+    """What algorithms may rely on after a step."""
+
+    observation: dict[str, Tensor]
+    """`actor` (num_envs, n) and `critic` (num_envs, m); the caller's to keep."""
+    reward: Tensor
+    """(num_envs,)"""
+    terminated: Tensor
+    """(num_envs,) bool: the episode ended because the task failed or the physics diverged."""
+    truncated: Tensor
+    """(num_envs,) bool: it ended because its time was up; never together with `terminated`."""
+    info: StepInfo
 
 
 class VectorEnv:
@@ -45,38 +81,56 @@ class VectorEnv:
         self.num_envs = simulation.num_envs
         self.device = simulation.device
         self.num_actions = task.decoder.num_actions
-        self.observation_sizes = {
-            "actor": task.encoder.size,
-            "critic": task.encoder.size + task.critic_size,
-        }
+        actor = list(task.encoder.columns)
+        self.columns = {"actor": actor, "critic": actor + column_names(task.privileged)}
+        """Name of each number of the observations."""
+        self.observation_sizes = {name: len(columns) for name, columns in self.columns.items()}
+        _check_signals(task)
         self._simulation = simulation
         self._recipe = recipe
-        robot = task.robot
-        self._ids = torch.arange(self.num_envs)
-        self._columns = {
-            "joint_position": torch.from_numpy(robot.position_sensors),
-            "joint_velocity": torch.from_numpy(robot.velocity_sensors),
-        }
-        self._actuators = torch.from_numpy(robot.actuators)
-        self._qpos = torch.from_numpy(robot.qpos)
-        self._sensordata, self._ctrl = simulation.data("sensordata"), simulation.data("ctrl")
-        self._fields = FieldRandomization(simulation, randomization, draws)
-        self._noise = SignalNoise(
-            randomization, dict.fromkeys(self._columns, robot.joints), draws, self._ids
+        self._every = every(self.num_envs, self.device)
+        self._ctrl = simulation.data("ctrl")
+        self._sees_targets = "joint_target" in (*task.encoder.signals, *task.decoder.signals)
+        self.randomization = Randomization(
+            randomization,
+            simulation,
+            draws,
+            signals=task.signals,
+            robot=task.deployment.robot if task.deployment else None,
+            control_dt_s=task.control_dt_s,
         )
-        self._encoder_state = task.encoder.initial_state(self.num_envs)
-        self._previous_action = torch.zeros(self.num_envs, self.num_actions)
+        self._encoder_state = task.encoder.initial_state(self.num_envs, self.device)
+        self._previous_action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
+        self._targets = torch.zeros(self.num_envs, len(task.actuators), device=self.device)
         self._signals: dict[str, Tensor] = {}
         self._step_count = 0
-        self._episode = torch.zeros(self.num_envs, dtype=torch.int64)
-        self._episode_step = torch.zeros(self.num_envs, dtype=torch.int64)
-        self.diverged = 0
-        """Number of worlds that had to be reset because the physics diverged."""
+        self._episode = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        self._episode_step = torch.zeros_like(self._episode)
+        self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @property
     def signals(self) -> dict[str, Tensor]:
         """The signals behind the latest observation, by name, (num_envs, ...) each."""
         return self._signals
+
+    @property
+    def deployment(self) -> Deployment:
+        """The robot and what the contract says of it.
+
+        Raises:
+            ConfigError: the task is for simulation only.
+        """
+        if self.task.deployment is None:
+            raise ConfigError(
+                f"this task is for simulation only: its actor sees {', '.join(self.task.signals)}, "
+                "which no robot reports. Train a task on a robot"
+            )
+        return self.task.deployment
+
+    @property
+    def diverged(self) -> int:
+        """Number of worlds that had to be reset because the physics diverged."""
+        return int(self._diverged)
 
     @torch.no_grad()
     def reset(self, *, stagger: bool = False) -> dict[str, Tensor]:
@@ -86,99 +140,77 @@ class VectorEnv:
             stagger: start worlds at different times of their episode, so that they do not all
                 end in the same step.
         """
-        self._begin_episodes(self._ids)
+        self._begin_episodes(self._every)
         if stagger:
-            self._episode_step = self._ids * self.task.episode_steps // self.num_envs
-        return self._observe(self._ids, starting=True)
+            self._episode_step.copy_(self._every.ids * self.task.episode_steps // self.num_envs)
+        return self._observe(self._every, starting=True)
 
     @torch.no_grad()
-    def step(
-        self, action: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, dict[str, Any]]:
+    def step(self, action: Tensor) -> Step:
         """Advance one control step.
 
         Args:
             action: (num_envs, num_actions); what is outside [-1, 1] counts as -1 or 1, so that no
                 learner moves faster than an exported controller can.
 
-        Returns:
-            See `step_targets`.
-
         Raises:
             RuntimeError: no episode was started.
-            ValueError: an action is not a number, or there is not one for each world.
+            ValueError: an action is not a number, or there is not one for each world. On a GPU,
+                where asking would stop the host, a world with such an action counts as diverged.
         """
         self._require_start()
-        if action.shape != self._previous_action.shape:
-            raise ValueError(
-                f"the actions must have shape {tuple(self._previous_action.shape)}, "
-                f"found {tuple(action.shape)}"
-            )
+        _require_shape("actions", action, self._previous_action)
         action = action.clamp(-1, 1)
         return self.step_targets(self.task.decoder(action, self._signals), action)
 
     @torch.no_grad()
-    def step_targets(
-        self, targets: Tensor, action: Tensor | None = None
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, dict[str, Any]]:
+    def step_targets(self, targets: Tensor, action: Tensor | None = None) -> Step:
         """Advance one control step with the targets of an exported controller.
 
         Args:
-            targets: (num_envs, joints) joint targets.
+            targets: (num_envs, targets), e.g. joint targets.
             action: the action they come from, for the reward; zero if unknown.
-
-        Returns:
-            Observation, reward (num_envs,), terminated, truncated (num_envs,) bool, and info:
-            `rewards` (weighted terms), `metrics` of the commands that ended and the ids of their
-            worlds, `ended`; `done` (k,) ids, and the last observations of the ended episodes,
-            `final_actor` (k, n) and `final_critic` (k, m).
 
         Raises:
             RuntimeError: no episode was started.
-            ValueError: a target is not a number.
+            ValueError: a target is not a number, or there is not one for each world.
         """
         self._require_start()
+        _require_shape("targets", targets, self._targets)
         task = self.task
-        if not (finite := targets.isfinite()).all():
-            worlds = torch.nonzero(~finite.all(dim=-1)).flatten().tolist()
-            raise ValueError(
-                f"the targets, or the actions they come from, of worlds {worlds} are not finite "
-                "numbers; the policy that made them has diverged"
-            )
         if action is None:
             action = torch.zeros_like(self._previous_action)
-        self._ctrl[:, self._actuators] = targets.to(self._ctrl.dtype)
-        diverged = self._simulation.step(task.num_substeps)
+        failed = self._apply(targets)
+        self.randomization.before_step(self._step_count)
+        failed |= self._simulation.step(task.num_substeps, self.randomization.before_substep)
         self._step_count += 1
         self._episode_step += 1
 
         rewards = task.rewards(action, self._previous_action)
         self._previous_action = action.clone()
         terminated = task.terminated()
-        if len(diverged):
-            self.diverged += len(diverged)
-            terminated[diverged] = True
-            for term in rewards.values():
-                term[diverged] = 0
+        if not self._simulation.compact or failed.any():
+            self._diverged += failed.sum()
+            terminated = terminated | failed
+            rewards = {name: term.masked_fill(failed, 0) for name, term in rewards.items()}
         truncated = (self._episode_step >= task.episode_steps) & ~terminated
-        ended, metrics = task.advance()
+        metrics, measured = task.advance()
 
-        observation = self._observe(self._ids)
-        (done,) = torch.nonzero(terminated | truncated, as_tuple=True)
-        info = {
-            "rewards": rewards,
-            "metrics": metrics,
-            "ended": ended,
-            "done": done,
-            "final_actor": observation["actor"][done],
-            "final_critic": observation["critic"][done],
-        }
-        if len(done):
+        final = observation = self._observe(self._every)
+        done = choose(terminated | truncated, compact=self._simulation.compact)
+        if not done.none:
             self._begin_episodes(done)
-            for name, first in self._observe(done, starting=True).items():
-                observation[name][done] = first
-        reward = torch.stack(list(rewards.values())).sum(dim=0)
-        return observation, reward, terminated, truncated, info
+            first = self._observe(done, starting=True)
+            observation = {name: table.clone() for name, table in final.items()}
+            for name, table in observation.items():
+                done.put(table, first[name])
+        return Step(
+            observation,
+            torch.stack(list(rewards.values())).sum(dim=0),
+            terminated,
+            truncated,
+            StepInfo(final, rewards, metrics, measured),
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are made anew from the recipe, then brought to the same state."""
@@ -195,62 +227,100 @@ class VectorEnv:
         return {
             "simulation": self._simulation.state_dict(),
             "task": self.task.state_dict(),
-            "noise": self._noise.state_dict(),
+            "randomization": self.randomization.state_dict(),
             "encoder": {name: value.clone() for name, value in self._encoder_state.items()},
             "signals": {name: value.clone() for name, value in self._signals.items()},
-            "previous_action": self._previous_action.clone(),
             "step_count": self._step_count,
-            "episode": self._episode.clone(),
-            "episode_step": self._episode_step.clone(),
-            "diverged": self.diverged,
+            **{name: getattr(self, name).clone() for name in self._STATE},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._simulation.load_state_dict(state["simulation"])
         self.task.load_state_dict(state["task"])
-        self._noise.load_state_dict(state["noise"])
+        self.randomization.load_state_dict(state["randomization"])
         self._encoder_state = {name: value.clone() for name, value in state["encoder"].items()}
         self._signals = {name: value.clone() for name, value in state["signals"].items()}
-        self._previous_action = state["previous_action"].clone()
         self._step_count = state["step_count"]
-        self._episode = state["episode"].clone()
-        self._episode_step = state["episode_step"].clone()
-        self.diverged = state["diverged"]
+        for name in self._STATE:
+            getattr(self, name).copy_(state[name])
 
-    def _begin_episodes(self, ids: Tensor) -> None:
-        self._episode[ids] += 1
-        self._episode_step[ids] = 0
-        episode = self._episode[ids]
-        self._fields.draw(ids, episode)
-        self._noise.draw(ids, episode)
-        qpos, qvel = self.task.initial_state(ids, episode)
-        ctrl = torch.zeros(len(ids), self._ctrl.shape[1], dtype=qpos.dtype)
-        ctrl[:, self._actuators] = qpos[:, self._qpos]
-        self._simulation.reset(ids, qpos, qvel, ctrl)
-        self._previous_action[ids] = 0
+    _STATE = ("_previous_action", "_targets", "_episode", "_episode_step", "_diverged")
+
+    def _begin_episodes(self, worlds: Worlds) -> None:
+        worlds.put(self._episode, worlds.take(self._episode) + 1)
+        worlds.put(self._episode_step, 0)
+        episode = worlds.take(self._episode)
+        self.randomization.begin(worlds, episode)
+        state = self.task.initial_state(worlds, episode)
+        state = self.randomization.initial_state(worlds, episode, state)
+        self._simulation.reset(worlds, state)
+        worlds.put(self._targets, state.ctrl[:, self.task.actuators])
+        worlds.put(self._previous_action, 0)
         for value in self._encoder_state.values():
-            value[ids] = 0
+            worlds.put(value, 0)
+
+    def _apply(self, targets: Tensor) -> Tensor:
+        """Send targets to the actuators; returns (num_envs,) bool: where they are not finite."""
+        finite = targets.isfinite().all(dim=-1)
+        if not self._simulation.compact:
+            targets = targets.nan_to_num(0, 0, 0)
+        elif not finite.all():
+            worlds = torch.nonzero(~finite).flatten().tolist()
+            raise ValueError(
+                f"the targets, or the actions they come from, of worlds {worlds} are not finite "
+                "numbers; the policy that made them has diverged"
+            )
+        received = self.randomization.receive(targets, self._targets, self._step_count)
+        self._ctrl[:, self.task.actuators] = received.to(self._ctrl.dtype)
+        self._targets.copy_(targets)
+        return ~finite
 
     def _require_start(self) -> None:
         if not self._signals:
             raise RuntimeError("there is no episode to step in; call reset() first")
 
-    def _observe(self, ids: Tensor, *, starting: bool = False) -> dict[str, Tensor]:
-        """Signals and observation of worlds `ids`; advances their encoder."""
-        sensordata = self._sensordata[ids]
-        signals = {kind: sensordata[:, columns].float() for kind, columns in self._columns.items()}
-        self._noise.apply(signals, ids, self._step_count, self._episode[ids] if starting else None)
-        signals["joint_target"] = self._ctrl[ids][:, self._actuators].float()
-        signals["command"] = self.task.command[ids]
-        state = {name: value[ids] for name, value in self._encoder_state.items()}
-        actor, state = self.task.encoder(signals, state)
+    def _observe(self, worlds: Worlds, *, starting: bool = False) -> dict[str, Tensor]:
+        """Signals and observation (n, ...) of some worlds; advances their encoder."""
+        task = self.task
+        signals = task.measure(worlds)
+        episode = worlds.take(self._episode) if starting else None
+        self.randomization.sense(signals, worlds, self._step_count, episode)
+        if self._sees_targets:
+            signals["joint_target"] = worlds.take(self._targets).clone()
+        state = {name: worlds.take(value) for name, value in self._encoder_state.items()}
+        actor, state = task.encoder(signals, state)
         for name, value in state.items():  # copied: it may share memory with the observation
-            self._encoder_state[name][ids] = value
-        if len(ids) == self.num_envs:
+            worlds.put(self._encoder_state[name], value)
+        if worlds.complete and worlds.mask is None:
             self._signals = signals
         else:
             for name, value in signals.items():
-                self._signals[name][ids] = value
-        privileged = self.task.critic_observation()[ids]
-        return {"actor": actor, "critic": torch.cat([actor, privileged], dim=-1)}
+                worlds.put(self._signals[name], value)
+        if not task.privileged:
+            return {"actor": actor, "critic": actor}
+        privileged = task.observe_privileged(worlds)
+        return {
+            "actor": actor,
+            "critic": torch.cat([actor, *(privileged[name] for name in task.privileged)], dim=-1),
+        }
+
+
+def _check_signals(task: Task) -> None:
+    """Refuse an actor that would be blind, or that sees what no robot can know."""
+    known = {*task.signals, "joint_target"}
+    if task.deployment:
+        known &= SIGNALS.keys()
+    for name in (*task.encoder.signals, *task.decoder.signals):
+        if name not in known:
+            raise ConfigError(
+                f"the actor reads {name!r}{did_you_mean(name, known)}; this task measures "
+                f"{sorted(task.signals)}, and a robot knows {sorted(SIGNALS)}"
+            )
+
+
+def _require_shape(what: str, found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        raise ValueError(
+            f"the {what} must have shape {tuple(expected.shape)}, found {tuple(found.shape)}"
+        )

@@ -4,12 +4,10 @@ Training runs these parts one after the other; export traces this composition of
 modules, so nothing is left to write on the robot.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from deploy.signals import SignalKind
+from deploy.signals import SIGNALS, SignalKind
 from envs.observation_encoder import ObservationEncoder
 from envs.task import Task
 from robotrl.ppo import Policy
@@ -21,15 +19,16 @@ class Controller(nn.Module):
     Args:
         task: owner of the encoder and the decoder.
         policy: the trained actor with its normaliser.
-        signals: names of the inputs, in order.
     """
 
-    def __init__(self, task: Task, policy: Policy, signals: Sequence[SignalKind]):
+    def __init__(self, task: Task, policy: Policy):
         super().__init__()
         self.encoder: ObservationEncoder = task.encoder
         self.policy = policy
         self.decoder = task.decoder
-        self.signals: list[SignalKind] = list(signals)
+        used = {*task.encoder.signals, *task.decoder.signals}
+        self.signals: list[SignalKind] = [kind for kind in SIGNALS if kind in used]
+        """Names of the inputs, in order: the signals that encoder and decoder read."""
         self.state = list(task.encoder.state_shapes)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:

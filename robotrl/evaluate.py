@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deploy.configuration import validate
 from deploy.controller import OnnxController
-from envs.vector_env import VectorEnv
+from envs.vector_env import StepInfo, VectorEnv
 from robotrl.ppo import Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env
@@ -25,8 +25,8 @@ from robotrl.train_config import TrainConfig
 _SEED_OFFSET = 1_000_003
 _RESAMPLES = 1000
 
-_Step = tuple[Tensor, Tensor | None, dict[str, Any]]
-"""Each world's number (n,), its reward (n,) if known, and `info` of `VectorEnv.step`."""
+_Step = tuple[Tensor, Tensor | None, StepInfo]
+"""Each world's number (n,), its reward (n,) if known, and what `VectorEnv.step` says beside."""
 
 
 def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any]) -> Policy:
@@ -99,9 +99,9 @@ def _summarise(step: Callable[[], _Step], steps: int) -> dict[str, float]:
         world, reward, info = step()
         if reward is not None:
             rewards.append(reward)
-        worlds.append(world[info["ended"]])
-        for name, values in info["metrics"].items():
-            metrics.setdefault(name, []).append(values)
+        worlds.append(world[info.measured])
+        for name, values in info.metrics.items():
+            metrics.setdefault(name, []).append(values[info.measured])
     result: dict[str, float] = {}
     if rewards:
         of_world = torch.stack(rewards).mean(dim=0).numpy()

@@ -74,7 +74,8 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
     checkpoint = folder.load_checkpoint()
     env = make_env(config, num_envs=1, num_threads=1, randomization=[])
     policy = load_policy(config, env, checkpoint)
-    controller = Controller(env.task, policy, list(SIGNALS)).eval()
+    _ = env.deployment  # refuses a task for simulation only
+    controller = Controller(env.task, policy).eval()
 
     model = _trace(controller, env)
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
@@ -195,8 +196,8 @@ def _contract(
     scorecard: dict[str, float],
     graph_sha256: str,
 ) -> Contract:
-    task, robot = env.task, env.task.robot
-    command = task.command_spec
+    task = env.task
+    robot, joints, command = env.deployment
     return Contract(
         schema_version=SCHEMA_VERSION,
         graph_sha256=graph_sha256,
@@ -226,7 +227,7 @@ def _contract(
             StateSpec(name=name, shape=[1, *shape], unit="1")
             for name, shape in controller.encoder.state_shapes.items()
         ],
-        joints=task.joint_specs,
+        joints=joints,
         command=command,
         trained_ranges=[
             TrainedRange(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from deploy.configuration import Section
 from deploy.errors import DeployError
+from envs.vector_env import Step
 from robotrl import distributions
 from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
@@ -43,9 +44,7 @@ class VectorEnv(Protocol):
 
     num_envs: int
 
-    def step(
-        self, action: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, dict[str, Any]]:
+    def step(self, action: Tensor) -> Step:
         """Observation, reward, terminated, truncated, info."""
         ...
 
@@ -161,9 +160,10 @@ class PPO:
         steps, log_std = self.config.rollout_steps, self.policy.log_std
         raw: dict[str, list[Tensor]] = {"actor": [], "critic": []}
         columns: dict[str, list[Tensor]] = {}
-        final_rows, final_critic = [], []
+        following, measured = [], []
         terms: dict[str, list[Tensor]] = {}
-        for step in range(steps):
+        metrics: dict[str, list[Tensor]] = {}
+        for _ in range(steps):
             actor = self.policy.normalizer(observation["actor"])
             mean = self.policy.network(actor)
             u = distributions.sample(mean, log_std, self._generator)
@@ -184,23 +184,19 @@ class PPO:
             }
             for name, value in record.items():
                 columns.setdefault(name, []).append(value)
-            final_rows.append(info["done"] + step * env.num_envs)
-            final_critic.append(info["final_critic"])
-            for name, value in info["rewards"].items():
+            following.append(info.final_observation["critic"])
+            for name, value in info.rewards.items():
                 terms.setdefault(f"reward/{name}", []).append(value.mean())
-            for name, value in info["metrics"].items():
-                terms.setdefault(name, []).append(value)
+            measured.append(info.measured)
+            for name, value in info.metrics.items():
+                metrics.setdefault(name, []).append(value)
         data = {name: torch.stack(values) for name, values in columns.items()}
         raw_data = {name: torch.stack(values) for name, values in raw.items()}
 
         critic = self.critic_normalizer(raw_data["critic"])
-        following = torch.cat([critic[1:], self.critic_normalizer(observation["critic"])[None]])
-        rows = torch.cat(final_rows)
-        following.view(-1, following.shape[-1])[rows] = self.critic_normalizer(
-            torch.cat(final_critic)
-        )
+        next_critic = self.critic_normalizer(torch.stack(following))
         values = self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
-        next_values = self.return_normalizer.inverse(self.critic(following)).squeeze(-1)
+        next_values = self.return_normalizer.inverse(self.critic(next_critic)).squeeze(-1)
         advantages = compute_gae(
             data["reward"],
             values,
@@ -210,6 +206,9 @@ class PPO:
             gamma=self.config.gamma,
             gae_lambda=self.config.gae_lambda,
         )
+        counted = torch.stack(measured)
+        info = {name: torch.stack(value) for name, value in terms.items()}
+        info |= {name: torch.stack(value)[counted] for name, value in metrics.items()}
         rollout = Rollout(
             actor=data["actor"],
             critic=critic,
@@ -219,7 +218,7 @@ class PPO:
             log_prob=distributions.log_prob(data["pre_tanh"], data["mean"], log_std),
             values=values,
             advantages=advantages,
-            info={name: torch.cat([v.reshape(-1) for v in value]) for name, value in terms.items()},
+            info=info,
         )
         _require_finite(
             {

@@ -27,5 +27,6 @@ is every term without which the model would move the same to the bit.
 """
 
 from envs.randomization.fields import FieldRandomization as FieldRandomization
+from envs.randomization.randomization import Randomization as Randomization
 from envs.randomization.signals import SignalNoise as SignalNoise
 from envs.randomization.term import Term as Term

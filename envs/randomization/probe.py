@@ -9,6 +9,8 @@ from torch import Tensor
 
 from envs.batch_simulation import BatchSimulation
 from envs.randomization.model_fields import write_fields
+from envs.simulation import State
+from envs.worlds import every
 
 _DURATION_S = 1.0
 _CONTROL_S = 0.02
@@ -29,7 +31,7 @@ class Probe:
     def __init__(self, model: mujoco.MjModel, num_worlds: int, *, recompute: bool):
         self._model = model
         self._simulation = BatchSimulation(model, num_worlds, num_threads=1)
-        self._ids = torch.arange(num_worlds)
+        self._worlds = every(num_worlds)
         self._recompute = recompute
         self._data = [self._simulation.data(name) for name in _COMPARED]
 
@@ -42,13 +44,14 @@ class Probe:
             trial: chooses pose, speed and controls.
         """
         simulation, model = self._simulation, self._model
-        write_fields(simulation, values, self._ids)
+        write_fields(simulation, values, self._worlds.ids)
         if self._recompute:
-            simulation.recompute_constants(self._ids)
+            simulation.recompute_constants(self._worlds)
         generator = np.random.default_rng(trial)
         qpos, qvel = _start(model, trial, generator)
         ctrl = _control(model, generator)
-        simulation.reset(self._ids, *(v.expand(len(self._ids), -1) for v in (qpos, qvel, ctrl)))
+        state = State(*(v.expand(len(self._worlds), -1) for v in (qpos, qvel, ctrl)))
+        simulation.reset(self._worlds, state)
         different = self._different()
         for period in range(round(_DURATION_S / _CONTROL_S)):
             if different.issuperset(worlds):
@@ -60,7 +63,7 @@ class Probe:
         return different.intersection(worlds)
 
     def _different(self) -> set[int]:
-        differ = torch.zeros(len(self._ids), dtype=torch.bool)
+        differ = torch.zeros(len(self._worlds), dtype=torch.bool)
         for data in self._data:
             bits = data.reshape(len(data), -1).view(torch.int64)  # in which NaN equals itself
             differ |= (bits != bits[:1]).any(dim=-1)

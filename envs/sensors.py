@@ -1,0 +1,95 @@
+"""The robot's signals as MuJoCo's sensors give them, before noise and delay.
+
+    sensors = SensorReader(simulation, robot.sensors(["joint_position", "projected_gravity"]))
+    sensors.read(worlds)                      # {"joint_position": (n, joints), ...}, float32
+
+Each kind of `deploy.signals` that a model can measure is one row of `SENSORS`: which MuJoCo sensor
+it is, on what it sits, and with which sign. A delay of the MJCF's sensor is in the reading.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.simulation import Simulation
+from envs.worlds import Worlds
+
+IMU_SITE = "imu"
+"""Site of the inertial sensor; its frame is that of the signals."""
+
+
+class Sensor(NamedTuple):
+    """How a kind of signal is measured in a model."""
+
+    type: mujoco.mjtSensor
+    xml: str
+    """What to write into the MJCF."""
+    per_joint: bool
+    """One sensor for each joint, or one on the site of the IMU."""
+    sign: int = 1
+
+
+_WORLD_Z = f'<framezaxis objtype="xbody" objname="world" reftype="site" refname="{IMU_SITE}"/>'
+
+SENSORS: Mapping[str, Sensor] = MappingProxyType(
+    {
+        "joint_position": Sensor(mujoco.mjtSensor.mjSENS_JOINTPOS, "<jointpos/>", True),
+        "joint_velocity": Sensor(mujoco.mjtSensor.mjSENS_JOINTVEL, "<jointvel/>", True),
+        "joint_effort": Sensor(mujoco.mjtSensor.mjSENS_JOINTACTFRC, "<jointactuatorfrc/>", True),
+        "imu_angular_velocity": Sensor(
+            mujoco.mjtSensor.mjSENS_GYRO, f'<gyro site="{IMU_SITE}"/>', False
+        ),
+        "projected_gravity": Sensor(mujoco.mjtSensor.mjSENS_FRAMEZAXIS, _WORLD_Z, False, -1),
+    }
+)
+"""Kind -> sensor. The world's z axis seen from the IMU points up; gravity is its opposite."""
+
+
+def sensor_columns(model: mujoco.MjModel, kind: str, joint: int = -1) -> np.ndarray | None:
+    """Where a reading is in `sensordata`, of a joint or of the IMU; None if the model lacks it."""
+    row = SENSORS[kind]
+    found = model.sensor_type == int(row.type)
+    if row.per_joint:
+        found &= model.sensor_objid == joint
+    elif kind == "projected_gravity":
+        found &= model.sensor_refid == _site(model)
+        found &= model.sensor_reftype == int(mujoco.mjtObj.mjOBJ_SITE)
+        found &= model.sensor_objid == 0  # the world
+    else:
+        found &= model.sensor_objid == _site(model)
+    if not found.any():
+        return None
+    sensor = int(np.flatnonzero(found)[0])
+    return model.sensor_adr[sensor] + np.arange(model.sensor_dim[sensor])
+
+
+def _site(model: mujoco.MjModel) -> int:
+    return mujoco.mj_name2id(model, int(mujoco.mjtObj.mjOBJ_SITE), IMU_SITE)
+
+
+class SensorReader:
+    """Reads signals of all worlds.
+
+    Args:
+        simulation: the worlds.
+        columns: kind -> (elements,) places in `sensordata`.
+    """
+
+    def __init__(self, simulation: Simulation, columns: Mapping[str, np.ndarray]):
+        self._sensordata = simulation.data("sensordata")
+        self._columns = {
+            kind: torch.from_numpy(places).to(simulation.device) for kind, places in columns.items()
+        }
+
+    def read(self, worlds: Worlds) -> dict[str, Tensor]:
+        """The signals of some worlds now, (n, elements) each, float32."""
+        sensordata = worlds.take(self._sensordata)
+        return {
+            kind: SENSORS[kind].sign * sensordata.index_select(1, places).float()
+            for kind, places in self._columns.items()
+        }
