@@ -62,5 +62,5 @@ def velocity_place(
     else:
         field = ModelField(target, [], None, ("value",), "number")
     chosen = torch.tensor(field.select(list(columns) if isinstance(columns, list) else columns))
-    starts = torch.from_numpy(model.jnt_dofadr[joints]).long()[:, None]
+    starts = torch.tensor(model.jnt_dofadr[joints], dtype=torch.int64)[:, None]
     return Place("qvel", starts + chosen, torch.zeros_like(chosen))

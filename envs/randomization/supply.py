@@ -79,12 +79,12 @@ class SupplyTerm(RangeTerm):
             )
         parts = []
         if servo.any():
-            rows = torch.from_numpy(chosen[servo])[:, None]
+            rows = torch.tensor(chosen[servo], dtype=torch.int64)[:, None]
             gain = Place("actuator_gainprm", rows, torch.tensor([0]))
             bias = Place("actuator_biasprm", rows, torch.tensor([1]))
             limit = Place("actuator_forcerange", rows, torch.arange(2))
             parts += [Part(gain, (bias,)), Part(limit)]
         if motor.any():
-            rows = torch.from_numpy(chosen[motor])[:, None]
+            rows = torch.tensor(chosen[motor], dtype=torch.int64)[:, None]
             parts.append(Part(Place("actuator_gainprm", rows, torch.tensor(_DCMOTOR_CONTROLLER))))
         return Numbers(parts, "scale", self, (1, 1))
