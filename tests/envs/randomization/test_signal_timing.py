@@ -103,7 +103,7 @@ def test_noise_is_not_averaged_away_by_a_delay_of_half_a_period():
 def test_signals_in_one_list_are_late_together():
     both = {"signal": ["joint_position", "joint_velocity"], "delay": (0.0, 0.02)}
     sensors = Sensors(both)
-    sensors.start()
+    readings = sensors.start()
     for step in range(1, 6):
         readings = sensors.step(joint_position=0.1 * step, joint_velocity=0.2 * step)
 
@@ -118,7 +118,7 @@ def test_vector_is_late_and_lost_as_a_whole():
         {"signal": "imu_angular_velocity", "hold": 0.5},
         num_envs=100,
     )
-    sensors.start()
+    reading = sensors.start()["imu_angular_velocity"]
     for step in range(1, 40):
         reading = sensors.step(imu_angular_velocity=float(step))["imu_angular_velocity"]
 
