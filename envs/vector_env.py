@@ -24,7 +24,7 @@ from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
 from envs.draws import Draws
 from envs.observation_encoder import column_names
-from envs.randomization import Randomization, Term
+from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
 from envs.task import Deployment, Task
 from envs.worlds import Worlds, choose, every
@@ -74,7 +74,7 @@ class VectorEnv:
         task: Task,
         simulation: Simulation,
         draws: Draws,
-        randomization: Sequence[Term] = (),
+        randomization: Sequence[RandomTerm] = (),
         recipe: "Callable[[], VectorEnv] | None" = None,
     ):
         self.task = task
@@ -271,7 +271,8 @@ class VectorEnv:
                 f"the targets, or the actions they come from, of worlds {worlds} are not finite "
                 "numbers; the policy that made them has diverged"
             )
-        received = self.randomization.receive(targets, self._targets, self._step_count)
+        previous = self._ctrl[:, self.task.actuators].to(targets.dtype)
+        received = self.randomization.receive(targets, previous, self._step_count)
         self._ctrl[:, self.task.actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
         return ~finite

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from envs.draws import Draws, Stream
-from envs.randomization.signal_kinds import Probability, Size
+from envs.randomization.sensing import Probability, Size
 from envs.randomization.step_draws import StepDraws
 from envs.randomization.term import Pattern, RandomTerm, matching_rows, name_streams
 

@@ -12,7 +12,7 @@ on that scale too. (An error that only the policy sees is `signal: joint_positio
 geoms MuJoCo takes the larger friction: scale both, or give one of them priority in the MJCF.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import mujoco
 import numpy as np
@@ -32,7 +32,7 @@ from envs.randomization.numbers import (
     Place,
     Rotation,
 )
-from envs.randomization.term import Pattern, RangeTerm, matching_rows
+from envs.randomization.term import Pattern, PhysicsTerm, RangeTerm, matching_rows
 from envs.robot import position_servos
 
 Column = str | Annotated[int, Field(ge=0, le=1000)]
@@ -48,10 +48,10 @@ _ZERO = ("qpos0", "qpos_spring", "jnt_range")  # all that is measured from a joi
 COUPLED = (*_FOLLOWED, "joint_zero")
 
 
-class _ModelTerm(RangeTerm):
+class _ModelTerm(PhysicsTerm):
     """What both kinds of terms here can say."""
 
-    acts: ClassVar[str] = "model"
+    acts = "model"
 
     match: Pattern = "*"
     """Pattern or patterns of the names of the elements it applies to."""

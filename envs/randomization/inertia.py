@@ -18,7 +18,7 @@ A payload is a point mass: parallel axes. Bodies that MuJoCo simplified need
 `simple="false"` in the MJCF; MuJoCo says so.
 """
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import mujoco
 import torch
@@ -32,7 +32,7 @@ from envs.randomization.law import Law
 from envs.randomization.model_fields import model_field
 from envs.randomization.numbers import Change, Values
 from envs.randomization.rotation import diagonalise, multiply_quaternions, to_matrix
-from envs.randomization.term import Pattern, RangeTerm, matching_rows
+from envs.randomization.term import Pattern, PhysicsTerm, matching_rows
 
 Group = Literal["mass", "stretch", "shear", "shift"]
 _GROUPS = {"mass": [0], "stretch": [1, 2, 3], "shear": [4, 5, 6], "shift": [7, 8, 9]}
@@ -53,10 +53,10 @@ class Inertia(NamedTuple):
     """(..., 4) orientation of the principal axes in the body frame, wxyz."""
 
 
-class InertiaTerm(RangeTerm):
+class InertiaTerm(PhysicsTerm):
     """Log-Cholesky parameters of the pseudo-inertia, drawn at each episode."""
 
-    acts: ClassVar[str] = "model"
+    acts = "model"
 
     inertia: Literal["pseudo"]
     """The parameterisation."""
@@ -101,10 +101,10 @@ class InertiaTerm(RangeTerm):
         return _PseudoInertia(_bodies(self, self.match, model), torch.tensor(columns), self)
 
 
-class PayloadTerm(RangeTerm):
+class PayloadTerm(PhysicsTerm):
     """A point mass [kg] on a body, drawn at each episode."""
 
-    acts: ClassVar[str] = "model"
+    acts = "model"
 
     payload: Pattern
     """Pattern or patterns of the names of bodies that carry one each."""
@@ -213,7 +213,7 @@ def load(body: Inertia, mass: Tensor, at: Tensor) -> Inertia:
     return Inertia(total, com, moments, multiply_quaternions(body.axes, turn))
 
 
-def _bodies(term: RangeTerm, match: Pattern, model: mujoco.MjModel) -> Tensor:
+def _bodies(term: PhysicsTerm, match: Pattern, model: mujoco.MjModel) -> Tensor:
     """Rows of the bodies a term is about; all of them must have a mass."""
     names = model_field(model, "body_mass").rows
     named = [name if model.body_mass[row] > 0 else None for row, name in enumerate(names)]

@@ -13,7 +13,8 @@ its own, and does not turn with yaw or tilt.
 """
 
 import math
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
@@ -22,25 +23,28 @@ from pydantic import model_validator
 from torch import Tensor
 
 from deploy.errors import ConfigError
+from envs.draws import Draws
 from envs.randomization.fields import check_effect
 from envs.randomization.joints import Columns, matching_joints, velocity_place
 from envs.randomization.law import Law
 from envs.randomization.model_fields import ModelField
+from envs.randomization.model_terms import Bound
 from envs.randomization.numbers import Change, Numbers, Part, Place, Values
 from envs.randomization.rotation import axis_angle, multiply_quaternions
-from envs.randomization.term import Pattern, RangeTerm
+from envs.randomization.term import Pattern, PhysicsTerm
 from envs.robot import position_servos
-from envs.simulation import State
+from envs.simulation import Simulation, State
+from envs.worlds import Worlds
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 _ONE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _XYZ = ("x", "y", "z")
 
 
-class InitialTerm(RangeTerm):
+class InitialTerm(PhysicsTerm):
     """A change of the initial state, drawn at each episode."""
 
-    acts: ClassVar[str] = "start"
+    acts = "start"
 
     initial: Literal["angle", "velocity", "position", "tilt", "yaw"]
     """What is changed."""
@@ -82,11 +86,7 @@ class InitialTerm(RangeTerm):
         return self.summary(self.match, self.operation, columns=self.columns)
 
     def bind(self, model: mujoco.MjModel) -> Change:
-        """Resolve names in a model.
-
-        Raises:
-            ConfigError: a pattern without a match, or columns that the joints lack.
-        """
+        """See `PhysicsTerm.bind`."""
         if self.initial == "velocity":
             joints = matching_joints(model, self.target, self.match)
             return self._numbers(velocity_place(model, self.target, joints, self.columns))
@@ -138,6 +138,41 @@ class _Turn:
     def corners(self) -> list[Tensor]:
         """See `Change.corners`."""
         return [torch.zeros(self.shape[0] * self.shape[1])]
+
+
+class InitialTerms:
+    """Initial terms at work.
+
+    Args:
+        terms: initial terms.
+        simulation: the worlds.
+        draws: the run's random numbers.
+        limits_vary: whether joint limits differ between worlds.
+    """
+
+    def __init__(
+        self, terms: Sequence[Bound], simulation: Simulation, draws: Draws, *, limits_vary: bool
+    ):
+        self._terms, self._simulation, self._draws = terms, simulation, draws
+        self._stance = Stance(simulation.model, simulation.device)
+        self._streams = [bound.stream for bound in terms]
+        self._limits_vary = limits_vary
+        self._limits = torch.from_numpy(simulation.model.jnt_range).to(simulation.device)
+
+    def apply(self, worlds: Worlds, episode: Tensor, state: State) -> State:
+        """The state (n, ...) of worlds at the start of an `episode` (n,)."""
+        if not self._terms:
+            return state
+        tables = {"qpos": state.qpos[..., None].clone(), "qvel": state.qvel[..., None].clone()}
+        uniforms = self._draws.uniform(self._streams, worlds.ids, episode)
+        for bound, uniform in zip(self._terms, uniforms, strict=True):
+            bound.change.apply(tables, uniform, bound.share)
+        limits = self._limits
+        if self._limits_vary:
+            limits = worlds.take(self._simulation.field("jnt_range"))
+        return self._stance.settle(
+            state, tables["qpos"][..., 0], tables["qvel"][..., 0], limits
+        )
 
 
 class Stance:

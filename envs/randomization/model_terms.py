@@ -19,7 +19,7 @@ from torch import Tensor
 from envs.draws import Draws, Stream
 from envs.randomization.model_fields import field_values, write_fields
 from envs.randomization.numbers import Change, Values
-from envs.randomization.term import RandomTerm
+from envs.randomization.term import PhysicsTerm
 from envs.randomization.timer import Timer
 from envs.simulation import Simulation
 from envs.worlds import Worlds
@@ -28,7 +28,7 @@ from envs.worlds import Worlds
 class Bound(NamedTuple):
     """A term, the name of its draws, what it does to tables, and the share of it in use."""
 
-    term: RandomTerm
+    term: PhysicsTerm
     stream: Stream
     change: Change
     share: Tensor | None = None

@@ -12,20 +12,21 @@ up. The time between events, from one start to the next, is drawn too. `shared` 
 for all that is pushed.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import mujoco
 import torch
 from pydantic import model_validator
-from torch import Tensor
 
 from deploy.quantities import Duration
 from envs.draws import Draws, Stream
 from envs.randomization.fields import check_effect
 from envs.randomization.joints import Columns, matching_joints, velocity_place
 from envs.randomization.model_fields import ModelField
-from envs.randomization.numbers import Change, Numbers, Part, Place
-from envs.randomization.term import Pattern, RangeTerm, matching_rows
+from envs.randomization.model_terms import Bound
+from envs.randomization.numbers import Numbers, Part, Place
+from envs.randomization.term import Pattern, PhysicsTerm, matching_rows
 from envs.randomization.timer import Timer
 from envs.simulation import Simulation
 from envs.worlds import Worlds
@@ -33,10 +34,10 @@ from envs.worlds import Worlds
 _SIX = ("x", "y", "z", "rx", "ry", "rz")
 
 
-class _Disturbance(RangeTerm):
+class _Disturbance(PhysicsTerm):
     """What both kinds can say."""
 
-    acts: ClassVar[str] = "step"
+    acts = "step"
 
     columns: Columns = None
     """Which of x, y, z, rx, ry, rz."""
@@ -52,7 +53,7 @@ class _Disturbance(RangeTerm):
         check_effect(self, "add")
         return self
 
-    def _numbers(self, place: Place) -> Change:
+    def _numbers(self, place: Place) -> Numbers:
         shape = (1, 1) if self.shared else (len(place.rows), place.columns.shape[-1])
         return Numbers([Part(place)], "add", self, shape)
 
@@ -77,12 +78,8 @@ class PushTerm(_Disturbance):
         """See `RandomTerm.describe`."""
         return self.summary(self.push, "add", columns=self.columns)
 
-    def bind(self, model: mujoco.MjModel) -> Change:
-        """Resolve names in a model.
-
-        Raises:
-            ConfigError: a pattern without a match, or columns that the joints lack.
-        """
+    def bind(self, model: mujoco.MjModel) -> Numbers:
+        """See `PhysicsTerm.bind`."""
         joints = matching_joints(model, "push", self.push)
         return self._numbers(velocity_place(model, "push", joints, self.columns))
 
@@ -120,7 +117,7 @@ class WrenchTerm(_Disturbance):
         """See `RandomTerm.describe`."""
         return self.summary(self.wrench, "add", columns=self.columns)
 
-    def bind(self, model: mujoco.MjModel) -> Change:
+    def bind(self, model: mujoco.MjModel) -> Numbers:
         """See `PushTerm.bind`."""
         names = [None, *(model.body(body).name for body in range(1, model.nbody))]
         rows = torch.tensor(matching_rows("wrench", names, self.wrench))
@@ -134,118 +131,102 @@ class Pushes:
     """Pushes and wrenches of all worlds.
 
     Args:
-        terms: push and wrench terms, each with the name of its draws, its change and its share.
+        terms: push and wrench terms.
         simulation: the worlds.
         draws: the run's random numbers.
         control_dt_s: period of the policy [s].
     """
 
     def __init__(
-        self,
-        terms: list[tuple[PushTerm | WrenchTerm, str, Change, Tensor | None]],
-        simulation: Simulation,
-        draws: Draws,
-        control_dt_s: float,
+        self, terms: Sequence[Bound], simulation: Simulation, draws: Draws, control_dt_s: float
     ):
         self._simulation, self._draws = simulation, draws
         self._control_dt_s = control_dt_s
-        self._entries = [
-            _Entry(term, name, change, share, simulation, draws, control_dt_s)
-            for term, name, change, share in terms
+        self._events = [_Event(bound, simulation, draws, control_dt_s) for bound in terms]
+        self._wrenches = [
+            event for event in self._events if isinstance(event.bound.term, WrenchTerm)
         ]
-        self._wrenches = [entry for entry in self._entries if isinstance(entry.term, WrenchTerm)]
 
     def begin(self, worlds: Worlds) -> None:
         """Start episodes: nothing acts."""
-        for entry in self._entries:
-            entry.timer.begin(worlds)
-            worlds.put(entry.steps_left, 0)
+        for event in self._events:
+            event.timer.begin(worlds)
+            worlds.put(event.steps_left, 0)
 
     def before_step(self) -> None:
         """Push, and set the forces of this control step."""
-        for entry in self._entries:
-            worlds = entry.timer.due()
+        for event in self._events:
+            worlds = event.timer.due()
             if not worlds.none:
-                self._act(entry, worlds)
+                self._start(event, worlds)
         if self._wrenches:
             applied = self._simulation.data("xfrc_applied")
-            for entry in self._wrenches:  # of a body that two terms name, both
-                applied[:, entry.bodies] = 0
-            for entry in self._wrenches:
-                acting = (entry.steps_left > 0)[:, None, None]
-                applied[:, entry.bodies] += (entry.wrench * acting)[:, entry.bodies]
-                entry.steps_left.sub_(1).clamp_(min=0)
+            for event in self._wrenches:  # first, as two terms may name the same body
+                applied[:, event.bodies] = 0
+            for event in self._wrenches:
+                acting = (event.steps_left > 0)[:, None, None]
+                applied[:, event.bodies] += (event.wrench * acting)[:, event.bodies]
+                event.steps_left.sub_(1).clamp_(min=0)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """What acts, and when the next events are."""
         return [
             {
-                "timer": entry.timer.state_dict(),
-                "wrench": entry.wrench.clone(),
-                "steps_left": entry.steps_left.clone(),
+                "timer": event.timer.state_dict(),
+                "wrench": event.wrench.clone(),
+                "steps_left": event.steps_left.clone(),
             }
-            for entry in self._entries
+            for event in self._events
         ]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Restore what `state_dict` returned."""
-        for entry, saved in zip(self._entries, state, strict=True):
-            entry.timer.load_state_dict(saved["timer"])
-            entry.wrench.copy_(saved["wrench"])
-            entry.steps_left.copy_(saved["steps_left"])
+        for event, saved in zip(self._events, state, strict=True):
+            event.timer.load_state_dict(saved["timer"])
+            event.wrench.copy_(saved["wrench"])
+            event.steps_left.copy_(saved["steps_left"])
 
-    def _act(self, entry: "_Entry", worlds: Worlds) -> None:
+    def _start(self, event: "_Event", worlds: Worlds) -> None:
         """Draw an event in some worlds."""
-        count = worlds.take(entry.timer.count)
-        kick, duration = self._draws.uniform(entry.streams, worlds.ids, count)
-        if isinstance(entry.term, WrenchTerm):
-            shortest, longest = entry.term.duration_s
+        term, _, change, share = event.bound
+        kick, duration = self._draws.uniform(
+            event.streams, worlds.ids, worlds.take(event.timer.count)
+        )
+        if isinstance(term, WrenchTerm):
+            shortest, longest = term.duration_s
             seconds = shortest + (longest - shortest) * duration[:, 0]
             steps = (seconds / self._control_dt_s).round().long().clamp(min=1)
-            worlds.put(entry.steps_left, steps)
-            values = {"xfrc_applied": torch.zeros_like(worlds.take(entry.wrench))}
-            entry.change.apply(values, kick, entry.share)
-            worlds.put(entry.wrench, values["xfrc_applied"])
+            worlds.put(event.steps_left, steps)
+            values = {"xfrc_applied": torch.zeros_like(worlds.take(event.wrench))}
+            change.apply(values, kick, share)
+            worlds.put(event.wrench, values["xfrc_applied"])
         else:
             qvel = self._simulation.data("qvel")
             values = {"qvel": worlds.take(qvel)[..., None].clone()}
-            entry.change.apply(values, kick, entry.share)
+            change.apply(values, kick, share)
             worlds.put(qvel, values["qvel"][..., 0])
 
 
-class _Entry:
-    """One term and what of it acts now."""
+class _Event:
+    """One term: when it acts next, and what of it acts now."""
 
     def __init__(
-        self,
-        term: PushTerm | WrenchTerm,
-        name: str,
-        change: Change,
-        share: Tensor | None,
-        simulation: Simulation,
-        draws: Draws,
-        control_dt_s: float,
+        self, bound: Bound, simulation: Simulation, draws: Draws, control_dt_s: float
     ):
-        self.term, self.change, self.share = term, change, share
-        rows, columns = change.shape
-        self.streams = [Stream(name, rows * columns), Stream(f"{name}/duration", 1)]
+        self.bound = bound
+        self.streams = [bound.stream, Stream(f"{bound.stream.name}/duration", 1)]
         self.timer = Timer(
-            name,
-            term.interval_s,
+            bound.stream.name,
+            bound.term.interval_s,
             draws,
             num_envs=simulation.num_envs,
             device=simulation.device,
             compact=simulation.compact,
             control_dt_s=control_dt_s,
         )
-        is_wrench = isinstance(term, WrenchTerm)
-        applied = simulation.data("xfrc_applied") if is_wrench else torch.zeros(0)
-        self.wrench = torch.zeros_like(applied)
-        self.bodies = torch.zeros(0, dtype=torch.int64)
-        if isinstance(change, Numbers) and is_wrench:
-            self.bodies = change.parts[0].lead.rows[:, 0]
-        self.steps_left = torch.zeros(
-            simulation.num_envs, dtype=torch.int64, device=simulation.device
-        )
-
-
+        lead = bound.change.parts[0].lead
+        self.bodies = lead.rows[:, 0]
+        is_wrench = isinstance(bound.term, WrenchTerm)
+        applied = simulation.data("xfrc_applied")
+        self.wrench = torch.zeros_like(applied if is_wrench else applied[:0])
+        self.steps_left = torch.zeros_like(self.timer.count)

@@ -17,15 +17,8 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
-from envs.randomization.signal_kinds import (
-    Place,
-    Reading,
-    SignalQuantization,
-    SignalRotation,
-    SignalTerm,
-    Stage,
-    UnitLength,
-)
+from envs.randomization.sensing import Place, Reading, SignalTerm, Stage
+from envs.randomization.signal_errors import SignalQuantization, SignalRotation, UnitLength
 from envs.randomization.step_draws import StepDraws
 from envs.randomization.term import matching_rows, name_streams
 from envs.worlds import Worlds

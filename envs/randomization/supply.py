@@ -13,7 +13,7 @@ Source: V = R i + K w and torque = K i of a DC motor; MuJoCo's technical note on
 sections 1.1 and 2.5, for the columns of its parameters.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -24,17 +24,17 @@ from deploy.errors import ConfigError
 from envs.randomization.fields import check_effect
 from envs.randomization.model_fields import model_field
 from envs.randomization.numbers import Change, Numbers, Part, Place
-from envs.randomization.term import Pattern, RangeTerm, matching_rows
+from envs.randomization.term import Pattern, PhysicsTerm, matching_rows
 from envs.robot import position_servos
 
 _DCMOTOR_CONTROLLER = (4, 5, 6, 7)  # kp, ki, kd and Vmax in actuator_gainprm
 _VMAX = 7
 
 
-class SupplyTerm(RangeTerm):
+class SupplyTerm(PhysicsTerm):
     """A factor on the supply voltage, drawn at each episode."""
 
-    acts: ClassVar[str] = "model"
+    acts = "model"
 
     supply: Pattern
     """Pattern or patterns of the actuators that share the supply."""

@@ -37,7 +37,13 @@ CORE: dict[str, tuple[str, ...]] = {
     "envs/randomization/model_fields.py": (_RANDOM,),
     "envs/randomization/probe.py": (_RANDOM,),
     "envs/randomization/rotation.py": (_RANDOM,),
+    "envs/randomization/commands.py": (_RANDOM,),
+    "envs/randomization/sensing.py": (_RANDOM,),
     "envs/randomization/signals.py": (_RANDOM,),
+    "envs/randomization/signal_errors.py": (_RANDOM,),
+    "envs/randomization/signal_kinds.py": (_RANDOM,),
+    "envs/randomization/signal_timing.py": (_RANDOM,),
+    "envs/randomization/step_draws.py": (_RANDOM,),
     "robotrl/returns.py": ("tests/robotrl/test_returns.py",),
     "robotrl/distributions.py": ("tests/robotrl/test_distributions.py",),
 }
