@@ -26,7 +26,7 @@ from envs.draws import Draws
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, Term
 from envs.simulation import Simulation
-from envs.task import Task
+from envs.task import Deployment, Task
 from envs.worlds import Worlds, choose, every
 
 
@@ -112,6 +112,20 @@ class VectorEnv:
     def signals(self) -> dict[str, Tensor]:
         """The signals behind the latest observation, by name, (num_envs, ...) each."""
         return self._signals
+
+    @property
+    def deployment(self) -> Deployment:
+        """The robot and what the contract says of it.
+
+        Raises:
+            ConfigError: the task is for simulation only.
+        """
+        if self.task.deployment is None:
+            raise ConfigError(
+                f"this task is for simulation only: its actor sees {', '.join(self.task.signals)}, "
+                "which no robot reports. Train a task on a robot"
+            )
+        return self.task.deployment
 
     @property
     def diverged(self) -> int:

@@ -74,11 +74,7 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
     checkpoint = folder.load_checkpoint()
     env = make_env(config, num_envs=1, num_threads=1, randomization=[])
     policy = load_policy(config, env, checkpoint)
-    if env.task.deployment is None:
-        raise ConfigError(
-            f"{config.task} is a task for simulation only: its actor sees "
-            f"{', '.join(env.task.signals)}, which no robot reports. Train a task on a robot"
-        )
+    _ = env.deployment  # refuses a task for simulation only
     controller = Controller(env.task, policy).eval()
 
     model = _trace(controller, env)
@@ -201,8 +197,7 @@ def _contract(
     graph_sha256: str,
 ) -> Contract:
     task = env.task
-    assert task.deployment
-    robot, joints, command = task.deployment
+    robot, joints, command = env.deployment
     return Contract(
         schema_version=SCHEMA_VERSION,
         graph_sha256=graph_sha256,

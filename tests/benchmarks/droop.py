@@ -62,7 +62,7 @@ def rest(folder: RunFolder, term: Term | None) -> Rest:
     for step in range(round(SECONDS / env.task.control_dt_s)):
         action = policy(observation["actor"])
         observation, *_, info = env.step(action)
-        errors.append(info["metrics"]["reach_error_m"])
+        errors.append(info.metrics["reach_error_m"][info.measured])
         if step % per_target == per_target - 2:
             droop = env.signals["joint_target"] - env.signals["joint_position"]
             droops.append(droop[:, 1:4].abs().amax(dim=1))

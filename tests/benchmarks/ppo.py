@@ -27,6 +27,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from envs.vector_env import Step, StepInfo
 from robotrl import distributions
 from robotrl.ppo import PPO, PPOConfig, Rollout, VectorEnv
 from robotrl.shipped import config_path
@@ -148,24 +149,19 @@ class GymnasiumWorlds:
         """Start an episode in every world."""
         return self._observe(self._env.reset(seed=self._seed)[0])
 
-    def step(
-        self, action: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor, dict[str, Any]]:
+    def step(self, action: Tensor) -> Step:
         """See `VectorEnv.step`."""
         observation, reward, terminated, truncated, info = self._env.step(action.numpy())
-        done = np.flatnonzero(terminated | truncated)
-        final = np.stack(info["final_obs"][done]) if len(done) else observation[:0]
-        return (
+        final = observation.copy()
+        for world in np.flatnonzero(terminated | truncated):
+            final[world] = info["final_obs"][world]
+        nothing = torch.zeros(self.num_envs, dtype=torch.bool)
+        return Step(
             self._observe(observation),
             torch.from_numpy(reward).float(),
             torch.from_numpy(terminated),
             torch.from_numpy(truncated),
-            {
-                "done": torch.from_numpy(done),
-                "final_critic": torch.from_numpy(final).float(),
-                "rewards": {},
-                "metrics": {},
-            },
+            StepInfo(self._observe(final), {}, {}, nothing),
         )
 
     def _observe(self, observation: np.ndarray) -> dict[str, Tensor]:
@@ -205,7 +201,7 @@ def median_error_cm(learner: PPO, env: Any, observation: dict[str, Tensor]) -> f
     errors = []
     for _ in range(env.task.episode_steps):
         observation, *_, info = env.step(learner.policy(observation["actor"]))
-        errors.append(info["metrics"]["reach_error_m"])
+        errors.append(info.metrics["reach_error_m"][info.measured])
     return 100 * float(torch.cat(errors).median())
 
 

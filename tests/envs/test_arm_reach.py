@@ -1,6 +1,5 @@
 """The reach task: its rewards by hand, its commands, its metric, and what its actor may know."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,15 +10,9 @@ from torch import Tensor
 import envs
 from deploy.errors import ConfigError
 from envs.randomization import Term
-from envs.tasks.arm_reach import (
-    ArmReachConfig,
-    action_rate,
-    desk,
-    hold,
-    joint_speed,
-    posture,
-    reach,
-)
+from envs.rewards import closeness, mean_square
+from envs.tasks.arm_reach import ArmReachConfig, desk
+from envs.vector_env import Step
 
 CONTROL_DT_S = ArmReachConfig().control_dt_s
 
@@ -38,46 +31,20 @@ def make(
     )
 
 
-def steps(env: envs.VectorEnv, count: int) -> Iterator[tuple[Tensor, Tensor, dict[str, Any]]]:
-    """Random actions; yields the commands before and after each step, and its info."""
+def steps(env: envs.VectorEnv, count: int) -> Iterator[tuple[Tensor, Tensor, Step]]:
+    """Random actions; yields the commands before and after each step, and the step."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(count):
-        before = env.task.command.clone()
+        before = env.signals["command"].clone()
         action = 2 * torch.rand(env.num_envs, env.num_actions, generator=generator) - 1
-        *_, info = env.step(action)
-        yield before, env.task.command.clone(), info
+        step = env.step(action)
+        yield before, env.signals["command"].clone(), step
 
 
 def tool_position(env: envs.VectorEnv, observation: dict[str, Tensor]) -> Tensor:
     """(num_envs, 3); the critic's privileged part begins with tool - command."""
     start = env.observation_sizes["actor"]
-    return observation["critic"][:, start : start + 3] + env.task.command
-
-
-def test_reach_falls_over_a_decimetre():
-    assert reach(torch.tensor([0.0, 0.1, 0.2])).tolist() == pytest.approx(
-        [1, math.exp(-1), math.exp(-2)]
-    )
-
-
-def test_hold_falls_over_a_centimetre():
-    assert hold(torch.tensor([0.0, 0.01, 0.1])).tolist() == pytest.approx(
-        [1, math.exp(-1), math.exp(-10)]
-    )
-
-
-def test_action_rate_is_the_mean_squared_change():
-    # Changes 1 and -3: (1 + 9) / 2
-    rate = action_rate(torch.tensor([[0.5, -2.0]]), torch.tensor([[-0.5, 1.0]]))
-    assert rate.tolist() == [5]
-
-
-def test_joint_speed_is_the_mean_square():
-    assert joint_speed(torch.tensor([[3.0, -1.0]])).tolist() == [5]
-
-
-def test_posture_is_the_mean_squared_angle_from_home():
-    assert posture(torch.tensor([[3.5, -1.0]]), torch.tensor([0.5, 0.0])).tolist() == [5]
+    return observation["critic"][:, start : start + 3] + env.signals["command"]
 
 
 def test_desk_counts_below_two_centimetres():
@@ -96,36 +63,36 @@ def test_reward_terms_are_weighted():
 
     default = ArmReachConfig().rewards
     for name, weight in rewards.items():
-        expected = plain_info["rewards"][name] / getattr(default, name) * weight
-        torch.testing.assert_close(info["rewards"][name], expected)
+        expected = plain_info.rewards[name] / getattr(default, name) * weight
+        torch.testing.assert_close(info.rewards[name], expected)
     # All actions changed by 0.5 from 0: mean square 1/4.
-    assert info["rewards"]["action_rate"].tolist() == pytest.approx([-0.5] * 4)
+    assert info.rewards["action_rate"].tolist() == pytest.approx([-0.5] * 4)
 
 
 def test_rewards_are_computed_from_the_true_state():
     env = make(terms=(noise(),))  # measured angles are wrong by up to 0.1 rad
     env.reset()
-    command, start = env.task.command.clone(), env.observation_sizes["actor"]
+    command, start = env.signals["command"].clone(), env.observation_sizes["actor"]
 
     observation, *_, info = env.step(torch.full((4, 5), -0.8))
 
     tool = tool_position(env, observation)
     # After the tool's error the critic sees the angles and speeds of all six joints.
     angle, speed = observation["critic"][:, start + 3 : start + 15].split(6, dim=1)
-    home = torch.from_numpy(env.task.robot.home).float()
+    home = torch.from_numpy(env.deployment.robot.home).float()
     weights = ArmReachConfig().rewards
     distance = (tool - command).norm(dim=-1)
     expected = {
-        "reach": weights.reach * reach(distance),
-        "hold": weights.hold * hold(distance),
+        "reach": weights.reach * closeness(distance, 0.1),
+        "hold": weights.hold * closeness(distance, 0.01),
         "action_rate": weights.action_rate * torch.full((4,), 0.64),
-        "joint_speed": weights.joint_speed * joint_speed(speed[:, :5]),
-        "posture": weights.posture * posture(angle[:, :5], home[:5]),
+        "joint_speed": weights.joint_speed * mean_square(speed[:, :5]),
+        "posture": weights.posture * mean_square(angle[:, :5] - home[:5]),
         "desk": weights.desk * desk(tool[:, 2]),
     }
-    assert info["rewards"].keys() == expected.keys()
+    assert info.rewards.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(info["rewards"][name], value, msg=name)
+        torch.testing.assert_close(info.rewards[name], value, msg=name)
 
 
 def test_first_action_of_an_episode_changes_from_zero():
@@ -134,7 +101,7 @@ def test_first_action_of_an_episode_changes_from_zero():
     rates = []
     for _ in range(6):
         *_, info = env.step(torch.full((4, 5), 0.5))
-        rates.append(info["rewards"]["action_rate"][0].item())
+        rates.append(info.rewards["action_rate"][0].item())
 
     # 0.5² at the first step of each episode, then the action stays.
     assert rates == pytest.approx([-0.25, 0, 0, -0.25, 0, 0])
@@ -143,20 +110,20 @@ def test_first_action_of_an_episode_changes_from_zero():
 def test_reward_is_for_the_command_the_action_was_meant_for():
     env = make(target_interval_s=(CONTROL_DT_S, CONTROL_DT_S))  # a new command at every step
     env.reset()
-    before = env.task.command.clone()
+    before = env.signals["command"].clone()
 
     observation, *_, info = env.step(torch.zeros(4, 5))
 
-    assert (env.task.command != before).all()
+    assert (env.signals["command"] != before).all()
     distance = (tool_position(env, observation) - before).norm(dim=-1)
-    torch.testing.assert_close(info["rewards"]["reach"], reach(distance))
+    torch.testing.assert_close(info.rewards["reach"], closeness(distance, 0.1))
 
 
 def test_commands_fill_their_box():
     low, high = (0.1, -0.2, 0.05), (0.2, 0.1, 0.3)
     env = make(num_envs=500, target_low_m=low, target_high_m=high)
     env.reset()
-    command, low, high = env.task.command, torch.tensor(low), torch.tensor(high)
+    command, low, high = env.signals["command"], torch.tensor(low), torch.tensor(high)
 
     assert ((command >= low) & (command <= high)).all()
     # The extremes of 500 uniform numbers are within 2 % of the ends (but for 1 in 10000).
@@ -184,11 +151,10 @@ def test_metric_counts_ended_commands_only():
     env = make(num_envs=16, target_interval_s=(0.1, 0.2), episode_s=0.5)
     env.reset(stagger=True)
     ended, cut_short = 0, 0
-    for before, after, info in steps(env, 60):
+    for before, after, step in steps(env, 60):
         changed = (before != after).any(dim=-1)
-        by_reset = torch.zeros(16, dtype=torch.bool)
-        by_reset[info["done"]] = True
-        count = len(info["metrics"]["reach_error_m"])
+        by_reset = step.terminated | step.truncated
+        count = int(step.info.measured.sum())
         assert (changed & ~by_reset).sum() <= count <= changed.sum()
         ended += count
         cut_short += int(changed.sum()) - count
@@ -203,11 +169,11 @@ def test_metric_is_the_mean_distance_in_the_last_second_of_each_command():
     distances, errors = [], []
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):  # twice 1.5 s
-        command = env.task.command.clone()
+        command = env.signals["command"].clone()
         action = 2 * torch.rand(1, 5, generator=generator) - 1
         observation, *_, info = env.step(action)
         distances.append((tool_position(env, observation) - command).norm())
-        errors.append(info["metrics"]["reach_error_m"])
+        errors.append(info.metrics["reach_error_m"][info.measured])
 
     assert [len(error) for error in errors] == [*[0] * 74, 1, *[0] * 74, 1]
     torch.testing.assert_close(errors[74][0], torch.stack(distances[25:75]).mean())
@@ -217,20 +183,22 @@ def test_metric_is_the_mean_distance_in_the_last_second_of_each_command():
 def test_metric_of_a_command_shorter_than_a_second_is_the_mean_over_its_life():
     env = make(num_envs=1, target_interval_s=(0.5, 0.5), episode_s=100.0)
     env.reset()
-    distances, command, info = [], env.task.command.clone(), {}
+    distances, command = [], env.signals["command"].clone()
+    errors = torch.zeros(1)
     for _ in range(25):  # 0.5 s
         observation, *_, info = env.step(torch.zeros(1, 5))
         distances.append((tool_position(env, observation) - command).norm())
+        errors = info.metrics["reach_error_m"]
 
-    torch.testing.assert_close(info["metrics"]["reach_error_m"][0], torch.stack(distances).mean())
+    torch.testing.assert_close(errors[0], torch.stack(distances).mean())
 
 
 def test_command_shorter_than_a_step_lasts_one_step():
     env = make(num_envs=1, target_interval_s=(0.001, 0.001), episode_s=100.0)
     env.reset()
-    for before, after, info in steps(env, 3):
+    for before, after, step in steps(env, 3):
         assert (before != after).any()
-        (error,) = info["metrics"]["reach_error_m"]
+        (error,) = step.info.metrics["reach_error_m"]
         assert 0 < error < 1  # m
 
 
@@ -244,7 +212,10 @@ def test_metric_goes_on_in_a_restored_environment():
     restored.load_state_dict(env.state_dict())
 
     for (*_, expected), (*_, found) in zip(steps(env, 30), steps(restored, 30), strict=True):
-        assert torch.equal(found["metrics"]["reach_error_m"], expected["metrics"]["reach_error_m"])
+        assert torch.equal(found.info.measured, expected.info.measured)
+        ended = found.info.measured
+        one, other = (step.info.metrics["reach_error_m"][ended] for step in (found, expected))
+        assert torch.equal(one, other)
 
 
 def test_episodes_are_truncated_when_their_time_is_over_and_never_terminated():
@@ -263,9 +234,9 @@ def test_episodes_are_truncated_when_their_time_is_over_and_never_terminated():
 def test_episodes_start_around_the_home_pose_within_the_limits_at_rest():
     env = make(num_envs=500, start_spread_rad=0.4)
     env.reset()
-    home = torch.from_numpy(env.task.robot.home).float()
+    home = torch.from_numpy(env.deployment.robot.home).float()
     angle = env.signals["joint_position"]
-    low, high = torch.tensor([joint.position_limits for joint in env.task.joint_specs]).unbind(1)
+    low, high = torch.tensor([joint.position_limits for joint in env.deployment.joints]).unbind(1)
 
     assert ((angle - home).abs() <= 0.4 + 1e-6).all()
     assert ((angle >= low - 1e-6) & (angle <= high + 1e-6)).all()
@@ -287,11 +258,11 @@ def test_every_episode_starts_elsewhere():
 def test_joints_without_action_hold_their_home_pose():
     env = make()
     env.reset()
-    gripper = env.task.robot.joints.index("gripper")
+    gripper = env.deployment.robot.joints.index("gripper")
 
     env.step(torch.ones(4, 5))
 
-    home = torch.full((4,), env.task.robot.home[gripper])
+    home = torch.full((4,), env.deployment.robot.home[gripper])
     assert torch.equal(env.signals["joint_target"][:, gripper], home.float())
 
 
@@ -314,9 +285,9 @@ def test_actor_observation_is_a_function_of_the_signals_alone():
         expected, state = env.task.encoder(env.signals, state)
         assert torch.equal(observation["actor"], expected)
 
-        observation, *_, info = env.step(torch.full((4, 5), 0.3))
+        observation, _, terminated, truncated, _ = env.step(torch.full((4, 5), 0.3))
         for value in state.values():
-            value[info["done"]] = 0
+            value[terminated | truncated] = 0
 
 
 def test_droop_of_a_resting_arm_is_invisible_to_the_actor():

@@ -7,10 +7,13 @@ from envs.observation_encoder import ObservationEncoder
 
 
 class Twice(nn.Module):
-    """Features (n, 2) of a signal (n, 1): the signal and its double."""
+    """A signal (n, 1) and its double."""
 
-    def forward(self, signals: dict[str, Tensor]) -> Tensor:
-        return torch.cat([signals["angle"], 2 * signals["angle"]], dim=-1)
+    signals = ("angle",)
+    columns = {"once": [""], "twice": ["elbow"]}
+
+    def forward(self, signals: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"once": signals["angle"], "twice": 2 * signals["angle"]}
 
 
 def observe(encoder: ObservationEncoder, *angles: float) -> list[list[float]]:
@@ -24,25 +27,25 @@ def observe(encoder: ObservationEncoder, *angles: float) -> list[list[float]]:
 
 
 def test_observation_holds_the_last_ticks_oldest_first():
-    encoder = ObservationEncoder(Twice(), 2, history=3)
+    encoder = ObservationEncoder(Twice(), history=3)
 
     assert observe(encoder, 1.0, 2.0, 3.0, 4.0)[2:] == [[1, 2, 2, 4, 3, 6], [2, 4, 3, 6, 4, 8]]
 
 
 def test_first_tick_fills_the_whole_history():
-    encoder = ObservationEncoder(Twice(), 2, history=3)
+    encoder = ObservationEncoder(Twice(), history=3)
 
     assert observe(encoder, 5.0, 7.0) == [[5, 10, 5, 10, 5, 10], [5, 10, 5, 10, 7, 14]]
 
 
 def test_signal_of_zero_is_a_first_tick_too():
-    encoder = ObservationEncoder(Twice(), 2, history=2)
+    encoder = ObservationEncoder(Twice(), history=2)
 
     assert observe(encoder, 0.0, 3.0) == [[0, 0, 0, 0], [0, 0, 3, 6]]
 
 
 def test_worlds_start_independently():
-    encoder = ObservationEncoder(Twice(), 2, history=2)
+    encoder = ObservationEncoder(Twice(), history=2)
     _, state = encoder({"angle": torch.tensor([[1.0], [1.0]])}, encoder.initial_state(2))
     for value in state.values():
         value[1] = 0  # the second world begins an episode
@@ -53,7 +56,7 @@ def test_worlds_start_independently():
 
 
 def test_one_tick_of_history_needs_no_state():
-    encoder = ObservationEncoder(Twice(), 2, history=1)
+    encoder = ObservationEncoder(Twice(), history=1)
 
     assert encoder.state_shapes == {}
     assert encoder.initial_state(5) == {}
@@ -61,7 +64,7 @@ def test_one_tick_of_history_needs_no_state():
 
 
 def test_sizes_are_as_declared():
-    encoder = ObservationEncoder(Twice(), 2, history=4)
+    encoder = ObservationEncoder(Twice(), history=4)
     state = encoder.initial_state(3)
 
     observation, following = encoder({"angle": torch.ones(3, 1)}, state)
@@ -73,7 +76,7 @@ def test_sizes_are_as_declared():
 
 
 def test_state_and_signals_are_not_modified():
-    encoder = ObservationEncoder(Twice(), 2, history=2)
+    encoder = ObservationEncoder(Twice(), history=2)
     state, signals = encoder.initial_state(1), {"angle": torch.ones(1, 1)}
 
     encoder(signals, state)
@@ -83,7 +86,7 @@ def test_state_and_signals_are_not_modified():
 
 
 def test_features_that_are_seen_as_changes_do_not_tell_where_they_stand():
-    encoder = ObservationEncoder(Twice(), 2, history=3, changes=1)
+    encoder = ObservationEncoder(Twice(), history=3, changes=["twice"])
 
     # Angles of the three ticks, oldest first, then the two changes of their doubles.
     assert encoder.size == 5
@@ -92,7 +95,19 @@ def test_features_that_are_seen_as_changes_do_not_tell_where_they_stand():
 
 
 def test_one_tick_has_no_changes_to_see():
-    encoder = ObservationEncoder(Twice(), 2, history=1, changes=1)
+    encoder = ObservationEncoder(Twice(), history=1, changes=["twice"])
 
     assert encoder.size == 1
     assert observe(encoder, 1.0, 2.0) == [[1], [2]]
+
+
+def test_every_column_has_a_name():
+    encoder = ObservationEncoder(Twice(), history=3, changes=["twice"])
+
+    assert encoder.columns == [
+        "once[t-2]",
+        "once[t-1]",
+        "once",
+        "twice.elbow[t-1] change",
+        "twice.elbow change",
+    ]

@@ -98,7 +98,9 @@ def test_arm_with_shuffled_servos_and_sensors_lives_the_same_episodes_to_the_bit
 ):
     env = envs.make("arm_reach", num_envs=4, num_threads=1)
     other = make(install(text(shuffled())))
-    assert [servo.name for servo in map(other.task.robot.model.actuator, range(6))] != ARM.joints
+    assert [
+        servo.name for servo in map(other.deployment.robot.model.actuator, range(6))
+    ] != ARM.joints
 
     first, first_other = env.reset(), other.reset()
     assert torch.equal(first["critic"], first_other["critic"])
@@ -114,19 +116,19 @@ def test_arm_with_shuffled_servos_and_sensors_lives_the_same_episodes_to_the_bit
 def test_every_joint_keeps_its_home_limits_and_gains_under_its_name(
     install: Install, variant: Callable[[], Element]
 ):
-    original = envs.make("arm_reach").task
-    task = make(install(text(variant()))).task
+    original = envs.make("arm_reach").deployment
+    env = make(install(text(variant())))
 
-    assert task.robot.joints == ARM.joints
-    assert task.joint_specs == original.joint_specs
-    assert np.array_equal(task.robot.home, ARM.home)
+    assert env.deployment.robot.joints == ARM.joints
+    assert env.deployment.joints == original.joints
+    assert np.array_equal(env.deployment.robot.home, ARM.home)
 
 
 @pytest.mark.parametrize("variant", [shuffled, accompanied])
 def test_target_of_a_joint_moves_that_joint(install: Install, variant: Callable[[], Element]):
     env = make(install(text(variant())), start_spread_rad=0.0)
     env.reset()
-    model, data = env.task.robot.model, env._simulation.data
+    model, data = env.deployment.robot.model, env._simulation.data
     for index, joint in enumerate(ARM.joints):
         env.reset()
         target = torch.from_numpy(ARM.home).float().repeat(4, 1)
@@ -135,7 +137,7 @@ def test_target_of_a_joint_moves_that_joint(install: Install, variant: Callable[
         for _ in range(30):
             env.step_targets(target)
 
-        moved = data("qpos")[0] - torch.from_numpy(env.task.robot.home_qpos)
+        moved = data("qpos")[0] - torch.from_numpy(env.deployment.robot.home_qpos)
         place = int(model.joint(joint).qposadr[0])
         others = [int(model.joint(other).qposadr[0]) for other in ARM.joints if other != joint]
         assert moved[place] > 0.2, joint
@@ -163,13 +165,13 @@ def test_other_joints_and_bodies_are_out_of_sight(install: Install):
 
 
 def test_tool_is_where_mujoco_puts_it_with_other_joints_around(install: Install):
-    task = make(install(text(accompanied()))).task
-    model = task.robot.model
+    env = make(install(text(accompanied())))
+    model = env.deployment.robot.model
     data = mujoco.MjData(model)
     angles = np.random.default_rng(0).uniform(-1, 1, (20, 6))
-    kinematics = task.encoder.features.get_submodule("kinematics")
+    kinematics = env.task.encoder.get_submodule("features.kinematics")
     for row in angles:
-        data.qpos[:] = task.robot.home_qpos
+        data.qpos[:] = env.deployment.robot.home_qpos
         for joint, angle in zip(ARM.joints, row, strict=True):
             data.joint(joint).qpos = angle
         mujoco.mj_kinematics(model, data)
@@ -208,8 +210,8 @@ def test_everything_that_is_missing_is_listed_at_once(install: Install, tmp_path
         "<position kp=...>",
         "  actuator hip_motor has no forcerange: give the stall torque of the servo",
         '  actuator hip_motor has no ctrlrange: write inheritrange="1" to take that of the joint',
-        "  joint 'hip' has no <jointpos> sensor",
-        "  joint 'hip' has no <jointvel> sensor",
+        "  joint 'hip' has no <jointpos/> sensor",
+        "  joint 'hip' has no <jointvel/> sensor",
         "  keyframe 'home' is missing: the start pose",
         "  keyframe 'rest' is missing: a pose that is stable without power",
         "  its base moves freely, by joint 'floating'; this task needs it fixed",
@@ -242,7 +244,7 @@ def second_servo(root: Element) -> None:
         ),
         (
             lambda root: find(root, "sensor").remove(find(root, "sensor")[2]),
-            "joint 'elbow_flex' has no <jointpos> sensor",
+            "joint 'elbow_flex' has no <jointpos/> sensor",
         ),
         (
             lambda root: find(root, "keyframe").remove(find(root, "keyframe")[1]),

@@ -62,7 +62,7 @@ def env(tiny_config: TrainConfig) -> VectorEnv:
 @pytest.fixture(scope="module")
 def torch_controller(run: RunFolder, env: VectorEnv) -> Controller:
     policy = load_policy(run.config(), env, run.load_checkpoint())
-    return Controller(env.task, policy, SIGNALS).eval()
+    return Controller(env.task, policy).eval()
 
 
 @pytest.fixture
@@ -152,10 +152,10 @@ def test_exported_targets_are_what_the_environment_sends_to_its_actuators(
         with torch.no_grad():
             action = torch_controller.policy(observation["actor"])
         expected = torch_controller.decoder(action, env.signals)[0].numpy()
-        observation, *_, info = env.step(action)
+        observation, _, terminated, truncated, _ = env.step(action)
 
         assert np.abs(targets - expected).max() <= 1e-5
-        if len(info["done"]):
+        if terminated or truncated:
             onnx_controller.reset()
             episodes += 1
         else:
@@ -204,8 +204,8 @@ def test_golden_vectors_are_a_moving_robot(contract: Contract):
 
 
 def test_joints_are_described_as_in_the_model(contract: Contract, env: VectorEnv):
-    model = env.task.robot.model
-    assert contract.joint_names == env.task.robot.joints
+    model = env.deployment.robot.model
+    assert contract.joint_names == env.deployment.robot.joints
     for joint in contract.joints:
         actuator = model.actuator(joint.name)
         assert joint.kp == actuator.gainprm[0]
@@ -242,7 +242,7 @@ def test_contract_says_where_the_policy_comes_from(
     assert TrainConfig.model_validate(provenance.config) == tiny_config
     assert provenance.config_sha256 == tiny_config.sha256
     assert provenance.env_steps == 96
-    assert provenance.robot_model_sha256 == env.task.robot.sha256
+    assert provenance.robot_model_sha256 == env.deployment.robot.sha256
     assert provenance.versions["torch"] == torch.__version__.split("+")[0] or (
         provenance.versions["torch"] == torch.__version__
     )

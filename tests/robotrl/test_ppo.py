@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from envs.vector_env import Step, StepInfo
 from robotrl.ppo import PPO, PPOConfig, TrainingError, VectorEnv
-
-Step = tuple[dict[str, Tensor], Tensor, Tensor, Tensor, dict[str, Any]]
 
 
 class Bandit:
@@ -30,7 +29,7 @@ class Bandit:
         reward = -(action[:, 0] - x / 2).square() + self._bonus * x
         self.observation = self._draw()
         everywhere = torch.ones(self.num_envs, dtype=torch.bool)
-        return self.observation, reward, everywhere, ~everywhere, ended(self.observation["critic"])
+        return answer(self.observation, reward, everywhere, ~everywhere)
 
     def _draw(self) -> dict[str, Tensor]:
         x = torch.randint(0, 2, (self.num_envs, 1), generator=self._generator) * 2.0 - 1
@@ -48,13 +47,7 @@ class OneStepEpisodes:
 
     def step(self, action: Tensor) -> Step:
         final = torch.full((2, 1), self._final)
-        return (
-            self.observation,
-            torch.ones(2),
-            self._terminated,
-            ~self._terminated,
-            ended(final),
-        )
+        return answer(self.observation, torch.ones(2), self._terminated, ~self._terminated, final)
 
 
 class Walk:
@@ -71,8 +64,7 @@ class Walk:
     def step(self, action: Tensor) -> Step:
         self.observation = self._draw()
         never = torch.zeros(self.num_envs, dtype=torch.bool)
-        info = ended(torch.zeros(0, 3))
-        return self.observation, action.sum(dim=-1), never, never, info
+        return answer(self.observation, action.sum(dim=-1), never, never)
 
     def _draw(self) -> dict[str, Tensor]:
         x = torch.randn(self.num_envs, 3, generator=self._generator)
@@ -96,11 +88,10 @@ class Chain:
         terminated = there & (chance[0] < 0.5)
         truncated = ~terminated & (chance[1] < 0.5)
         self._state = ~there & forward
-        (done,) = torch.nonzero(terminated | truncated, as_tuple=True)
-        info = ended(self._observe()["critic"][done]) | {"done": done}
-        self._state[done] = False
+        final = self._observe()["critic"]
+        self._state[terminated | truncated] = False
         self.observation = self._observe()
-        return self.observation, reward, terminated, truncated, info
+        return answer(self.observation, reward, terminated, truncated, final)
 
     def _observe(self) -> dict[str, Tensor]:
         x = self._state.float()[:, None]
@@ -112,28 +103,32 @@ class Spoilt:
 
     num_envs = 4
 
-    def __init__(self, spoil: Callable[[list[Any]], None]):
+    def __init__(self, spoil: Callable[[Step], None]):
         self._walk, self._spoil, self._steps = Walk(self.num_envs), spoil, 0
         self.observation = self._walk.observation
 
     def step(self, action: Tensor) -> Step:
-        answer: list[Any] = list(self._walk.step(action))
-        answer[4]["rewards"] = {"speed": answer[1], "effort": torch.zeros(4)}
+        step = self._walk.step(action)
+        step.info.rewards.update({"speed": step.reward.clone(), "effort": torch.zeros(4)})
         self._steps += 1
         if self._steps == 2:
-            self._spoil(answer)
-        observation, reward, terminated, truncated, info = answer
-        return observation, reward, terminated, truncated, info
+            self._spoil(step)
+        return step
 
 
-def ended(final_critic: Tensor) -> dict[str, Any]:
-    """The info of a step after which the first worlds end."""
-    return {
-        "done": torch.arange(len(final_critic)),
-        "final_critic": final_critic,
-        "rewards": {},
-        "metrics": {},
-    }
+def answer(
+    observation: dict[str, Tensor],
+    reward: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    final_critic: Tensor | None = None,
+) -> Step:
+    """A step without reward terms and metrics; the final observation may be another one."""
+    final = dict(observation)
+    if final_critic is not None:
+        final["critic"] = final_critic
+    info = StepInfo(final, {}, {}, torch.zeros_like(terminated))
+    return Step(observation, reward, terminated, truncated, info)
 
 
 def make(env: VectorEnv, *, seed: int = 0, **settings: Any) -> PPO:
@@ -490,16 +485,15 @@ def test_rare_large_return_is_a_target_in_full(monkeypatch: pytest.MonkeyPatch):
     assert targets[0].min().item() == pytest.approx(-(999**0.5), rel=1e-4)
 
 
-def spoil(name: str, value: float) -> Callable[[list[Any]], None]:
+def spoil(name: str, value: float) -> Callable[[Step], None]:
     """Put a value into world 2's reward or into an observation of it."""
 
-    def change(answer: list[Any]) -> None:
+    def change(step: Step) -> None:
         if name == "reward":
-            answer[4]["rewards"]["speed"] = answer[1] = answer[1].clone()
-            answer[1][2] = value
+            step.reward[2] = step.info.rewards["speed"][2] = value
         else:
-            answer[0][name] = answer[0][name].clone()
-            answer[0][name][2, 0] = value
+            step.observation[name] = step.observation[name].clone()
+            step.observation[name][2, 0] = value
 
     return change
 

@@ -217,12 +217,13 @@ def spoil_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str) -> None:
     def spoilt(self: VectorEnv, *arguments: Any) -> Any:
         nonlocal taken
         taken += 1
-        observation, reward, *others, info = step(self, *arguments)
+        answer = step(self, *arguments)
+        observation, reward, *_, info = answer
         if taken == number:
-            bad = {"reward": [reward, info["rewards"]["hold"]]}
+            bad = {"reward": [reward, info.rewards["hold"]]}
             for tensor in bad.get(what) or [observation[what]]:
                 tensor[3] = math.nan
-        return observation, reward, *others, info
+        return answer
 
     monkeypatch.setattr(VectorEnv, "step_targets", spoilt)
 
