@@ -128,6 +128,11 @@ class VectorEnv:
         return self.task.deployment
 
     @property
+    def simulation(self) -> Simulation:
+        """The worlds themselves."""
+        return self._simulation
+
+    @property
     def diverged(self) -> int:
         """Number of worlds that had to be reset because the physics diverged."""
         return int(self._diverged)
@@ -271,7 +276,8 @@ class VectorEnv:
                 f"the targets, or the actions they come from, of worlds {worlds} are not finite "
                 "numbers; the policy that made them has diverged"
             )
-        received = self.randomization.receive(targets, self._targets, self._step_count)
+        previous = self._ctrl[:, self.task.actuators].to(targets.dtype)
+        received = self.randomization.receive(targets, previous, self._step_count)
         self._ctrl[:, self.task.actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
         return ~finite
