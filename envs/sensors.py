@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from envs.simulation import Simulation
-from envs.worlds import Worlds
+from envs.worlds import Worlds, as_slice
 
 IMU_SITE = "imu"
 """Site of the inertial sensor; its frame is that of the signals."""
@@ -83,13 +83,14 @@ class SensorReader:
     def __init__(self, simulation: Simulation, columns: Mapping[str, np.ndarray]):
         self._sensordata = simulation.data("sensordata")
         self._columns = {
-            kind: torch.from_numpy(places).to(simulation.device) for kind, places in columns.items()
+            kind: as_slice(torch.from_numpy(places).to(simulation.device))
+            for kind, places in columns.items()
         }
 
     def read(self, worlds: Worlds) -> dict[str, Tensor]:
         """The signals of some worlds now, (n, elements) each, float32."""
         sensordata = worlds.take(self._sensordata)
         return {
-            kind: SENSORS[kind].sign * sensordata.index_select(1, places).float()
+            kind: SENSORS[kind].sign * sensordata[:, places].float()
             for kind, places in self._columns.items()
         }

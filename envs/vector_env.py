@@ -27,7 +27,7 @@ from envs.observation_encoder import column_names
 from envs.randomization import Randomization, Term
 from envs.simulation import Simulation
 from envs.task import Deployment, Task
-from envs.worlds import Worlds, choose, every
+from envs.worlds import Worlds, as_slice, choose, every
 
 
 class StepInfo(NamedTuple):
@@ -89,7 +89,7 @@ class VectorEnv:
         self._simulation = simulation
         self._recipe = recipe
         self._every = every(self.num_envs, self.device)
-        self._ctrl = simulation.data("ctrl")
+        self._ctrl, self._actuators = simulation.data("ctrl"), as_slice(task.actuators)
         self._sees_targets = "joint_target" in (*task.encoder.signals, *task.decoder.signals)
         self.randomization = Randomization(
             randomization,
@@ -260,7 +260,7 @@ class VectorEnv:
         state = self.task.initial_state(worlds, episode)
         state = self.randomization.initial_state(worlds, episode, state)
         self._simulation.reset(worlds, state)
-        worlds.put(self._targets, state.ctrl[:, self.task.actuators])
+        worlds.put(self._targets, state.ctrl[:, self._actuators])
         worlds.put(self._previous_action, 0)
         for value in self._encoder_state.values():
             worlds.put(value, 0)
@@ -276,9 +276,9 @@ class VectorEnv:
                 f"the targets, or the actions they come from, of worlds {worlds} are not finite "
                 "numbers; the policy that made them has diverged"
             )
-        previous = self._ctrl[:, self.task.actuators].to(targets.dtype)
+        previous = self._ctrl[:, self._actuators].to(targets.dtype)
         received = self.randomization.receive(targets, previous, self._step_count)
-        self._ctrl[:, self.task.actuators] = received.to(self._ctrl.dtype)
+        self._ctrl[:, self._actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
         return ~finite
 

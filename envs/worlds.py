@@ -41,14 +41,23 @@ class Worlds:
 
     def put(self, table: Tensor, values: Tensor | float) -> None:
         """Write rows (n, ...), or one number, into a table (num_envs, ...)."""
+        if isinstance(values, Tensor):
+            values = values.to(table.dtype)
         if self.mask is not None:
             chosen = self.mask.view(-1, *(1,) * (table.dim() - 1))
-            new = torch.as_tensor(values, dtype=table.dtype, device=table.device)
-            table.copy_(torch.where(chosen, new, table))
+            table.copy_(torch.where(chosen, values, table))
         elif self.complete:
             table[:] = values
         else:
-            table[self.ids] = torch.as_tensor(values, dtype=table.dtype, device=table.device)
+            table[self.ids] = values
+
+
+def as_slice(columns: Tensor) -> Tensor | slice:
+    """Columns as a slice if they lie side by side: a view costs nothing, an index a copy."""
+    start = int(columns[0])
+    if torch.equal(columns, torch.arange(start, start + len(columns), device=columns.device)):
+        return slice(start, start + len(columns))
+    return columns
 
 
 def every(num_envs: int, device: torch.device | str = "cpu") -> Worlds:

@@ -28,7 +28,7 @@ from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.settings import RobotTaskConfig, Weight, count_steps, require_names
-from envs.worlds import Worlds, choose
+from envs.worlds import Worlds, as_slice, choose
 
 Point = tuple[Length, Length, Length]
 MEASURED = ("joint_position", "joint_velocity")
@@ -170,9 +170,10 @@ class ArmReach:
         self._delay = simulation.field("actuator_delay")
         self._tool = simulation.data("site_xpos")[:, model.site(config.site).id]
         self._home_qpos = torch.from_numpy(robot.home_qpos).to(self._qpos)
-        self._joint_qpos = torch.from_numpy(robot.qpos).to(device)
-        self._joint_dofs = torch.from_numpy(robot.dofs).to(device)
-        self._arm_qpos, self._arm_dofs = self._joint_qpos[arm], self._joint_dofs[arm]
+        qpos, dofs = (torch.from_numpy(v).to(device) for v in (robot.qpos, robot.dofs))
+        self._joint_qpos, self._joint_dofs = as_slice(qpos), as_slice(dofs)
+        self._arm_qpos, self._arm_dofs = as_slice(qpos[arm]), as_slice(dofs[arm])
+        self._servos = as_slice(self.actuators)
         self._home, self._low, self._high = (v.to(self._qpos) for v in (home, low, high))
         self._arm_home = home[arm].float().to(device)
         self._command = UniformCommand(
@@ -259,9 +260,9 @@ class ArmReach:
             "tool_error": tool - worlds.take(self.command),
             "true_joint_position": qpos[:, self._joint_qpos],
             "true_joint_velocity": qvel[:, self._joint_dofs],
-            "joint_target": ctrl[:, self.actuators],
+            "joint_target": ctrl[:, self._servos],
             "friction_loss": friction[:, self._joint_dofs],
-            "actuator_delay": 50 * delay[:, self.actuators],
+            "actuator_delay": 50 * delay[:, self._servos],
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Philox against its published vectors; a draw depends on nothing but its own four numbers."""
 
 import zlib
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -32,13 +35,16 @@ def draw(
     ],
     ids=["zeros", "ones", "pi"],
 )  # fmt: skip
-def test_philox_gives_the_known_answers_of_random123(counter: str, key: str, expected: str):
-    c0, c1, c2, c3 = (torch.tensor(int(word, 16)) for word in counter.split())
-    k0, k1 = (torch.tensor(int(word, 16)) for word in key.split())
+@pytest.mark.parametrize("array", [torch.tensor, lambda word: np.array([word])])
+def test_philox_gives_the_known_answers_of_random123(
+    array: Callable[[int], Any], counter: str, key: str, expected: str
+):
+    c0, c1, c2, c3 = (array(int(word, 16)) for word in counter.split())
+    k0, k1 = (array(int(word, 16)) for word in key.split())
 
     words = philox((c0, c1, c2, c3), (k0, k1))
 
-    assert " ".join(f"{int(word):08x}" for word in words) == expected
+    assert " ".join(f"{word.item():08x}" for word in words) == expected
 
 
 def test_draw_is_philox_of_world_index_and_block_under_stream_and_seed():
@@ -48,7 +54,9 @@ def test_draw_is_philox_of_world_index_and_block_under_stream_and_seed():
 
     key = torch.tensor(zlib.crc32(b"mass")), torch.tensor(11)
     counters = [[torch.tensor(word) for word in (world, 5, 3, block)] for block in (0, 1)]
-    words = torch.cat([philox((c0, c1, c2, c3), key) for c0, c1, c2, c3 in counters])
+    words = torch.stack(
+        [torch.stack(philox((c0, c1, c2, c3), key)) for c0, c1, c2, c3 in counters]
+    ).flatten()
     assert (numbers[0] * 2**24).tolist() == (words[:6] // 2**8).tolist()
 
 
@@ -143,3 +151,13 @@ def test_nothing_to_draw_is_nothing():
 def test_negative_seed_is_refused():
     with pytest.raises(ValueError, match=r"^seed must not be negative, found -1$"):
         Draws(-1, CPU)
+
+
+def test_philox_is_the_same_in_numpy_and_in_torch():
+    # numpy makes the numbers on the CPU, torch's int64 tensors on a GPU.
+    words = torch.randint(0, 2**32, (6, 1000), generator=torch.Generator().manual_seed(0))
+
+    with_torch = philox(tuple(words[:4]), tuple(words[4:]))
+    with_numpy = philox(tuple(words[:4].numpy()), tuple(words[4:].numpy()))
+
+    assert [word.tolist() for word in with_torch] == [word.tolist() for word in with_numpy]
