@@ -24,7 +24,7 @@ from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
 from envs.draws import Draws
 from envs.observation_encoder import column_names
-from envs.randomization import Randomization, Term
+from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
 from envs.task import Deployment, Task
 from envs.worlds import Worlds, as_slice, choose, every
@@ -74,7 +74,7 @@ class VectorEnv:
         task: Task,
         simulation: Simulation,
         draws: Draws,
-        randomization: Sequence[Term] = (),
+        randomization: Sequence[RandomTerm] = (),
         recipe: "Callable[[], VectorEnv] | None" = None,
     ):
         self.task = task
@@ -200,6 +200,7 @@ class VectorEnv:
             rewards = {name: term.masked_fill(failed, 0) for name, term in rewards.items()}
         truncated = (self._episode_step >= task.episode_steps) & ~terminated
         metrics, measured = task.advance()
+        self.randomization.adapt(metrics, measured)
 
         final = observation = self._observe(self._every)
         done = choose(terminated | truncated, compact=self._simulation.compact)
@@ -276,8 +277,8 @@ class VectorEnv:
                 f"the targets, or the actions they come from, of worlds {worlds} are not finite "
                 "numbers; the policy that made them has diverged"
             )
-        previous = self._ctrl[:, self._actuators].to(targets.dtype)
-        received = self.randomization.receive(targets, previous, self._step_count)
+        received_last = self._ctrl[:, self._actuators].to(targets.dtype)
+        received = self.randomization.receive(targets, received_last, self._step_count)
         self._ctrl[:, self._actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
         return ~finite

@@ -26,7 +26,8 @@ Before training, values that no robot has are refused, at the joint extremes of 
 is every term without which the model would move the same to the bit.
 """
 
-from envs.randomization.fields import FieldRandomization as FieldRandomization
+from envs.randomization.kinds import Term as Term
+from envs.randomization.kinds import at_full_range as at_full_range
+from envs.randomization.kinds import read_terms as read_terms
 from envs.randomization.randomization import Randomization as Randomization
-from envs.randomization.signals import SignalNoise as SignalNoise
-from envs.randomization.term import Term as Term
+from envs.randomization.term import RandomTerm as RandomTerm

@@ -18,6 +18,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.simulation import Simulation
+from envs.worlds import Worlds
 
 Kind = Literal["number", "vector", "direction", "quaternion", "moments", "range", "record"]
 """How the columns of a field belong together; the columns of a `record` are different things."""
@@ -194,8 +195,8 @@ def _rows(
     return names, None if on_body is None else [bodies[body] for body in on_body]
 
 
-def write_fields(simulation: Simulation, values: Mapping[str, Tensor], ids: Tensor) -> None:
-    """Give worlds `ids` (n,) their values, (n, rows, columns) of each field."""
+def write_fields(simulation: Simulation, values: Mapping[str, Tensor], worlds: Worlds) -> None:
+    """Give worlds their values, (n, rows, columns) of each field."""
     for name, table in values.items():
         field = simulation.field(name)
-        field[ids] = table.reshape(len(ids), *field.shape[1:]).to(field.dtype)
+        worlds.put(field, table.reshape(len(worlds), *field.shape[1:]))

@@ -7,14 +7,16 @@ A kind of term is a class in a file of its own: `fields`, `supply`, `inertia`, `
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
+import mujoco
 from pydantic import Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
 from deploy.errors import ConfigError
 from deploy.quantities import Number
 from envs.randomization.law import Law
+from envs.randomization.numbers import Change
 
 Pattern = str | list[str]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,7 +56,7 @@ class Adapt(Section):
     def _check(self) -> "Adapt":
         if self.good == self.bad:
             raise ValueError(
-                "`good` and `bad` must differ; which one is smaller tells what is good"
+                "`good` and `bad` must differ; the order tells which way is good"
             )
         return self
 
@@ -84,7 +86,7 @@ class RandomTerm(Section):
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """For the contract: target, match, operation, distribution, range, and what else there is."""
+        """For the contract: target, match, operation, distribution, range; and more if need be."""
         raise NotImplementedError
 
 
@@ -102,6 +104,21 @@ class RangeTerm(RandomTerm, Law):
         """What `describe` returns."""
         law = {"distribution": self.distribution, "range": self.range}
         return {"target": self.target, "match": match, "operation": operation, **law, **more}
+
+
+class PhysicsTerm(RangeTerm):
+    """A term on the model of a world, on its initial state, or on its motion."""
+
+    acts: ClassVar[Literal["model", "start", "step"]]
+    """What its change is made to: model fields, where an episode starts, or a control step."""
+
+    def bind(self, model: mujoco.MjModel) -> Change:
+        """Resolve names in a model.
+
+        Raises:
+            ConfigError: an unknown name, a pattern without a match, or what means nothing.
+        """
+        raise NotImplementedError
 
 
 def name_streams(terms: Sequence[RandomTerm]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from envs.randomization import Term
+from envs.randomization import RandomTerm, read_terms
 from robotrl.evaluate import load_policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import envs
 from deploy.errors import ConfigError
-from envs.randomization import Term
+from envs.randomization import RandomTerm, read_terms
 from envs.rewards import closeness, mean_square
 from envs.tasks.arm_reach import ArmReachConfig, desk
 from envs.vector_env import Step

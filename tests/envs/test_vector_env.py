@@ -13,7 +13,7 @@ from torch import Tensor
 import envs
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
-from envs.randomization import Term
+from envs.randomization import RandomTerm, read_terms
 from envs.registry import TASKS
 
 NUM_ENVS = 4

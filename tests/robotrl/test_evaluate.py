@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import envs
-from envs.randomization import Term
+from envs.randomization import RandomTerm, read_terms
 from robotrl import train
 from robotrl.evaluate import evaluate_policy, evaluate_run, interval
 from robotrl.run_folder import RunFolder
