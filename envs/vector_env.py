@@ -130,6 +130,11 @@ class VectorEnv:
         return self.task.deployment
 
     @property
+    def simulation(self) -> Simulation:
+        """The worlds themselves."""
+        return self._simulation
+
+    @property
     def diverged(self) -> int:
         """Number of worlds that had to be reset because the physics diverged."""
         return int(self._diverged)
