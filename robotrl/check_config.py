@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from deploy.errors import ConfigError
-from envs.randomization import Term
+from envs.randomization import RandomTerm, at_full_range
 from envs.vector_env import VectorEnv
 from robotrl.train import make_env
 from robotrl.train_config import TrainConfig
@@ -102,9 +102,8 @@ def check_config(config: TrainConfig) -> Report:
     Raises:
         ConfigError: the task itself cannot be made.
     """
-    full = {"schedule": None, "adapt": None}
-    terms = [term.model_copy(update=full) for term in config.randomization]
-    lasting = [_SECONDS + getattr(term, "interval_s", (0.0, 0.0))[1] for term in terms]
+    terms = at_full_range(config.terms)
+    lasting = [_SECONDS + (getattr(term, "interval_s", None) or (0.0, 0.0))[1] for term in terms]
     env = _make(config, [])
     joints = _joints(env.simulation.model)
     targets = _targets(_make(config, []), max(lasting, default=_SECONDS), config.seed)
@@ -134,7 +133,7 @@ def check_config(config: TrainConfig) -> Report:
     return Report(sorted(effects, key=lambda effect: -effect.share), problems)
 
 
-def _make(config: TrainConfig, terms: list[Term]) -> VectorEnv:
+def _make(config: TrainConfig, terms: list[RandomTerm]) -> VectorEnv:
     return make_env(config, num_envs=_NUM_ENVS, randomization=terms)
 
 

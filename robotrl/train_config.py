@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,7 +65,7 @@ class TrainConfig(Section):
 
     @field_validator("randomization")
     @classmethod
-    def _expand_presets(cls, lines: list[Line]) -> list[Line]:
+    def _expand_presets(cls, lines: Sequence[Line]) -> Sequence[RandomTerm]:
         return list(expand(lines))
 
     @property

@@ -100,8 +100,7 @@ class InitialTerm(PhysicsTerm):
                     f"randomization: '{self}': name the columns you mean, of {list(_XYZ)}"
                 )
             field = ModelField(self.target, [], None, _XYZ, "vector")
-            listed = list(self.columns) if isinstance(self.columns, list) else self.columns
-            chosen = torch.tensor(field.select(listed))
+            chosen = torch.tensor(field.select(self.columns))
             return self._numbers(Place("qpos", starts + chosen, torch.zeros_like(chosen)))
         place = Place("qpos", starts + torch.arange(3, 7), torch.zeros(4, dtype=torch.int64))
         rows = 1 if self.shared else len(joints)

@@ -62,6 +62,6 @@ def velocity_place(model: mujoco.MjModel, target: str, match: Pattern, columns: 
         field = ModelField(target, [], None, _ANGULAR, "vector")
     else:
         field = ModelField(target, [], None, ("value",), "number")
-    chosen = torch.tensor(field.select(list(columns) if isinstance(columns, list) else columns))
+    chosen = torch.tensor(field.select(columns))
     starts = torch.tensor(model.jnt_dofadr[joints], dtype=torch.int64)[:, None]
     return Place("qvel", starts + chosen, torch.zeros_like(chosen))

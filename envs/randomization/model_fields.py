@@ -73,7 +73,7 @@ class ModelField:
     columns: tuple[str, ...]
     kind: Kind
 
-    def select(self, columns: str | int | list[str | int] | None) -> list[int]:
+    def select(self, columns: str | int | Sequence[str | int] | None) -> list[int]:
         """Column numbers of a term's `columns`.
 
         Raises:
@@ -92,7 +92,7 @@ class ModelField:
             raise ConfigError(f"randomization: {self.name!r} has no columns; delete `columns`")
         if columns == "all":
             return every
-        listed = columns if isinstance(columns, list) else [columns]
+        listed = [columns] if isinstance(columns, str | int) else columns
         found = []
         for column in listed:
             name = self.columns[column] if column in every else column

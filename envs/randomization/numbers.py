@@ -54,7 +54,7 @@ class Part(NamedTuple):
 class Change(Protocol):
     """A term bound to a model."""
 
-    tables: Sequence[str]
+    tables: list[str]
     """The tables that it changes."""
     shape: tuple[int, int]
     """Uniform numbers it needs for each world, as rows and columns; each is a draw of its own."""
@@ -96,7 +96,8 @@ class Numbers:
     ):
         self.parts, self.shape = parts, shape
         self.tables = [p.table for part in parts for p in (part.lead, *part.followers)]
-        self._operation, self._law, self._joint_columns = operation, law, joint_columns
+        self._operation: Operation = operation
+        self._law, self._joint_columns = law, joint_columns
 
     def apply(self, values: Values, uniform: Tensor, share: Tensor | None = None) -> None:
         """See `Change.apply`."""

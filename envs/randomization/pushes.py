@@ -120,9 +120,7 @@ class WrenchTerm(_Disturbance):
         """See `PushTerm.bind`."""
         names = [None, *(model.body(body).name for body in range(1, model.nbody))]
         rows = torch.tensor(matching_rows("wrench", names, self.wrench))
-        columns = ModelField("wrench", [], None, _SIX, "record").select(
-            list(self.columns) if isinstance(self.columns, list) else self.columns
-        )
+        columns = ModelField("wrench", [], None, _SIX, "record").select(self.columns)
         return self._numbers(Place("xfrc_applied", rows[:, None], torch.tensor(columns)))
 
 
@@ -141,7 +139,11 @@ class Pushes:
     ):
         self._simulation, self._draws = simulation, draws
         self._control_dt_s = control_dt_s
-        self._events = [_Event(bound, simulation, draws, control_dt_s) for bound in terms]
+        self._events = [
+            _Event(bound.term, bound, bound.change, simulation, draws, control_dt_s)
+            for bound in terms
+            if isinstance(bound.term, _Disturbance) and isinstance(bound.change, Numbers)
+        ]
         self._wrenches = [
             event for event in self._events if isinstance(event.bound.term, WrenchTerm)
         ]
@@ -209,21 +211,28 @@ class Pushes:
 class _Event:
     """One term: when it acts next, and what of it acts now."""
 
-    def __init__(self, bound: Bound, simulation: Simulation, draws: Draws, control_dt_s: float):
+    def __init__(
+        self,
+        term: _Disturbance,
+        bound: Bound,
+        change: Numbers,
+        simulation: Simulation,
+        draws: Draws,
+        control_dt_s: float,
+    ):
         self.bound = bound
         self.streams = [bound.stream, Stream(f"{bound.stream.name}/duration", 1)]
         self.timer = Timer(
             bound.stream.name,
-            bound.term.interval_s,
+            term.interval_s,
             draws,
             num_envs=simulation.num_envs,
             device=simulation.device,
             compact=simulation.compact,
             control_dt_s=control_dt_s,
         )
-        lead = bound.change.parts[0].lead
-        self.bodies = lead.rows[:, 0]
-        is_wrench = isinstance(bound.term, WrenchTerm)
+        self.bodies = change.parts[0].lead.rows[:, 0]
         applied = simulation.data("xfrc_applied")
+        is_wrench = isinstance(term, WrenchTerm)
         self.wrench = torch.zeros_like(applied if is_wrench else applied[:0])
         self.steps_left = torch.zeros_like(self.timer.count)

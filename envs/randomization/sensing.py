@@ -50,7 +50,7 @@ class Stage:
     """Place on the way from the true value to the reading."""
     start_size = 0
     step_size = 0
-    share = 1.0
+    share: float | Tensor = 1.0
     """How much of the term's range is in use, in [0, 1]."""
 
     def __init__(self, **state: Tensor):

@@ -108,10 +108,11 @@ class SignalError(SignalTerm, Law):
         """See `SignalTerm.bind`."""
         return _Bias(self, place) if self.when == "reset" else _Noise(self, place)
 
-    def shrink(self, drawn: Tensor, share: float) -> Tensor:
+    def shrink(self, drawn: Tensor, share: float | Tensor) -> Tensor:
         """Draws nearer to where they change nothing, which they reach at a share of 0."""
         neutral = _NEUTRAL[self.operation]
-        return drawn if share == 1 else neutral + share * (drawn - neutral)
+        whole = isinstance(share, float) and share == 1  # asking a tensor would stop the host
+        return drawn if whole else neutral + share * (drawn - neutral)
 
     def apply(self, values: Tensor, drawn: Tensor) -> Tensor:
         """Readings (n, columns) with draws (n, columns) or (n, 1)."""

@@ -131,7 +131,7 @@ class SignalTerms:
                     values = values.index_copy(1, columns, read)
             signals[signal] = values
 
-    def set_shares(self, shares: Mapping[int, float]) -> None:
+    def set_shares(self, shares: Mapping[int, float | Tensor]) -> None:
         """Use only this share, in [0, 1], of the range of terms, by their number in `terms`.
 
         What stays for an episode changes with the next one.
