@@ -51,7 +51,7 @@ class BatchSimulation:
         self._fields: dict[str, Tensor] = {}
         self._history = self._batch.bind("history")
         self._sensordata = self._batch.bind("sensordata")
-        self._actuator_slots, self._sensor_slots = _history_slots(model)
+        self._actuator_slots, self._sensor_slots = history_slots(model)
         self._constants_recomputed = False
 
     def data(self, name: str) -> Tensor:
@@ -132,7 +132,7 @@ class BatchSimulation:
             self._history[rows[:, None], slots] = self._sensordata[rows][:, columns]
 
 
-def _history_slots(
+def history_slots(
     model: mujoco.MjModel,
 ) -> tuple[list[tuple[int, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
     """Where in `mjData.history` each actuator's and each sensor's past values lie.
