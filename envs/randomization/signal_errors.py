@@ -9,7 +9,7 @@ from torch import Tensor
 
 from envs.randomization.law import Law, standard_normal
 from envs.randomization.rotation import directions
-from envs.randomization.sensing import Place, Reading, SignalTerm, Size, Stage
+from envs.randomization.sensing import FULL, Place, Reading, Share, SignalTerm, Size, Stage
 from envs.worlds import Worlds
 
 _NEUTRAL = {"add": 0.0, "scale": 1.0}
@@ -108,10 +108,10 @@ class SignalError(SignalTerm, Law):
         """See `SignalTerm.bind`."""
         return _Bias(self, place) if self.when == "reset" else _Noise(self, place)
 
-    def shrink(self, drawn: Tensor, share: float) -> Tensor:
+    def shrink(self, drawn: Tensor, share: Share) -> Tensor:
         """Draws nearer to where they change nothing, which they reach at a share of 0."""
         neutral = _NEUTRAL[self.operation]
-        return drawn if share == 1 else neutral + share * (drawn - neutral)
+        return drawn if share is FULL else neutral + share * (drawn - neutral)
 
     def apply(self, values: Tensor, drawn: Tensor) -> Tensor:
         """Readings (n, columns) with draws (n, columns) or (n, 1)."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
-from envs.randomization.sensing import Place, Reading, SignalTerm, Stage
+from envs.randomization.sensing import Place, Reading, Share, SignalTerm, Stage
 from envs.randomization.signal_errors import SignalQuantization, SignalRotation, UnitLength
 from envs.randomization.step_draws import StepDraws
 from envs.randomization.term import matching_rows, name_streams
@@ -131,7 +131,7 @@ class SignalTerms:
                     values = values.index_copy(1, columns, read)
             signals[signal] = values
 
-    def set_shares(self, shares: Mapping[int, float]) -> None:
+    def set_shares(self, shares: Mapping[int, Share]) -> None:
         """Use only this share, in [0, 1], of the range of terms, by their number in `terms`.
 
         What stays for an episode changes with the next one.
