@@ -10,6 +10,8 @@ from envs.draws import Draws, Stream
 from envs.simulation import Simulation
 from envs.worlds import Worlds
 
+_PAGE = 8  # commands drawn at once: the generator costs the same for 1 as for 8
+
 
 class UniformCommand:
     """Commands from a box, each for a time of its own.
@@ -37,7 +39,7 @@ class UniformCommand:
         device, num_envs = simulation.device, simulation.num_envs
         self._low = torch.tensor(low, device=device)
         self._span = torch.tensor(high, device=device) - self._low
-        self._stream = Stream("command", len(low) + 1)
+        self._stream = Stream("command", _PAGE * (len(low) + 1))
         self.value = torch.zeros(num_envs, len(low), device=device)
         """(num_envs, n) what is asked for."""
         self.steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
@@ -45,11 +47,16 @@ class UniformCommand:
         self.remaining = torch.zeros_like(self.steps)
         """(num_envs,) control steps that it has left."""
         self._count = torch.zeros_like(self.steps)
+        self._compact = simulation.compact
+        self._page = torch.zeros(num_envs, _PAGE, len(low) + 1, device=device)
 
     def renew(self, worlds: Worlds) -> None:
         """Draw the next command of some worlds."""
         count = worlds.take(self._count)
-        (u,) = self._draws.uniform([self._stream], worlds.ids, count)
+        place = count % _PAGE
+        if not self._compact or (place == 0).any():
+            self._turn_page(worlds, count)
+        u = worlds.take(self._page)[torch.arange(len(worlds), device=count.device), place]
         shortest, longest = self._interval_s
         interval_s = shortest + (longest - shortest) * u[:, -1]
         steps = (interval_s / self._control_dt_s).round().long().clamp(min=1)
@@ -57,6 +64,15 @@ class UniformCommand:
         worlds.put(self.steps, steps)
         worlds.put(self.remaining, steps)
         worlds.put(self._count, count + 1)
+
+    def _turn_page(self, worlds: Worlds, count: Tensor) -> None:
+        """Draw the next commands of those worlds that have used theirs up."""
+        page, place = count // _PAGE, count % _PAGE
+        (u,) = self._draws.uniform([self._stream], worlds.ids, page)
+        drawn = u.unflatten(1, (_PAGE, -1))
+        worlds.put(
+            self._page, torch.where((place == 0)[:, None, None], drawn, worlds.take(self._page))
+        )
 
     def advance(self) -> Tensor:
         """Let a step pass; returns (num_envs,) bool: worlds whose command has ended."""
@@ -72,4 +88,4 @@ class UniformCommand:
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
-    _STATE = ("value", "steps", "remaining", "_count")
+    _STATE = ("value", "steps", "remaining", "_count", "_page")

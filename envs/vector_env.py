@@ -29,6 +29,8 @@ from envs.simulation import Simulation
 from envs.task import Deployment, Task
 from envs.worlds import Worlds, as_slice, choose, every
 
+_GROUPS = 32
+
 
 class StepInfo(NamedTuple):
     """What a step says beside observation, reward and ends."""
@@ -143,11 +145,14 @@ class VectorEnv:
 
         Args:
             stagger: start worlds at different times of their episode, so that they do not all
-                end in the same step.
+                end in the same step. They do so in groups: starting one world costs as much
+                as starting eight.
         """
         self._begin_episodes(self._every)
         if stagger:
-            self._episode_step.copy_(self._every.ids * self.task.episode_steps // self.num_envs)
+            groups = min(self.num_envs, _GROUPS)
+            group = self._every.ids * groups // self.num_envs
+            self._episode_step.copy_(group * self.task.episode_steps // groups)
         return self._observe(self._every, starting=True)
 
     @torch.no_grad()

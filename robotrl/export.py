@@ -229,18 +229,7 @@ def _contract(
         ],
         joints=joints,
         command=command,
-        trained_ranges=[
-            TrainedRange(
-                target=term.target,
-                match=term.match,
-                body=term.body,
-                columns=term.columns,
-                operation=term.operation,
-                distribution=term.distribution,
-                range=term.range,
-            )
-            for term in config.randomization
-        ],
+        trained_ranges=[TrainedRange(**term.describe()) for term in config.terms],
         provenance=Provenance(
             task=config.task,
             config=config.model_dump(mode="json"),

@@ -41,11 +41,10 @@ _FOLLOWED: dict[str, tuple[tuple[str, int | None, int], ...]] = {
     "mass": (("body_mass", 0, 1), ("body_inertia", None, 1)),
     "kp": (("actuator_gainprm", 0, 1), ("actuator_biasprm", 1, 1)),
     "kd": (("actuator_biasprm", 2, -1),),
-    "friction": (("geom_friction", 0, 1), ("geom_friction", 1, 1), ("geom_friction", 2, 1)),
 }
 """Field, column (None: all) and sign; the first is drawn, the others keep their proportion."""
 _ZERO = ("qpos0", "qpos_spring", "jnt_range")  # all that is measured from a joint's zero
-COUPLED = (*_FOLLOWED, "joint_zero")
+COUPLED = (*_FOLLOWED, "friction", "joint_zero")
 
 
 class _ModelTerm(PhysicsTerm):
@@ -113,9 +112,7 @@ class FieldTerm(_ModelTerm):
         """
         if self.field in COUPLED:
             if self.columns is not None:
-                raise ConfigError(
-                    f"randomization: {self.field!r} has no columns; delete `columns`"
-                )
+                raise ConfigError(f"randomization: {self.field!r} has no columns; delete `columns`")
             parts = _parts(self, self.field, model)
             rows = 1 if self.shared in (True, "rows") else len(parts[0].lead.rows)
             return Numbers(parts, self.operation, self, (rows, 1))
@@ -200,6 +197,15 @@ def _parts(term: _ModelTerm, name: str, model: mujoco.MjModel) -> list[Part]:
                 f"randomization: '{term}': an angle is added to a joint's zero: `operation: add`"
             )
         return [Part(place) for place in _zero_places(term, model)]
+    if name == "friction":
+        if term.operation != "scale":
+            raise ConfigError(
+                f"randomization: '{term}': sliding, spinning and rolling friction are scaled "
+                "together; for anything else name `geom_friction` and its columns"
+            )
+        field = model_field(model, "geom_friction")
+        rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
+        return [Part(Place("geom_friction", torch.tensor(rows)[:, None], torch.arange(3)))]
     if name in _FOLLOWED:
         entries = _FOLLOWED[name]
         field = model_field(model, entries[0][0])
@@ -221,8 +227,10 @@ def _parts(term: _ModelTerm, name: str, model: mujoco.MjModel) -> list[Part]:
 
 
 def _columns(model: mujoco.MjModel, table: str, column: int | None) -> Tensor:
-    return torch.arange(field_values(model, table).shape[1]) if column is None else torch.tensor(
-        [column]
+    return (
+        torch.arange(field_values(model, table).shape[1])
+        if column is None
+        else torch.tensor([column])
     )
 
 
@@ -247,4 +255,3 @@ def _require_servos(term: _ModelTerm, model: mujoco.MjModel, rows: list[int]) ->
             f"randomization: '{term}': {names} are no position servos; use `match` to leave them "
             "out"
         )
-

@@ -45,7 +45,9 @@ class Growth:
         self._adapts = [
             (row, term.adapt, str(term)) for row, term in enumerate(terms) if term.adapt
         ]
-        self._names = {row: str(term) for row, term in enumerate(terms) if self.shares[row] is not None}
+        self._names = {
+            row: str(term) for row, term in enumerate(terms) if self.shares[row] is not None
+        }
         self._sums = torch.zeros(len(terms), 2, dtype=torch.float64, device=device)
 
     def advance(self, step: int) -> None:

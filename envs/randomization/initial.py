@@ -88,8 +88,7 @@ class InitialTerm(PhysicsTerm):
     def bind(self, model: mujoco.MjModel) -> Change:
         """See `PhysicsTerm.bind`."""
         if self.initial == "velocity":
-            joints = matching_joints(model, self.target, self.match)
-            return self._numbers(velocity_place(model, self.target, joints, self.columns))
+            return self._numbers(velocity_place(model, self.target, self.match, self.columns))
         kinds = _ONE if self.initial == "angle" else (_FREE,)
         joints = matching_joints(model, self.target, self.match, kinds)
         starts = torch.tensor(model.jnt_qposadr[joints], dtype=torch.int64)[:, None]
@@ -170,9 +169,7 @@ class InitialTerms:
         limits = self._limits
         if self._limits_vary:
             limits = worlds.take(self._simulation.field("jnt_range"))
-        return self._stance.settle(
-            state, tables["qpos"][..., 0], tables["qvel"][..., 0], limits
-        )
+        return self._stance.settle(state, tables["qpos"][..., 0], tables["qvel"][..., 0], limits)
 
 
 class Stance:
@@ -227,5 +224,3 @@ class Stance:
         told = told.maximum(self._low.to(told.dtype)).minimum(self._high.to(told.dtype))
         ctrl[:, self._servos] = torch.where(moved == 0, ctrl[:, self._servos], told)
         return State(qpos, qvel, ctrl)
-
-

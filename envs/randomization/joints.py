@@ -34,19 +34,20 @@ def matching_joints(
         for joint, name in enumerate(joint_names(model))
     ]
     if not any(names):
-        kind = "free " if kinds == (_FREE,) else ""
-        raise ConfigError(f"randomization: {target!r} needs a {kind}joint; this model has none")
+        kind = "joint that moves freely" if _FREE in kinds else "joint"
+        raise ConfigError(f"randomization: {target!r} needs a {kind}; this model has none")
     return matching_rows(target, names, match)
 
 
-def velocity_place(
-    model: mujoco.MjModel, target: str, joints: list[int], columns: Columns
-) -> Place:
+def velocity_place(model: mujoco.MjModel, target: str, match: Pattern, columns: Columns) -> Place:
     """Velocities of joints in a table of `qvel`: of a free joint x, y, z, rx, ry, rz.
 
+    Where columns are named, only joints that have some are meant: bases and balls.
+
     Raises:
-        ConfigError: the joints are of different kinds, or the columns are not theirs.
+        ConfigError: no joint matches, they are of different kinds, or the columns are not theirs.
     """
+    joints = matching_joints(model, target, match, (_FREE, _BALL) if columns else ())
     kinds = {int(model.jnt_type[joint]) for joint in joints}
     if len(kinds) > 1 and kinds & {_FREE, _BALL}:
         names = [joint_names(model)[joint] for joint in joints]

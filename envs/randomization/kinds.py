@@ -1,6 +1,6 @@
 """All kinds of terms: the key that is there tells which one a line of YAML is.
 
-    terms = read_terms([{"field": "mass", "range": [0.8, 1.2]}], source="randomization")
+terms = read_terms([{"field": "mass", "range": [0.8, 1.2]}], source="randomization")
 """
 
 from collections.abc import Iterable, Sequence
@@ -106,7 +106,7 @@ def at_full_range(terms: Sequence[RandomTerm]) -> list[RandomTerm]:
 def _read(value: dict[str, Any], source: str) -> RandomTerm:
     kind = kind_of(value)
     if kind is None:
-        keys = list(value) if isinstance(value, dict) else []
+        keys = [] if not isinstance(value, dict) or value.keys() & KEYS else list(value)
         near = next((hint for key in keys if (hint := did_you_mean(key, KEYS))), "")
         raise ConfigError(f"{source}: {ONE_KEY}{near}, found {value!r}")
     return validate(value, KINDS[kind], source=source)

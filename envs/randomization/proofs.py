@@ -111,9 +111,7 @@ def _check_episodes(bound: Bound, model: mujoco.MjModel, draws: Draws) -> None:
     """Episode 1 is the same again after episode 2, and has the constants MuJoCo gives it."""
     once = bound.term.model_copy(update={"when": "reset", "interval_s": None})
     simulation, worlds = BatchSimulation(model, _WORLDS, num_threads=1), every(_WORLDS)
-    work = ModelTerms(
-        [bound._replace(term=once, share=None)], simulation, draws, control_dt_s=1.0
-    )
+    work = ModelTerms([bound._replace(term=once, share=None)], simulation, draws, control_dt_s=1.0)
     found = []
     try:
         for episode in (1, 2, 1):

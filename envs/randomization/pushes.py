@@ -22,7 +22,7 @@ from pydantic import model_validator
 from deploy.quantities import Duration
 from envs.draws import Draws, Stream
 from envs.randomization.fields import check_effect
-from envs.randomization.joints import Columns, matching_joints, velocity_place
+from envs.randomization.joints import Columns, velocity_place
 from envs.randomization.model_fields import ModelField
 from envs.randomization.model_terms import Bound
 from envs.randomization.numbers import Numbers, Part, Place
@@ -80,8 +80,7 @@ class PushTerm(_Disturbance):
 
     def bind(self, model: mujoco.MjModel) -> Numbers:
         """See `PhysicsTerm.bind`."""
-        joints = matching_joints(model, "push", self.push)
-        return self._numbers(velocity_place(model, "push", joints, self.columns))
+        return self._numbers(velocity_place(model, "push", self.push, self.columns))
 
 
 class WrenchTerm(_Disturbance):
@@ -210,9 +209,7 @@ class Pushes:
 class _Event:
     """One term: when it acts next, and what of it acts now."""
 
-    def __init__(
-        self, bound: Bound, simulation: Simulation, draws: Draws, control_dt_s: float
-    ):
+    def __init__(self, bound: Bound, simulation: Simulation, draws: Draws, control_dt_s: float):
         self.bound = bound
         self.streams = [bound.stream, Stream(f"{bound.stream.name}/duration", 1)]
         self.timer = Timer(

@@ -43,7 +43,7 @@ class SupplyTerm(PhysicsTerm):
     def _check(self) -> "SupplyTerm":
         check_effect(self, "scale")
         if self.extremes[0] == 0:
-            raise ValueError("supply: without voltage nothing moves; raise the low end of the range")
+            raise ValueError("supply: without voltage nothing moves; raise the low end")
         return self
 
     @property

@@ -55,9 +55,7 @@ class Adapt(Section):
     @model_validator(mode="after")
     def _check(self) -> "Adapt":
         if self.good == self.bad:
-            raise ValueError(
-                "`good` and `bad` must differ; the order tells which way is good"
-            )
+            raise ValueError("`good` and `bad` must differ; the order tells which way is good")
         return self
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from envs.draws import Draws, Stream
 from envs.worlds import Worlds, choose

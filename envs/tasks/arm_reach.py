@@ -222,7 +222,7 @@ class ArmReach:
 
     def distance(self) -> Tensor:
         """(num_envs,) true distance of the tool from its target [m]."""
-        return (self._tool.float() - self.command).norm(dim=-1)
+        return torch.linalg.vector_norm(self._tool.float() - self.command, dim=-1)
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
         """See `Task.rewards`."""
