@@ -88,7 +88,7 @@ def on_a_robot(environment: dict[str, str], *arguments: object) -> subprocess.Co
         (["train", TRAINING], "torch"),
         (["eval", "runs/arm_reach"], "torch"),
         (["export", "runs/arm_reach"], "torch"),
-        (["check", TRAINING], "torch"),
+        (["check", TRAINING], "mujoco"),
         (["twin", ROBOT], "mujoco"),
         (["report", "run.mcap"], "matplotlib"),
     ],
@@ -303,7 +303,9 @@ def test_check_of_a_configuration_measures_its_randomization(tmp_path: Path):
 
 def test_check_of_a_configuration_fails_for_a_term_without_effect(tmp_path: Path):
     config = tmp_path / "arm.yaml"
-    config.write_text("task: arm_reach\nrandomization: [{field: geom_rgba, columns: all, range: [0, 1]}]")
+    config.write_text(
+        "task: arm_reach\nrandomization: [{field: geom_rgba, columns: all, range: [0, 1]}]"
+    )
     result = invoke("check", config)
     assert result.exit_code == 1
     assert result.stdout.splitlines()[-1].startswith("ERROR  randomization: 'geom_rgba ")
