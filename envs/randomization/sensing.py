@@ -91,6 +91,11 @@ class SignalTerm(RandomTerm):
         return self
 
     @property
+    def random(self) -> bool:
+        """Whether it is not the same in all worlds."""
+        return True
+
+    @property
     def signals(self) -> list[str]:
         """The signals it applies to."""
         return [self.signal] if isinstance(self.signal, str) else list(self.signal)

@@ -97,6 +97,11 @@ class SignalError(SignalTerm, Law):
         return self
 
     @property
+    def random(self) -> bool:
+        """See `SignalTerm.random`."""
+        return self.extremes[0] < self.extremes[1]
+
+    @property
     def identity(self) -> str:
         """See `RandomTerm.identity`."""
         return f"{super().identity}/{self.when}"
@@ -190,6 +195,11 @@ class SignalQuantization(SignalTerm):
 
     quantize: Size
     """One count, in the signal's unit."""
+
+    @property
+    def random(self) -> bool:
+        """See `SignalTerm.random`."""
+        return False
 
     def _law(self) -> tuple[str, str, float, float]:
         return "quantize", "fixed", self.quantize, self.quantize

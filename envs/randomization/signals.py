@@ -168,6 +168,11 @@ class SignalTerms:
         return sorted(chain, key=lambda link: link[0].order)
 
 
+def is_vector(elements: Sequence[str]) -> bool:
+    """Whether a signal with these elements is a vector in space."""
+    return list(elements) == _AXES
+
+
 def _bind(
     term: SignalTerm,
     signal: str,
@@ -188,7 +193,7 @@ def _bind(
             f"but the elements of {signal!r} are {names} and those of {term.signals[0]!r} are "
             f"{first}; write a term for each"
         )
-    vector = names == _AXES
+    vector = is_vector(names)
     columns = matching_rows(signal, names, term.match)
     problem = ""
     if isinstance(term, SignalRotation) and not vector:
