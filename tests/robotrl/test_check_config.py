@@ -1,6 +1,7 @@
 """What a randomization term changes, measured: hand-made courses, and terms of known effect."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,7 +28,9 @@ def check(*terms: dict[str, Any]) -> Report:
     return check_config(validate(document, TrainConfig, source="test"))
 
 
-def course(joints: list[list[float]], observation: list[list[float]], alive: list[bool]) -> Course:
+def course(
+    joints: Sequence[Sequence[float]], observation: list[list[float]], alive: list[bool]
+) -> Course:
     """One world, from the start on."""
     return Course(
         torch.zeros(len(joints) - 1, 1, 1),
