@@ -3,14 +3,12 @@
     report = check_config(load_train_config(path, []))
     for line in report.lines(): print(line)
 
-Worlds with one term each are beside nominal worlds: same starts, same random targets. A term that
-moves the robot otherwise is measured by its joints, in shares of how far joints of their unit go
-nominally in that time. One that does not is measured by what the actor observes, in shares of how
-much each number of the observation spreads nominally, which is the unit of a normalised
-observation. So terms can be compared, and the first lines are what a policy must cope with. A term
-of events is given the time until one has happened in every world.
-
-Schedules and adaptation are left out: what is measured is the full range.
+Worlds with one term each are compared with nominal worlds for a second: same starts, same random
+targets. A term that moves the robot otherwise is measured by its joints, in shares of how far they
+go nominally. One that does not is measured by what the actor observes, in shares of how much each
+number of the observation spreads nominally, which is the unit of a normalised observation. So terms
+can be compared, and the first lines are what a policy must cope with. Terms of events get the time
+until one has happened in every world, and a second. Ranges that grow are measured in full.
 """
 
 from collections.abc import Sequence
@@ -36,20 +34,26 @@ _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLI
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 
 
-class Effect(NamedTuple):
+class Difference(NamedTuple):
     """How much worlds with a term differ from nominal ones, where they differ most."""
 
-    term: str
     share: float
     """Root mean square, in shares of the nominal motion or spread."""
     median: float
-    """In the unit of `where`, as is the largest."""
+    """In `unit`, as is the largest."""
     largest: float
     where: str
     """A joint, or a number of the observation."""
     unit: str
+
+
+class Effect(NamedTuple):
+    """How much worlds with a term differ from nominal ones."""
+
+    term: str
+    most: Difference
     seconds: float
-    """When: after this time, or, in an observation, until then."""
+    """In this time from the start."""
 
 
 class Report(NamedTuple):
@@ -65,16 +69,17 @@ class Report(NamedTuple):
         width = max((len(effect.term) for effect in self.effects), default=0)
         lines = [f"{'effect':>7s}  {'':{_BAR}s}  {'median':>7s} {'largest':>7s}"]
         for effect in self.effects:
-            bar = "█" * max(1, round(_BAR * effect.share / self.effects[0].share))
-            after = "" if effect.seconds == _SECONDS else f", {effect.seconds:g} s"
+            most = effect.most
+            bar = "█" * max(1, round(_BAR * most.share / self.effects[0].most.share))
+            within = "" if effect.seconds == _SECONDS else f", in {effect.seconds:g} s"
             lines.append(
-                f"{effect.share:7.2%}  {bar:{_BAR}s}  {effect.median:7.4f} {effect.largest:7.4f}  "
-                f"{effect.term:{width}s}  {effect.where} [{effect.unit}{after}]"
+                f"{most.share:7.2%}  {bar:{_BAR}s}  {most.median:7.4f} {most.largest:7.4f}  "
+                f"{effect.term:{width}s}  {most.where} [{most.unit}{within}]"
             )
         return [*lines, *(f"ERROR  {text}" for text in self.problems)]
 
 
-class _Course(NamedTuple):
+class Course(NamedTuple):
     """What worlds did under the same targets; time is first, from before the first step."""
 
     targets: Tensor
@@ -87,7 +92,7 @@ class _Course(NamedTuple):
     """(steps + 1, num_envs) bool: still in the first episode."""
 
 
-class _Joints(NamedTuple):
+class Joints(NamedTuple):
     """Coordinates that are compared: of hinges, slides, and the position of free bodies."""
 
     places: list[int]
@@ -102,7 +107,7 @@ def check_config(config: TrainConfig) -> Report:
     Raises:
         ConfigError: the task itself cannot be made.
     """
-    terms = at_full_range(config.terms)
+    terms = at_full_range(config.randomization)
     lasting = [_SECONDS + (getattr(term, "interval_s", None) or (0.0, 0.0))[1] for term in terms]
     env = _make(config, [])
     joints = _joints(env.simulation.model)
@@ -116,29 +121,29 @@ def check_config(config: TrainConfig) -> Report:
         except ConfigError as error:
             problems.append(str(error))
             continue
-        part = _Course(nominal.targets[:steps], *(table[: steps + 1] for table in nominal[1:]))
-        effect = _moved(course, part, joints) or _seen(course, part, env.columns["actor"])
-        if effect is None:
+        part = Course(nominal.targets[:steps], *(table[: steps + 1] for table in nominal[1:]))
+        most = moved(course, part, joints) or seen(course, part, env.columns["actor"])
+        if most is None:
             problems.append(
                 f"randomization: '{term}' has no effect within {seconds:g} s: neither the joints "
                 "nor what the actor observes differ; delete it, or raise its range"
             )
         else:
-            effects.append(Effect(str(term), *effect, seconds))
+            effects.append(Effect(str(term), most, seconds))
     if not problems:
         try:
             _make(config, terms)
         except ConfigError as error:  # terms that do not go together
             problems.append(str(error))
-    return Report(sorted(effects, key=lambda effect: -effect.share), problems)
+    return Report(sorted(effects, key=lambda effect: -effect.most.share), problems)
 
 
-def _make(config: TrainConfig, terms: list[RandomTerm]) -> VectorEnv:
+def _make(config: TrainConfig, terms: Sequence[RandomTerm]) -> VectorEnv:
     return make_env(config, num_envs=_NUM_ENVS, randomization=terms)
 
 
-def _joints(model: mujoco.MjModel) -> _Joints:
-    joints = _Joints([], [], [])
+def _joints(model: mujoco.MjModel) -> Joints:
+    joints = Joints([], [], [])
     for joint, kind in enumerate(model.jnt_type.tolist()):
         place, name = int(model.jnt_qposadr[joint]), model.joint(joint).name or f"joint {joint}"
         if kind in (_HINGE, _SLIDE):
@@ -167,7 +172,7 @@ def _targets(env: VectorEnv, seconds: float, seed: int) -> Tensor:
     return torch.stack(targets)
 
 
-def _run(env: VectorEnv, joints: _Joints, targets: Tensor) -> _Course:
+def _run(env: VectorEnv, joints: Joints, targets: Tensor) -> Course:
     qpos = env.simulation.data("qpos")
     observation = [env.reset()["actor"]]
     angles = [qpos[:, joints.places].clone()]
@@ -177,45 +182,36 @@ def _run(env: VectorEnv, joints: _Joints, targets: Tensor) -> _Course:
         observation.append(step.observation["actor"])
         angles.append(qpos[:, joints.places].clone())
         alive.append(alive[-1] & ~(step.terminated | step.truncated))
-    return _Course(targets, torch.stack(angles), torch.stack(observation), torch.stack(alive))
+    return Course(targets, torch.stack(angles), torch.stack(observation), torch.stack(alive))
 
 
-def _moved(
-    course: _Course, nominal: _Course, joints: _Joints
-) -> tuple[float, float, float, str, str] | None:
-    """Effect on the joints, when a world was last in its first episode with and without a term."""
-    last = (course.alive & nominal.alive).sum(dim=0) - 1  # (num_envs,)
-    world = torch.arange(len(last), device=last.device)
-    difference = (course.joints - nominal.joints)[last, world].float()
-    travelled = (nominal.joints[last, world] - nominal.joints[0]).float()
-    rms = difference.square().mean(dim=0).sqrt()
-    if not rms.any():
-        return None
-    shares = torch.zeros_like(rms)
+def moved(course: Course, nominal: Course, joints: Joints) -> Difference | None:
+    """Effect on the joints; joints of one unit have one scale, so that one that rests counts."""
+    both = course.alive & nominal.alive
+    travelled = (nominal.joints - nominal.joints[0])[both]  # (samples, joints)
+    scale = torch.ones(travelled.shape[1], device=travelled.device)
     for unit in set(joints.units):
-        same = torch.tensor([u == unit for u in joints.units], device=rms.device)
-        shares[same] = rms[same] / travelled[:, same].square().mean().sqrt().clamp(min=1e-9)
-    most = int(shares.argmax())
-    size = difference[:, most].abs()
-    return (
-        shares[most].item(),
-        size.median().item(),
-        size.max().item(),
-        joints.names[most],
-        joints.units[most],
-    )
+        same = torch.tensor([u == unit for u in joints.units], device=scale.device)
+        scale[same] = travelled[:, same].square().mean().sqrt().float().clamp(min=1e-9)
+    return _most((course.joints - nominal.joints)[both].float(), scale, joints.names, joints.units)
 
 
-def _seen(
-    course: _Course, nominal: _Course, columns: Sequence[str]
-) -> tuple[float, float, float, str, str] | None:
+def seen(course: Course, nominal: Course, columns: Sequence[str]) -> Difference | None:
     """Effect on what the actor observes, in spreads of each number."""
     both = course.alive & nominal.alive
     spread = nominal.observation[nominal.alive].std(dim=0).clamp(min=_SMALLEST_SPREAD)
-    difference = (course.observation - nominal.observation)[both].abs() / spread  # (samples, n)
-    shares = difference.square().mean(dim=0).sqrt()
+    difference = (course.observation - nominal.observation)[both] / spread
+    return _most(difference, torch.ones_like(spread), columns, ["spreads"] * len(columns))
+
+
+def _most(
+    difference: Tensor, scale: Tensor, names: Sequence[str], units: Sequence[str]
+) -> Difference | None:
+    """The column of differences (samples, columns) that is largest beside its scale."""
+    shares = difference.square().mean(dim=0).sqrt() / scale
     most = int(shares.argmax())
     if not shares[most] > 0:
         return None
-    size = difference[:, most]
-    return shares[most].item(), size.median().item(), size.max().item(), columns[most], "spreads"
+    size = difference[:, most].abs()
+    median, largest = size.median().item(), size.max().item()
+    return Difference(shares[most].item(), median, largest, names[most], units[most])

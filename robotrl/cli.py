@@ -172,9 +172,9 @@ def _check_config(path: Path) -> None:
     with _reported():
         report = check_config(load_train_config(path, []))
         out.print(
-            f"{path}: each term alone against the nominal robot, with the same random targets;\n"
-            "effect on its motion after a second, in shares of how far joints went, or else on "
-            "what\nthe actor observes until then, in shares of how much that number spreads"
+            f"{path}: each term alone against the nominal robot, for a second of random targets.\n"
+            "Effect on the joints in shares of how far they go; else on what the actor observes, "
+            "in shares of its spread."
         )
         for line in report.lines():
             out.print(line)

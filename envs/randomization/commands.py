@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from envs.draws import Draws, Stream
-from envs.randomization.sensing import Probability, Size
+from envs.randomization.sensing import FULL, Probability, Share, Size
 from envs.randomization.step_draws import StepDraws
 from envs.randomization.term import Pattern, RandomTerm, matching_rows, name_streams
 
@@ -118,7 +118,7 @@ class CommandTerms:
         num_envs: int,
         device: torch.device,
     ):
-        self._shares: dict[int, float | Tensor] = dict.fromkeys(range(len(terms)), 1.0)
+        self._shares: dict[int, Share] = dict.fromkeys(range(len(terms)), FULL)
         self._counts: list[tuple[CommandQuantization, Tensor]] = []
         self._holds: list[tuple[int, CommandHold, Tensor]] = []
         streams = []
@@ -150,7 +150,7 @@ class CommandTerms:
             targets = targets.index_copy(1, places, kept)
         return targets
 
-    def set_shares(self, shares: Mapping[int, float | Tensor]) -> None:
+    def set_shares(self, shares: Mapping[int, Share]) -> None:
         """Use only this share, in [0, 1], of a probability, by its number in `terms`."""
         self._shares.update(shares)
 

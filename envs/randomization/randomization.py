@@ -25,6 +25,7 @@ from envs.randomization.model_terms import Bound, ModelTerms
 from envs.randomization.proofs import check_draws, check_effects, check_extremes
 from envs.randomization.pushes import Pushes
 from envs.randomization.sensing import SignalTerm
+from envs.randomization.signal_proofs import prove_commands, prove_signals
 from envs.randomization.signals import SignalTerms
 from envs.randomization.term import PhysicsTerm, RandomTerm, name_streams
 from envs.robot import Robot
@@ -83,13 +84,18 @@ class Randomization:
             device=device,
             control_dt_s=control_dt_s,
         )
+        targets = robot.joints if robot else [model.actuator(i).name for i in range(model.nu)]
         self._commands = CommandTerms(
             [term for term, _ in sent],
-            robot.joints if robot else [model.actuator(i).name for i in range(model.nu)],
+            targets,
             draws,
             num_envs=simulation.num_envs,
             device=device,
         )
+        prove_signals(
+            [term for term, _ in sensed], signals, seed=draws.seed, control_dt_s=control_dt_s
+        )
+        prove_commands([term for term, _ in sent], targets, seed=draws.seed)
         self._signals.set_shares({n: s for n, (_, s) in enumerate(sensed) if s is not None})
         self._commands.set_shares({n: s for n, (_, s) in enumerate(sent) if s is not None})
 

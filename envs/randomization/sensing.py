@@ -13,6 +13,9 @@ from envs.worlds import Worlds
 Probability = Annotated[float, Field(gt=0, lt=1)]
 Size = Annotated[float, Field(gt=0, le=1000)]
 """A count, or a standard deviation, in the unit of what it belongs to."""
+Share = float | Tensor
+"""A number in [0, 1]; a tensor () may change in place, and stays on its device."""
+FULL = 1.0
 
 
 class Place(NamedTuple):
@@ -50,7 +53,7 @@ class Stage:
     """Place on the way from the true value to the reading."""
     start_size = 0
     step_size = 0
-    share: float | Tensor = 1.0
+    share: Share = FULL
     """How much of the term's range is in use, in [0, 1]."""
 
     def __init__(self, **state: Tensor):
@@ -86,6 +89,11 @@ class SignalTerm(RandomTerm):
         if len(set(self.signals)) < len(self.signals):
             raise ValueError(f"a signal is there twice in {self.signals}; name each once")
         return self
+
+    @property
+    def random(self) -> bool:
+        """Whether it is not the same in all worlds."""
+        return True
 
     @property
     def signals(self) -> list[str]:
@@ -125,7 +133,8 @@ class SignalTerm(RandomTerm):
         """What it does, e.g. `joint_position delay [0.0, 0.02] on *`."""
         operation, distribution, low, high = self._law()
         law = "" if distribution in ("uniform", "fixed") else f"{distribution} "
-        return f"{self.target} {operation} {law}{[low, high]} on {self.match}"
+        amount = f"{high:g}" if distribution == "fixed" else [low, high]
+        return f"{self.target} {operation} {law}{amount} on {self.match}"
 
     def _law(self) -> tuple[str, str, float, float]:
         """Operation, distribution and range."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from envs.randomization.law import Law, standard_normal
 from envs.randomization.rotation import directions
-from envs.randomization.sensing import Place, Reading, SignalTerm, Size, Stage
+from envs.randomization.sensing import FULL, Place, Reading, Share, SignalTerm, Size, Stage
 from envs.worlds import Worlds
 
 _NEUTRAL = {"add": 0.0, "scale": 1.0}
@@ -97,6 +97,11 @@ class SignalError(SignalTerm, Law):
         return self
 
     @property
+    def random(self) -> bool:
+        """See `SignalTerm.random`."""
+        return self.extremes[0] < self.extremes[1]
+
+    @property
     def identity(self) -> str:
         """See `RandomTerm.identity`."""
         return f"{super().identity}/{self.when}"
@@ -108,11 +113,10 @@ class SignalError(SignalTerm, Law):
         """See `SignalTerm.bind`."""
         return _Bias(self, place) if self.when == "reset" else _Noise(self, place)
 
-    def shrink(self, drawn: Tensor, share: float | Tensor) -> Tensor:
+    def shrink(self, drawn: Tensor, share: Share) -> Tensor:
         """Draws nearer to where they change nothing, which they reach at a share of 0."""
         neutral = _NEUTRAL[self.operation]
-        whole = isinstance(share, float) and share == 1  # asking a tensor would stop the host
-        return drawn if whole else neutral + share * (drawn - neutral)
+        return drawn if share is FULL else neutral + share * (drawn - neutral)
 
     def apply(self, values: Tensor, drawn: Tensor) -> Tensor:
         """Readings (n, columns) with draws (n, columns) or (n, 1)."""
@@ -191,6 +195,11 @@ class SignalQuantization(SignalTerm):
 
     quantize: Size
     """One count, in the signal's unit."""
+
+    @property
+    def random(self) -> bool:
+        """See `SignalTerm.random`."""
+        return False
 
     def _law(self) -> tuple[str, str, float, float]:
         return "quantize", "fixed", self.quantize, self.quantize

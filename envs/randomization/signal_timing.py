@@ -35,6 +35,11 @@ class SignalDelay(SignalTerm):
             )
         return self
 
+    @property
+    def random(self) -> bool:
+        """See `SignalTerm.random`."""
+        return self.jitter > 0 or self.delay[0] < self.delay[1]
+
     def _law(self) -> tuple[str, str, float, float]:
         return "delay", "uniform", self.delay[0], self.delay[1] + self.jitter
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
-from envs.randomization.sensing import Place, Reading, SignalTerm, Stage
+from envs.randomization.sensing import Place, Reading, Share, SignalTerm, Stage
 from envs.randomization.signal_errors import SignalQuantization, SignalRotation, UnitLength
 from envs.randomization.step_draws import StepDraws
 from envs.randomization.term import matching_rows, name_streams
@@ -131,7 +131,7 @@ class SignalTerms:
                     values = values.index_copy(1, columns, read)
             signals[signal] = values
 
-    def set_shares(self, shares: Mapping[int, float | Tensor]) -> None:
+    def set_shares(self, shares: Mapping[int, Share]) -> None:
         """Use only this share, in [0, 1], of the range of terms, by their number in `terms`.
 
         What stays for an episode changes with the next one.
@@ -168,6 +168,11 @@ class SignalTerms:
         return sorted(chain, key=lambda link: link[0].order)
 
 
+def is_vector(elements: Sequence[str]) -> bool:
+    """Whether a signal with these elements is a vector in space."""
+    return list(elements) == _AXES
+
+
 def _bind(
     term: SignalTerm,
     signal: str,
@@ -188,7 +193,7 @@ def _bind(
             f"but the elements of {signal!r} are {names} and those of {term.signals[0]!r} are "
             f"{first}; write a term for each"
         )
-    vector = names == _AXES
+    vector = is_vector(names)
     columns = matching_rows(signal, names, term.match)
     problem = ""
     if isinstance(term, SignalRotation) and not vector:

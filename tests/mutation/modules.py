@@ -42,6 +42,7 @@ CORE: dict[str, tuple[str, ...]] = {
     "envs/randomization/signals.py": (_RANDOM,),
     "envs/randomization/signal_errors.py": (_RANDOM,),
     "envs/randomization/signal_kinds.py": (_RANDOM,),
+    "envs/randomization/signal_proofs.py": (_RANDOM,),
     "envs/randomization/signal_timing.py": (_RANDOM,),
     "envs/randomization/step_draws.py": (_RANDOM,),
     "robotrl/returns.py": ("tests/robotrl/test_returns.py",),

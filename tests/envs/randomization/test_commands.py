@@ -3,13 +3,18 @@
 import math
 from typing import Any
 
+import mujoco
 import pytest
 import torch
 from torch import Tensor
 
 from deploy.errors import ConfigError
+from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
+from envs.randomization import Randomization, read_terms
 from envs.randomization.commands import COMMAND_KINDS, CommandTerms
+from envs.simulation import State
+from envs.worlds import every
 
 CPU = torch.device("cpu")
 HOLD = {"command": "hold", "probability": 0.25}
@@ -130,3 +135,43 @@ def test_term_says_what_it_does():
         "distribution": "fixed",
         "range": (0.25, 0.25),
     }
+
+
+BENCH = """
+<mujoco>
+  <option timestep="0.001" gravity="0 0 0"/>
+  <worldbody>
+    <body>
+      <joint name="a" armature="1"/>
+      <geom size="0.1" mass="1" contype="0" conaffinity="0"/>
+    </body>
+  </worldbody>
+  <actuator><motor name="a" joint="a" delay="0.005" nsample="20" interp="linear"/></actuator>
+</mujoco>
+"""
+
+
+def test_latency_that_jitters_is_a_delay_drawn_at_every_step():
+    """A ramp of torque, as it acts: t minus the delay of this control step, by MuJoCo itself."""
+    simulation = BatchSimulation(mujoco.MjModel.from_xml_string(BENCH), 50, num_threads=1)
+    jitter = {"field": "actuator_delay", "operation": "set", "range": [0.005, 0.015]}
+    terms = read_terms([jitter | {"when": "interval", "interval_s": [0.01, 0.01]}], source="test")
+    randomization = Randomization(terms, simulation, Draws(0, CPU), signals={}, control_dt_s=0.01)
+    worlds = every(50)
+    start = State(*(torch.zeros(50, 1, dtype=torch.float64) for _ in range(3)))
+    randomization.begin(worlds, torch.ones_like(worlds.ids))
+    simulation.reset(worlds, start)
+    delays = []
+    for substep in range(200):
+        if substep % 10 == 0:
+            randomization.before_step(substep // 10)
+        simulation.data("ctrl")[:] = 0.001 * substep
+        simulation.step(1)
+        delays.append(0.001 * substep - simulation.data("actuator_force")[:, 0])
+
+    late = torch.stack(delays[20:]).unflatten(0, (-1, 10))  # (steps, substeps, worlds)
+    torch.testing.assert_close(late, late[:, :1].expand_as(late), atol=1e-12, rtol=0)
+    assert len(late[:, 0].unique()) == 18 * 50  # every control step of every world its own
+    assert 0.005 <= late.min().item() < 0.0051
+    assert 0.0149 < late.max().item() <= 0.015 + 1e-12
+    assert late[:, 0].mean().item() == pytest.approx(0.01, abs=4 * 0.01 / math.sqrt(12 * 900))

@@ -250,7 +250,9 @@ def test_half_a_share_is_half_the_error_and_none_is_the_truth():
 
     def run(share: float) -> dict[str, Tensor]:
         sensors = Sensors(*terms)
-        sensors.terms.set_shares(dict.fromkeys(range(len(terms)), share))
+        live = torch.tensor(0.3, dtype=torch.float64)  # as `Growth` has them
+        sensors.terms.set_shares(dict.fromkeys(range(len(terms)), live))
+        live.fill_(share)
         sensors.start(**true)
         return [sensors.step(**true) for _ in range(20)][-1]
 

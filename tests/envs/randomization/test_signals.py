@@ -191,6 +191,8 @@ def test_nothing_asks_the_device_for_a_number():
         device=meta,
         control_dt_s=CONTROL_DT_S,
     )
+    share = torch.ones((), dtype=torch.float64, device=meta)
+    terms.set_shares(dict.fromkeys(range(len(TERMS)), share))
     done = choose(torch.zeros(4, dtype=torch.bool, device=meta), compact=False)
     episode = torch.zeros(4, dtype=torch.int64, device=meta)
     for step in range(3):
@@ -221,7 +223,7 @@ def test_nothing_asks_the_device_for_a_number():
         ),
         (
             {"signal": ["joint_position", "projected_gravity"], "hold": 0.1},
-            "'joint_position and projected_gravity hold [0.1, 0.1] on *': signals in one list "
+            "'joint_position and projected_gravity hold 0.1 on *': signals in one list "
             "share their draws element by element, but the elements of 'projected_gravity' are "
             "['x', 'y', 'z'] and those of 'joint_position' are ['shoulder', 'elbow']; write a "
             "term for each",
@@ -233,7 +235,7 @@ def test_nothing_asks_the_device_for_a_number():
         ),
         (
             {"signal": "projected_gravity", "quantize": 2.0},
-            "'projected_gravity quantize [2.0, 2.0] on *': 'projected_gravity' has length one, "
+            "'projected_gravity quantize 2 on *': 'projected_gravity' has length one, "
             "and nothing of it is left; make the count smaller",
         ),
         (
