@@ -107,7 +107,7 @@ def check_config(config: TrainConfig) -> Report:
     Raises:
         ConfigError: the task itself cannot be made.
     """
-    terms = at_full_range(config.randomization)
+    terms = at_full_range(config.terms)
     lasting = [_SECONDS + (getattr(term, "interval_s", None) or (0.0, 0.0))[1] for term in terms]
     env = _make(config, [])
     joints = _joints(env.simulation.model)

@@ -21,7 +21,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.errors import ConfigError
-from deploy.quantities import Duration
 from envs.randomization.model_fields import ModelField, field_values, model_field
 from envs.randomization.numbers import (
     NEUTRAL,
@@ -32,7 +31,7 @@ from envs.randomization.numbers import (
     Place,
     Rotation,
 )
-from envs.randomization.term import Pattern, PhysicsTerm, RangeTerm, matching_rows
+from envs.randomization.term import ModelTerm, Pattern, RangeTerm, matching_rows
 from envs.robot import position_servos
 
 Column = str | Annotated[int, Field(ge=0, le=1000)]
@@ -47,10 +46,8 @@ _ZERO = ("qpos0", "qpos_spring", "jnt_range")  # all that is measured from a joi
 COUPLED = (*_FOLLOWED, "friction", "joint_zero")
 
 
-class _ModelTerm(PhysicsTerm):
+class _FieldsTerm(ModelTerm):
     """What both kinds of terms here can say."""
-
-    acts = "model"
 
     match: Pattern = "*"
     """Pattern or patterns of the names of the elements it applies to."""
@@ -58,20 +55,9 @@ class _ModelTerm(PhysicsTerm):
     """Only elements on bodies of these names: the one way to reach elements without a name."""
     operation: Operation = "scale"
     """How a draw changes the nominal value; `rotate` turns it by an angle [rad]."""
-    when: Literal["startup", "reset", "interval"] = "reset"
-    """Drawn once, at each episode, or also within episodes, after each `interval_s`."""
-    interval_s: tuple[Duration, Duration] | None = None
-    """Shortest and longest time between two draws [s], for `when: interval`."""
 
     @model_validator(mode="after")
-    def _check(self) -> "_ModelTerm":
-        if (self.when == "interval") != (self.interval_s is not None):
-            raise ValueError(
-                f"{self.target}: `when: interval` and `interval_s: [shortest, longest]` need each "
-                "other"
-            )
-        if self.interval_s and self.interval_s[0] > self.interval_s[1]:
-            raise ValueError(f"interval_s must be [shortest, longest], found {self.interval_s}")
+    def _check(self) -> "_FieldsTerm":
         check_effect(self, self.operation)
         return self
 
@@ -84,7 +70,7 @@ class _ModelTerm(PhysicsTerm):
         return f"{self.target}/{place}{columns}/{self.operation}/{self.when}"
 
 
-class FieldTerm(_ModelTerm):
+class FieldTerm(_FieldsTerm):
     """A field of MuJoCo's `MjModel`, or `mass`, `kp`, `kd`, `friction`, `joint_zero`."""
 
     field: str
@@ -142,7 +128,7 @@ class FieldTerm(_ModelTerm):
         return ""
 
 
-class FieldsTerm(_ModelTerm):
+class FieldsTerm(_FieldsTerm):
     """Several fields that follow one draw for each element."""
 
     fields: Annotated[list[str], Field(min_length=2, max_length=20)]
@@ -189,7 +175,7 @@ def check_effect(term: RangeTerm, operation: Operation) -> None:
         )
 
 
-def _parts(term: _ModelTerm, name: str, model: mujoco.MjModel) -> list[Part]:
+def _parts(term: _FieldsTerm, name: str, model: mujoco.MjModel) -> list[Part]:
     """What one name of a term stands for, with all columns of an element as one."""
     if name == "joint_zero":
         if term.operation != "add":
@@ -234,7 +220,7 @@ def _columns(model: mujoco.MjModel, table: str, column: int | None) -> Tensor:
     )
 
 
-def _zero_places(term: _ModelTerm, model: mujoco.MjModel) -> list[Place]:
+def _zero_places(term: _FieldsTerm, model: mujoco.MjModel) -> list[Place]:
     """Where a joint's zero appears; the stops only of joints that have some."""
     field = model_field(model, "qpos0")
     rows = matching_rows("joint_zero", field.rows, term.match, term.body, field.bodies)
@@ -248,7 +234,7 @@ def _zero_places(term: _ModelTerm, model: mujoco.MjModel) -> list[Place]:
     ]
 
 
-def _require_servos(term: _ModelTerm, model: mujoco.MjModel, rows: list[int]) -> None:
+def _require_servos(term: _FieldsTerm, model: mujoco.MjModel, rows: list[int]) -> None:
     names = [model.actuator(row).name for row in rows if not position_servos(model)[row]]
     if names:
         raise ConfigError(

@@ -32,7 +32,7 @@ from envs.randomization.law import Law
 from envs.randomization.model_fields import model_field
 from envs.randomization.numbers import Change, Values
 from envs.randomization.rotation import diagonalise, multiply_quaternions, to_matrix
-from envs.randomization.term import Pattern, PhysicsTerm, matching_rows
+from envs.randomization.term import ModelTerm, Pattern, matching_rows
 
 Group = Literal["mass", "stretch", "shear", "shift"]
 _GROUPS = {"mass": [0], "stretch": [1, 2, 3], "shear": [4, 5, 6], "shift": [7, 8, 9]}
@@ -53,10 +53,8 @@ class Inertia(NamedTuple):
     """(..., 4) orientation of the principal axes in the body frame, wxyz."""
 
 
-class InertiaTerm(PhysicsTerm):
-    """Log-Cholesky parameters of the pseudo-inertia, drawn at each episode."""
-
-    acts = "model"
+class InertiaTerm(ModelTerm):
+    """Log-Cholesky parameters of the pseudo-inertia."""
 
     inertia: Literal["pseudo"]
     """The parameterisation."""
@@ -83,7 +81,7 @@ class InertiaTerm(PhysicsTerm):
     @property
     def identity(self) -> str:
         """See `RandomTerm.identity`."""
-        return f"inertia/{self.match}/{self.columns}"
+        return f"inertia/{self.match}/{self.columns}/{self.when}"
 
     def describe(self) -> dict[str, Any]:
         """See `RandomTerm.describe`."""
@@ -101,10 +99,8 @@ class InertiaTerm(PhysicsTerm):
         return _PseudoInertia(_bodies(self, self.match, model), torch.tensor(columns), self)
 
 
-class PayloadTerm(PhysicsTerm):
-    """A point mass [kg] on a body, drawn at each episode."""
-
-    acts = "model"
+class PayloadTerm(ModelTerm):
+    """A point mass [kg] on a body."""
 
     payload: Pattern
     """Pattern or patterns of the names of bodies that carry one each."""
@@ -126,7 +122,7 @@ class PayloadTerm(PhysicsTerm):
     @property
     def identity(self) -> str:
         """See `RandomTerm.identity`."""
-        return f"payload/{self.payload}/{self.at}"
+        return f"payload/{self.payload}/{self.at}/{self.when}"
 
     def describe(self) -> dict[str, Any]:
         """See `RandomTerm.describe`."""
@@ -213,7 +209,7 @@ def load(body: Inertia, mass: Tensor, at: Tensor) -> Inertia:
     return Inertia(total, com, moments, multiply_quaternions(body.axes, turn))
 
 
-def _bodies(term: PhysicsTerm, match: Pattern, model: mujoco.MjModel) -> Tensor:
+def _bodies(term: ModelTerm, match: Pattern, model: mujoco.MjModel) -> Tensor:
     """Rows of the bodies a term is about; all of them must have a mass."""
     names = model_field(model, "body_mass").rows
     named = [name if model.body_mass[row] > 0 else None for row, name in enumerate(names)]

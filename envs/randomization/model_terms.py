@@ -19,7 +19,7 @@ from torch import Tensor
 from envs.draws import Draws, Stream
 from envs.randomization.model_fields import field_values, write_fields
 from envs.randomization.numbers import Change, Values
-from envs.randomization.term import PhysicsTerm
+from envs.randomization.term import ModelTerm, PhysicsTerm
 from envs.randomization.timer import Timer
 from envs.simulation import Simulation
 from envs.worlds import Worlds
@@ -60,7 +60,7 @@ class ModelTerms:
                 control_dt_s=control_dt_s,
             )
             for bound in terms
-            if (interval_s := getattr(bound.term, "interval_s", None))
+            if isinstance(bound.term, ModelTerm) and (interval_s := bound.term.interval_s)
         }
         self._groups = {
             bound.stream: next(group for group in related(terms) if bound in group)
@@ -113,7 +113,9 @@ class ModelTerms:
         episode = worlds.take(self._episode)
         drawn: dict[Stream, Tensor] = {}
         for when, index in (("reset", episode), ("startup", torch.zeros_like(episode))):
-            streams = [b.stream for b in terms if getattr(b.term, "when", "reset") == when]
+            streams = [
+                b.stream for b in terms if isinstance(b.term, ModelTerm) and b.term.when == when
+            ]
             if streams:
                 uniforms = self._draws.uniform(streams, worlds.ids, index)
                 drawn |= dict(zip(streams, uniforms, strict=True))

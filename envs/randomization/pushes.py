@@ -137,8 +137,8 @@ class Pushes:
     def __init__(
         self, terms: Sequence[Bound], simulation: Simulation, draws: Draws, control_dt_s: float
     ):
-        self._simulation, self._draws = simulation, draws
-        self._control_dt_s = control_dt_s
+        self._draws, self._control_dt_s = draws, control_dt_s
+        self._qvel, self._applied = simulation.data("qvel"), simulation.data("xfrc_applied")
         self._events = [
             _Event(bound.term, bound, bound.change, simulation, draws, control_dt_s)
             for bound in terms
@@ -161,12 +161,11 @@ class Pushes:
             if not worlds.none:
                 self._start(event, worlds)
         if self._wrenches:
-            applied = self._simulation.data("xfrc_applied")
             for event in self._wrenches:  # first, as two terms may name the same body
-                applied[:, event.bodies] = 0
+                self._applied[:, event.bodies] = 0
             for event in self._wrenches:
                 acting = (event.steps_left > 0)[:, None, None]
-                applied[:, event.bodies] += (event.wrench * acting)[:, event.bodies]
+                self._applied[:, event.bodies] += (event.wrench * acting)[:, event.bodies]
                 event.steps_left.sub_(1).clamp_(min=0)
 
     def state_dict(self) -> list[dict[str, Any]]:
@@ -202,10 +201,9 @@ class Pushes:
             change.apply(values, kick, share)
             worlds.put(event.wrench, values["xfrc_applied"])
         else:
-            qvel = self._simulation.data("qvel")
-            values = {"qvel": worlds.take(qvel)[..., None].clone()}
+            values = {"qvel": worlds.take(self._qvel)[..., None].clone()}
             change.apply(values, kick, share)
-            worlds.put(qvel, values["qvel"][..., 0])
+            worlds.put(self._qvel, values["qvel"][..., 0])
 
 
 class _Event:

@@ -24,17 +24,15 @@ from deploy.errors import ConfigError
 from envs.randomization.fields import check_effect
 from envs.randomization.model_fields import model_field
 from envs.randomization.numbers import Change, Numbers, Part, Place
-from envs.randomization.term import Pattern, PhysicsTerm, matching_rows
+from envs.randomization.term import ModelTerm, Pattern, matching_rows
 from envs.robot import position_servos
 
 _DCMOTOR_CONTROLLER = (4, 5, 6, 7)  # kp, ki, kd and Vmax in actuator_gainprm
 _VMAX = 7
 
 
-class SupplyTerm(PhysicsTerm):
-    """A factor on the supply voltage, drawn at each episode."""
-
-    acts = "model"
+class SupplyTerm(ModelTerm):
+    """A factor on the supply voltage."""
 
     supply: Pattern
     """Pattern or patterns of the actuators that share the supply."""
@@ -54,7 +52,7 @@ class SupplyTerm(PhysicsTerm):
     @property
     def identity(self) -> str:
         """See `RandomTerm.identity`."""
-        return f"supply/{self.supply}"
+        return f"supply/{self.supply}/{self.when}"
 
     def describe(self) -> dict[str, Any]:
         """See `RandomTerm.describe`."""

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
 from deploy.errors import ConfigError
-from deploy.quantities import Number
+from deploy.quantities import Duration, Number
 from envs.randomization.law import Law
 from envs.randomization.numbers import Change
 
@@ -117,6 +117,28 @@ class PhysicsTerm(RangeTerm):
             ConfigError: an unknown name, a pattern without a match, or what means nothing.
         """
         raise NotImplementedError
+
+
+class ModelTerm(PhysicsTerm):
+    """A term on the model of a world."""
+
+    acts = "model"
+
+    when: Literal["startup", "reset", "interval"] = "reset"
+    """Drawn once, at each episode, or also within episodes, after each `interval_s`."""
+    interval_s: tuple[Duration, Duration] | None = None
+    """Shortest and longest time between two draws [s], for `when: interval`."""
+
+    @model_validator(mode="after")
+    def _check_when(self) -> "ModelTerm":
+        if (self.when == "interval") != (self.interval_s is not None):
+            raise ValueError(
+                f"{self.target}: `when: interval` and `interval_s: [shortest, longest]` need each "
+                "other"
+            )
+        if self.interval_s and self.interval_s[0] > self.interval_s[1]:
+            raise ValueError(f"interval_s must be [shortest, longest], found {self.interval_s}")
+        return self
 
 
 def name_streams(terms: Sequence[RandomTerm]) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deploy.errors import ConfigError
+from envs.batch_simulation import BatchSimulation
 from envs.simulation import State
 from envs.worlds import Worlds, choose
 from tests.envs.randomization.worlds import WALKER, MaskedSimulation, begin, walkers
@@ -153,10 +154,10 @@ def test_chosen_by_mask_worlds_start_where_they_do_by_ids():
     terms = [ANGLE, {"initial": "tilt", "range": (0, 0.5)}]
     mask = torch.tensor([False, True, False, True])
     states = []
-    for kind in (MaskedSimulation, None):
-        simulation, randomization = walkers(terms, 4, *([kind] if kind else []))
+    for kind in (MaskedSimulation, BatchSimulation):
+        simulation, randomization = walkers(terms, 4, kind)
         begin(simulation, randomization)
-        begin(simulation, randomization, choose(mask, compact=kind is None), episode=2)
+        begin(simulation, randomization, choose(mask, compact=simulation.compact), episode=2)
         states.append(simulation.data("qpos").clone())
 
     assert torch.equal(*states)

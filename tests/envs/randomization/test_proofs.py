@@ -153,7 +153,8 @@ def test_planted_diagonal_draw_one_number_for_all_elements(monkeypatch: pytest.M
         def apply(self, values: Values, uniform: Tensor, share: Tensor | None = None) -> None:
             Numbers.apply(self, values, uniform[:, :1].expand_as(uniform), share)
 
-        corners = Numbers.corners
+        def corners(self) -> list[Tensor]:
+            return Numbers.corners(self)
 
     plant(monkeypatch, FieldTerm, Diagonal)
 
