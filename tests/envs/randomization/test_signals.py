@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import envs
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
 from envs.randomization.signals import SignalTerms
+from envs.vector_env import VectorEnv
 from envs.worlds import choose, every
 from tests.envs.randomization.sensors import (
     CONTROL_DT_S,
@@ -265,3 +267,46 @@ def test_term_says_what_it_does():
         "range": (0.0, 0.025),
     }
     assert parse(signal="joint_position", hold=0.1, match=JOINTS).describe()["match"] == JOINTS
+
+
+def arm(*terms: dict[str, Any]) -> VectorEnv:
+    return envs.make("arm_reach", num_envs=3, num_threads=1, randomization=list(terms))
+
+
+def test_environment_restored_in_mid_episode_goes_on_with_the_same_bits():
+    terms = (
+        {"signal": ["joint_position", "joint_velocity"], "delay": [0.0, 0.05], "jitter": 0.02},
+        {"signal": "joint_position", "drift": 0.01},
+        {"signal": "joint_position", "hold": 0.3},
+        {"command": "hold", "probability": 0.3},
+    )
+    generator = torch.Generator().manual_seed(0)
+    env, restored = arm(*terms), arm(*terms)
+    env.reset()
+    restored.reset()
+    actions = 2 * torch.rand(60, 3, env.num_actions, generator=generator) - 1
+    for action in actions[:25]:
+        env.step(action)
+
+    restored.load_state_dict(env.state_dict())
+
+    for action in actions[25:]:
+        expected, found = env.step(action), restored.step(action)
+        assert torch.equal(found.observation["actor"], expected.observation["actor"])
+        assert torch.equal(found.reward, expected.reward)
+
+
+def test_servo_whose_targets_get_lost_keeps_the_one_it_received_last():
+    """Also when several are lost in a row: not the one sent last."""
+    env = arm({"command": "hold", "probability": 0.6, "shared": True})
+    env.reset()
+    ctrl = env.simulation.data("ctrl")
+    received, lost = ctrl.float().clone(), 0
+    for step in range(40):
+        targets = env.signals["joint_target"] + 0.001 * (step + 1)
+        env.step_targets(targets)
+        arrived = (ctrl.float() == targets).all(dim=-1)
+        assert torch.equal(ctrl.float()[~arrived], received[~arrived])
+        lost += int((~arrived).sum())
+        received = ctrl.float().clone()
+    assert 0.5 < lost / 120 < 0.7
