@@ -252,15 +252,12 @@ class VectorEnv:
             rewards = {name: term.masked_fill(failed, 0) for name, term in rewards.items()}
         truncated = (self._episode_step >= task.episode_steps) & ~terminated
         metrics, measured = task.advance()
-<<<<<<< HEAD
-        self.randomization.adapt(metrics, measured)
-=======
         if over is not None:
             rewards = {name: term.masked_fill(over, 0) for name, term in rewards.items()}
             terminated, truncated, measured = (
                 flags & ~over for flags in (terminated, truncated, measured)
             )
->>>>>>> core
+        self.randomization.adapt(metrics, measured)
 
         final = observation = self._observe(self._every)
         done = terminated | truncated if over is None else over | terminated | truncated
