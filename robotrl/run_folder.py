@@ -1,4 +1,5 @@
-"""The folder of a training run: `config.yaml`, `metrics.csv`, TensorBoard events, checkpoints.
+"""The folder of a training run: `config.yaml`, `metrics.csv`, TensorBoard events, checkpoints, and
+what led worlds to diverge.
 
 Files that matter are written to a temporary name and renamed, so a kill leaves the old one whole.
 """
@@ -30,7 +31,7 @@ class RunFolder:
         self.checkpoint_path = path / "checkpoint.pt"
         self.metrics_path = path / "metrics.csv"
         self.diverged_path = path / "diverged"
-        """What led worlds to diverge, if any did; see `envs.divergence`."""
+        """Made when there is something in it; see `envs.divergence`."""
 
     def create(self, config: TrainConfig) -> None:
         """Start a new run.
