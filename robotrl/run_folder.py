@@ -1,5 +1,4 @@
-"""The folder of a training run: `config.yaml`, `metrics.csv`, TensorBoard events, checkpoints, and
-what led worlds to diverge.
+"""The folder of a training run: `config.yaml`, `metrics.csv`, TensorBoard events, checkpoints.
 
 Files that matter are written to a temporary name and renamed, so a kill leaves the old one whole.
 """
