@@ -15,7 +15,7 @@ programs store their calibration, changes only with approval.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -99,16 +99,20 @@ class Reading(NamedTuple):
     """(n,) or (1,) age of the elements [s]; infinite before the first."""
 
 
+_MEASURED: Mapping[str, tuple[SignalKind, ...]] = {
+    "dynamixel2": ("joint_position", "joint_velocity"),
+}
+_UNDERSTOOD: Mapping[str, tuple[TargetKind, ...]] = {"dynamixel2": ("joint_position_target",)}
+
+
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
     """Kinds of signal that the devices of a robot measure: the keys of `Robot.readings`."""
-    kinds: dict[str, tuple[SignalKind, ...]] = {"dynamixel2": ("joint_position", "joint_velocity")}
-    return kinds[config.bus.protocol]
+    return _MEASURED[config.bus.protocol]
 
 
 def understood_targets(config: RobotConfig) -> tuple[TargetKind, ...]:
     """Kinds of target that the joints of a robot obey."""
-    kinds: dict[str, tuple[TargetKind, ...]] = {"dynamixel2": ("joint_position_target",)}
-    return kinds[config.bus.protocol]
+    return _UNDERSTOOD[config.bus.protocol]
 
 
 class Robot:

@@ -1,9 +1,10 @@
 """The CPU backend: `mujoco.batch.Batch`, float64, one thread pool, no copies.
 
 Results do not depend on the number of threads. Sensors and positions are current after each call
-(`mjSTAGE_VEL`, free in a persistent batch). MuJoCo resets delay buffers to zero, which would
-command every servo to angle 0 after a reset; `reset` fills them with the given control and the
-sensors' own values instead.
+(`mjSTAGE_VEL`, free in a persistent batch). A model that asks for `lagging_data` instead is stepped
+in few `MjData`, one per thread, which stay in its cache: 4 to 15 % faster. MuJoCo resets delay
+buffers to zero, which would command every servo to angle 0 after a reset; `reset` fills them with
+the given control and the sensors' own values instead.
 """
 
 import warnings
@@ -17,11 +18,11 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from deploy.errors import ConfigError
+from envs import lagging_data
 from envs.divergence.trail import WARNINGS, Divergence, Trail, describe_warnings
 from envs.simulation import State
 from envs.worlds import Worlds, every
 
-_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
 _MARKER = 1e9
 
 
@@ -39,11 +40,15 @@ class BatchSimulation:
         self.num_envs = num_envs
         self.device = torch.device("cpu")
         self.compact = True
-        self._batch = Batch(model, num_envs, num_threads, persistent=True)
+        lagging = lagging_data.requested(model)
+        stage = mujoco.mjtStage
+        self._after_step = int(stage.mjSTAGE_NONE if lagging else stage.mjSTAGE_VEL)
+        self._after_write = int(stage.mjSTAGE_ACC if lagging else stage.mjSTAGE_VEL)
+        self._batch = Batch(model, num_envs, num_threads, persistent=not lagging)
         self._fields: dict[str, Tensor] = {}
         self._history = self._batch.bind("history")
         self._sensordata = self._batch.bind("sensordata")
-        self._actuator_slots, self._sensor_slots = _history_slots(model)
+        self._actuator_slots, self._sensor_slots = history_slots(model)
         self._constants_recomputed = False
         self._trail: Trail | None = None
         self._divergences: list[Divergence] = []
@@ -92,7 +97,7 @@ class BatchSimulation:
             self._history[rows[:, None], slots] = state.ctrl[:, actuator, None].numpy()
         if self._sensor_slots:
             self._fill_sensor_history(rows)
-        batch.forward(rows, stage=_STAGE)
+        batch.forward(rows, stage=self._after_write)
 
     def recompute_constants(self, worlds: Worlds) -> None:
         """See `Simulation.recompute_constants`."""
@@ -114,7 +119,7 @@ class BatchSimulation:
         if state["constants_recomputed"]:
             self.recompute_constants(every(self.num_envs))
         self._batch.state[:] = state["state"].numpy()
-        self._batch.forward(stage=_STAGE)
+        self._batch.forward(stage=self._after_write)
 
     def _advance(self, nstep: int, diverged: np.ndarray) -> None:
         """Call the physics once; adds to `diverged` (num_envs,)."""
@@ -122,7 +127,7 @@ class BatchSimulation:
             self._trail.remember(nstep)
         failed = np.zeros(self.num_envs, bool)
         try:
-            self._batch.step(nstep=nstep, stage=_STAGE)
+            self._batch.step(nstep=nstep, stage=self._after_step)
         except SimulationError as error:
             failed[error.ids] = True
         warned = self._batch.warning[:, WARNINGS, 1]
@@ -151,13 +156,13 @@ class BatchSimulation:
         delay = torch.from_numpy(self._batch.expand("sensor_delay"))
         kept = delay[rows].clone()
         delay[rows] = 0  # otherwise sensordata shows the zeros still in the buffer
-        self._batch.forward(rows, stage=_STAGE)
+        self._batch.forward(rows, stage=self._after_write)
         delay[rows] = kept
         for columns, slots in self._sensor_slots:
             self._history[rows[:, None], slots] = self._sensordata[rows][:, columns]
 
 
-def _history_slots(
+def history_slots(
     model: mujoco.MjModel,
 ) -> tuple[list[tuple[int, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]:
     """Where in `mjData.history` each actuator's and each sensor's past values lie.

@@ -83,6 +83,8 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
     try:
         contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
+    except ContractError as error:
+        raise ContractError(f"{path} was not written: {error}") from error
     except ValidationError as error:  # what the simulation did is beyond what a robot can do
         problems = "; ".join(describe(error, Contract))
         raise ContractError(f"{path} was not written: {problems}") from error
@@ -193,14 +195,21 @@ def _contract(
 ) -> Contract:
     task = env.task
     robot, joints, command = env.deployment
+    inputs = [
+        InputSpec(**describe_tensor(kind, robot.joints, command)) for kind in controller.signals
+    ]
+    for spec in inputs:
+        if (measured := list(task.signals.get(spec.kind, spec.elements))) != spec.elements:
+            raise ContractError(
+                f"the task measures {spec.kind!r} as {measured}, a robot as {spec.elements}; "
+                "correct `signals` of the task"
+            )
     return Contract(
         schema_version=SCHEMA_VERSION,
         graph_sha256=graph_sha256,
         robot=robot.name,
         control_dt_s=task.control_dt_s,
-        inputs=[
-            InputSpec(**describe_tensor(kind, robot.joints, command)) for kind in controller.signals
-        ],
+        inputs=inputs,
         outputs=[OutputSpec(**describe_tensor(_output(env), robot.joints, command))],
         observation=env.task.encoder.columns,
         state=[

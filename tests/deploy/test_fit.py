@@ -173,6 +173,41 @@ def test_every_difference_is_named_at_once(contract: Contract, desk_arm: RobotCo
     ]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "refused"),
+    [
+        (
+            {"position_limits_rad": (-2.2 + 0.9e-6, 2.2)},
+            {"position_limits_rad": (-2.2 + 2e-6, 2.2)},
+        ),
+        (
+            {"position_limits_rad": (-2.2, 2.2 - 0.9e-6)},
+            {"position_limits_rad": (-2.2, 2.2 - 2e-6)},
+        ),
+        ({"velocity_limit_rad_s": 2 - 1.9e-6}, {"velocity_limit_rad_s": 2 - 4e-6}),
+    ],
+)
+def test_rounding_is_no_difference(
+    contract: Contract, desk_arm: RobotConfig, accepted: dict[str, Any], refused: dict[str, Any]
+):
+    matches(contract, wired(desk_arm, shoulder_pan=accepted))
+
+    assert len(differences(contract, wired(desk_arm, shoulder_pan=refused))) == 1
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.951, 0), (1.049, 0), (0.94, 1), (1.06, 1)])
+def test_servo_may_differ_by_a_twentieth_in_torque(
+    contract: Contract, desk_arm: RobotConfig, share: float, count: int
+):
+    joint = contract.joints[0].model_copy(update={"effort_limit_nm": 1.5 * share})
+    policy = contract.model_copy(update={"joints": [joint, *contract.joints[1:]]})
+
+    if not count:
+        matches(policy, desk_arm)
+    else:
+        assert len(differences(policy, desk_arm)) == count
+
+
 def test_signals_that_no_device_measures_are_named(contract: Contract, desk_arm: RobotConfig):
     policy = using(contract, "joint_position", "projected_gravity", "joint_effort", "time")
 

@@ -14,7 +14,7 @@ import envs
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.randomization import Term
-from envs.registry import TASKS
+from envs.registry import GYM_TASKS, TASKS
 
 NUM_ENVS = 4
 RANDOMIZATION = (
@@ -552,7 +552,8 @@ def test_unknown_task_is_refused_with_those_there_are():
         envs.make("arm_reech")
 
     assert str(error.value) == (
-        f"unknown task 'arm_reech' (did you mean 'arm_reach'?); there are {', '.join(TASKS)}"
+        "unknown task 'arm_reech' (did you mean 'arm_reach'?); "
+        f"there are {', '.join([*TASKS, *GYM_TASKS])}"
     )
 
 

@@ -595,6 +595,7 @@ def test_truth_overrules_the_measured_angles(
     path = record(make_ticks([(0.001, TWO_SECONDS)]))
     verdict = write_report(path, tmp_path / "run.html", save_truth(999.9, 1003.0))
     assert verdict.source == "true position of the twin's tool"
+    assert verdict.errors_m
     assert verdict.errors_m[0] > 0.05  # the measured angles say home, the twin was at rest
     assert not verdict.passed
     assert "Twin: factors on the nominal robot" in (tmp_path / "run.html").read_text()
