@@ -108,8 +108,8 @@ class Numbers:
             if share is not None:
                 after = torch.lerp(before.double(), after, share.double())
             lead.put(values, after.to(before.dtype))
-            ratio = torch.where(before == 0, 1, after / before)
             for place in followers:
+                ratio = torch.where(before == 0, 1, after / before)
                 place.put(values, place.take(values) * ratio)
 
     def corners(self) -> list[Tensor]:

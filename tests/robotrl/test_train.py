@@ -214,10 +214,10 @@ def spoil_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str) -> None:
     """From now on, the environment's step `number` has a NaN in world 3."""
     step, taken = VectorEnv.step_targets, 0
 
-    def spoilt(self: VectorEnv, *arguments: Any) -> Any:
+    def spoilt(self: VectorEnv, *arguments: Any, **settings: Any) -> Any:
         nonlocal taken
         taken += 1
-        answer = step(self, *arguments)
+        answer = step(self, *arguments, **settings)
         observation, reward, *_, info = answer
         if taken == number:
             bad = {"reward": [reward, info.rewards["hold"]]}

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 import envs
+from deploy.contract import TrainedRange
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
@@ -205,6 +206,14 @@ def test_both_backends_have_the_same_draws():
             warp.data(name).double(), simulation.data(name), rtol=1e-6, atol=1e-6
         )
     assert simulation.data("qvel").any()
+
+
+def test_contract_can_say_what_every_kind_varied():
+    for term in read_terms(EVERY_KIND, source="terms"):
+        said = TrainedRange(**term.describe())
+        assert said.target in str(term)
+        assert said.operation
+        assert said.range[0] <= said.range[1]
 
 
 # --- draws within episodes ----------------------------------------------------------------------
