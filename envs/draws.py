@@ -39,13 +39,15 @@ class Draws:
     Args:
         seed: any non-negative integer; its low 32 bits are used.
         device: where the numbers are made.
+        in_torch: as on a GPU, on the CPU too.
     """
 
-    def __init__(self, seed: int, device: torch.device):
+    def __init__(self, seed: int, device: torch.device, *, in_torch: bool = False):
         if seed < 0:
             raise ValueError(f"seed must not be negative, found {seed}")
         self.seed = seed
         self._device = device
+        self._in_numpy = device.type == "cpu" and not in_torch
         self._columns: dict[tuple[Stream, ...], tuple[Any, Any, list[slice]]] = {}
 
     def uniform(self, streams: Sequence[Stream], env: Tensor, index: Tensor) -> list[Tensor]:
@@ -60,8 +62,9 @@ class Draws:
             One float32 tensor (n, stream.size) in [0, 1) per stream.
         """
         key, block, columns = self._layout(tuple(streams))
-        on_cpu = self._device.type == "cpu"
-        rows: list[Any] = [v[:, None].numpy() if on_cpu else v[:, None] for v in (env, index)]
+        rows: list[Any] = [
+            v[:, None].numpy() if self._in_numpy else v[:, None] for v in (env, index)
+        ]
         world, count = rows
         words = philox((world, count & _MASK, count >> 32, block), (key, self.seed & _MASK))
         numbers = torch.empty(len(env), len(block), 4, device=self._device)
@@ -80,8 +83,7 @@ class Draws:
                 keys += [zlib.crc32(stream.name.encode())] * count
                 blocks += range(count)
             table = np.array([keys, blocks], dtype=np.int64)
-            on_cpu = self._device.type == "cpu"
-            key, block = table if on_cpu else torch.from_numpy(table).to(self._device)
+            key, block = table if self._in_numpy else torch.from_numpy(table).to(self._device)
             self._columns[streams] = key, block, columns
         return self._columns[streams]
 

@@ -12,11 +12,14 @@ from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
 from envs.randomization import RandomTerm, read_terms
+from envs.servos import with_servos
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
+from envs.tasks.gym import GYM_TASKS
 from envs.vector_env import VectorEnv
 
 TASKS = {"arm_reach": ArmReach}
+"""Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
 
 
 def make(
@@ -29,11 +32,13 @@ def make(
     randomization: Sequence[RandomTerm | dict[str, Any]] = (),
     task_config: dict[str, Any] | None = None,
     num_threads: int = 0,
+    nconmax: int | None = None,
+    njmax: int | None = None,
 ) -> VectorEnv:
     """Make a vectorised environment.
 
     Args:
-        name: a task, see `TASKS`.
+        name: a task, see `TASKS` and `GYM_TASKS`.
         num_envs: number of worlds.
         device: `cpu`, or a GPU, e.g. `cuda`.
         backend: `batch` is MuJoCo on CPU threads, `warp` is mujoco_warp; `auto` chooses by device.
@@ -41,6 +46,8 @@ def make(
         randomization: domain randomization terms, or what they say in YAML.
         task_config: settings of the task that differ from its defaults.
         num_threads: simulation threads, 0 for all cores; results do not depend on it.
+        nconmax: room for contacts per world on a GPU; by default what a rehearsal needs.
+        njmax: room for constraint rows in each world on a GPU.
 
     Raises:
         ConfigError: an unknown task or setting, a robot the task cannot use, or a randomization
@@ -59,16 +66,26 @@ def make(
         randomization=terms,
         task_config=task_config,
         num_threads=num_threads,
+        nconmax=nconmax,
+        njmax=njmax,
     )
     model = task_class.load_model(config)
-    simulation = _simulate(model, num_envs, device, backend, num_threads)
-    draws = Draws(seed, simulation.device)
+    simulation = with_servos(
+        _simulate(model, num_envs, device, backend, num_threads, nconmax, njmax)
+    )
+    draws = Draws(seed, simulation.device, in_torch=not simulation.compact)
     task = task_class(simulation, config, draws)
     return VectorEnv(task, simulation, draws, terms, recipe)
 
 
 def _simulate(
-    model: mujoco.MjModel, num_envs: int, device: str, backend: str, num_threads: int
+    model: mujoco.MjModel,
+    num_envs: int,
+    device: str,
+    backend: str,
+    num_threads: int,
+    nconmax: int | None,
+    njmax: int | None,
 ) -> Simulation:
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
@@ -83,17 +100,18 @@ def _simulate(
         raise ConfigError(
             f"backend 'warp' needs mujoco_warp ({error}); pip install 'robotrl[gpu]'"
         ) from error
-    return WarpSimulation(model, num_envs, device=where)
+    return WarpSimulation(model, num_envs, device=where, nconmax=nconmax, njmax=njmax)
 
 
-def find_task(name: str) -> type[ArmReach]:
+def find_task(name: str) -> type[Any]:
     """The class of a task.
 
     Raises:
         ConfigError: there is no such task.
     """
-    if name not in TASKS:
+    tasks = {**TASKS, **GYM_TASKS}
+    if name not in tasks:
         raise ConfigError(
-            f"unknown task {name!r}{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}"
+            f"unknown task {name!r}{did_you_mean(name, tasks)}; there are {', '.join(tasks)}"
         )
-    return TASKS[name]
+    return tasks[name]

@@ -15,6 +15,7 @@ On a GPU nothing here waits for the device: worlds are chosen by masks (`envs.wo
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
+from envs.divergence import Recordable, Recorder
 from envs.draws import Draws
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
@@ -91,6 +93,7 @@ class VectorEnv:
         _check_signals(task)
         self._simulation = simulation
         self._recipe = recipe
+        self._recorder: Recorder | None = None
         self._every = every(self.num_envs, self.device)
         self._ctrl, self._actuators = simulation.data("ctrl"), as_slice(task.actuators)
         self._sees_targets = "joint_target" in (*task.encoder.signals, *task.decoder.signals)
@@ -147,6 +150,18 @@ class VectorEnv:
     def diverged(self) -> int:
         """Number of worlds that had to be reset because the physics diverged."""
         return int(self._diverged)
+
+    def record_divergences(self, folder: Path, *, limit: int = 5) -> None:
+        """Write, from now on, what leads to a divergence into a folder; see `envs.divergence`.
+
+        A backend that cannot look back writes nothing.
+
+        Args:
+            folder: where to; made when there is something to write.
+            limit: most files it gets.
+        """
+        if isinstance(self._simulation, Recordable):
+            self._recorder = Recorder(folder, self._simulation, limit)
 
     @torch.no_grad()
     def reset(self, *, stagger: bool = False) -> dict[str, Tensor]:
@@ -238,6 +253,10 @@ class VectorEnv:
         failed = self._apply(targets)
         self.randomization.before_step(self._step_count)
         failed |= self._simulation.step(task.num_substeps, self.randomization.before_substep)
+        if self._recorder:
+            self._recorder.write(
+                self._step_count, episode_step=self._episode_step, action=action, targets=targets
+            )
         if over is not None:
             failed &= ~over
         self._step_count += 1

@@ -108,7 +108,7 @@ class WarpSimulation:
             tuple(torch.from_numpy(part).to(self.device) for part in parts)
             for parts in _flat_slots(model)
         )
-        self._hair = 0.01 * model.opt.timestep
+        self._hair = {name: self._find_hair(name) for name in _DELAYS}
         for name in (*_DELAYS, "sensor_interval"):
             if model.nhistory:
                 self.field(name)
@@ -264,14 +264,20 @@ class WarpSimulation:
         mjw.kinematics(self._model, self._data)
         self._model.body_weldid = body_weldid
 
-    def _set_delays(self) -> None:
-        """Delays are a hair shorter than asked for, as float32 time is not exact.
+    def _find_hair(self, name: str) -> Tensor:
+        """(delays,) how much shorter than asked for each delay is, as float32 time is not exact.
 
-        Of a delay of whole steps, one more or less would be seen after a few seconds.
+        Of a held value (not an interpolated one) that is whole steps old, one step more or less
+        would be seen after a few seconds.
         """
+        history = getattr(self.model, name.replace("delay", "history"))
+        held = torch.from_numpy(history[:, 1] == 0).to(self.device)
+        return 0.01 * self.model.opt.timestep * held.float()
+
+    def _set_delays(self) -> None:
         for name, used in self._delays.items():
-            asked = self._fields[name]
-            used.copy_(asked - self._hair * (asked > self._hair))
+            asked, hair = self._fields[name], self._hair[name]
+            used.copy_(asked - hair * (asked > hair))
 
     def _update(self, *, delayed: bool = True) -> None:
         """Make derived data current; sensors of acceleration and force keep the step's values."""

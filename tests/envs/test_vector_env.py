@@ -15,7 +15,7 @@ from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.randomization.fields import FieldTerm
 from envs.randomization.signal_errors import SignalError
-from envs.registry import TASKS
+from envs.registry import GYM_TASKS, TASKS
 
 NUM_ENVS = 4
 RANDOMIZATION = (
@@ -29,8 +29,8 @@ RANDOMIZATION = (
 Make = Callable[..., envs.VectorEnv]
 
 
-@pytest.fixture(params=TASKS)
-def make(request: pytest.FixtureRequest) -> Make:
+@pytest.fixture(params=[*TASKS, "stand"])
+def make(request: pytest.FixtureRequest, stand_task: str) -> Make:
     """Makes the environment of one task, for all tasks in turn."""
 
     def make(*, num_envs: int = NUM_ENVS, seed: int = 0, episode_steps: int = 8, **settings: Any):
@@ -553,7 +553,8 @@ def test_unknown_task_is_refused_with_those_there_are():
         envs.make("arm_reech")
 
     assert str(error.value) == (
-        f"unknown task 'arm_reech' (did you mean 'arm_reach'?); there are {', '.join(TASKS)}"
+        "unknown task 'arm_reech' (did you mean 'arm_reach'?); "
+        f"there are {', '.join([*TASKS, *GYM_TASKS])}"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import envs
 from deploy.errors import ConfigError
 from envs.simulation import State
 from envs.warp_simulation import WarpSimulation
@@ -313,6 +314,20 @@ def test_restored_simulation_continues_with_the_same_bits(
     assert torch.equal(run(restored, 30, seed=1), expected)
     for name, values in state["state"].items():  # it is a copy
         assert torch.equal(values, kept[name]), name
+
+
+def test_steps_of_a_whole_task_never_wait_for_the_device():
+    env = envs.make("arm_reach", num_envs=NUM_ENVS, backend="warp", task_config={"episode_s": 0.4})
+    action = torch.zeros(NUM_ENVS, env.num_actions)
+    env.reset(stagger=True)
+    env.step(action)
+
+    ended = torch.zeros(NUM_ENVS)
+    with no_sync():
+        for _ in range(20):
+            ended += env.step(action).truncated
+
+    assert (ended > 0).all()
 
 
 @pytest.mark.parametrize("name", ["qpos", "qvel", "ctrl"])

@@ -7,6 +7,9 @@ round-off.
 """
 
 import mujoco
+import warp as wp
+
+wp.config.optimization_level = 0  # kernels compile in half the time
 
 XML = """
 <mujoco>
