@@ -22,13 +22,14 @@ def fixed_command(spec: CommandSpec, values: list[float]) -> CommandSource:
     """
     if len(values) != len(spec.low):
         raise ConfigError(
-            f"command {spec.name!r} takes {len(spec.low)} numbers, found {len(values)}: {values}"
+            f"command {spec.name!r} takes {len(spec.low)} numbers ({_describe(spec)}), found "
+            f"{len(values)}: {values}"
         )
     for value, low, high in zip(values, spec.low, spec.high, strict=True):
         if not low <= value <= high:
             raise ConfigError(
                 f"command {spec.name!r} {values} is outside what the policy was trained on: "
-                f"{spec.low} to {spec.high}"
+                f"{spec.low} to {spec.high} ({_describe(spec)})"
             )
     command = np.array(values, np.float32)
     return lambda time_s: command
@@ -48,3 +49,9 @@ def random_commands(spec: CommandSpec, seed: int) -> CommandSource:
         return command
 
     return source
+
+
+def _describe(spec: CommandSpec) -> str:
+    """Elements and units, e.g. `x [m/s], yaw [rad/s]`."""
+    pairs = zip(spec.elements, spec.units, strict=True)
+    return ", ".join(f"{element} [{unit}]" for element, unit in pairs)

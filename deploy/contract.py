@@ -4,27 +4,27 @@ It travels as JSON inside the ONNX file (metadata key `robotrl.contract`), writt
 read by `deploy.controller`. All numbers are SI units at full float precision; names order arrays.
 Its hashes find damage, not malice: whoever edits a contract can compute them anew. So everything
 that a contract says twice is compared, with `deploy.signals` too, and every number has bounds.
-`matches()` compares a contract with a robot and names every difference.
+Contracts of earlier schemas are upgraded when they are read (`deploy.contract_upgrade`), and then
+checked like any other. Whether a policy fits a robot is the question of `deploy.fit`.
 """
 
 import hashlib
 import json
 import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from deploy.configuration import Section, validate
-from deploy.dynamixel.servos import MODELS
+from deploy.contract_upgrade import from_schema_1
 from deploy.errors import ConfigError, ContractError
 from deploy.quantities import (
     Angle,
     Count,
     Damping,
     Duration,
-    Length,
     Name,
     Number,
     Period,
@@ -32,23 +32,29 @@ from deploy.quantities import (
     Stiffness,
     Torque,
 )
-from deploy.robot_config import JointWiring, RobotConfig
-from deploy.signals import SIGNALS, TARGETS, SignalKind, TargetKind
+from deploy.signals import SIGNALS, TARGETS, UNITS, Frame, Signal, SignalKind, TargetKind
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = "robotrl.contract"
 HASH_KEY = "robotrl.metadata_sha256"
 MIN_GOLDEN_STEPS = 16
 """Fewer golden vectors say nothing about a policy with a memory."""
 MAX_TOLERANCE = 1e-4
-"""Largest difference from a golden vector [rad]: 1/15 of an encoder count. Processors and versions
-of onnxruntime differ by some 1e-6."""
-MIN_PERIODS = 2
-"""Shortest watchdog and oldest reading in control periods: two writes lie a period and some jitter
-apart, and one tick may have to do without a reading."""
+"""Largest difference from a golden vector, in the target's unit [rad, rad/s or N·m]: 1/15 of an
+encoder count. Processors and versions of onnxruntime differ by some 1e-6."""
 
 Size = Annotated[int, Field(ge=1, le=100_000)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+CommandValue = Annotated[float, Field(ge=-1000, le=1000)]
+"""An element of a command in its unit: a thousand m, m/s or rad/s are more than any robot does."""
+OperatingMode = Literal["position", "velocity", "torque"]
+TARGET_OF: Mapping[OperatingMode, TargetKind] = {
+    "position": "joint_position_target",
+    "velocity": "joint_velocity_target",
+    "torque": "joint_torque_target",
+}
+"""What a joint obeys in each mode."""
+_ROWS: Mapping[str, Signal] = {**SIGNALS, **TARGETS}
 
 
 class TensorSpec(Section):
@@ -56,7 +62,8 @@ class TensorSpec(Section):
 
     name: Name
     shape: Annotated[list[Size], Field(min_length=2, max_length=8)]
-    unit: str
+    unit: str | list[str]
+    """One for all elements, or one for each."""
     frame: str = ""
     """Frame of reference of a spatial quantity, e.g. `base`."""
     elements: list[Name] = []
@@ -82,31 +89,37 @@ class JointSpec(Section):
     """What one joint must be able to do, and how its servo must be set up."""
 
     name: Name
-    operating_mode: Literal["position"] = "position"
-    kp: Stiffness
-    """Position gain [N·m/rad]."""
-    kd: Damping
+    operating_mode: OperatingMode = "position"
+    """What its servo follows; the kind of the policy's targets."""
+    kp_nm_per_rad: Stiffness
+    """Position gain [N·m/rad]; zero in the other modes."""
+    kd_nm_s_per_rad: Damping
     """Derivative gain of the servo's controller [N·m·s/rad]; back-EMF is not part of it."""
-    default_position: Angle
+    default_position_rad: Angle
     """Start pose [rad]."""
-    position_limits: tuple[Angle, Angle]
+    position_limits_rad: tuple[Angle, Angle]
     """Targets never leave this range [rad]."""
-    velocity_limit: Speed
+    velocity_limit_rad_s: Speed
     """Fastest change of a target [rad/s]."""
-    effort_limit: Torque
+    effort_limit_nm: Torque
     """Torque at which the trained servo saturates [N·m]."""
 
     @model_validator(mode="after")
     def _check(self) -> "JointSpec":
-        low, high = self.position_limits
+        low, high = self.position_limits_rad
         if not low < high:
             raise ValueError(
-                f"{self.name}: position_limits must be [low, high], found {[low, high]}"
+                f"{self.name}: position_limits_rad must be [low, high], found {[low, high]}"
             )
-        if not low <= self.default_position <= high:
+        if not low <= self.default_position_rad <= high:
             raise ValueError(
-                f"{self.name}: default_position {self.default_position} is outside "
-                f"position_limits {[low, high]}"
+                f"{self.name}: default_position_rad {self.default_position_rad} is outside "
+                f"position_limits_rad {[low, high]}"
+            )
+        if (self.operating_mode == "position") != (self.kp_nm_per_rad > 0):
+            raise ValueError(
+                f"{self.name}: a joint driven by position needs a kp_nm_per_rad above zero, others "
+                f"none; found {self.kp_nm_per_rad} in operating_mode {self.operating_mode!r}"
             )
         return self
 
@@ -115,28 +128,58 @@ class CommandSpec(Section):
     """What the user may ask of the policy."""
 
     name: Name
-    low: Annotated[list[Length], Field(min_length=1, max_length=100)]
-    high: list[Length]
+    elements: Annotated[list[Name], Field(min_length=1, max_length=100)]
+    """Names of its numbers, e.g. `x`, `y`, `yaw`."""
+    unit: str | list[str]
+    """Of all elements, or of each."""
+    frame: Frame = ""
+    """Frame of reference of a spatial command."""
+    low: list[CommandValue]
+    high: list[CommandValue]
     """Range of each element the policy was trained on."""
     interval_s: tuple[Duration, Duration]
     """Shortest and longest time between two commands in training [s]."""
     site: str = ""
     """Site of the robot model that should reach the command, for tasks that reach."""
 
+    @property
+    def units(self) -> list[str]:
+        """Unit of each element."""
+        return [self.unit] * len(self.elements) if isinstance(self.unit, str) else self.unit
+
     @model_validator(mode="after")
     def _check(self) -> "CommandSpec":
-        if len(self.low) != len(self.high) or any(map(operator.gt, self.low, self.high)):
-            raise ValueError(f"command {self.name!r}: {self.low} to {self.high} is no range")
+        count = len(self.elements)
+        if len(set(self.elements)) != count:
+            raise ValueError(f"elements must have different names, found {self.elements}")
+        if len(self.units) != count or not set(self.units) <= set(UNITS):
+            raise ValueError(
+                f"unit must be one of {', '.join(UNITS)} for all {count} elements, or a list of "
+                f"one for each, found {self.unit!r}"
+            )
+        if not (len(self.low) == len(self.high) == count) or any(
+            map(operator.gt, self.low, self.high)
+        ):
+            raise ValueError(
+                f"command {self.name!r}: {self.low} to {self.high} is no range of {self.elements}"
+            )
         if self.interval_s[0] > self.interval_s[1]:
             raise ValueError(f"interval_s must be [shortest, longest], found {self.interval_s}")
+        if self.site and (self.elements, self.unit, self.frame) != (["x", "y", "z"], "m", "base"):
+            raise ValueError(
+                f"the site {self.site!r} reaches for points: expected x, y, z in m and the frame "
+                f"'base', found {self.elements} in {self.unit!r} and {self.frame!r}"
+            )
         return self
 
 
 class TrainedRange(Section):
-    """One randomization term: what training varied, over which range."""
+    """One randomization term: what training varied, over which range, and all else it says."""
+
+    model_config = ConfigDict(extra="allow")
 
     target: str
-    match: str | list[str]
+    match: str | list[str] | None = None
     body: str | list[str] | None = None
     columns: str | Count | list[str | Count] | None = None
     operation: str
@@ -165,7 +208,7 @@ class GoldenVectors(Section):
     inputs: dict[str, list[list[Number]]]
     outputs: dict[str, list[list[Number]]]
     tolerance: Annotated[float, Field(gt=0, le=MAX_TOLERANCE)]
-    """Largest difference that is only rounding [rad]."""
+    """Largest difference that is only rounding, in the unit of the output."""
 
 
 class Contract(Section):
@@ -179,6 +222,8 @@ class Contract(Section):
     """Period of the policy [s]."""
     inputs: Annotated[list[InputSpec], Field(min_length=1)]
     """Those the policy uses, in any order, one per kind."""
+    observation: Annotated[list[Name], Field(max_length=100_000)]
+    """Name of each number that the network sees; empty where the exporter had no names."""
     outputs: Annotated[list[OutputSpec], Field(min_length=1, max_length=1)]
     state: Annotated[list[StateSpec], Field(max_length=100)]
     joints: Annotated[list[JointSpec], Field(min_length=1, max_length=250)]
@@ -210,16 +255,55 @@ def parse_contract(text: str, *, source: str) -> Contract:
     """
     document = _read_json(text, source)
     version = document["schema_version"]
-    if version != SCHEMA_VERSION:
+    place = f"{source}: the contract is not valid"
+    if type(version) is int and version == 1:
+        place += ", upgraded from schema version 1"
+        try:
+            document = from_schema_1(document)
+        except ValueError as error:
+            raise ContractError(f"{place}: {error}") from error
+    elif type(version) is int and version != SCHEMA_VERSION:
         raise ContractError(
-            f"{source}: the contract has schema version {version}, this robotrl reads "
+            f"{source}: the contract has schema version {version}, this robotrl reads 1 to "
             f"{SCHEMA_VERSION}. Export the policy again with this version, or install the "
             "robotrl that exported it."
         )
     try:
-        return validate(document, Contract, source=f"{source}: the contract is not valid")
+        return validate(document, Contract, source=place)
     except ConfigError as error:
         raise ContractError(str(error)) from error
+
+
+def describe_tensor(
+    kind: SignalKind | TargetKind, joints: Sequence[str], command: CommandSpec
+) -> dict[str, Any]:
+    """The fields of the `TensorSpec` of a kind, on a robot with these joints."""
+    row = _ROWS[kind]
+    elements = row.elements(joints, command.elements)
+    return {
+        "name": kind,
+        "kind": kind,
+        "shape": [1, len(elements)],
+        "unit": command.unit if row.unit is None else row.unit,
+        "frame": command.frame if row.unit is None else row.frame,
+        "elements": elements,
+    }
+
+
+def usual_range(contract: Contract, kind: SignalKind | TargetKind) -> list[tuple[float, float]]:
+    """Where each element of a tensor lies while all is well, in its unit."""
+    joints, command = contract.joints, contract.command
+    match _ROWS[kind].usual:
+        case "command":
+            return list(zip(command.low, command.high, strict=True))
+        case "position_limits":
+            return [joint.position_limits_rad for joint in joints]
+        case "velocity_limit":
+            return [(-joint.velocity_limit_rad_s, joint.velocity_limit_rad_s) for joint in joints]
+        case "effort_limit":
+            return [(-joint.effort_limit_nm, joint.effort_limit_nm) for joint in joints]
+        case low, high:
+            return [(low, high)] * len(_ROWS[kind].elements(contract.joint_names))
 
 
 def reader_keys(contract: Contract) -> dict[str, str]:
@@ -227,9 +311,9 @@ def reader_keys(contract: Contract) -> dict[str, str]:
     joints = contract.joints
     lists = {
         "joint_names": contract.joint_names,
-        "joint_stiffness": [joint.kp for joint in joints],
-        "joint_damping": [joint.kd for joint in joints],
-        "default_joint_pos": [joint.default_position for joint in joints],
+        "joint_stiffness": [joint.kp_nm_per_rad for joint in joints],
+        "joint_damping": [joint.kd_nm_s_per_rad for joint in joints],
+        "default_joint_pos": [joint.default_position_rad for joint in joints],
         "command_names": [contract.command.name],
         "observation_names": [spec.name for spec in contract.inputs],
     }
@@ -242,95 +326,21 @@ def hash_metadata(metadata: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
-def matches(contract: Contract, robot: RobotConfig) -> None:
-    """Check that `robot` is the robot the policy was trained for.
-
-    Raises:
-        ContractError: names every difference.
-    """
-    differences = []
-    if contract.robot != robot.robot:
-        differences.append(f"robot: the policy is for {contract.robot!r}, this is {robot.robot!r}")
-    for name in contract.joint_names:
-        if name not in robot.joints:
-            differences.append(f"joint {name!r}: in the policy but not wired on this robot")
-    for name in robot.joints:
-        if name not in contract.joint_names:
-            differences.append(f"joint {name!r}: wired on this robot but not in the policy")
-    for joint in contract.joints:
-        if wiring := robot.joints.get(joint.name):
-            differences += _joint_differences(joint, wiring)
-    period_ms, safety = contract.control_dt_s * 1e3, robot.safety
-    for name, value_ms in (
-        ("watchdog_ms", safety.watchdog_ms),
-        ("stale_after_ms", safety.stale_after_ms),
-    ):
-        if value_ms < MIN_PERIODS * period_ms * (1 - 1e-9):
-            differences.append(
-                f"safety.{name}: {value_ms:g} ms is too short for a policy with a period of "
-                f"{period_ms:g} ms, expected at least {MIN_PERIODS * period_ms:g} ms"
-            )
-    if differences:
-        listed = "\n  ".join(differences)
-        raise ContractError(
-            f"the policy does not fit this robot:\n  {listed}\n"
-            "Use a policy exported for this robot, or correct the robot's YAML."
-        )
-
-
-def _joint_differences(joint: JointSpec, wiring: JointWiring) -> list[str]:
-    low, high = wiring.position_limits_rad
-    servo = MODELS[wiring.model]
-    differences = []
-    if joint.position_limits[0] < low - 1e-6 or joint.position_limits[1] > high + 1e-6:
-        differences.append(
-            f"joint {joint.name!r}: the policy uses {list(joint.position_limits)} rad, "
-            f"the hardware allows [{low}, {high}]"
-        )
-    if joint.velocity_limit > wiring.velocity_limit_rad_s * (1 + 1e-6):
-        differences.append(
-            f"joint {joint.name!r}: the policy moves at up to {joint.velocity_limit:.3g} rad/s, "
-            f"the hardware allows {wiring.velocity_limit_rad_s:.3g} rad/s"
-        )
-    try:
-        stiffness = servo.kp(servo.p_gain(joint.kp))
-        servo.d_gain(joint.kd)
-    except ConfigError as error:
-        differences.append(f"joint {joint.name!r}: {error}")
-    else:
-        if abs(stiffness / joint.kp - 1) > 0.05:
-            differences.append(
-                f"joint {joint.name!r}: {wiring.model} cannot be set to {joint.kp:.3g} N·m/rad, "
-                f"the nearest it has is {stiffness:.3g} N·m/rad"
-            )
-    if abs(joint.effort_limit / servo.stall_torque_nm - 1) > 0.05:
-        differences.append(
-            f"joint {joint.name!r}: trained with a servo of {joint.effort_limit:.3g} N·m, "
-            f"{wiring.model} has {servo.stall_torque_nm:.3g} N·m"
-        )
-    return differences
-
-
 def _tensor_problems(contract: Contract) -> Iterator[str]:
     """What contradicts the table of signals, or the joints."""
     joints = contract.joint_names
     if len(set(joints)) != len(joints):
         yield f"joints must have different names, found {joints}"
     for spec in [*contract.inputs, *contract.outputs]:
-        row = SIGNALS[spec.kind] if isinstance(spec, InputSpec) else TARGETS[spec.kind]
-        elements = row.elements(joints)
-        for what, found, expected in (
-            ("name", spec.name, spec.kind),
-            ("unit", spec.unit, row.unit),
-            ("frame", spec.frame, row.frame),
-            ("elements", spec.elements, elements),
-            ("shape", spec.shape, [1, len(elements)]),
-        ):
-            if found != expected:
+        for what, expected in describe_tensor(spec.kind, joints, contract.command).items():
+            if (found := getattr(spec, what)) != expected:
                 yield f"{spec.name!r}: expected the {what} {expected!r}, found {found!r}"
-    command = len(contract.command.low)
-    if command != len(SIGNALS["command"].elements(joints)):
-        yield f"command {contract.command.name!r} has {command} numbers"
+    (output,) = contract.outputs
+    for joint in contract.joints:
+        if output.kind != TARGET_OF[joint.operating_mode]:
+            yield f"{output.name!r} drives {joint.name!r}, in operating_mode {joint.operating_mode}"
+    if len(set(contract.observation)) != len(contract.observation):
+        yield "the numbers of the observation must have different names"
     for spec in contract.state:
         if spec.elements and len(spec.elements) != spec.shape[-1]:
             yield f"{spec.name!r}: {len(spec.elements)} elements for the shape {spec.shape}"
@@ -362,26 +372,15 @@ def _golden_problems(contract: Contract) -> Iterator[str]:
             f"the golden vectors have {sorted(lengths)} steps, expected one length of at least "
             f"{MIN_GOLDEN_STEPS}"
         )
-    for name, steps in (golden.inputs | golden.outputs).items():
-        ranges = _plausible_range(contract, name)
-        for step, values in enumerate(steps):
+    for spec in [*contract.inputs, *contract.outputs]:
+        beyond, ranges = _ROWS[spec.kind].beyond, usual_range(contract, spec.kind)
+        for step, values in enumerate((golden.inputs | golden.outputs)[spec.name]):
             if len(values) != len(ranges) or not all(
-                low <= value <= high for value, (low, high) in zip(values, ranges, strict=True)
+                low - beyond <= value <= high + beyond
+                for value, (low, high) in zip(values, ranges, strict=True)
             ):
-                yield f"golden vector {step} of {name!r} is not plausible, found {values}"
+                yield f"golden vector {step} of {spec.name!r} is not plausible, found {values}"
                 break
-
-
-def _plausible_range(contract: Contract, kind: str) -> list[tuple[float, float]]:
-    """Where each element of a recorded tensor can lie; measured angles may overshoot."""
-    if kind == "command":
-        ranges = list(zip(contract.command.low, contract.command.high, strict=True))
-    elif kind == "joint_velocity":
-        ranges = [(-100.0, 100.0) for _ in contract.joints]
-    else:
-        ranges = [joint.position_limits for joint in contract.joints]
-    beyond = 0.5 if kind == "joint_position" else 1e-4  # float32 in the graph, float64 here
-    return [(low - beyond, high + beyond) for low, high in ranges]
 
 
 def _read_json(text: str, source: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deploy.contract import Contract
 from deploy.errors import SafetyError
 from deploy.robot_config import RobotConfig
+from deploy.signals import SIGNALS, SignalKind
 
 Floats = NDArray[np.float64]
 
@@ -51,12 +52,12 @@ class Governor:
         limits = np.array([wiring.position_limits_rad for wiring in wirings])
         self.low, self.high = limits[:, 0].copy(), limits[:, 1].copy()
         # float32, as they are in the graph
-        allowed = np.array([joint.position_limits for joint in joints], np.float32)
+        allowed = np.array([joint.position_limits_rad for joint in joints], np.float32)
         self._policy_low: Floats = np.maximum(self.low, allowed[:, 0])
         self._policy_high: Floats = np.minimum(self.high, allowed[:, 1])
         self.speed: Floats = np.array(
             [
-                min(joint.velocity_limit, wiring.velocity_limit_rad_s)
+                min(joint.velocity_limit_rad_s, wiring.velocity_limit_rad_s)
                 for joint, wiring in zip(joints, wirings, strict=True)
             ]
         )
@@ -69,8 +70,9 @@ class Governor:
         self._max_step = np.full(len(wirings), safety.max_step_rad)
         self._overspeed = safety.overspeed_factor * self.speed
         self._stale_s = safety.stale_after_ms / 1000
-        self._stiffness = np.array([joint.kp / joint.effort_limit for joint in joints])
-        self._damping = np.array([joint.kd / joint.effort_limit for joint in joints])
+        effort_nm = np.array([joint.effort_limit_nm for joint in joints])
+        self._stiffness = np.array([joint.kp_nm_per_rad for joint in joints]) / effort_nm
+        self._damping = np.array([joint.kd_nm_s_per_rad for joint in joints]) / effort_nm
         self._following_error = min(safety.following_error_rad, safety.max_step_rad)
         self._following_ticks = round(safety.following_time_ms / 1000 / self._period_s)
         self._astray_ticks = np.zeros(len(wirings), np.int64)
@@ -103,6 +105,21 @@ class Governor:
                 f"{self.high[joint]}] rad; its zero is wrong, its horn has slipped, or it was "
                 "forced there"
             )
+
+    def check_reading(self, kind: SignalKind, values: Floats, age_s: Floats) -> None:
+        """Refuse to show a policy a signal, in (n,) elements, that is stale or not a number.
+
+        Raises:
+            SafetyError: names the signal.
+        """
+        allowed_s = SIGNALS[kind].max_age_s or self._stale_s
+        if not (oldest_s := float(age_s.max())) <= allowed_s:
+            raise SafetyError(
+                f"the signal {kind!r} is {oldest_s * 1e3:.0f} ms old, allowed "
+                f"{allowed_s * 1e3:.0f} ms; check the device that measures it"
+            )
+        if not np.isfinite(values).all():
+            raise SafetyError(f"the signal {kind!r} reads no number: {values.tolist()}")
 
     def check_following(
         self, target: Floats, position: Floats, velocity: Floats, effort: Floats

@@ -26,8 +26,8 @@ Speed = Annotated[float, Field(ge=0.01, le=100)]
 """Speed limit of a joint [rad/s]: from one turn in ten minutes to 950 rev/min."""
 Torque = Annotated[float, Field(ge=1e-4, le=1000)]
 """Torque limit of a joint [N·m]: from the smallest servo to a humanoid's knee, and then some."""
-Stiffness = Annotated[float, Field(gt=0, le=10_000)]
-"""Position gain [N·m/rad]; the stiffest robot joints reach about 1000."""
+Stiffness = Annotated[float, Field(ge=0, le=10_000)]
+"""Position gain [N·m/rad]; the stiffest robot joints reach about 1000, others have none."""
 Damping = Annotated[float, Field(ge=0, le=1000)]
 """Velocity gain [N·m·s/rad]."""
 Period = Annotated[float, Field(ge=0.001, le=0.5)]

@@ -53,8 +53,13 @@ _FINISH_TIMEOUT_S = 10.0
 
 
 def record_dtype(contract: Contract) -> np.dtype:
-    """Layout of one record: times, signals, targets, what the governor did, bus counters."""
+    """Layout of one record: times, signals, targets, what the governor did, bus counters.
+
+    Signals are the joints' angles and speeds, and whatever the policy was shown, by kind.
+    """
     joints = len(contract.joints)
+    seen = {"joint_position": joints, "joint_velocity": joints}
+    seen |= {spec.kind: len(spec.elements) for spec in contract.inputs}
     return np.dtype(
         [
             ("time_s", "<f8"),  # deadline of the tick, monotonic clock
@@ -63,10 +68,8 @@ def record_dtype(contract: Contract) -> np.dtype:
             ("read_s", "<f4"),
             ("controller_s", "<f4"),
             ("write_s", "<f4"),
-            ("joint_position", "<f4", joints),
-            ("joint_velocity", "<f4", joints),
+            *((kind, "<f4", size) for kind, size in seen.items()),
             ("joint_age_s", "<f4", joints),
-            ("command", "<f4", len(contract.command.low)),
             ("policy_target", "<f4", joints),
             ("sent_target", "<f4", joints),
             ("limited_by", "u1", joints),

@@ -4,6 +4,7 @@
     robot.connect()                     # checks and sets up every servo; nothing moves
     robot.energise()                    # torque on, holding where it is
     robot.read(deadline_s)              # position, velocity, effort, age_s
+    robot.readings["joint_position"]    # the same by kind of signal, for policies: values, age_s
     robot.write(targets)                # [rad]
     robot.verify_next(deadline_s)       # one servo a tick: is it still as it was set up?
 
@@ -14,8 +15,9 @@ programs store their calibration, changes only with approval.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import BusError, SafetyError, ServoError
 from deploy.robot_config import WATCHDOG_STEP_MS, JointWiring, RobotConfig
 from deploy.serial_port import Port, latency_advice
+from deploy.signals import SignalKind, TargetKind
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
 _BLOCK_DTYPE = np.dtype(
@@ -87,6 +90,31 @@ def refuse_changes(changes: list[SettingChange]) -> bool:
     return False
 
 
+class Reading(NamedTuple):
+    """A signal as a device measures it; both arrays are live, and the same ones for ever."""
+
+    values: NDArray[np.float64]
+    """(n,) elements, in the order and unit of `deploy.signals`."""
+    age_s: NDArray[np.float64]
+    """(n,) or (1,) age of the elements [s]; infinite before the first."""
+
+
+_MEASURED: Mapping[str, tuple[SignalKind, ...]] = {
+    "dynamixel2": ("joint_position", "joint_velocity"),
+}
+_UNDERSTOOD: Mapping[str, tuple[TargetKind, ...]] = {"dynamixel2": ("joint_position_target",)}
+
+
+def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
+    """Kinds of signal that the devices of a robot measure: the keys of `Robot.readings`."""
+    return _MEASURED[config.bus.protocol]
+
+
+def understood_targets(config: RobotConfig) -> tuple[TargetKind, ...]:
+    """Kinds of target that the joints of a robot obey."""
+    return _UNDERSTOOD[config.bus.protocol]
+
+
 class Robot:
     """Joints of a robot on a Dynamixel bus.
 
@@ -115,6 +143,11 @@ class Robot:
         """Latest duty of the motors, -1 to 1, positive where it turns the joint forwards."""
         self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
+        self.readings: dict[SignalKind, Reading] = {
+            "joint_position": Reading(self.position, self.age_s),
+            "joint_velocity": Reading(self.velocity, self.age_s),
+        }
+        """What a policy may be given, by kind."""
         self.energised = False
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
         self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
@@ -139,6 +172,8 @@ class Robot:
         self.bus = DynamixelBus(
             port, config.bus.baud_rate, usb_latency_s=config.bus.usb_latency_ms / 1000
         )
+        self._wanted: list[dict[Register, int]] = []
+        self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         self._feedback: SyncRead | None = None
         self._settings: list[SyncRead] = []
         self._next_row = self._goals_missed = 0
@@ -493,9 +528,9 @@ class Robot:
         joint, model = self.joints[row], self._models[row]
         return {
             registers.TORQUE_ENABLE: 1,
-            registers.POSITION_P_GAIN: model.p_gain(joint.kp),
+            registers.POSITION_P_GAIN: model.p_gain(joint.kp_nm_per_rad),
             registers.POSITION_I_GAIN: 0,
-            registers.POSITION_D_GAIN: model.d_gain(joint.kd),
+            registers.POSITION_D_GAIN: model.d_gain(joint.kd_nm_s_per_rad),
             registers.FEEDFORWARD_1ST_GAIN: 0,
             registers.FEEDFORWARD_2ND_GAIN: 0,
             registers.BUS_WATCHDOG: self.config.safety.watchdog_ms // WATCHDOG_STEP_MS,

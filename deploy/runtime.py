@@ -4,9 +4,11 @@
     runtime.run(random_commands(contract.command, seed=0), duration_s=20)
 
 One tick: wait for the absolute deadline → one sync read → controller → governor → one sync write →
-one record. Nothing moves before `run`. It ramps to the policy's start pose, runs the policy, ramps
-to the rest pose and lets go. Whatever else happens (an exception, a stale signal, a stop request)
-ends in the robot's safe state; a killed process ends in the servos' own watchdog.
+one record. The controller is shown the signals that its contract names, from whatever device has
+them; a signal or target that this robot does not have is refused before anything moves. Nothing
+moves before `run`. It ramps to the policy's start pose, runs the policy, ramps to the rest pose and
+lets go. Whatever else happens (an exception, a stale signal, a stop request) ends in the robot's
+safe state; a killed process ends in the servos' own watchdog.
 """
 
 import contextlib
@@ -22,11 +24,13 @@ from numpy.typing import NDArray
 from deploy.clock import Clock, Ticker
 from deploy.commands import CommandSource
 from deploy.controller import OnnxController
-from deploy.errors import BusError, ConfigError, SafetyError
+from deploy.errors import BusError, ConfigError, ContractError, SafetyError
+from deploy.fit import lacking
 from deploy.governor import Governor
 from deploy.recorder import Recorder
-from deploy.robot import Robot
+from deploy.robot import Reading, Robot, understood_targets
 from deploy.serial_port import latency_advice
+from deploy.signals import SignalKind
 
 Floats = NDArray[np.float64]
 
@@ -87,17 +91,37 @@ class Runtime:
 
     def __post_init__(self) -> None:
         contract = self.controller.contract
+        readings, understood = self.robot.readings, understood_targets(self.robot.config)
+        if missing := list(lacking(contract, readings, understood)):
+            raise ContractError("the policy cannot run on this robot:\n  " + "\n  ".join(missing))
         self._period_s = contract.control_dt_s
         joints = contract.joints
-        self._start = np.array([joint.default_position for joint in joints])
+        self._start = np.array([joint.default_position_rad for joint in joints])
         self._rest = np.array([self.robot.config.joints[j.name].rest_rad for j in joints])
         self._ramp_speed = RAMP_SPEED_SHARE * self.governor.speed
         self._sent: Floats = np.zeros(len(joints))
         self._target: Floats = np.zeros(len(joints))
         self._limited: Floats = np.zeros(len(joints))
-        self._inputs = {spec.kind: self.controller.inputs[spec.name] for spec in contract.inputs}
+        self._command = np.zeros(len(contract.command.low), np.float32)
+        self._time_s: Floats = np.zeros(1)
+        known: dict[str, NDArray] = {
+            "joint_target": self._sent,
+            "command": self._command,
+            "time": self._time_s,
+            **{kind: reading.values for kind, reading in readings.items()},
+        }
+        self._inputs = [
+            (spec.kind, known[spec.kind], self.controller.inputs[spec.name])
+            for spec in contract.inputs
+        ]
+        """Kind, where its values are, and where the policy takes them from."""
+        checked = ("joint_position", "joint_velocity")  # by `check_signals`, at every tick
+        self._others: list[tuple[SignalKind, Reading]] = [
+            (spec.kind, readings[spec.kind])
+            for spec in contract.inputs
+            if spec.kind in readings and spec.kind not in checked
+        ]
         (self._output,) = self.controller.outputs.values()
-        self._no_command = np.zeros(len(contract.command.low), np.float32)
 
     def run(self, commands: CommandSource, duration_s: float) -> None:
         """Connect, move to the start pose, run the policy for `duration_s`, park and let go.
@@ -126,7 +150,8 @@ class Runtime:
             started_s = self._ticker.deadline_s
             last_s = duration_s - self._period_s / 2
             while (time_s := self._ticker.deadline_s - started_s) < last_s:
-                self._policy_tick(commands(time_s))
+                self._policy_tick(commands(time_s), time_s)
+            self._command[:] = 0
             self._enter(State.STOPPING)
             self._ramp(self._rest)
             self._check_pose(self._rest, "rest")
@@ -138,22 +163,15 @@ class Runtime:
         finally:
             gc.unfreeze()
 
-    def _policy_tick(self, command: NDArray[np.float32]) -> None:
-        robot, inputs = self.robot, self._inputs
+    def _policy_tick(self, command: NDArray[np.float32], time_s: float) -> None:
+        self._command[:], self._time_s[:] = command, time_s
         deadline_s, late_s, read_s = self._begin_tick()
         begin_s = self.clock.now()
-        signals: dict[str, NDArray] = {
-            "joint_position": robot.position,
-            "joint_velocity": robot.velocity,
-            "joint_target": self._sent,
-            "command": command,
-        }
-        for kind, array in inputs.items():  # those that the policy uses
-            array[:] = signals[kind]
+        for kind, reading in self._others:
+            self.governor.check_reading(kind, reading.values, reading.age_s)
         self.controller.step()
         self._target[:] = self._output
-        controller_s = self.clock.now() - begin_s
-        self._finish_tick(deadline_s, late_s, read_s, controller_s, command)
+        self._finish_tick(deadline_s, late_s, read_s, self.clock.now() - begin_s)
 
     def _ramp(self, goal: Floats) -> None:
         """Move from the last target to `goal` (n,) smoothly, at a bounded speed."""
@@ -166,7 +184,7 @@ class Runtime:
             times = self._begin_tick()
             s = step / steps
             self._target[:] = origin + (goal - origin) * (s * s * (3 - 2 * s))
-            self._finish_tick(*times, 0.0, self._no_command)
+            self._finish_tick(*times, 0.0)
 
     def _begin_tick(self) -> tuple[float, float, float]:
         """Wait, read, and refuse to go on with what must not be acted on."""
@@ -190,15 +208,12 @@ class Runtime:
         robot = self.robot
         self.governor.check_signals(robot.position, robot.velocity, robot.age_s)
         self.governor.check_following(self._sent, robot.position, robot.velocity, robot.effort)
+        for _, values, array in self._inputs:
+            array[:] = values
         return deadline_s, late_s, self.clock.now() - begin_s
 
     def _finish_tick(
-        self,
-        deadline_s: float,
-        late_s: float,
-        read_s: float,
-        controller_s: float,
-        command: NDArray[np.float32],
+        self, deadline_s: float, late_s: float, read_s: float, controller_s: float
     ) -> None:
         """Limit `_target`, send it, remember it, record the tick, and look after one servo."""
         begin_s = self.clock.now()
@@ -214,7 +229,7 @@ class Runtime:
         self._written_s = self.clock.now()
         self._sent[:] = self._limited
         if self.recorder is not None:
-            self._record(self.recorder, deadline_s, late_s, read_s, controller_s, begin_s, command)
+            self._record(self.recorder, deadline_s, late_s, read_s, controller_s, begin_s)
         self._verify_next(deadline_s + (1 - WAKE_SHARE) * self._period_s)
 
     def _verify_next(self, deadline_s: float, *, due: bool = False) -> bool:
@@ -238,7 +253,6 @@ class Runtime:
         read_s: float,
         controller_s: float,
         begin_s: float,
-        command: NDArray[np.float32],
     ) -> None:
         record, statistics = recorder.record, self.robot.bus.statistics
         record["time_s"], record["state"], record["lateness_s"] = deadline_s, self.state, late_s
@@ -248,7 +262,9 @@ class Runtime:
             self.robot.position,
             self.robot.velocity,
         )
-        record["joint_age_s"], record["command"] = self.robot.age_s, command
+        for kind, _, array in self._inputs:  # as the policy was shown them
+            record[kind] = array
+        record["joint_age_s"] = self.robot.age_s
         record["policy_target"], record["sent_target"] = self._target, self._sent
         record["limited_by"], record["overruns"] = self.governor.limited_by, self._ticker.overruns
         record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors

@@ -1,9 +1,10 @@
 """The CPU backend: `mujoco.batch.Batch`, float64, one thread pool, no copies.
 
 Results do not depend on the number of threads. Sensors and positions are current after each call
-(`mjSTAGE_VEL`, free in a persistent batch). MuJoCo resets delay buffers to zero, which would
-command every servo to angle 0 after a reset; `reset` fills them with the given control and the
-sensors' own values instead.
+(`mjSTAGE_VEL`, free in a persistent batch). A model that asks for `lagging_data` instead is stepped
+in few `MjData`, one per thread, which stay in its cache: 4 to 15 % faster. MuJoCo resets delay
+buffers to zero, which would command every servo to angle 0 after a reset; `reset` fills them with
+the given control and the sensors' own values instead.
 """
 
 import warnings
@@ -17,19 +18,11 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from deploy.errors import ConfigError
+from envs import lagging_data
+from envs.divergence.trail import WARNINGS, Divergence, Trail, describe_warnings
 from envs.simulation import State
 from envs.worlds import Worlds, every
 
-_STAGE = int(mujoco.mjtStage.mjSTAGE_VEL)
-_DIVERGENCE = [
-    int(warning)
-    for warning in (
-        mujoco.mjtWarning.mjWARN_BADQPOS,
-        mujoco.mjtWarning.mjWARN_BADQVEL,
-        mujoco.mjtWarning.mjWARN_BADQACC,
-        mujoco.mjtWarning.mjWARN_BADCTRL,
-    )
-]
 _MARKER = 1e9
 
 
@@ -47,12 +40,19 @@ class BatchSimulation:
         self.num_envs = num_envs
         self.device = torch.device("cpu")
         self.compact = True
-        self._batch = Batch(model, num_envs, num_threads, persistent=True)
+        lagging = lagging_data.requested(model)
+        stage = mujoco.mjtStage
+        self._after_step = int(stage.mjSTAGE_NONE if lagging else stage.mjSTAGE_VEL)
+        self._after_write = int(stage.mjSTAGE_ACC if lagging else stage.mjSTAGE_VEL)
+        self._batch = Batch(model, num_envs, num_threads, persistent=not lagging)
         self._fields: dict[str, Tensor] = {}
         self._history = self._batch.bind("history")
         self._sensordata = self._batch.bind("sensordata")
         self._actuator_slots, self._sensor_slots = history_slots(model)
         self._constants_recomputed = False
+        self._trail: Trail | None = None
+        self._divergences: list[Divergence] = []
+        self._room = 0
 
     def data(self, name: str) -> Tensor:
         """See `Simulation.data`."""
@@ -73,18 +73,18 @@ class BatchSimulation:
         """See `Simulation.step`."""
         calls, nstep = (1, num_substeps) if before_substep is None else (num_substeps, 1)
         diverged = np.zeros(self.num_envs, bool)
+        self._divergences.clear()
         for _ in range(calls):
             if before_substep is not None:
                 before_substep()
-            try:
-                self._batch.step(nstep=nstep, stage=_STAGE)
-            except SimulationError as error:
-                diverged[error.ids] = True
-        warned = self._batch.warning[:, _DIVERGENCE, 1]
-        if warned.any():  # MuJoCo has already reset such a world to the model's defaults
-            diverged |= warned.any(axis=1)
-            self._batch.warning[:, _DIVERGENCE, 1] = 0
+            self._advance(nstep, diverged)
         return torch.from_numpy(diverged)
+
+    def record_divergences(self, limit: int) -> list[Divergence]:
+        """See `envs.divergence.Recordable`."""
+        self._room = limit
+        self._trail = Trail(self._batch.state) if limit > 0 else None
+        return self._divergences
 
     def reset(self, worlds: Worlds, state: State) -> None:
         """See `Simulation.reset`."""
@@ -97,7 +97,7 @@ class BatchSimulation:
             self._history[rows[:, None], slots] = state.ctrl[:, actuator, None].numpy()
         if self._sensor_slots:
             self._fill_sensor_history(rows)
-        batch.forward(rows, stage=_STAGE)
+        batch.forward(rows, stage=self._after_write)
 
     def recompute_constants(self, worlds: Worlds) -> None:
         """See `Simulation.recompute_constants`."""
@@ -119,14 +119,44 @@ class BatchSimulation:
         if state["constants_recomputed"]:
             self.recompute_constants(every(self.num_envs))
         self._batch.state[:] = state["state"].numpy()
-        self._batch.forward(stage=_STAGE)
+        self._batch.forward(stage=self._after_write)
+
+    def _advance(self, nstep: int, diverged: np.ndarray) -> None:
+        """Call the physics once; adds to `diverged` (num_envs,)."""
+        if self._trail:
+            self._trail.remember(nstep)
+        failed = np.zeros(self.num_envs, bool)
+        try:
+            self._batch.step(nstep=nstep, stage=self._after_step)
+        except SimulationError as error:
+            failed[error.ids] = True
+        warned = self._batch.warning[:, WARNINGS, 1]
+        if warned.any():  # MuJoCo has already reset such a world to the model's defaults
+            failed |= warned.any(axis=1)
+        if failed.any():
+            self._record(failed & ~diverged)
+            self._batch.warning[:, WARNINGS, 1] = 0
+            diverged |= failed
+
+    def _record(self, failed: np.ndarray) -> None:
+        """Keep what led to the failure of some worlds (num_envs,), as many as are asked for."""
+        if self._trail is None:
+            return
+        batch = self._batch
+        for world in np.flatnonzero(failed)[: self._room].tolist():
+            cause = batch.error(world) or describe_warnings(batch.warning[world])
+            divergence = Divergence(world, cause, batch.get_model(world), *self._trail.of(world))
+            self._divergences.append(divergence)
+            self._room -= 1
+        if self._room == 0:
+            self._trail = None
 
     def _fill_sensor_history(self, rows: np.ndarray) -> None:
         """Set each delay buffer to the sensor's value now, which a first forward has to compute."""
         delay = torch.from_numpy(self._batch.expand("sensor_delay"))
         kept = delay[rows].clone()
         delay[rows] = 0  # otherwise sensordata shows the zeros still in the buffer
-        self._batch.forward(rows, stage=_STAGE)
+        self._batch.forward(rows, stage=self._after_write)
         delay[rows] = kept
         for columns, slots in self._sensor_slots:
             self._history[rows[:, None], slots] = self._sensordata[rows][:, columns]

@@ -2,7 +2,8 @@
 
 A chain of hinges from the world to the site: with axis a fixed in the body, Rodrigues' formula
 R(q) = I + sin(q) K + (1 - cos(q)) K² is linear in (1, sin q, cos q), so all joint rotations are
-one product with constants, and the site is carried from the tip to the base.
+one product with constants, and the site is carried from the tip to the base. A hinge that is the
+play of another turns about the same axis, and is in the angle that the encoder sees.
 """
 
 import mujoco
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.errors import ConfigError
+from deploy.servo_models import BACKLASH_HINGE
 
 
 class ForwardKinematics(nn.Module):
@@ -39,15 +41,16 @@ class ForwardKinematics(nn.Module):
         body = int(model.site(site).bodyid[0])
         while body:
             fixed, offset = _rotation(model.body_quat[body]), model.body_pos[body]
-            if model.body_jntnum[body] == 0:  # welded: move what hangs on it
+            hinges = _hinges(model, body)
+            if not hinges:  # welded: move what hangs on it
                 if rotations:
                     rotations[-1] = fixed @ rotations[-1]
                     translations[-1] = fixed @ translations[-1] + offset
                 else:
                     tip = fixed @ tip + offset
             else:
-                joint = model.joint(int(model.body_jntadr[body]))
-                if model.body_jntnum[body] > 1 or joint.type[0] != mujoco.mjtJoint.mjJNT_HINGE:
+                joint = model.joint(hinges[0])
+                if len(hinges) > 1 or joint.type[0] != mujoco.mjtJoint.mjJNT_HINGE:
                     raise ConfigError(f"body {model.body(body).name!r} needs exactly one hinge")
                 if np.any(joint.pos):
                     raise ConfigError(f"joint {joint.name!r} must be at its body's origin")
@@ -84,6 +87,13 @@ class ForwardKinematics(nn.Module):
         for link in range(len(self.columns)):
             point = rotation[:, link] @ point + self.translations[link, :, None]
         return point.squeeze(-1)
+
+
+def _hinges(model: mujoco.MjModel, body: int) -> list[int]:
+    """Joints of a body, without the play of others."""
+    first = int(model.body_jntadr[body])
+    joints = range(first, first + int(model.body_jntnum[body]))
+    return [index for index in joints if not model.joint(index).name.endswith(BACKLASH_HINGE)]
 
 
 def _skew(axis: np.ndarray) -> np.ndarray:

@@ -12,11 +12,14 @@ from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
 from envs.randomization import Term
+from envs.servos import with_servos
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
+from envs.tasks.gym import GYM_TASKS
 from envs.vector_env import VectorEnv
 
 TASKS = {"arm_reach": ArmReach}
+"""Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
 
 
 def make(
@@ -35,7 +38,7 @@ def make(
     """Make a vectorised environment.
 
     Args:
-        name: a task, see `TASKS`.
+        name: a task, see `TASKS` and `GYM_TASKS`.
         num_envs: number of worlds.
         device: `cpu`, or a GPU, e.g. `cuda`.
         backend: `batch` is MuJoCo on CPU threads, `warp` is mujoco_warp; `auto` chooses by device.
@@ -70,7 +73,9 @@ def make(
         njmax=njmax,
     )
     model = task_class.load_model(config)
-    simulation = _simulate(model, num_envs, device, backend, num_threads, nconmax, njmax)
+    simulation = with_servos(
+        _simulate(model, num_envs, device, backend, num_threads, nconmax, njmax)
+    )
     draws = Draws(seed, simulation.device, in_torch=not simulation.compact)
     task = task_class(simulation, config, draws)
     return VectorEnv(task, simulation, draws, terms, recipe)
@@ -101,14 +106,15 @@ def _simulate(
     return WarpSimulation(model, num_envs, device=where, nconmax=nconmax, njmax=njmax)
 
 
-def find_task(name: str) -> type[ArmReach]:
+def find_task(name: str) -> type[Any]:
     """The class of a task.
 
     Raises:
         ConfigError: there is no such task.
     """
-    if name not in TASKS:
+    tasks = {**TASKS, **GYM_TASKS}
+    if name not in tasks:
         raise ConfigError(
-            f"unknown task {name!r}{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}"
+            f"unknown task {name!r}{did_you_mean(name, tasks)}; there are {', '.join(tasks)}"
         )
-    return TASKS[name]
+    return tasks[name]

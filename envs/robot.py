@@ -150,12 +150,12 @@ class Robot:
             validate(
                 {
                     "name": name,
-                    "kp": float(model.actuator_gainprm[actuator, 0]),
-                    "kd": 0.0 - float(model.actuator_biasprm[actuator, 2]),
-                    "default_position": home,
-                    "position_limits": tuple(map(float, limits)),
-                    "velocity_limit": velocity_limit,
-                    "effort_limit": float(model.actuator_forcerange[actuator, 1]),
+                    "kp_nm_per_rad": float(model.actuator_gainprm[actuator, 0]),
+                    "kd_nm_s_per_rad": 0.0 - float(model.actuator_biasprm[actuator, 2]),
+                    "default_position_rad": home,
+                    "position_limits_rad": tuple(map(float, limits)),
+                    "velocity_limit_rad_s": velocity_limit,
+                    "effort_limit_nm": float(model.actuator_forcerange[actuator, 1]),
                 },
                 JointSpec,
                 source=f"robot {self.name}",

@@ -21,6 +21,8 @@ from envs.worlds import Worlds, as_slice
 
 IMU_SITE = "imu"
 """Site of the inertial sensor; its frame is that of the signals."""
+ENCODER = "/encoder"
+"""A joint's name and this is the tendon whose length its encoder sees, where the joint has play."""
 
 
 class Sensor(NamedTuple):
@@ -32,14 +34,26 @@ class Sensor(NamedTuple):
     per_joint: bool
     """One sensor for each joint, or one on the site of the IMU."""
     sign: int = 1
+    behind_play: mujoco.mjtSensor | None = None
+    """What it is on the tendon `ENCODER` of a joint with play."""
 
 
 _WORLD_Z = f'<framezaxis objtype="xbody" objname="world" reftype="site" refname="{IMU_SITE}"/>'
 
 SENSORS: Mapping[str, Sensor] = MappingProxyType(
     {
-        "joint_position": Sensor(mujoco.mjtSensor.mjSENS_JOINTPOS, "<jointpos/>", True),
-        "joint_velocity": Sensor(mujoco.mjtSensor.mjSENS_JOINTVEL, "<jointvel/>", True),
+        "joint_position": Sensor(
+            mujoco.mjtSensor.mjSENS_JOINTPOS,
+            "<jointpos/>",
+            True,
+            behind_play=mujoco.mjtSensor.mjSENS_TENDONPOS,
+        ),
+        "joint_velocity": Sensor(
+            mujoco.mjtSensor.mjSENS_JOINTVEL,
+            "<jointvel/>",
+            True,
+            behind_play=mujoco.mjtSensor.mjSENS_TENDONVEL,
+        ),
         "joint_effort": Sensor(mujoco.mjtSensor.mjSENS_JOINTACTFRC, "<jointactuatorfrc/>", True),
         "imu_angular_velocity": Sensor(
             mujoco.mjtSensor.mjSENS_GYRO, f'<gyro site="{IMU_SITE}"/>', False
@@ -56,6 +70,10 @@ def sensor_columns(model: mujoco.MjModel, kind: str, joint: int = -1) -> np.ndar
     found = model.sensor_type == int(row.type)
     if row.per_joint:
         found &= model.sensor_objid == joint
+        if row.behind_play and joint >= 0:
+            found |= (model.sensor_type == int(row.behind_play)) & (
+                model.sensor_objid == _encoder(model, joint)
+            )
     elif kind == "projected_gravity":
         found &= model.sensor_refid == _site(model)
         found &= model.sensor_reftype == int(mujoco.mjtObj.mjOBJ_SITE)
@@ -66,6 +84,12 @@ def sensor_columns(model: mujoco.MjModel, kind: str, joint: int = -1) -> np.ndar
         return None
     sensor = int(np.flatnonzero(found)[0])
     return model.sensor_adr[sensor] + np.arange(model.sensor_dim[sensor])
+
+
+def _encoder(model: mujoco.MjModel, joint: int) -> int:
+    """Id of the tendon that a joint's encoder sees; -1 if the joint has no play."""
+    name = model.joint(joint).name + ENCODER
+    return mujoco.mj_name2id(model, int(mujoco.mjtObj.mjOBJ_TENDON), name)
 
 
 def _site(model: mujoco.MjModel) -> int:

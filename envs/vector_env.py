@@ -8,12 +8,14 @@
 One step is one tick of the robot: the controller's own modules turn signals into targets, physics
 runs for `control_dt_s`, and the new signals pass through noise and delay before the actor sees
 them. Worlds that end are reset at once; the observation returned for them is the first of the new
-episode; the last one of the old is in `info`, for bootstrapping.
+episode; the last one of the old is in `info`, for bootstrapping. `autoreset=False` leaves the reset
+to the caller, see `restart`.
 
 On a GPU nothing here waits for the device: worlds are chosen by masks (`envs.worlds`).
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
+from envs.divergence import Recordable, Recorder
 from envs.draws import Draws
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, Term
@@ -90,6 +93,7 @@ class VectorEnv:
         _check_signals(task)
         self._simulation = simulation
         self._recipe = recipe
+        self._recorder: Recorder | None = None
         self._every = every(self.num_envs, self.device)
         self._ctrl, self._actuators = simulation.data("ctrl"), as_slice(task.actuators)
         self._sees_targets = "joint_target" in (*task.encoder.signals, *task.decoder.signals)
@@ -109,6 +113,14 @@ class VectorEnv:
         self._episode = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._episode_step = torch.zeros_like(self._episode)
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._over: Tensor | None = None  # None: certainly no world is
+
+    @property
+    def over(self) -> Tensor:
+        """(num_envs,) bool: worlds whose episode has ended and that `restart` has not started."""
+        if self._over is None:
+            return torch.zeros_like(self._episode, dtype=torch.bool)
+        return self._over
 
     @property
     def signals(self) -> dict[str, Tensor]:
@@ -134,6 +146,18 @@ class VectorEnv:
         """Number of worlds that had to be reset because the physics diverged."""
         return int(self._diverged)
 
+    def record_divergences(self, folder: Path, *, limit: int = 5) -> None:
+        """Write, from now on, what leads to a divergence into a folder; see `envs.divergence`.
+
+        A backend that cannot look back writes nothing.
+
+        Args:
+            folder: where to; made when there is something to write.
+            limit: most files it gets.
+        """
+        if isinstance(self._simulation, Recordable):
+            self._recorder = Recorder(folder, self._simulation, limit)
+
     @torch.no_grad()
     def reset(self, *, stagger: bool = False) -> dict[str, Tensor]:
         """Start a new episode in every world.
@@ -144,6 +168,7 @@ class VectorEnv:
                 as starting eight.
         """
         self._begin_episodes(self._every)
+        self._over = None
         if stagger:
             groups = min(self.num_envs, _GROUPS)
             group = self._every.ids * groups // self.num_envs
@@ -151,12 +176,40 @@ class VectorEnv:
         return self._observe(self._every, starting=True)
 
     @torch.no_grad()
-    def step(self, action: Tensor) -> Step:
+    def restart(self, worlds: Tensor, observation: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Start a new episode in some worlds; the others do not notice.
+
+        Args:
+            worlds: (num_envs,) bool: where.
+            observation: the latest one of all worlds.
+
+        Returns:
+            The observation with new rows for these worlds: the first of their new episodes.
+
+        Raises:
+            RuntimeError: no episode was started.
+            ValueError: `worlds` is not one truth value for each world.
+        """
+        self._require_start()
+        _require_shape("worlds to restart", worlds, self._episode)
+        if worlds.dtype != torch.bool:
+            raise ValueError(
+                f"the worlds to restart must be bool, one for each, found {worlds.dtype}; of ids "
+                "make a mask"
+            )
+        if self._over is not None:
+            self._over = self._over & ~worlds
+        return self._restart(worlds, observation)
+
+    @torch.no_grad()
+    def step(self, action: Tensor, *, autoreset: bool = True) -> Step:
         """Advance one control step.
 
         Args:
             action: (num_envs, num_actions); what is outside [-1, 1] counts as -1 or 1, so that no
                 learner moves faster than an exported controller can.
+            autoreset: start the next episode at once in worlds that end. Else they are `over` until
+                `restart`: steps ignore their action, give no reward and do not end them again.
 
         Raises:
             RuntimeError: no episode was started.
@@ -166,15 +219,19 @@ class VectorEnv:
         self._require_start()
         _require_shape("actions", action, self._previous_action)
         action = action.clamp(-1, 1)
-        return self.step_targets(self.task.decoder(action, self._signals), action)
+        targets = self.task.decoder(action, self._signals)
+        return self.step_targets(targets, action, autoreset=autoreset)
 
     @torch.no_grad()
-    def step_targets(self, targets: Tensor, action: Tensor | None = None) -> Step:
+    def step_targets(
+        self, targets: Tensor, action: Tensor | None = None, *, autoreset: bool = True
+    ) -> Step:
         """Advance one control step with the targets of an exported controller.
 
         Args:
             targets: (num_envs, targets), e.g. joint targets.
             action: the action they come from, for the reward; zero if unknown.
+            autoreset: see `step`.
 
         Raises:
             RuntimeError: no episode was started.
@@ -185,9 +242,18 @@ class VectorEnv:
         task = self.task
         if action is None:
             action = torch.zeros_like(self._previous_action)
+        over = self._over
+        if over is not None:
+            targets = torch.where(over[:, None], self._targets, targets)
         failed = self._apply(targets)
         self.randomization.before_step(self._step_count)
         failed |= self._simulation.step(task.num_substeps, self.randomization.before_substep)
+        if self._recorder:
+            self._recorder.write(
+                self._step_count, episode_step=self._episode_step, action=action, targets=targets
+            )
+        if over is not None:
+            failed &= ~over
         self._step_count += 1
         self._episode_step += 1
 
@@ -200,15 +266,17 @@ class VectorEnv:
             rewards = {name: term.masked_fill(failed, 0) for name, term in rewards.items()}
         truncated = (self._episode_step >= task.episode_steps) & ~terminated
         metrics, measured = task.advance()
+        if over is not None:
+            rewards = {name: term.masked_fill(over, 0) for name, term in rewards.items()}
+            terminated, truncated, measured = (
+                flags & ~over for flags in (terminated, truncated, measured)
+            )
 
         final = observation = self._observe(self._every)
-        done = choose(terminated | truncated, compact=self._simulation.compact)
-        if not done.none:
-            self._begin_episodes(done)
-            first = self._observe(done, starting=True)
-            observation = {name: table.clone() for name, table in final.items()}
-            for name, table in observation.items():
-                done.put(table, first[name])
+        done = terminated | truncated if over is None else over | terminated | truncated
+        self._over = None if autoreset else done
+        if autoreset:
+            observation = self._restart(done, final)
         return Step(
             observation,
             torch.stack(list(rewards.values())).sum(dim=0),
@@ -236,6 +304,7 @@ class VectorEnv:
             "encoder": {name: value.clone() for name, value in self._encoder_state.items()},
             "signals": {name: value.clone() for name, value in self._signals.items()},
             "step_count": self._step_count,
+            "over": self.over.clone(),
             **{name: getattr(self, name).clone() for name in self._STATE},
         }
 
@@ -247,10 +316,23 @@ class VectorEnv:
         self._encoder_state = {name: value.clone() for name, value in state["encoder"].items()}
         self._signals = {name: value.clone() for name, value in state["signals"].items()}
         self._step_count = state["step_count"]
+        self._over = state["over"].clone()
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
     _STATE = ("_previous_action", "_targets", "_episode", "_episode_step", "_diverged")
+
+    def _restart(self, mask: Tensor, observation: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `restart`."""
+        worlds = choose(mask, compact=self._simulation.compact)
+        if worlds.none:
+            return observation
+        self._begin_episodes(worlds)
+        first = self._observe(worlds, starting=True)
+        observation = {name: table.clone() for name, table in observation.items()}
+        for name, table in observation.items():
+            worlds.put(table, first[name])
+        return observation
 
     def _begin_episodes(self, worlds: Worlds) -> None:
         worlds.put(self._episode, worlds.take(self._episode) + 1)

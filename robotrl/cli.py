@@ -135,7 +135,7 @@ def export(
         out.print(
             f"{output}: {contract.provenance.task} for {contract.robot} at "
             f"{1 / contract.control_dt_s:.0f} Hz; onnxruntime agrees with torch, "
-            f"{len(contract.golden.outputs['joint_position_target'])} golden vectors inside"
+            f"{len(next(iter(contract.golden.outputs.values())))} golden vectors inside"
         )
 
 
@@ -151,8 +151,8 @@ def check(
     Example: `robotrl check policy.onnx configs/robots/desk_arm.yaml`
     """
     from deploy.configuration import load_yaml
-    from deploy.contract import matches
     from deploy.controller import OnnxController
+    from deploy.fit import matches
     from deploy.robot_config import RobotConfig
 
     with _reported():
@@ -165,9 +165,10 @@ def check(
         )
         for joint in contract.joints:
             out.print(
-                f"  {joint.name:16s} kp {joint.kp:7.3f} N·m/rad  kd {joint.kd:6.3f}  "
-                f"start {joint.default_position:+.3f} rad  "
-                f"range {' to '.join(map(_rounded, joint.position_limits))} rad"
+                f"  {joint.name:16s} kp {joint.kp_nm_per_rad:7.3f} N·m/rad  "
+                f"kd {joint.kd_nm_s_per_rad:6.3f}  "
+                f"start {joint.default_position_rad:+.3f} rad  "
+                f"range {' to '.join(map(_rounded, joint.position_limits_rad))} rad"
             )
         if robot is not None:
             matches(contract, load_yaml(robot, RobotConfig))

@@ -30,6 +30,7 @@ class Controller(nn.Module):
         self.signals: list[SignalKind] = [kind for kind in SIGNALS if kind in used]
         """Names of the inputs, in order: the signals that encoder and decoder read."""
         self.state = list(task.encoder.state_shapes)
+        """Names of its memory, in order."""
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """`signals` then `state`, each (n, ...) -> targets (n, joints), then the next state."""

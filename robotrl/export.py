@@ -28,6 +28,7 @@ from deploy.contract import (
     HASH_KEY,
     METADATA_KEY,
     SCHEMA_VERSION,
+    TARGET_OF,
     Contract,
     GoldenVectors,
     InputSpec,
@@ -35,13 +36,15 @@ from deploy.contract import (
     Provenance,
     StateSpec,
     TrainedRange,
+    describe_tensor,
     hash_metadata,
     reader_keys,
+    usual_range,
 )
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError, ContractError
 from deploy.onnx_file import inspect_onnx
-from deploy.signals import SIGNALS, TARGETS
+from deploy.signals import TargetKind
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
@@ -51,7 +54,6 @@ from robotrl.train_config import TrainConfig
 
 OPSET = 20
 TOLERANCE = 1e-5
-_OUTPUT = "joint_position_target"
 _GOLDEN_STEPS = 64
 
 
@@ -81,6 +83,8 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
     try:
         contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
+    except ContractError as error:
+        raise ContractError(f"{path} was not written: {error}") from error
     except ValidationError as error:  # what the simulation did is beyond what a robot can do
         problems = "; ".join(describe(error, Contract))
         raise ContractError(f"{path} was not written: {problems}") from error
@@ -106,29 +110,23 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
 def random_signals(
     contract: Contract, steps: int, sequences: int, *, seed: int
 ) -> dict[str, Tensor]:
-    """Plausible and implausible signals, (steps, sequences, n) each."""
+    """Usual signals and, a tenth of the range either side, unusual ones: (steps, sequences, n)."""
     generator = torch.Generator().manual_seed(seed)
-    joints = torch.tensor([joint.position_limits for joint in contract.joints])
-    ranges = {
-        "joint_position": 1.2 * joints.T,
-        "joint_velocity": torch.tensor([[-8.0], [8.0]]),
-        "joint_target": joints.T,
-        "command": 1.5 * torch.tensor([contract.command.low, contract.command.high]),
-    }
     signals = {}
     for spec in contract.inputs:
-        low, high = ranges[spec.kind]
-        uniform = torch.rand(steps, sequences, spec.shape[-1], generator=generator)
-        signals[spec.name] = low + (high - low) * uniform
+        low, high = torch.tensor(usual_range(contract, spec.kind)).T
+        uniform = torch.rand(steps, sequences, len(low), generator=generator)
+        signals[spec.name] = (low + high) / 2 + 1.2 * (high - low) * (uniform - 0.5)
     return signals
 
 
 def compare(
     controller: Controller, onnx_controller: OnnxController, signals: dict[str, Tensor]
 ) -> float:
-    """Largest difference [rad] between torch and ONNX over sequences (steps, n, ...)."""
+    """Largest difference between torch and ONNX over sequences (steps, n, ...), in the unit."""
     expected = controller.rollout(signals).numpy()
     arrays = {name: value.numpy() for name, value in signals.items()}
+    (found,) = onnx_controller.outputs.values()
     worst = 0.0
     for sequence in range(expected.shape[1]):
         onnx_controller.reset()
@@ -136,7 +134,6 @@ def compare(
             for name, value in arrays.items():
                 onnx_controller.inputs[name][:] = value[step, sequence]
             onnx_controller.step()
-            found = onnx_controller.outputs[_OUTPUT]
             difference = np.abs(found - expected[step, sequence]).max()
             worst = np.maximum(worst, difference)  # which keeps a NaN
     onnx_controller.reset()
@@ -154,7 +151,7 @@ def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
             dynamo=True,
             opset_version=OPSET,
             input_names=[*controller.signals, *controller.state],
-            output_names=[_OUTPUT, *(f"{name}_next" for name in controller.state)],
+            output_names=[_output(env), *(f"{name}_next" for name in controller.state)],
             verbose=False,
         )
     assert program is not None
@@ -198,49 +195,30 @@ def _contract(
 ) -> Contract:
     task = env.task
     robot, joints, command = env.deployment
+    inputs = [
+        InputSpec(**describe_tensor(kind, robot.joints, command)) for kind in controller.signals
+    ]
+    for spec in inputs:
+        if (measured := list(task.signals.get(spec.kind, spec.elements))) != spec.elements:
+            raise ContractError(
+                f"the task measures {spec.kind!r} as {measured}, a robot as {spec.elements}; "
+                "correct `signals` of the task"
+            )
     return Contract(
         schema_version=SCHEMA_VERSION,
         graph_sha256=graph_sha256,
         robot=robot.name,
         control_dt_s=task.control_dt_s,
-        inputs=[
-            InputSpec(
-                name=name,
-                kind=name,
-                shape=list(env.signals[name].shape),
-                unit=SIGNALS[name].unit,
-                frame=SIGNALS[name].frame,
-                elements=SIGNALS[name].elements(robot.joints),
-            )
-            for name in controller.signals
-        ],
-        outputs=[
-            OutputSpec(
-                name=_OUTPUT,
-                kind="joint_position_target",
-                shape=[1, len(robot.joints)],
-                unit=TARGETS[_OUTPUT].unit,
-                elements=TARGETS[_OUTPUT].elements(robot.joints),
-            )
-        ],
+        inputs=inputs,
+        outputs=[OutputSpec(**describe_tensor(_output(env), robot.joints, command))],
+        observation=env.task.encoder.columns,
         state=[
             StateSpec(name=name, shape=[1, *shape], unit="1")
             for name, shape in controller.encoder.state_shapes.items()
         ],
         joints=joints,
         command=command,
-        trained_ranges=[
-            TrainedRange(
-                target=term.target,
-                match=term.match,
-                body=term.body,
-                columns=term.columns,
-                operation=term.operation,
-                distribution=term.distribution,
-                range=term.range,
-            )
-            for term in config.randomization
-        ],
+        trained_ranges=[TrainedRange(**term.describe()) for term in config.randomization],
         provenance=Provenance(
             task=config.task,
             config=config.model_dump(mode="json"),
@@ -260,6 +238,11 @@ def _contract(
     )
 
 
+def _output(env: VectorEnv) -> TargetKind:
+    """What the policy sends to its joints."""
+    return TARGET_OF[env.deployment.joints[0].operating_mode]
+
+
 def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
     """Record the closed loop in simulation for a little more than a second."""
     observation = env.reset()
@@ -273,16 +256,24 @@ def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
     targets = controller.rollout(inputs)
     return GoldenVectors(
         inputs={name: values[:, 0].tolist() for name, values in inputs.items()},
-        outputs={_OUTPUT: targets[:, 0].tolist()},
+        outputs={_output(env): targets[:, 0].tolist()},
         tolerance=TOLERANCE,
     )
 
 
 def _git_commit() -> str:
-    """The commit of the working folder, with `-dirty` if it has changes."""
+    """The commit of the checkout that this package runs from, with `-dirty` if it has changes.
+
+    `unknown` for an installed package, also one below somebody else's repository.
+    """
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, cwd=checkout, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()

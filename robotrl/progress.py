@@ -40,6 +40,8 @@ def train_with_progress(
         def show(metrics: dict[str, float]) -> None:
             nonlocal printed
             text = _describe(metrics)
+            if metrics["diverged"]:
+                text += f"  diverged {metrics['diverged']:.0f}, see {folder.diverged_path}"
             bar.update(task, completed=min(metrics["env_steps"], config.env_steps), metrics=text)
             due = int(_LINES * metrics["env_steps"] / config.env_steps)
             if not console.is_terminal and due > printed:

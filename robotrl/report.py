@@ -1,7 +1,8 @@
 """`robotrl report`: a log as one self-contained HTML page, with plots and a verdict.
 
-The tool path is computed from the measured joint angles with the robot's own model. A twin also
-knows where its tool really was (`--truth`); then the verdict is about that.
+A policy that reaches (its command names a site) is judged by how near the tool came: its path is
+computed from the measured joint angles with the robot's own model. A twin also knows where its tool
+really was (`--truth`); then the verdict is about that. Any policy is judged by the limits it kept.
 """
 
 import base64
@@ -68,8 +69,8 @@ class Log:
 class Verdict:
     """How the run went."""
 
-    errors_m: list[float]
-    """Mean distance in the last second of each target."""
+    errors_m: list[float] | None
+    """Mean distance in the last second of each target; None if the command is no point to reach."""
     violations: list[str]
     """Limits that were exceeded, and faults."""
     source: str
@@ -83,14 +84,19 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Accurate enough, and no limit violated."""
-        return self.median_error_m <= ERROR_LIMIT_M and not self.violations
+        accurate = self.errors_m is None or self.median_error_m <= ERROR_LIMIT_M
+        return accurate and not self.violations
 
     def summary(self) -> str:
         """The verdict in a line or two."""
         lines = [
-            f"{'PASS' if self.passed else 'FAIL'}: median distance to target "
-            f"{self.median_error_m * 100:.2f} cm over {len(self.errors_m)} targets "
-            f"({self.source}); allowed {ERROR_LIMIT_M * 100:g} cm"
+            f"{'PASS' if self.passed else 'FAIL'}: "
+            + (
+                "judged by the limits alone, its command is no point to reach"
+                if self.errors_m is None
+                else f"median distance to target {self.median_error_m * 100:.2f} cm over "
+                f"{len(self.errors_m)} targets ({self.source}); allowed {ERROR_LIMIT_M * 100:g} cm"
+            )
         ]
         return "\n".join([*lines, *(f"  violated: {text}" for text in self.violations)])
 
@@ -107,29 +113,37 @@ def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict
         ConfigError: a file is missing or holds no run of a policy.
     """
     log = read_log(path)
-    time_s = log.ticks["time_s"]
+    errors_m, source, figures = None, "", {}
+    if log.contract.command.site and "command" in log.ticks:
+        errors_m, source, figures = _judge_reach(log, truth)
+    verdict = Verdict(errors_m, violations(log), source)
+    figures |= {
+        "Joints: commanded and measured": _plot_joints(log),
+        "Signals: what the policy was shown": _plot_signals(log),
+        "Timing of a tick": _plot_timing(log),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(_page(log, verdict, figures, truth))
+    return verdict
+
+
+def _judge_reach(log: Log, truth: Path | None) -> tuple[list[float], str, dict[str, Figure]]:
+    """Mean distance in the last second of each target [m], of which tool path, and plots."""
     measured = tool_path(log)
     tool, source = (
         measured,
         "from the joint angles, so only as true as the zeros in the robot file",
     )
     if truth is not None:
-        tool, source = true_tool_path(truth, time_s), "true position of the twin's tool"
+        tool = true_tool_path(truth, log.ticks["time_s"])
+        source = "true position of the twin's tool"
     distance = np.linalg.norm(tool - log.ticks["command"], axis=1)
-    verdict = Verdict(
-        [float(distance[settled].mean()) for settled in settled_ticks(log)],
-        violations(log),
-        source,
-    )
     figures = {
         "Target and tool": _plot_paths(log, tool, measured if truth is not None else None),
         "Distance to target": _plot_distance(log, distance),
-        "Joints: commanded and measured": _plot_joints(log),
-        "Timing of a tick": _plot_timing(log),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(_page(log, verdict, figures, truth))
-    return verdict
+    errors_m = [float(distance[settled].mean()) for settled in settled_ticks(log)]
+    return errors_m, source, figures
 
 
 def read_log(path: Path) -> Log:
@@ -305,6 +319,25 @@ def _plot_joints(log: Log) -> Figure:
     return figure
 
 
+def _plot_signals(log: Log) -> Figure:
+    """A panel for each signal the policy was shown, a line for each of its elements."""
+    seconds = _seconds(log)  # older logs do not have them all
+    inputs = [spec for spec in log.contract.inputs if spec.kind in log.ticks]
+    figure, axes = plt.subplots(
+        len(inputs), 1, figsize=(10, 1.6 * len(inputs)), sharex=True, layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for spec, panel in zip(inputs, axes[:, 0], strict=True):
+        for column, element in enumerate(spec.elements):
+            shown = np.where(log.running, log.ticks[spec.kind][:, column], np.nan)
+            panel.plot(seconds, shown, lw=0.9, label=element)
+        unit = spec.unit if isinstance(spec.unit, str) else ", ".join(spec.unit)
+        panel.set_ylabel(f"{spec.kind.replace('_', ' ')}\n[{unit}]", fontsize=8)
+        panel.legend(loc="upper right", ncols=6, fontsize=6)
+    axes[-1, 0].set_xlabel("time [s]")
+    return figure
+
+
 def _plot_timing(log: Log) -> Figure:
     figure, panels = plt.subplots(1, 4, figsize=(10, 2.6), layout="constrained")
     titles = {
@@ -349,7 +382,7 @@ td:last-child {{ font-variant-numeric: tabular-nums; }} img {{ width: 100%; }}
 </style>
 <h1>{html.escape(log.contract.provenance.task)} on {html.escape(log.contract.robot)}</h1>
 <p class="verdict"><b style="color: {colour}">{html.escape(verdict.summary())}</b></p>
-{_table("Targets", _targets(verdict))}
+{_table("Targets", _targets(verdict.errors_m)) if verdict.errors_m is not None else ""}
 {_table("Run", _numbers(log))}
 {_table("What happened", _events(log))}
 {sections}
@@ -359,10 +392,10 @@ td:last-child {{ font-variant-numeric: tabular-nums; }} img {{ width: 100%; }}
 </html>"""
 
 
-def _targets(verdict: Verdict) -> dict[str, str]:
+def _targets(errors_m: list[float]) -> dict[str, str]:
     return {
         f"target {number}": f"{error * 100:.2f} cm"
-        for number, error in enumerate(verdict.errors_m, start=1)
+        for number, error in enumerate(errors_m, start=1)
     }
 
 

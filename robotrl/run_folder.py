@@ -29,6 +29,8 @@ class RunFolder:
         self.config_path = path / "config.yaml"
         self.checkpoint_path = path / "checkpoint.pt"
         self.metrics_path = path / "metrics.csv"
+        self.diverged_path = path / "diverged"
+        """What led worlds to diverge, if any did; see `envs.divergence`."""
 
     def create(self, config: TrainConfig) -> None:
         """Start a new run.

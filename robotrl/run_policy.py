@@ -22,10 +22,10 @@ from deploy import servo_settings
 from deploy.clock import MonotonicClock
 from deploy.commands import fixed_command, random_commands
 from deploy.configuration import load_yaml
-from deploy.contract import matches
 from deploy.controller import OnnxController
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.errors import DeployError, SafetyError
+from deploy.fit import matches
 from deploy.governor import Governor
 from deploy.process import command_of
 from deploy.recorder import Recorder

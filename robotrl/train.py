@@ -46,6 +46,7 @@ def train(
     torch.set_num_threads(config.torch_threads)
     torch.set_flush_denormal(True)
     env = make_env(config)
+    env.record_divergences(folder.diverged_path)
     learner = PPO(config.algorithm, env.observation_sizes, env.num_actions, seed=config.seed)
     observation = env.reset(stagger=True)
     iteration = 0

@@ -3,14 +3,18 @@
     servo = MODELS["XL430-W250"]
     servo.kp(640)        # N·m/rad of the factory's Position P Gain
     servo.p_gain(5.5)    # the nearest Position P Gain
+    servo.p_gain(5.5, joint.effort_limit)   # for a model whose motor has that torque at full duty
 
-Sources: eManual, "Specifications" and "Control Table" of each model, e.g.
-https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/; torque and speed at `nominal_voltage_v`,
-other values as they leave the factory. The joint's sign and zero are applied in `deploy.robot`.
+Sources: eManual, "Control Table" of each model, e.g.
+https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/, values as they leave the factory; torque,
+speed and current are those of `deploy.servo_models` at `nominal_voltage_v`. The joint's sign and
+zero are applied in `deploy.robot`.
 
 The position controller turns error into PWM duty, and a stalled motor turns duty into torque:
 `duty = P/128 · error_ticks / 885` and `torque = stall_torque · duty` (eManual, "Position PID
-Gain"). Torque also falls with speed, by `damping`, whatever the gains (back-EMF). The D gain acts
+Gain"). A register is a duty, not a torque: a model with friction under load, or another supply,
+has another torque at full duty for the same gain. Torque also falls with speed, by `damping`,
+whatever the gains (back-EMF). The D gain acts
 on the change of the error per control period; ROBOTIS does not publish that period, 1 ms is our
 assumption.
 """
@@ -25,10 +29,9 @@ from deploy.dynamixel.registers import (
     Register,
 )
 from deploy.errors import ConfigError
+from deploy.servo_models import CONTROL_PERIOD_S, SERVOS
+from deploy.servo_physics import ServoPhysics
 
-RAD_S_PER_RPM = 0.10471975511965977
-CONTROL_PERIOD_S = 1e-3
-"""Assumed period of the servo's own position controller."""
 MAX_GAIN = 16383
 
 
@@ -39,13 +42,9 @@ class ServoModel:
     name: str
     model_number: int
     """What the servo answers to a ping."""
-    nominal_voltage_v: float
-    """Supply the torque and the speed below belong to."""
     voltage_limits_v: tuple[float, float]
     """Min and Max Voltage Limit: outside, the servo reports an input voltage error."""
     temperature_limit_c: int
-    stall_torque_nm: float
-    no_load_speed_rad_s: float
     current_unit_a: float | None
     """Ampere per count of current; None where Present Load takes its place."""
     current_limit: int | None
@@ -65,36 +64,83 @@ class ServoModel:
     """First firmware version that understands fast sync read."""
 
     @property
+    def physics(self) -> ServoPhysics:
+        """Its motor, gears and friction."""
+        return SERVOS[self.name]
+
+    @property
+    def nominal_voltage_v(self) -> float:
+        """Supply that torque, speed and current below belong to."""
+        return self.physics.nominal_voltage_v
+
+    @property
+    def stall_torque_nm(self) -> float:
+        """As the data sheet states it."""
+        return self.physics.nominal.stall_torque_nm
+
+    @property
+    def no_load_speed_rad_s(self) -> float:
+        """As the data sheet states it."""
+        return self.physics.nominal.no_load_speed_rad_s
+
+    @property
+    def stall_current_a(self) -> float:
+        """As the data sheet states it."""
+        current = self.physics.nominal.stall_current_a
+        assert current is not None, f"the data sheet of {self.name} states none"
+        return current
+
+    @property
     def damping(self) -> float:
         """Torque lost to back-EMF per joint speed [N·m·s/rad]."""
         return self.stall_torque_nm / self.no_load_speed_rad_s
 
-    def kp(self, p_gain: int) -> float:
-        """Stiffness of a Position P Gain [N·m/rad]."""
-        return p_gain * self._torque_per_rad(POSITION_P_GAIN)
+    @property
+    def full_duty_torques_nm(self) -> tuple[float, ...]:
+        """What models of this servo have as motor torque at full duty and nominal voltage.
 
-    def kd(self, d_gain: int) -> float:
-        """Damping of a Position D Gain [N·m·s/rad], on top of `damping`."""
-        return d_gain * self._torque_per_rad(POSITION_D_GAIN) * CONTROL_PERIOD_S
+        The data sheet's stall torque, that and constant friction, that and friction under load.
+        """
+        volts = self.nominal_voltage_v
+        motors = (self.physics.plain, self.physics)
+        return self.stall_torque_nm, *(motor.drive_torque(volts) for motor in motors)
 
-    def p_gain(self, kp: float) -> int:
+    def kp(self, p_gain: int, full_duty_nm: float | None = None) -> float:
+        """Stiffness of a Position P Gain [N·m/rad].
+
+        Args:
+            p_gain: the register.
+            full_duty_nm: motor torque at full duty; None for the stall torque.
+        """
+        return p_gain * self._torque_per_rad(POSITION_P_GAIN, full_duty_nm)
+
+    def kd(self, d_gain: int, full_duty_nm: float | None = None) -> float:
+        """Damping of a Position D Gain [N·m·s/rad], on top of `damping`; arguments as in `kp`."""
+        return d_gain * self._torque_per_rad(POSITION_D_GAIN, full_duty_nm) * CONTROL_PERIOD_S
+
+    def p_gain(self, kp: float, full_duty_nm: float | None = None) -> int:
         """Position P Gain nearest to a stiffness [N·m/rad].
+
+        Args:
+            kp: the stiffness.
+            full_duty_nm: motor torque at full duty of the model it was meant for.
 
         Raises:
             ConfigError: the servo cannot be that stiff.
         """
-        return self._gain(POSITION_P_GAIN, kp, self.kp(1), "N·m/rad")
+        return self._gain(POSITION_P_GAIN, kp, self.kp(1, full_duty_nm), "N·m/rad")
 
-    def d_gain(self, kd: float) -> int:
-        """Position D Gain nearest to a damping [N·m·s/rad], not counting `damping`.
+    def d_gain(self, kd: float, full_duty_nm: float | None = None) -> int:
+        """Position D Gain nearest to a damping [N·m·s/rad], `damping` apart; see `p_gain`.
 
         Raises:
             ConfigError: the servo cannot damp that much.
         """
-        return self._gain(POSITION_D_GAIN, kd, self.kd(1), "N·m·s/rad")
+        return self._gain(POSITION_D_GAIN, kd, self.kd(1, full_duty_nm), "N·m·s/rad")
 
-    def _torque_per_rad(self, gain: Register) -> float:
-        return self.stall_torque_nm * gain.scale / (PWM_FULL * RAD_PER_TICK)
+    def _torque_per_rad(self, gain: Register, full_duty_nm: float | None) -> float:
+        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
+        return torque * gain.scale / (PWM_FULL * RAD_PER_TICK)
 
     def _gain(self, register: Register, wanted: float, per_count: float, unit: str) -> int:
         counts = wanted / per_count
@@ -115,11 +161,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XL430-W250",
             model_number=1060,
-            nominal_voltage_v=12.0,
             voltage_limits_v=(6.0, 14.0),
             temperature_limit_c=72,
-            stall_torque_nm=1.5,
-            no_load_speed_rad_s=61 * RAD_S_PER_RPM,
             current_unit_a=None,
             current_limit=None,
             velocity_limit=265,
@@ -133,11 +176,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XL330-M288",
             model_number=1200,
-            nominal_voltage_v=5.0,
             voltage_limits_v=(3.5, 7.0),
             temperature_limit_c=70,
-            stall_torque_nm=0.52,
-            no_load_speed_rad_s=103 * RAD_S_PER_RPM,
             current_unit_a=1e-3,
             current_limit=1750,
             velocity_limit=445,
@@ -151,11 +191,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XL330-M077",
             model_number=1190,
-            nominal_voltage_v=5.0,
             voltage_limits_v=(3.5, 7.0),
             temperature_limit_c=70,
-            stall_torque_nm=0.215,
-            no_load_speed_rad_s=383 * RAD_S_PER_RPM,
             current_unit_a=1e-3,
             current_limit=1750,
             velocity_limit=1620,
@@ -169,11 +206,8 @@ MODELS: dict[str, ServoModel] = {
         ServoModel(
             name="XM430-W350",
             model_number=1020,
-            nominal_voltage_v=12.0,
             voltage_limits_v=(9.5, 16.0),
             temperature_limit_c=80,
-            stall_torque_nm=4.1,
-            no_load_speed_rad_s=46 * RAD_S_PER_RPM,
             current_unit_a=2.69e-3,
             current_limit=1193,
             velocity_limit=350,

@@ -13,7 +13,7 @@ so that a step of the goal does not kick, and counts per period are assumptions.
 from dataclasses import dataclass, field
 
 from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT
-from deploy.dynamixel.servos import CONTROL_PERIOD_S
+from deploy.servo_models import CONTROL_PERIOD_S
 
 
 @dataclass(slots=True)

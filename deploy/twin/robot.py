@@ -12,10 +12,12 @@ here; what each servo's motor does is computed every millisecond and applied to 
 
     torque = strength · stall · supply/nominal · PWM/885 - damping · stall/no-load speed · speed
 
-with no second term while torque is off, because then the motor coasts. Play, where there is some,
-is a second hinge behind the motor's (MuJoCo's documentation, "Modeling", Backlash). The encoder of
-an X servo sits on its output shaft, so it sees both hinges; motor torque, back-EMF, friction and
-rotor inertia act on the first.
+with no second term while torque is off, because then the motor coasts. Where the MJCF names a
+joint's servo, stall and damping are those of its motor alone, and friction may grow with the load
+(`deploy.twin.friction`). Play, where there is some, in the MJCF or drawn, is a second
+hinge behind the motor's (MuJoCo's documentation, "Modeling", Backlash). The encoder of an X servo
+sits on its output shaft, so it sees both hinges; motor torque, back-EMF, friction and rotor inertia
+act on the first.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,11 +29,13 @@ from numpy.typing import NDArray
 
 from deploy.configuration import did_you_mean
 from deploy.dynamixel.registers import PWM_FULL, RAD_PER_TICK
-from deploy.dynamixel.servos import CONTROL_PERIOD_S, MODELS
+from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
+from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
+from deploy.twin.friction import LoadFriction, check_servos
 from deploy.twin.parameters import TwinParameters
-from deploy.twin.servo import STALL_CURRENT_A, Servo
+from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
 START_KEY = "rest"
@@ -40,8 +44,6 @@ TOOL_SITE = "tool"
 STRIBECK_SPEED_RAD_S = 0.1
 """Speed at which the additional friction at rest has fallen to a third; usual, no source."""
 
-_PLAY = "/play"
-"""Name of a joint's second hinge, behind the joint's own."""
 _PLAY_END_S = 0.003
 """How soft the ends of the play are: time constant of the constraint, three steps."""
 _PLAY_DAMPING = 2e-4
@@ -80,9 +82,12 @@ class Twin:
         """Called after every step of the physics."""
         self._model, self._data = build_model(model_path, self.joints, parameters)
         self._qpos, self._dof = self._addresses(self.joints)
-        playing = [joint for joint in self.joints if parameters.backlash_rad.get(joint)]
+        hinges = {self._model.joint(index).name for index in range(self._model.njnt)}
+        playing = [joint for joint in self.joints if joint + BACKLASH_HINGE in hinges]
         self._play_rows = [self.joints.index(joint) for joint in playing]
-        self._play_qpos, self._play_dof = self._addresses([joint + _PLAY for joint in playing])
+        self._play_qpos, self._play_dof = self._addresses(
+            [joint + BACKLASH_HINGE for joint in playing]
+        )
 
         wiring = list(robot_config.joints.values())
         models = [MODELS[joint.model] for joint in wiring]
@@ -90,11 +95,27 @@ class Twin:
         self._zero_ticks = np.array([joint.zero_ticks for joint in wiring])
         self._zero_error = self._each(parameters.zero_error_rad, 0.0)
         self._nominal_v = np.array([model.nominal_voltage_v for model in models])
+        servos = servos_of(self._model)
+        check_servos(servos, {name: joint.model for name, joint in robot_config.joints.items()})
+        named = {row: servos[name] for row, name in enumerate(self.joints) if name in servos}
         stall = np.array([model.stall_torque_nm for model in models])
-        self._strength = self._each(parameters.strength_scale, 1.0) * stall
+        current = np.array([model.stall_current_a for model in models])
         damping = np.array([model.damping for model in models])
+        for row, servo in named.items():
+            stall[row] = servo.drive_torque(servo.nominal_voltage_v)
+            current[row] = stall[row] / servo.kt
+            damping[row] = servo.back_emf_damping
+        self._strength = self._each(parameters.strength_scale, 1.0) * stall
         self._damping = self._each(parameters.damping_scale, 1.0) * damping
         self._friction = self._model.dof_frictionloss[self._dof].copy()
+        self._load_friction = LoadFriction(
+            self._model,
+            {
+                self._dof[row]: servo.friction
+                for row, servo in named.items()
+                if servo != servo.plain
+            },
+        )
         self.motor_torque = np.zeros(len(self.joints))
         """What the motors apply to the joints [N·m], shape (n,)."""
 
@@ -110,8 +131,7 @@ class Twin:
             )
             for joint, model, ticks in zip(wiring, models, self._shaft_ticks(), strict=True)
         ]
-        stall_current = np.array([STALL_CURRENT_A[model.name] for model in models])
-        self._current_per_torque = stall_current / stall
+        self._current_per_torque = current / stall
         self._same_supply = self._nominal_v[:, None] == self._nominal_v
         self._wire = Wire(self.servos, self.baud_rate, usb_latency_s=parameters.usb_latency_s)
         self._start_s, self._steps = start_s, 0
@@ -199,6 +219,8 @@ class Twin:
             self._model.dof_frictionloss[self._dof] = self._friction * (
                 1 + stribeck * at_rest
             ) + load * np.abs(self.motor_torque)
+        motor = dict(zip(self._dof, self.motor_torque.tolist(), strict=True))
+        self._load_friction.update(self._data, motor)
 
     def _shaft_ticks(self) -> list[float]:
         """What the encoders see, in counts."""
@@ -253,7 +275,8 @@ def build_model(
     for element in (*spec.sensors, *spec.actuators, *spec.keys):
         spec.delete(element)
     playing = [joint for joint in joints if parameters.backlash_rad.get(joint)]
-    for joint in playing:
+    added = [joint for joint in playing if joint + BACKLASH_HINGE not in names]
+    for joint in added:
         _add_play(spec.joint(joint))
     if parameters.payload_kg:
         _add_payload(spec, nominal, parameters.payload_kg)
@@ -276,7 +299,7 @@ def build_model(
     data = mujoco.MjData(model)
     mujoco.mj_setConst(model, data)
     rest = nominal.keyframe(START_KEY).qpos
-    play = [model.joint(joint + _PLAY).qposadr[0] for joint in playing]
+    play = [model.joint(joint + BACKLASH_HINGE).qposadr[0] for joint in added]
     data.qpos[np.delete(np.arange(model.nq), play)] = rest
     mujoco.mj_forward(model, data)
     return model, data
@@ -284,7 +307,7 @@ def build_model(
 
 def _add_play(joint: mujoco.MjsJoint) -> None:
     """A second hinge on the same axis, without what the MJCF makes joints inherit."""
-    play = joint.parent.add_joint(name=joint.name + _PLAY)
+    play = joint.parent.add_joint(name=joint.name + BACKLASH_HINGE)
     blank = mujoco.MjSpec().worldbody.add_body().add_joint()
     for attribute in dir(blank):
         if isinstance(value := getattr(blank, attribute), _PROPERTY_TYPES):
@@ -296,7 +319,7 @@ def _add_play(joint: mujoco.MjsJoint) -> None:
 
 def _set_play(model: mujoco.MjModel, joint: str, width_rad: float) -> None:
     """How far the second hinge goes; set here, where angles are in radians."""
-    play = model.joint(joint + _PLAY)
+    play = model.joint(joint + BACKLASH_HINGE)
     play.limited, play.range = 1, [-width_rad / 2, width_rad / 2]
     play.solref, play.solimp = [_PLAY_END_S, 1.0], [0.95, 0.99, 0.0005, 0.5, 2.0]
     play.damping = _PLAY_DAMPING

@@ -30,7 +30,8 @@ from deploy.dynamixel.registers import (
     OperatingMode,
     Register,
 )
-from deploy.dynamixel.servos import CONTROL_PERIOD_S, ServoModel
+from deploy.dynamixel.servos import ServoModel
+from deploy.servo_models import CONTROL_PERIOD_S
 from deploy.twin.control_table import (
     FIRMWARE,
     GOALS,
@@ -48,13 +49,6 @@ BOOT_S = 0.25
 """From a reboot until it answers again; assumed, ROBOTIS does not publish it."""
 IN_POSITION_TICKS = 10
 """Farthest from the goal that counts as arrived in Moving Status; assumed."""
-STALL_CURRENT_A = {
-    "XL430-W250": 1.4,
-    "XL330-M288": 1.47,
-    "XL330-M077": 1.47,
-    "XM430-W350": 2.3,
-}
-"""At nominal voltage; eManual, "Specifications"."""
 
 _CLEAR_TURNS = b"\x01\x44\x58\x4c\x22"
 _FARTHEST_HOMING_IN_A_TURN = 1024
@@ -255,9 +249,7 @@ class Servo:
     def motor_current_a(self, duty: float, speed_rad_s: float) -> float:
         """Motor current at a duty and a shaft speed, by the data sheet's stall and no load."""
         drive = duty * self.supply_v / self.model.nominal_voltage_v
-        return (drive - speed_rad_s / self.model.no_load_speed_rad_s) * STALL_CURRENT_A[
-            self.model.name
-        ]
+        return (drive - speed_rad_s / self.model.no_load_speed_rad_s) * self.model.stall_current_a
 
     def _law(self, speed: float) -> float:
         """PWM the operating mode asks for."""
@@ -282,7 +274,7 @@ class Servo:
         """PWM that drives a current through the motor as it turns."""
         model = self.model
         assert model.current_unit_a is not None, f"{model.name} has no mode that needs a current"
-        drive = counts * model.current_unit_a / STALL_CURRENT_A[model.name]
+        drive = counts * model.current_unit_a / model.stall_current_a
         drive += speed / model.no_load_speed_rad_s
         return drive * model.nominal_voltage_v / self.supply_v * PWM_FULL
 

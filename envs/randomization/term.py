@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -93,6 +93,11 @@ class Term(Section):
         """Smallest and largest draw; a normal law is cut at 4.75 standard deviations."""
         low, high = self.transform(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
         return low, high
+
+    def describe(self) -> dict[str, Any]:
+        """What the contract says of it, see `deploy.contract.TrainedRange`."""
+        said = self.model_dump(exclude={"field", "signal", "shared", "when"})
+        return {"target": self.target, **said}
 
     def __str__(self) -> str:
         """What it does, e.g. `mass scale [0.8, 1.2] on *`."""

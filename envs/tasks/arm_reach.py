@@ -147,6 +147,9 @@ class ArmReach:
             ),
             CommandSpec(
                 name="target_position",
+                elements=list(XYZ),
+                unit="m",
+                frame="base",
                 low=list(config.target_low_m),
                 high=list(config.target_high_m),
                 interval_s=config.target_interval_s,

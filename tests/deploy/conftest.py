@@ -9,6 +9,7 @@ test that does so on purpose says what it expects (`Bench.expect`), and fails wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.configuration import load_yaml
-from deploy.contract import Contract
+from deploy.contract import TARGET_OF, Contract, describe_tensor, parse_contract
 from deploy.dynamixel.protocol import BROADCAST_ID, Instruction
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import BusError
 from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
+from deploy.signals import SignalKind
 
 if TYPE_CHECKING:
     from deploy.clock import VirtualClock
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_PATH = REPOSITORY / "envs/robots/desk_arm/desk_arm.xml"
+SCHEMA_1_PATH = REPOSITORY / "tests/deploy/data/arm_reach_schema_1.onnx"
 
 HOME = {
     "shoulder_pan": 0.0,
@@ -60,12 +63,12 @@ def contract(desk_arm: RobotConfig) -> Contract:
     joints = [
         {
             "name": name,
-            "kp": model.kp(gain),
-            "kd": 0.0,
-            "default_position": HOME[name],
-            "position_limits": wiring.position_limits_rad,
-            "velocity_limit": 2.0,
-            "effort_limit": model.stall_torque_nm,
+            "kp_nm_per_rad": model.kp(gain),
+            "kd_nm_s_per_rad": 0.0,
+            "default_position_rad": HOME[name],
+            "position_limits_rad": wiring.position_limits_rad,
+            "velocity_limit_rad_s": 2.0,
+            "effort_limit_nm": model.stall_torque_nm,
         }
         for (name, wiring), model, gain in zip(
             desk_arm.joints.items(), models, P_GAINS, strict=True
@@ -73,7 +76,7 @@ def contract(desk_arm: RobotConfig) -> Contract:
     ]
     return Contract.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "graph_sha256": "0" * 64,
             "robot": "desk_arm",
             "control_dt_s": 0.02,
@@ -84,10 +87,14 @@ def contract(desk_arm: RobotConfig) -> Contract:
                 _tensor("command", "m", ["x", "y", "z"], frame="base"),
             ],
             "outputs": [_tensor("joint_position_target", "rad", list(HOME))],
+            "observation": [f"joint_position {name}" for name in HOME],
             "state": [],
             "joints": joints,
             "command": {
                 "name": "target_position",
+                "elements": ["x", "y", "z"],
+                "unit": "m",
+                "frame": "base",
                 "low": [0.12, -0.14, 0.05],
                 "high": [0.22, 0.14, 0.20],
                 "interval_s": (2.0, 4.0),
@@ -118,6 +125,29 @@ def contract(desk_arm: RobotConfig) -> Contract:
             },
         }
     )
+
+
+def using(contract: Contract, *kinds: SignalKind) -> Contract:
+    """The contract of a policy that uses other signals, which recorded a robot at rest."""
+    rest = {"projected_gravity": [0.0, 0.0, -1.0], "command": contract.golden.inputs["command"][0]}
+    specs = [describe_tensor(kind, contract.joint_names, contract.command) for kind in kinds]
+    recorded = {
+        spec["name"]: [rest.get(spec["name"], [0.0] * spec["shape"][1])] * 16 for spec in specs
+    }
+    document = contract.model_dump(mode="json")
+    document["golden"]["inputs"] = recorded
+    return parse_contract(json.dumps(document | {"inputs": specs}), source="using")
+
+
+def driven_by(contract: Contract, mode: str) -> Contract:
+    """The contract of a policy that sends joint velocities or torques, all zero."""
+    document = contract.model_dump(mode="json")
+    for joint in document["joints"]:
+        joint |= {"operating_mode": mode, "kp_nm_per_rad": 0.0}
+    kind = TARGET_OF[mode]  # pyright: ignore[reportArgumentType]
+    document["outputs"] = [describe_tensor(kind, contract.joint_names, contract.command)]
+    document["golden"]["outputs"] = {kind: [[0.0] * len(contract.joints)] * 16}
+    return parse_contract(json.dumps(document), source="driven_by")
 
 
 def _tensor(name: str, unit: str, elements: Sequence[str], *, frame: str = "") -> dict[str, Any]:
@@ -267,7 +297,7 @@ def limits_of(config: RobotConfig, contract: Contract) -> dict[str, Limits]:
         if (wiring := config.joints.get(joint.name)) is None:
             continue
         lowest, highest = wiring.position_limits_rad
-        low, high = joint.position_limits
+        low, high = joint.position_limits_rad
         limits[joint.name] = Limits(
             range_rad=(
                 max(lowest, min(low, wiring.rest_rad)),

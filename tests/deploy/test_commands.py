@@ -6,7 +6,12 @@ from deploy.contract import CommandSpec
 from deploy.errors import ConfigError
 
 SPEC = CommandSpec(
-    name="target_position", low=[0.1, -0.2, 0.0], high=[0.3, 0.2, 0.1], interval_s=(2.0, 4.0)
+    name="target_position",
+    elements=["x", "y", "z"],
+    unit="m",
+    low=[0.1, -0.2, 0.0],
+    high=[0.3, 0.2, 0.1],
+    interval_s=(2.0, 4.0),
 )
 TIMES_S = np.arange(0.0, 400.0, 0.02)
 
@@ -34,7 +39,8 @@ def test_command_of_another_size_is_refused(values: list[float]):
     with pytest.raises(ConfigError) as caught:
         fixed_command(SPEC, values)
     assert str(caught.value) == (
-        f"command 'target_position' takes 3 numbers, found {len(values)}: {values}"
+        "command 'target_position' takes 3 numbers (x [m], y [m], z [m]), found "
+        f"{len(values)}: {values}"
     )
 
 
@@ -44,7 +50,7 @@ def test_command_outside_the_trained_range_is_refused(y: float):
         fixed_command(SPEC, [0.2, y, 0.05])
     assert str(caught.value) == (
         f"command 'target_position' [0.2, {y}, 0.05] is outside what the policy was trained on: "
-        "[0.1, -0.2, 0.0] to [0.3, 0.2, 0.1]"
+        "[0.1, -0.2, 0.0] to [0.3, 0.2, 0.1] (x [m], y [m], z [m])"
     )
 
 

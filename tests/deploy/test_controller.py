@@ -125,7 +125,7 @@ def test_one_flipped_bit_of_the_metadata_is_refused(policy: bytes, path: Path):
 
 def test_edited_contract_is_refused(policy: bytes, path: Path):
     def stiffen(document: Document) -> None:
-        document["joints"][0]["kp"] *= 2
+        document["joints"][0]["kp_nm_per_rad"] *= 2
 
     assert refusal(path, with_contract(policy, stiffen, signed=False)) == (
         "the contract was edited after export; export it again"
@@ -166,8 +166,8 @@ def test_other_schema_version_is_refused_with_both_versions(policy: bytes, path:
         document["schema_version"] = 99
 
     assert refusal(path, with_contract(policy, from_the_future, signed=True)) == (
-        f"the contract has schema version 99, this robotrl reads {SCHEMA_VERSION}. Export the "
-        "policy again with this version, or install the robotrl that exported it."
+        f"the contract has schema version 99, this robotrl reads 1 to {SCHEMA_VERSION}. "
+        "Export the policy again with this version, or install the robotrl that exported it."
     )
 
 

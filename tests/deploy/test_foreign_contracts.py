@@ -28,15 +28,17 @@ from deploy.contract import (
     METADATA_KEY,
     Contract,
     hash_metadata,
-    matches,
     parse_contract,
     reader_keys,
 )
 from deploy.controller import OnnxController, read_policy
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import ContractError
+from deploy.fit import matches
 from deploy.governor import Governor
+from deploy.onnx_file import inspect_onnx
 from deploy.robot_config import RobotConfig
+from tests.deploy.conftest import SCHEMA_1_PATH
 
 Place = tuple[str | int, ...]
 DROPPED = object()
@@ -134,10 +136,14 @@ def check_harmless(controller: OnnxController, original: Contract, robot: RobotC
     for joint, wired in zip(contract.joints, wirings, strict=True):
         servo = MODELS[wired.model]
         assert (
-            wired.position_limits_rad[0] <= joint.default_position <= wired.position_limits_rad[1]
+            wired.position_limits_rad[0]
+            <= joint.default_position_rad
+            <= wired.position_limits_rad[1]
         )
-        assert servo.kp(servo.p_gain(joint.kp)) == pytest.approx(joint.kp, rel=0.05)
-        assert servo.d_gain(joint.kd) >= 0
+        assert servo.kp(servo.p_gain(joint.kp_nm_per_rad)) == pytest.approx(
+            joint.kp_nm_per_rad, rel=0.05
+        )
+        assert servo.d_gain(joint.kd_nm_s_per_rad) >= 0
     assert 2 * contract.control_dt_s * 1e3 <= robot.safety.watchdog_ms
     governor, generator = Governor(contract, robot), np.random.default_rng(0)
     (output,) = controller.outputs.values()
@@ -163,12 +169,18 @@ def test_original_is_accepted(
     check_harmless(controller, original, desk_arm)
 
 
+@pytest.mark.parametrize(
+    ("file", "share"), [("of today", SHARE), ("of schema 1", SHARE / 4)], ids=["2", "1"]
+)
 def test_edit_of_one_place_is_refused_or_harmless(
-    policy: bytes, original: Contract, desk_arm: RobotConfig, tmp_path: Path
+    policy_path: Path, desk_arm: RobotConfig, tmp_path: Path, file: str, share: float
 ):
+    source = policy_path if file == "of today" else SCHEMA_1_PATH
+    policy, original = source.read_bytes(), read_policy(source)[0]
+    document = json.loads(inspect_onnx(policy, source="").metadata[METADATA_KEY])
     path = tmp_path / "policy.onnx"
     tried = accepted = 0
-    for name, text in mutants(original.model_dump(mode="json"), SHARE):
+    for name, text in mutants(document, share):
         tried += 1
         try:
             parse_contract(text, source="policy.onnx")
@@ -182,7 +194,7 @@ def test_edit_of_one_place_is_refused_or_harmless(
             check_harmless(controller, original, desk_arm)
         except AssertionError as error:
             raise AssertionError(name) from error
-    assert tried > 5000 * SHARE
+    assert tried > 5000 * share
     assert 0 < accepted < tried / 5
 
 
@@ -191,7 +203,7 @@ def test_contract_edited_alone_disagrees_with_the_keys_of_other_runtimes(
 ):
     onnx = pytest.importorskip("onnx")
     document = original.model_dump(mode="json")
-    document["joints"][0]["kp"] *= 1.01
+    document["joints"][0]["kp_nm_per_rad"] *= 1.01
     model = onnx.load_model_from_string(policy)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     metadata[METADATA_KEY] = json.dumps(document)

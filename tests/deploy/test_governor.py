@@ -7,6 +7,7 @@ from deploy.contract import Contract
 from deploy.errors import SafetyError
 from deploy.governor import Governor, LimitedBy
 from deploy.robot_config import RobotConfig
+from deploy.signals import SignalKind
 
 LOW, HIGH = np.array([-1.0, 0.0]), np.array([1.0, 2.0])
 MAX_CHANGE = 0.04  # 2 rad/s at 50 Hz
@@ -96,7 +97,7 @@ def test_velocity_limit_is_the_smaller_one_of_policy_and_hardware(
     }
     governor = Governor(contract, desk_arm.model_copy(update={"joints": hardware}))
     assert governor.speed.tolist() == [2.0, 1.5, 2.0, 2.0, 2.0, 2.0]  # the contract says 2.0
-    home = np.array([joint.default_position for joint in contract.joints])
+    home = np.array([joint.default_position_rad for joint in contract.joints])
     out = np.zeros(6)
     governor.limit(home + 0.3, home, home, out)
     assert out - home == pytest.approx(governor.speed * 0.02)
@@ -106,7 +107,7 @@ def test_policy_stays_in_its_own_range_and_parking_in_the_hardwares(
     contract: Contract, desk_arm: RobotConfig
 ):
     joints = [
-        joint.model_copy(update={"position_limits": (-0.3, 0.3)}) for joint in contract.joints
+        joint.model_copy(update={"position_limits_rad": (-0.3, 0.3)}) for joint in contract.joints
     ]
     governor = Governor(contract.model_copy(update={"joints": joints}), desk_arm)
     last, target, out = np.full(6, 0.3), np.full(6, 0.33), np.zeros(6)
@@ -171,6 +172,31 @@ def test_joint_far_outside_its_range_is_refused(governor: Governor, angle: float
     assert str(caught.value) == (
         f"joint 'knee' is at {angle:.2f} rad, {outside:.2f} rad outside its range of [0.0, 2.0] "
         "rad; its zero is wrong, its horn has slipped, or it was forced there"
+    )
+
+
+@pytest.mark.parametrize(("kind", "allowed_s"), [("projected_gravity", 0.06),
+                                                 ("object_position", 0.5)])  # fmt: skip
+def test_signal_may_be_as_old_as_its_kind_allows_or_else_the_robot(
+    governor: Governor, kind: SignalKind, allowed_s: float
+):
+    governor.check_reading(kind, np.zeros(3), np.full(1, allowed_s))
+    for age_s in (allowed_s + 0.001, np.inf, np.nan):
+        with pytest.raises(SafetyError, match=f"{kind!r} is .* allowed {allowed_s * 1e3:.0f} ms"):
+            governor.check_reading(kind, np.zeros(3), np.full(1, age_s))
+
+
+def test_oldest_element_of_a_signal_counts(governor: Governor):
+    with pytest.raises(SafetyError, match="'joint_effort' is 61 ms old"):
+        governor.check_reading("joint_effort", np.zeros(2), np.array([0.0, 0.061]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_signal_that_is_no_number_is_refused(governor: Governor, value: float):
+    with pytest.raises(SafetyError) as caught:
+        governor.check_reading("projected_gravity", np.array([0.0, value, -1.0]), np.zeros(1))
+    assert str(caught.value) == (
+        f"the signal 'projected_gravity' reads no number: [0.0, {value}, -1.0]"
     )
 
 
@@ -245,11 +271,16 @@ def test_blocked_joint_whose_motor_gives_all_it_has_stops_the_robot(
 def test_blocked_joint_with_soft_gains_stops_the_robot_at_the_step_limit(
     contract: Contract, desk_arm: RobotConfig
 ):
-    soft = [joint.model_copy(update={"kp": joint.kp / 10}) for joint in contract.joints]
+    soft = [
+        joint.model_copy(update={"kp_nm_per_rad": joint.kp_nm_per_rad / 10})
+        for joint in contract.joints
+    ]
     governor = Governor(contract.model_copy(update={"joints": soft}), desk_arm)
     position = np.zeros(6)
     target = position + np.array([0.0, 0.6, 0.0, 0.0, 0.0, 0.0])  # max_step_rad
-    effort = np.array([0.0, soft[1].kp * 0.6 / soft[1].effort_limit, 0.0, 0.0, 0.0, 0.0])
+    effort = np.array(
+        [0.0, soft[1].kp_nm_per_rad * 0.6 / soft[1].effort_limit_nm, 0.0, 0.0, 0.0, 0.0]
+    )
     assert effort[1] < 0.5
     for _ in range(25):
         governor.check_following(target, position, position, effort)
@@ -284,7 +315,7 @@ def test_blocked_joint_stops_the_robot_although_its_target_swings_past_it(
     contract: Contract, desk_arm: RobotConfig
 ):
     governor = Governor(contract, desk_arm)
-    stiffness = np.array([joint.kp / joint.effort_limit for joint in contract.joints])
+    stiffness = np.array([joint.kp_nm_per_rad / joint.effort_limit_nm for joint in contract.joints])
     position = np.zeros(6)
     with pytest.raises(SafetyError, match=r"'shoulder_lift' has been .* something blocks it"):
         for tick in range(150):  # 3 s
@@ -297,10 +328,13 @@ def test_blocked_joint_stops_the_robot_although_its_target_swings_past_it(
 def test_damping_explains_a_motor_without_effort_in_motion(
     contract: Contract, desk_arm: RobotConfig
 ):
-    damped = [joint.model_copy(update={"kd": 1.0}) for joint in contract.joints]
+    damped = [joint.model_copy(update={"kd_nm_s_per_rad": 1.0}) for joint in contract.joints]
     governor = Governor(contract.model_copy(update={"joints": damped}), desk_arm)
     target, position, velocity, effort = np.zeros((4, 6))
-    target[0], velocity[0] = 0.2, 0.2 * contract.joints[0].kp  # kp · error = kd · velocity
+    target[0], velocity[0] = (
+        0.2,
+        0.2 * contract.joints[0].kp_nm_per_rad,
+    )  # kp · error = kd · velocity
     for _ in range(500):
         governor.check_following(target, position, velocity, effort)
 

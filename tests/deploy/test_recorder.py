@@ -23,6 +23,8 @@ from mcap.reader import NonSeekingReader, make_reader
 from deploy.contract import Contract
 from deploy.errors import DeployError
 from deploy.recorder import CAPACITY, EVENT_TOPIC, TOPIC, VANISHED, Recorder, record_dtype
+from deploy.signals import SIGNALS
+from tests.deploy.conftest import using
 
 PATIENCE_S = 20.0
 
@@ -101,6 +103,18 @@ def test_every_record_is_in_the_log_in_order_with_its_values(path: Path, contrac
             value = (number + column) % 256
             count = record_dtype(contract)[name].shape
             assert tick[name] == (value if not count else [value] * count[0])
+
+
+def test_record_has_the_signals_of_the_policy_and_always_the_joints(contract: Contract):
+    dtype = record_dtype(using(contract, "projected_gravity", "time", "joint_position"))
+
+    shapes = {name: dtype[name].shape for name in dtype.names or () if name in SIGNALS}
+    assert shapes == {
+        "joint_position": (6,),
+        "joint_velocity": (6,),
+        "projected_gravity": (3,),
+        "time": (1,),
+    }
 
 
 def test_values_keep_the_precision_of_the_record(path: Path, contract: Contract):

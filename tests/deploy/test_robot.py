@@ -12,7 +12,7 @@ from deploy.dynamixel import registers
 from deploy.dynamixel.protocol import Instruction, PacketParser
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, DeployError, SafetyError
-from deploy.robot import HOLD_REACH_RAD, Robot, SettingChange
+from deploy.robot import HOLD_REACH_RAD, Robot, SettingChange, measured_signals
 from deploy.robot_config import RobotConfig
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import Bench, MakeBench
@@ -69,6 +69,24 @@ def test_connected_robot_is_read_and_limp(bench: Bench):
     assert bench.robot.position == pytest.approx(bench.twin.joint_position, abs=RAD_PER_TICK)
     assert np.all(bench.robot.age_s < 0.01)
     assert not any(bench.torque_on.values())
+
+
+def test_readings_by_kind_are_those_that_the_wiring_promises(bench: Bench):
+    robot = bench.robot
+    before = {kind: reading.values for kind, reading in robot.readings.items()}
+    assert tuple(before) == measured_signals(bench.config)
+    assert all(np.isinf(reading.age_s).all() for reading in robot.readings.values())
+
+    robot.connect()
+
+    assert robot.readings["joint_position"].values is before["joint_position"]
+    assert np.array_equal(before["joint_position"], robot.position)
+    assert np.array_equal(before["joint_velocity"], robot.velocity)
+    assert all(np.all(reading.age_s < 0.01) for reading in robot.readings.values())
+
+
+def test_nothing_is_said_of_a_robot_that_was_never_read(bench: Bench):
+    assert bench.robot.rest_differences() == []
 
 
 def test_connecting_moves_nothing(bench: Bench):
@@ -196,7 +214,7 @@ def test_supply_of_another_voltage_is_refused(bench: Bench):
 
 def test_gain_the_servo_does_not_reach_is_refused(make_bench: MakeBench, contract: Contract):
     # 16383 is the largest Position P Gain, 16383 / 800 · 6.9 = 141 N·m/rad
-    stiff = contract.joints[0].model_copy(update={"kp": 150.0})
+    stiff = contract.joints[0].model_copy(update={"kp_nm_per_rad": 150.0})
     bench = make_bench(
         contract=contract.model_copy(update={"joints": [stiff, *contract.joints[1:]]})
     )

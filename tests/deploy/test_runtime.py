@@ -21,14 +21,14 @@ from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import RAD_PER_TICK
-from deploy.errors import BusError, ConfigError, DeployError, SafetyError
+from deploy.errors import BusError, ConfigError, ContractError, DeployError, SafetyError
 from deploy.governor import Governor
 from deploy.recorder import Recorder, record_dtype
-from deploy.robot import GOALS_MISSED, HOLD_REACH_RAD
+from deploy.robot import GOALS_MISSED, HOLD_REACH_RAD, Reading
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
 from deploy.twin.monitor import Unsafe
-from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench
+from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, using
 
 PERIOD_S = 0.02
 WATCHDOG_S = 0.1
@@ -47,7 +47,7 @@ class ScriptedController(OnnxController):
             {spec.name: np.zeros(spec.shape[-1], np.float32) for spec in specs}
             for specs in (contract.inputs, contract.outputs)
         )
-        self.home = np.array([joint.default_position for joint in contract.joints])
+        self.home = np.array([joint.default_position_rad for joint in contract.joints])
         self.at: dict[int, Callable[[], object]] = {}
         self.steps = 0
 
@@ -80,6 +80,11 @@ class MemoryRecorder(Recorder):
     def ticks(self) -> NDArray[Any]:
         """All records, shape (T,)."""
         return np.array(self._records)
+
+    @property
+    def running(self) -> NDArray[Any]:
+        """Those of ticks in which the policy was in charge."""
+        return self.ticks[self.ticks["state"] == State.RUNNING]
 
 
 @dataclass
@@ -188,12 +193,119 @@ def test_policy_that_uses_only_some_signals_gets_only_those(
 ):
     inputs = [spec for spec in contract.inputs if spec.kind in ("joint_target", "command")]
     trial = make_trial(make_bench(contract=contract.model_copy(update={"inputs": inputs})))
+    shown: dict[str, NDArray[Any]] = {}
+    trial.controller.at[10] = lambda: shown.update(
+        {name: array.copy() for name, array in trial.controller.inputs.items()}
+    )
 
     trial.run()
 
-    assert list(trial.controller.inputs) == ["joint_target", "command"]
-    assert trial.controller.inputs["command"] == pytest.approx([0.17, 0.0, 0.1])
-    assert trial.controller.inputs["joint_target"].any()
+    assert list(shown) == ["joint_target", "command"]
+    assert shown["command"] == pytest.approx([0.17, 0.0, 0.1])
+    assert shown["joint_target"] == pytest.approx(trial.recorder.running["sent_target"][9])
+
+
+# Signals from any device
+
+
+@pytest.fixture
+def imu_trial(make_bench: MakeBench, contract: Contract) -> Trial:
+    """A policy that also sees gravity and time, on an arm with an IMU."""
+    policy = using(contract, "joint_position", "command", "projected_gravity", "time")
+    bench = make_bench(contract=policy)
+    bench.robot.readings["projected_gravity"] = Reading(np.array([0.0, 0.6, -0.8]), np.zeros(1))
+    return make_trial(bench)
+
+
+def test_signal_of_another_device_is_shown_to_the_policy_and_recorded(imu_trial: Trial):
+    gravity = imu_trial.bench.robot.readings["projected_gravity"].values
+    imu_trial.controller.at[10] = lambda: gravity.__setitem__(1, -0.6)  # live, as devices are
+
+    imu_trial.run()
+
+    recorded = imu_trial.recorder.running["projected_gravity"]
+    assert recorded[10] == pytest.approx([0.0, 0.6, -0.8])
+    assert recorded[11] == pytest.approx([0.0, -0.6, -0.8])
+
+
+def test_time_begins_with_the_policy(imu_trial: Trial):
+    imu_trial.run()
+
+    assert imu_trial.recorder.running["time"][:, 0] == pytest.approx(0.02 * np.arange(50))
+
+
+def test_command_of_a_ramp_is_none(trial: Trial):
+    trial.run()
+
+    ticks = trial.recorder.ticks
+    assert not ticks["command"][ticks["state"] != State.RUNNING].any()
+    assert trial.recorder.running["command"][:, 0] == pytest.approx(0.17)
+
+
+def test_record_holds_what_the_policy_was_shown(imu_trial: Trial):
+    shown: list[NDArray[Any]] = []
+    for step in range(50):
+        imu_trial.controller.at[step] = lambda: shown.append(
+            imu_trial.controller.inputs["joint_position"].copy()
+        )
+
+    imu_trial.run()
+
+    assert np.array_equal(imu_trial.recorder.running["joint_position"], np.array(shown))
+    assert imu_trial.recorder.ticks["joint_velocity"].any()  # though the policy does not see it
+    assert "joint_target" not in (imu_trial.recorder.ticks.dtype.names or ())
+
+
+def test_signal_that_is_too_old_stops_the_policy(imu_trial: Trial):
+    age_s = imu_trial.bench.robot.readings["projected_gravity"].age_s
+    imu_trial.controller.at[10] = lambda: age_s.fill(0.101)
+
+    message, note = imu_trial.fail()
+
+    assert message == (
+        "the signal 'projected_gravity' is 101 ms old, allowed 100 ms; check the device that "
+        "measures it"
+    )
+    assert note == HOLDS
+    assert imu_trial.controller.steps == 11
+
+
+def test_signal_that_is_no_number_stops_the_policy(imu_trial: Trial):
+    gravity = imu_trial.bench.robot.readings["projected_gravity"].values
+    imu_trial.controller.at[10] = lambda: gravity.fill(math.nan)
+
+    assert imu_trial.fail()[0] == (
+        "the signal 'projected_gravity' reads no number: [nan, nan, nan]"
+    )
+    assert imu_trial.controller.steps == 11
+
+
+def test_signals_that_the_policy_does_not_use_may_be_missing(trial: Trial):
+    trial.bench.robot.readings["projected_gravity"] = Reading(np.zeros(3), np.full(1, np.inf))
+
+    trial.run()
+
+    assert trial.states[-1] is State.IDLE
+
+
+def test_policy_that_needs_more_than_the_robot_has_is_refused_before_it_is_connected(
+    make_bench: MakeBench, contract: Contract
+):
+    policy = driven_by(using(contract, "joint_position", "object_position"), "torque")
+    bench = make_bench(contract=contract)
+    controller = ScriptedController(policy)
+
+    with pytest.raises(ContractError) as caught:
+        Runtime(bench.robot, controller, Governor(policy, bench.config), bench.clock)
+
+    assert str(caught.value) == (
+        "the policy cannot run on this robot:\n"
+        "  signal 'object_position': the policy uses it, this robot measures only joint_position, "
+        "joint_velocity\n"
+        "  target 'joint_torque_target': the policy sends it, this robot obeys only "
+        "joint_position_target"
+    )
+    assert bench.port.sent == []
 
 
 def test_states_follow_each_other(trial: Trial):

@@ -236,7 +236,8 @@ def test_episodes_start_around_the_home_pose_within_the_limits_at_rest():
     env.reset()
     home = torch.from_numpy(env.deployment.robot.home).float()
     angle = env.signals["joint_position"]
-    low, high = torch.tensor([joint.position_limits for joint in env.deployment.joints]).unbind(1)
+    limits = [joint.position_limits_rad for joint in env.deployment.joints]
+    low, high = torch.tensor(limits).unbind(1)
 
     assert ((angle - home).abs() <= 0.4 + 1e-6).all()
     assert ((angle >= low - 1e-6) & (angle <= high + 1e-6)).all()

@@ -38,13 +38,20 @@ def test_every_task_is_registered():
     assert tasks == set(TASKS)
 
 
-def test_environment_is_made_by_name_without_importing_ours_first():
-    program = 'import gymnasium; print(gymnasium.make("envs:robotrl/ArmReach-v0").reset()[0].shape)'
+def test_environments_are_made_by_name_without_importing_ours_first():
+    program = """
+import gymnasium
+print(gymnasium.make("envs:robotrl/ArmReach-v0").reset()[0].shape)
+print(gymnasium.make_vec("envs:robotrl/ArmReach-v0", num_envs=2))
+"""
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "(67,)"
+    assert done.stdout.splitlines() == [
+        "(67,)",
+        "GymnasiumVectorEnv(robotrl/ArmReach-v0, num_envs=2)",
+    ]
 
 
 @every_id
@@ -88,6 +95,28 @@ def test_episode_ends_by_truncation_with_its_final_observation():
 
     assert (terminated, truncated) == (False, True)
     assert np.array_equal(observation, longer.step(action)[0])
+
+
+def test_steps_after_the_end_give_nothing_until_the_reset():
+    env = GymnasiumEnv("arm_reach", task_config={"episode_s": 0.1})  # 5 steps of 20 ms
+    env.reset(seed=0)
+    steps = [env.step(np.zeros(5, np.float32)) for _ in range(5)]
+    assert steps[-1][3]
+
+    _, reward, terminated, truncated, info = env.step(np.zeros(5, np.float32))
+
+    assert (reward, terminated, truncated) == (0, False, False)
+    assert set(info["rewards"].values()) == {0}
+
+
+def test_episode_is_of_the_same_number_whether_the_one_before_was_finished_or_not():
+    finished, left = (GymnasiumEnv("arm_reach", task_config={"episode_s": 0.1}) for _ in range(2))
+    finished.reset(seed=0)
+    left.reset(seed=0)
+    for _ in range(5):
+        finished.step(np.zeros(5, np.float32))
+
+    assert np.array_equal(finished.reset()[0], left.reset()[0])
 
 
 def test_info_holds_the_reward_terms():

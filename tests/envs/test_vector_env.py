@@ -14,7 +14,7 @@ import envs
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.randomization import Term
-from envs.registry import TASKS
+from envs.registry import GYM_TASKS, TASKS
 
 NUM_ENVS = 4
 RANDOMIZATION = (
@@ -28,8 +28,8 @@ RANDOMIZATION = (
 Make = Callable[..., envs.VectorEnv]
 
 
-@pytest.fixture(params=TASKS)
-def make(request: pytest.FixtureRequest) -> Make:
+@pytest.fixture(params=[*TASKS, "stand"])
+def make(request: pytest.FixtureRequest, stand_task: str) -> Make:
     """Makes the environment of one task, for all tasks in turn."""
 
     def make(*, num_envs: int = NUM_ENVS, seed: int = 0, episode_steps: int = 8, **settings: Any):
@@ -300,6 +300,108 @@ def test_observation_may_be_changed_by_the_learner(make: Make):
             value.fill_(1e6)
 
 
+def test_reset_by_the_caller_is_the_reset_at_once(make: Make):
+    by_itself, by_caller = make(episode_steps=4), make(episode_steps=4)
+    by_itself.reset(stagger=True)
+    by_caller.reset(stagger=True)
+    for action in actions(by_itself, 12):
+        expected = by_itself.step(action)
+
+        found = by_caller.step(action, autoreset=False)
+
+        assert torch.equal(by_caller.over, found.terminated | found.truncated)
+        assert_same(found.observation, expected.info.final_observation)
+        assert_same(found.info._asdict(), expected.info._asdict())
+        observation = by_caller.restart(by_caller.over, found.observation)
+        assert_same(observation, expected.observation)
+        assert not by_caller.over.any()
+
+
+def test_world_that_is_over_gives_nothing_until_its_restart(make: Make):
+    env, running = make(episode_steps=4), make(episode_steps=1000)
+    env.reset(stagger=True)  # world i ends after 4 - i steps
+    running.reset()
+    for count, action in enumerate(actions(env, 4), 1):
+        spoilt = action.masked_fill(env.over[:, None], math.nan)  # may be what a dead world sees
+
+        observation, reward, terminated, truncated, info = env.step(spoilt, autoreset=False)
+
+        expected = running.step(action)
+        alive, over = slice(NUM_ENVS - count), slice(NUM_ENVS - count + 1, NUM_ENVS)
+        assert torch.equal(observation["critic"][alive], expected.observation["critic"][alive])
+        assert torch.equal(reward[: NUM_ENVS - count + 1], expected.reward[: NUM_ENVS - count + 1])
+        assert torch.nonzero(terminated | truncated).tolist() == [[NUM_ENVS - count]]
+        assert torch.nonzero(env.over).flatten().tolist() == list(range(NUM_ENVS))[-count:]
+        assert not info.measured[over].any()
+        for value in (reward, *info.rewards.values()):
+            assert (value[over] == 0).all()
+        assert observation["critic"].isfinite().all()
+
+
+def test_worlds_that_are_over_start_anew_in_a_step_that_resets(make: Make):
+    env = make(episode_steps=2)
+    env.reset()
+    ends = [env.step(action, autoreset=False).truncated.all() for action in actions(env, 3)]
+    assert ends == [False, True, False]
+    assert env.over.all()
+
+    observation, *_ = env.step(torch.zeros(NUM_ENVS, env.num_actions))
+
+    assert not env.over.any()
+    first, _ = env.task.encoder(env.signals, env.task.encoder.initial_state(NUM_ENVS))
+    assert torch.equal(observation["actor"], first)
+
+
+def test_restart_of_some_worlds_is_not_noticed_by_the_others(make: Make):
+    env, undisturbed = make(episode_steps=1000), make(episode_steps=1000)
+    env.reset()
+    undisturbed.reset()
+    mask = torch.tensor([False, True, False, True])
+    first, last = actions(env, 2)
+    observation = env.step(first).observation
+    expected = undisturbed.step(first).observation
+
+    restarted = env.restart(mask, observation)
+
+    assert_same(observation, expected)  # the caller's own
+    for name, rows in restarted.items():
+        assert torch.equal(rows[~mask], expected[name][~mask])
+        assert (rows[mask] != expected[name][mask]).any(dim=1).all()
+    after, beyond = env.step(last).observation, undisturbed.step(last).observation
+    assert torch.equal(after["critic"][~mask], beyond["critic"][~mask])
+
+
+def test_restored_environment_knows_which_worlds_are_over(make: Make):
+    env = make(episode_steps=4)
+    env.reset(stagger=True)
+    for action in actions(env, 2):
+        env.step(action, autoreset=False)
+    restored = make(episode_steps=4)
+
+    restored.load_state_dict(env.state_dict())
+
+    assert restored.over.tolist() == [False, False, True, True]
+    action = actions(env, 1)[0]
+    one, other = (e.step(action, autoreset=False) for e in (env, restored))
+    assert torch.equal(one.reward, other.reward)
+    assert_same(
+        env.restart(env.over, one.observation), restored.restart(restored.over, other.observation)
+    )
+
+
+def test_worlds_to_restart_are_a_mask(make: Make):
+    env = make()
+    every = torch.ones(NUM_ENVS, dtype=torch.bool)
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        env.restart(every, {})
+    observation = env.reset()
+
+    with pytest.raises(ValueError, match=r"must be bool, one for each, found torch\.int64"):
+        env.restart(torch.tensor([0, 2, 1, 3]), observation)
+    with pytest.raises(ValueError, match=r"must have shape \(4,\), found \(3,\)"):
+        env.restart(every[:3], observation)
+
+
 def test_diverged_world_is_terminated_without_reward_and_starts_anew(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ):
@@ -324,6 +426,18 @@ def test_diverged_world_is_terminated_without_reward_and_starts_anew(
     assert torch.equal(observation["critic"][others], expected["critic"][others])
     assert torch.equal(reward[others], expected_reward[others])
     assert (observation["actor"][2] != expected["actor"][2]).any()
+
+
+def test_world_that_is_over_does_not_diverge_again(make: Make, monkeypatch: pytest.MonkeyPatch):
+    env = make(episode_steps=1000)
+    env.reset()
+    monkeypatch.setattr(BatchSimulation, "step", lambda *_: torch.arange(4) == 2)
+    action = torch.zeros(NUM_ENVS, env.num_actions)
+
+    ends = [env.step(action, autoreset=False).terminated.tolist() for _ in range(2)]
+
+    assert ends == [[False, False, True, False], [False] * 4]
+    assert env.diverged == 1
 
 
 def test_world_that_diverges_at_its_time_limit_counts_as_terminated_only(
@@ -438,7 +552,8 @@ def test_unknown_task_is_refused_with_those_there_are():
         envs.make("arm_reech")
 
     assert str(error.value) == (
-        f"unknown task 'arm_reech' (did you mean 'arm_reach'?); there are {', '.join(TASKS)}"
+        "unknown task 'arm_reech' (did you mean 'arm_reach'?); "
+        f"there are {', '.join([*TASKS, *GYM_TASKS])}"
     )
 
 

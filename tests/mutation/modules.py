@@ -19,10 +19,13 @@ CORE: dict[str, tuple[str, ...]] = {
     "deploy/robot.py": ("tests/deploy/test_robot.py",),
     # what must not be run
     "deploy/contract.py": _CONTRACT,
+    "deploy/contract_upgrade.py": ("tests/deploy/test_contract_upgrade.py",),
+    "deploy/fit.py": ("tests/deploy/test_fit.py", "tests/deploy/test_foreign_contracts.py"),
     "deploy/configuration.py": ("tests/deploy/test_configuration.py",),
     "deploy/robot_config.py": ("tests/deploy/test_robot_config.py",),
     # the stand-in for reality
     "deploy/twin/servo.py": (*_SERVO, f"{_TWIN}/test_robot.py"),
+    "deploy/twin/friction.py": (f"{_TWIN}/test_friction.py",),
     "deploy/twin/controllers.py": (f"{_TWIN}/test_controllers.py", *_SERVO),
     "deploy/twin/robot.py": (
         f"{_TWIN}/test_robot.py",
@@ -52,6 +55,8 @@ MODULES: dict[str, tuple[str, ...]] = CORE | {
     "deploy/dynamixel/reply_times.py": (f"{_BUS}/test_reply_times.py",),
     "deploy/dynamixel/replies.py": (f"{_BUS}/test_replies.py", f"{_BUS}/test_sync.py"),
     "deploy/dynamixel/servos.py": (f"{_BUS}/test_servos.py",),
+    "deploy/servo_models.py": ("tests/deploy/test_servo_models.py", "tests/envs/servos"),
+    "deploy/servo_physics.py": ("tests/deploy/test_servo_models.py",),
     "deploy/dynamixel/sync.py": (f"{_BUS}/test_sync.py",),
     # what goes with them
     "deploy/clock.py": ("tests/deploy/test_clock.py",),

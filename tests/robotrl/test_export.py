@@ -16,16 +16,16 @@ from deploy.contract import (
     HASH_KEY,
     METADATA_KEY,
     Contract,
-    SignalKind,
     hash_metadata,
     parse_contract,
 )
 from deploy.controller import OnnxController, read_policy
 from deploy.errors import ConfigError, ContractError
+from deploy.signals import SignalKind
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
-from robotrl.export import TOLERANCE, compare, export, random_signals
+from robotrl.export import TOLERANCE, _git_commit, compare, export, random_signals
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env, train
 from robotrl.train_config import TrainConfig
@@ -127,7 +127,7 @@ def test_comparison_finds_an_output_that_is_not_a_number(
 
 def test_random_signals_reach_beyond_the_limits_of_the_joints(contract: Contract):
     signals = random_signals(contract, 20, 50, seed=0)
-    limits = torch.tensor([joint.position_limits for joint in contract.joints])
+    limits = torch.tensor([joint.position_limits_rad for joint in contract.joints])
 
     assert {name: tuple(value.shape) for name, value in signals.items()} == {
         "joint_position": (20, 50, 6),
@@ -208,12 +208,14 @@ def test_joints_are_described_as_in_the_model(contract: Contract, env: VectorEnv
     assert contract.joint_names == env.deployment.robot.joints
     for joint in contract.joints:
         actuator = model.actuator(joint.name)
-        assert joint.kp == actuator.gainprm[0]
-        assert joint.kd == 0
-        assert joint.effort_limit == actuator.forcerange[1]
-        assert joint.default_position == model.keyframe("home").qpos[actuator.id]
+        assert joint.kp_nm_per_rad == actuator.gainprm[0]
+        assert joint.kd_nm_s_per_rad == 0
+        assert joint.effort_limit_nm == actuator.forcerange[1]
+        assert joint.default_position_rad == model.keyframe("home").qpos[actuator.id]
         low, high = model.joint(joint.name).range
-        assert joint.position_limits == pytest.approx((low + 0.03, high - 0.03), rel=0, abs=1e-12)
+        assert joint.position_limits_rad == pytest.approx(
+            (low + 0.03, high - 0.03), rel=0, abs=1e-12
+        )
 
 
 def test_tensors_are_described_with_units_and_elements(contract: Contract):
@@ -232,6 +234,37 @@ def test_tensors_are_described_with_units_and_elements(contract: Contract):
         ("started", [1, 1]),
         ("observation_history", [1, 2, 24]),
     ]
+
+
+def test_every_number_of_the_observation_has_its_name(contract: Contract, env: VectorEnv):
+    assert contract.observation == env.columns["actor"]
+    assert len(contract.observation) == env.observation_sizes["actor"]
+
+
+def test_randomization_is_described_term_by_term(contract: Contract, tiny_config: TrainConfig):
+    assert [term.model_dump(exclude_none=True) for term in contract.trained_ranges][1] == {
+        "target": "actuator_delay",
+        "match": "*",
+        "operation": "set",
+        "distribution": "uniform",
+        "range": (0.005, 0.03),
+    }
+
+
+def test_commit_is_that_of_the_package_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = _git_commit()
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another program"]):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=tmp_path, check=True
+        )
+    monkeypatch.chdir(tmp_path)
+    assert _git_commit() == here
+
+    installed = tmp_path / ".venv" / "robotrl" / "export.py"  # below somebody else's repository
+    monkeypatch.setattr("robotrl.export.__file__", str(installed))
+    assert _git_commit() == "unknown"
 
 
 def test_contract_says_where_the_policy_comes_from(
@@ -267,9 +300,9 @@ def test_keys_of_other_runtimes_are_not_rounded(metadata: dict[str, str], contra
         return [float(text) for text in metadata[key].split(",")]
 
     assert metadata["joint_names"].split(",") == contract.joint_names
-    assert numbers("joint_stiffness") == [joint.kp for joint in contract.joints]
-    assert numbers("joint_damping") == [joint.kd for joint in contract.joints]
-    assert numbers("default_joint_pos") == [joint.default_position for joint in contract.joints]
+    assert numbers("joint_stiffness") == [joint.kp_nm_per_rad for joint in contract.joints]
+    assert numbers("joint_damping") == [joint.kd_nm_s_per_rad for joint in contract.joints]
+    assert numbers("default_joint_pos") == [joint.default_position_rad for joint in contract.joints]
     assert metadata["joint_stiffness"].startswith("6.905706005343255,")
     assert metadata["observation_names"].split(",") == SIGNALS
     assert metadata["command_names"] == "target_position"

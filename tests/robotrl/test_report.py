@@ -1,5 +1,6 @@
 """Reports on made-up runs: the arm stands still at home, its target moves around the tool."""
 
+import base64
 import json
 import re
 import time
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 pytest.importorskip("matplotlib", reason="reports need robotrl[train]")
 
 from deploy.configuration import load_yaml
-from deploy.contract import Contract
+from deploy.contract import METADATA_KEY, Contract, parse_contract
 from deploy.controller import read_policy
 from deploy.errors import ConfigError
 from deploy.governor import LimitedBy
+from deploy.onnx_file import inspect_onnx
 from deploy.recorder import Recorder, record_dtype
 from deploy.robot_config import RobotConfig
 from deploy.runtime import State
@@ -37,6 +39,7 @@ from robotrl.report import (
     violations,
     write_report,
 )
+from tests.deploy.conftest import SCHEMA_1_PATH
 
 PERIOD_S = 0.02
 TWO_SECONDS = 100  # ticks
@@ -83,7 +86,7 @@ def make_ticks(
     Each target is given as its distance to the tool [m] and how many ticks it lasts.
     """
 
-    def make(targets: Sequence[tuple[float, int]]) -> NDArray[Any]:
+    def make(targets: Sequence[tuple[float, int]], contract: Contract = contract) -> NDArray[Any]:
         steps = 10 + sum(count for _, count in targets) + 10
         ticks = np.zeros(steps, record_dtype(contract))
         ticks["time_s"] = 1000.0 + PERIOD_S * np.arange(steps)
@@ -350,8 +353,69 @@ def test_page_needs_nothing_but_itself(good_run: tuple[Verdict, str]):
     assert "<script" not in page
     assert "<link" not in page
     sources = re.findall("""(?:src|href)=['"]([^'"]{20})""", page)
-    assert len(sources) == 4
+    assert len(sources) == 5
     assert all(source.startswith("data:image/svg+xml;") for source in sources)
+
+
+def test_page_shows_every_signal_the_policy_was_shown(good_run: tuple[Verdict, str]):
+    (picture,) = re.findall("<h2>Signals.*?base64,([^']+)", good_run[1], re.DOTALL)
+    drawn = base64.b64decode(picture).decode()
+    for label in ("joint position", "joint velocity", "joint target", "command", "[rad/s]", "[m]"):
+        assert f"<!-- {label} -->" in drawn
+
+
+def velocity_command(contract: Contract) -> Contract:
+    """The contract of a policy that is told how fast to go."""
+    document = contract.model_dump(mode="json")
+    units = ["m/s", "m/s", "rad/s"]
+    document["command"] |= {"unit": units, "site": ""}
+    (command,) = (spec for spec in document["inputs"] if spec["kind"] == "command")
+    command["unit"] = units
+    return parse_contract(json.dumps(document), source="")
+
+
+def test_policy_that_does_not_reach_is_judged_by_the_limits_alone(
+    make_ticks: MakeTicks, contract: Contract, robot: RobotConfig, tmp_path: Path
+):
+    ticks = make_ticks([(0.3, TWO_SECONDS)])  # far from anything
+    metadata = {"robot": robot.model_dump_json()}
+    log = write_log(tmp_path / "run.mcap", ticks, velocity_command(contract), metadata)
+
+    verdict = write_report(log, tmp_path / "run.html")
+
+    assert verdict.passed
+    assert verdict.summary() == (
+        "PASS: judged by the limits alone, its command is no point to reach"
+    )
+    page = (tmp_path / "run.html").read_text()
+    assert "<h2>Signals" in page
+    assert "target 1" not in page
+
+
+def test_violated_limit_fails_a_policy_that_does_not_reach():
+    verdict = Verdict(None, ["elbow_flex moved at 11.0 rad/s"], "")
+    assert not verdict.passed
+    assert verdict.summary().splitlines() == [
+        "FAIL: judged by the limits alone, its command is no point to reach",
+        "  violated: elbow_flex moved at 11.0 rad/s",
+    ]
+
+
+def test_log_of_a_policy_with_the_first_schema_is_read(
+    make_ticks: MakeTicks, robot: RobotConfig, tmp_path: Path
+):
+    text = inspect_onnx(SCHEMA_1_PATH.read_bytes(), source="").metadata[METADATA_KEY]
+    contract = parse_contract(text, source="")
+    inputs = [spec for spec in contract.inputs if spec.kind != "joint_target"]
+    recorded = contract.model_copy(update={"inputs": inputs})  # joint_target was not, at that time
+    log = write_log(
+        tmp_path / "run.mcap",
+        make_ticks([(0.001, 200)], recorded),
+        recorded,
+        {"robot": robot.model_dump_json(), "contract": text},
+    )
+
+    assert write_report(log, tmp_path / "run.html").errors_m == pytest.approx([0.001], abs=1e-6)
 
 
 def test_inaccurate_run_fails(make_ticks: MakeTicks, record: Record, tmp_path: Path):
@@ -531,6 +595,7 @@ def test_truth_overrules_the_measured_angles(
     path = record(make_ticks([(0.001, TWO_SECONDS)]))
     verdict = write_report(path, tmp_path / "run.html", save_truth(999.9, 1003.0))
     assert verdict.source == "true position of the twin's tool"
+    assert verdict.errors_m
     assert verdict.errors_m[0] > 0.05  # the measured angles say home, the twin was at rest
     assert not verdict.passed
     assert "Twin: factors on the nominal robot" in (tmp_path / "run.html").read_text()

@@ -201,7 +201,7 @@ def test_log_tells_what_answered_and_how_the_run_went(finished: Finished):
 def test_report_can_be_written_of_the_run(finished: Finished, tmp_path: Path):
     verdict = write_report(finished.log_path, tmp_path / "report.html")
     assert verdict.violations == []
-    assert len(verdict.errors_m) >= 3  # targets last at most 0.4 s
+    assert verdict.errors_m and len(verdict.errors_m) >= 3  # targets last at most 0.4 s
 
 
 def test_run_starts_a_twin_of_its_own_when_asked(
@@ -606,7 +606,7 @@ def test_unknown_key_of_the_robot_is_refused_with_the_nearest_one(refusal: Refus
 def test_command_outside_the_trained_range_is_refused(refusal: Refusal):
     assert refusal("--command", "0.2,0.0,9.0") == (
         "error: command 'target_position' [0.2, 0.0, 9.0] is outside what the policy was trained "
-        "on: [0.12, -0.14, 0.05] to [0.22, 0.14, 0.2]\n"
+        "on: [0.12, -0.14, 0.05] to [0.22, 0.14, 0.2] (x [m], y [m], z [m])\n"
     )
 
 

@@ -1,16 +1,20 @@
 """Training is reproducible to the bit, and a killed run goes on as if nothing had happened."""
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
+from envs.divergence import replay
 from envs.vector_env import VectorEnv
 from robotrl.ppo import PPO, TrainingError
+from robotrl.progress import train_with_progress
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env, train
 from robotrl.train_config import TrainConfig
@@ -214,10 +218,10 @@ def spoil_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str) -> None:
     """From now on, the environment's step `number` has a NaN in world 3."""
     step, taken = VectorEnv.step_targets, 0
 
-    def spoilt(self: VectorEnv, *arguments: Any) -> Any:
+    def spoilt(self: VectorEnv, *arguments: Any, **settings: Any) -> Any:
         nonlocal taken
         taken += 1
-        answer = step(self, *arguments)
+        answer = step(self, *arguments, **settings)
         observation, reward, *_, info = answer
         if taken == number:
             bad = {"reward": [reward, info.rewards["hold"]]}
@@ -293,3 +297,27 @@ def test_weights_that_are_not_finite_are_never_saved(
         checkpoint = folder.load_checkpoint()
         assert checkpoint["env_steps"] == kept
         assert all(value.isfinite().all() for value in tensors(checkpoint["algorithm"]).values())
+
+
+def test_run_goes_on_when_a_world_diverges_and_keeps_what_led_to_it(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def make_broken(config: TrainConfig) -> VectorEnv:
+        env = make_env(config)
+        env._simulation.field("dof_damping")[3] = -1.0  # joints that push themselves
+        return env
+
+    monkeypatch.setattr("robotrl.train.make_env", make_broken)
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to MUJOCO_LOG.TXT
+    folder, shown = RunFolder(tmp_path / "run"), io.StringIO()
+    folder.create(tiny_config)
+
+    train_with_progress(tiny_config, folder, Console(file=shown, width=300))
+
+    dumps = sorted(folder.diverged_path.iterdir())
+    rows = list(csv.DictReader(folder.metrics_path.open()))
+    assert len(rows) == 3
+    assert int(rows[-1]["diverged"]) >= len(dumps) == 5
+    assert f"diverged {rows[-1]['diverged']}, see {folder.diverged_path}" in shown.getvalue()
+    assert {replay(path).dump.divergence.world for path in dumps} == {3}
+    assert all(replay(path).cause for path in dumps)

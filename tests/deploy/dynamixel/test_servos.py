@@ -102,6 +102,21 @@ def test_gains_survive_the_round_trip_through_si_units(servo: ServoModel):
         assert servo.d_gain(servo.kd(gain)) == gain
 
 
+@every_model
+def test_register_is_the_same_for_models_of_other_torque(servo: ServoModel):
+    # as add_servo makes them: plain, with friction under load, at nine tenths of the voltage
+    for motor in (servo.physics, servo.physics.plain):
+        for volts in (servo.nominal_voltage_v, 0.9 * servo.nominal_voltage_v):
+            torque = motor.drive_torque(volts)
+            assert servo.p_gain(motor.kp(640, volts), torque) == 640
+            assert servo.d_gain(motor.kd(400, volts), torque) == 400
+            assert servo.kp(640, torque) == pytest.approx(motor.kp(640, volts))
+    torques = servo.full_duty_torques_nm
+    assert torques[0] == servo.stall_torque_nm
+    assert torques[0] < torques[1]
+    assert torques[2] == servo.physics.drive_torque(servo.nominal_voltage_v)
+
+
 def test_gain_is_the_nearest_one():
     servo = MODELS["XL330-M288"]
     assert servo.p_gain(servo.kp(100) + 0.4 * servo.kp(1)) == 100

@@ -5,7 +5,7 @@ from deploy.dynamixel.protocol import ErrorCode, FactoryReset, Instruction, Stat
 from deploy.dynamixel.registers import PWM_FULL, OperatingMode, Register
 from deploy.dynamixel.servos import MODELS
 from deploy.twin.control_table import FIRMWARE
-from deploy.twin.servo import STALL_CURRENT_A, VELOCITY_FILTER_S, Servo
+from deploy.twin.servo import VELOCITY_FILTER_S, Servo
 
 
 def write(servo: Servo, register: Register, value: int) -> int:
@@ -39,10 +39,6 @@ def test_leaves_the_factory_with_the_data_sheets_values(name):
     assert read(servo, registers.OPERATING_MODE) == OperatingMode.POSITION
     assert read(servo, registers.BAUD_RATE) == 1
     assert read(servo, registers.GOAL_POSITION) == 100
-
-
-def test_every_model_has_a_stall_current():
-    assert set(MODELS) == set(STALL_CURRENT_A)
 
 
 def test_eeprom_is_locked_while_torque_is_on(servo):

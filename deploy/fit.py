@@ -1,0 +1,118 @@
+"""Does a policy fit a robot: every difference between a contract and a robot is named at once.
+
+    matches(contract, load_yaml(path, RobotConfig))      # ContractError, or all is well
+
+What a robot can measure and obey is told by its devices (`deploy.robot`), from its wiring alone:
+nothing is connected.
+"""
+
+from collections.abc import Collection, Iterator
+
+from deploy.contract import Contract, JointSpec
+from deploy.dynamixel.servos import MODELS
+from deploy.errors import ConfigError, ContractError
+from deploy.robot import measured_signals, understood_targets
+from deploy.robot_config import JointWiring, RobotConfig
+from deploy.signals import SIGNALS
+
+MIN_PERIODS = 2
+"""Shortest watchdog and oldest reading in control periods: two writes lie a period and some jitter
+apart, and one tick may have to do without a reading."""
+
+
+def matches(contract: Contract, robot: RobotConfig) -> None:
+    """Check that `robot` is the robot the policy was trained for.
+
+    Raises:
+        ContractError: names every difference.
+    """
+    differences = []
+    if contract.robot != robot.robot:
+        differences.append(f"robot: the policy is for {contract.robot!r}, this is {robot.robot!r}")
+    for name in contract.joint_names:
+        if name not in robot.joints:
+            differences.append(f"joint {name!r}: in the policy but not wired on this robot")
+    for name in robot.joints:
+        if name not in contract.joint_names:
+            differences.append(f"joint {name!r}: wired on this robot but not in the policy")
+    differences += lacking(contract, measured_signals(robot), understood_targets(robot))
+    for joint in contract.joints:
+        if wiring := robot.joints.get(joint.name):
+            differences += _joint_differences(joint, wiring)
+    period_ms, safety = contract.control_dt_s * 1e3, robot.safety
+    for name, value_ms in (
+        ("watchdog_ms", safety.watchdog_ms),
+        ("stale_after_ms", safety.stale_after_ms),
+    ):
+        if value_ms < MIN_PERIODS * period_ms * (1 - 1e-9):
+            differences.append(
+                f"safety.{name}: {value_ms:g} ms is too short for a policy with a period of "
+                f"{period_ms:g} ms, expected at least {MIN_PERIODS * period_ms:g} ms"
+            )
+    if differences:
+        listed = "\n  ".join(differences)
+        raise ContractError(
+            f"the policy does not fit this robot:\n  {listed}\n"
+            "Use a policy exported for this robot, or correct the robot's YAML."
+        )
+
+
+def lacking(
+    contract: Contract, measured: Collection[str], understood: Collection[str]
+) -> Iterator[str]:
+    """What the policy needs that a robot does not have; a line each.
+
+    Args:
+        contract: the policy's.
+        measured: kinds of signal that the robot's devices measure.
+        understood: kinds of target that its joints obey.
+    """
+    for spec in contract.inputs:
+        if SIGNALS[spec.kind].measured and spec.kind not in measured:
+            yield (
+                f"signal {spec.kind!r}: the policy uses it, this robot measures only "
+                f"{', '.join(measured)}"
+            )
+    for spec in contract.outputs:
+        if spec.kind not in understood:
+            yield (
+                f"target {spec.kind!r}: the policy sends it, this robot obeys only "
+                f"{', '.join(understood)}"
+            )
+
+
+def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
+    low, high = wiring.position_limits_rad
+    servo = MODELS[wiring.model]
+    if joint.position_limits_rad[0] < low - 1e-6 or joint.position_limits_rad[1] > high + 1e-6:
+        yield (
+            f"joint {joint.name!r}: the policy uses {list(joint.position_limits_rad)} rad, "
+            f"the hardware allows [{low}, {high}]"
+        )
+    if joint.velocity_limit_rad_s > wiring.velocity_limit_rad_s * (1 + 1e-6):
+        yield (
+            f"joint {joint.name!r}: the policy moves at up to {joint.velocity_limit_rad_s:.3g} "
+            f"rad/s, the hardware allows {wiring.velocity_limit_rad_s:.3g} rad/s"
+        )
+    if joint.operating_mode == "position":
+        yield from _gain_differences(joint, wiring.model)
+    if abs(joint.effort_limit_nm / servo.stall_torque_nm - 1) > 0.05:
+        yield (
+            f"joint {joint.name!r}: trained with a servo of {joint.effort_limit_nm:.3g} N·m, "
+            f"{wiring.model} has {servo.stall_torque_nm:.3g} N·m"
+        )
+
+
+def _gain_differences(joint: JointSpec, model: str) -> Iterator[str]:
+    servo, kp = MODELS[model], joint.kp_nm_per_rad
+    try:
+        stiffness = servo.kp(servo.p_gain(kp))
+        servo.d_gain(joint.kd_nm_s_per_rad)
+    except ConfigError as error:
+        yield f"joint {joint.name!r}: {error}"
+        return
+    if abs(stiffness / kp - 1) > 0.05:
+        yield (
+            f"joint {joint.name!r}: {model} cannot be set to {kp:.3g} N·m/rad, "
+            f"the nearest it has is {stiffness:.3g} N·m/rad"
+        )

@@ -1,0 +1,223 @@
+"""The servos we know: data sheets, friction, control laws, and where each number is from.
+
+    servo = SERVOS["XL330-M288"]
+    servo.stall_torque(6.0), servo.no_load_speed(6.0)      # at 6 V [N·m], [rad/s]
+    servo.plain                     # the same servo with friction that does not depend on load
+
+Friction and rotor inertia are those of Rhoban BAM (github.com/Rhoban/bam, commit 1b5a1ce,
+bam/params, Apache-2.0; M. Duclusaud, G. Passault et al., "Extended Friction Models for the Physics
+Simulation of Servo Actuators", 2024), its model m4; `plain` takes m1. Where BAM identifies kt and R
+too, those solved from the data sheet differ by at most 16 %. Data sheets are not linear in voltage:
+at other voltages than the nominal one the model's speed differs from theirs by at most 4 %, its
+stall torque by at most 14 %.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from deploy.configuration import did_you_mean
+from deploy.dynamixel.registers import POSITION_D_GAIN, POSITION_P_GAIN, PWM_FULL, RAD_PER_TICK
+from deploy.errors import ConfigError
+from deploy.servo_physics import Friction, Rating, ServoPhysics
+
+CONTROL_PERIOD_S = 1e-3
+"""Assumed period of an X servo's own position controller; ROBOTIS does not publish it."""
+SERVO_TEXT = "servo/"
+"""A custom text of an MJCF by this and a joint's name says which servo drives it: the servo's name,
+with `PLAIN` behind it if its friction does not depend on load."""
+PLAIN = " plain"
+BACKLASH_HINGE = "/backlash"
+"""A joint's name and this is the hinge behind it that is its play."""
+
+
+def _m4(
+    base: float,
+    stribeck: float,
+    viscous: float,
+    load: float,
+    load_stribeck: float,
+    speed: float,
+    exponent: float,
+) -> Friction:
+    """BAM's m4: friction under load is the same from either side."""
+    return Friction(
+        base=base,
+        viscous=viscous,
+        stribeck=stribeck,
+        load_motor=load,
+        load_external=load,
+        load_motor_stribeck=load_stribeck,
+        load_external_stribeck=load_stribeck,
+        stribeck_speed=speed,
+        stribeck_exponent=exponent,
+    )
+
+
+def _sheet(*rows: tuple[float, float, float, float | None]) -> tuple[Rating, ...]:
+    """Voltage, stall torque, no-load speed [rev/min], stall current."""
+    return tuple(
+        Rating(voltage_v=volts, stall_torque_nm=torque, no_load_rpm=rpm, stall_current_a=current)
+        for volts, torque, rpm, current in rows
+    )
+
+
+# Both gains, eManual "Position PID Gain": duty = P/128 · ticks of error / 885. BAM saw 256 instead
+# of 128 on an oscilloscope for the XL330 (bam/dynamixel/actuator.py), which would make it half as
+# stiff as the manual says; the manual is kept, as what the registers are set by.
+_X_DUTY_PER_P = POSITION_P_GAIN.scale / (PWM_FULL * RAD_PER_TICK)
+_X_DUTY_PER_D = POSITION_D_GAIN.scale / (PWM_FULL * RAD_PER_TICK) * CONTROL_PERIOD_S
+_X330_SLOPE_V_S = 276.84  # eManual, "PWM Slope(62)": 140 · 1.977 mV/ms
+
+# BAM, xl330/m4.json and m1.json
+_XL330 = _m4(0.008759, 0.0, 0.004621, 0.06803, 0.07381, 2.558, 0.7601)
+_XL330_COULOMB = Friction(base=0.01283, viscous=0.003662)
+_XL330_RATIO, _M077_RATIO = 288.35, 77.5
+_M077 = _M077_RATIO / _XL330_RATIO
+
+# BAM, feetech_sts3215_7_4V: m4 of version 2 (pull request, commit 31e5b97); m1.json
+_STS3215 = _m4(0.0519, 0.0111, 0.0338, 0.2079, 0.0, 0.443, 9.99)
+_STS3215_COULOMB = Friction(base=0.05239, viscous=0.05909)
+# BAM, bam/feetech/actuator.py, by oscilloscope
+_STS_DUTY_PER_P, _STS_MAX_DUTY = 0.166, 0.97
+
+SERVOS: Mapping[str, ServoPhysics] = MappingProxyType(
+    {
+        servo.name: servo
+        for servo in (
+            ServoPhysics(
+                name="XL330-M288",
+                nominal_voltage_v=5.0,
+                ratings=_sheet(  # eManual, "Specifications"
+                    (3.7, 0.42, 76, 1.11),
+                    (5.0, 0.52, 103, 1.47),
+                    (6.0, 0.60, 123, 1.74),
+                ),
+                gear_ratio=_XL330_RATIO,
+                armature=0.001895,  # BAM, xl330/m4.json
+                friction=_XL330,
+                coulomb=_XL330_COULOMB,
+                duty_per_p=_X_DUTY_PER_P,
+                duty_per_d=_X_DUTY_PER_D,
+                pwm_slope_v_s=_X330_SLOPE_V_S,
+            ),
+            # Not identified: the M288's motor behind fewer gears. Rotor inertia and viscous
+            # friction go with the square of the ratio, Coulomb friction with the ratio. Stall
+            # torque over stall current is more than no-load voltage over speed here, so the data
+            # sheet leaves no room for friction under load.
+            ServoPhysics(
+                name="XL330-M077",
+                nominal_voltage_v=5.0,
+                ratings=_sheet(  # eManual, "Specifications"
+                    (3.7, 0.18, 278, 1.11),
+                    (5.0, 0.215, 383, 1.47),
+                    (6.0, 0.228, 456, 1.74),
+                ),
+                gear_ratio=_M077_RATIO,
+                armature=0.001895 * _M077**2,
+                friction=Friction(base=0.008759 * _M077, viscous=0.004621 * _M077**2),
+                coulomb=Friction(base=0.01283 * _M077, viscous=0.003662 * _M077**2),
+                duty_per_p=_X_DUTY_PER_P,
+                duty_per_d=_X_DUTY_PER_D,
+                pwm_slope_v_s=_X330_SLOPE_V_S,
+            ),
+            # XL430 and XM430 are not identified: interpolated over the logarithm of the stall
+            # torque between BAM's XL330 (0.52 N·m) and MX-64 (6.0 N·m; m4.json: 0.06155, 0.02390,
+            # 0.01475, 0, 0.2343, 1.521, 1.334, armature 0.01096; m1.json: 0.09039, 0.01169),
+            # 43 % and 84 % of the way.
+            ServoPhysics(
+                name="XL430-W250",
+                nominal_voltage_v=12.0,
+                ratings=_sheet(  # eManual, "Specifications"
+                    (9.0, 1.0, 47, 1.0),
+                    (11.1, 1.4, 57, 1.3),
+                    (12.0, 1.5, 61, 1.4),
+                ),
+                gear_ratio=258.5,
+                armature=0.0040,
+                friction=_m4(0.0204, 0.0030, 0.0076, 0.0386, 0.143, 2.04, 0.97),
+                coulomb=Friction(base=0.0299, viscous=0.0061),
+                duty_per_p=_X_DUTY_PER_P,
+                duty_per_d=_X_DUTY_PER_D,
+            ),
+            ServoPhysics(
+                name="XM430-W350",
+                nominal_voltage_v=12.0,
+                ratings=_sheet(  # eManual, "Specifications"
+                    (11.1, 3.8, 43, 2.1),
+                    (12.0, 4.1, 46, 2.3),
+                    (14.8, 4.8, 57, 2.7),
+                ),
+                gear_ratio=353.5,
+                armature=0.0083,
+                friction=_m4(0.0454, 0.0145, 0.0123, 0.0106, 0.209, 1.65, 1.22),
+                coulomb=Friction(base=0.0667, viscous=0.0098),
+                duty_per_p=_X_DUTY_PER_P,
+                duty_per_d=_X_DUTY_PER_D,
+            ),
+            ServoPhysics(
+                name="STS3215-7.4V",
+                nominal_voltage_v=7.4,
+                ratings=_sheet(  # Feetech, STS3215-C001: 19.5 kg·cm, and 16.5 at 6 V
+                    (6.0, 1.62, 42, None),
+                    (7.4, 1.91, 52, None),
+                ),
+                gear_ratio=345.0,
+                armature=0.02336,
+                friction=_STS3215,
+                coulomb=_STS3215_COULOMB,
+                duty_per_p=_STS_DUTY_PER_P,
+                duty_per_d=None,
+                max_duty=_STS_MAX_DUTY,
+                goal_speed_rad_s=5.07,
+            ),
+            # BAM's 12 V fit (commit ce4176b: kt 1.44, R 2.03) has a free speed of 72 rpm and a
+            # motor torque of 8.3 N·m, far from the data sheet and from bench tests (46 rpm,
+            # 3.4 N·m; SO-ARM100 #134), so the friction of the 7.4 V servo, whose gears it has, is
+            # taken. Nothing is published on its goal's own speed.
+            ServoPhysics(
+                name="STS3215-12V",
+                nominal_voltage_v=12.0,
+                ratings=_sheet(  # Feetech, STS3215-C018: 30 kg·cm
+                    (12.0, 2.94, 45, 2.7),
+                ),
+                gear_ratio=345.0,
+                armature=0.02336,
+                friction=_STS3215,
+                coulomb=_STS3215_COULOMB,
+                duty_per_p=_STS_DUTY_PER_P,
+                duty_per_d=None,
+                max_duty=_STS_MAX_DUTY,
+            ),
+        )
+    }
+)
+"""Known servos by name."""
+
+
+def servos_of(model: Any) -> dict[str, ServoPhysics]:
+    """The servos that a model's custom texts say it has, by joint.
+
+    Args:
+        model: a `mujoco.MjModel`, which robots know nothing of.
+
+    Raises:
+        ConfigError: a servo is not known.
+    """
+    servos: dict[str, ServoPhysics] = {}
+    for name_start, start in zip(model.name_textadr.tolist(), model.text_adr.tolist(), strict=True):
+        name, data = _string(model.names, name_start), _string(model.text_data, start)
+        if name.startswith(SERVO_TEXT):
+            servo = data.removesuffix(PLAIN)
+            if servo not in SERVOS:
+                raise ConfigError(
+                    f"the model's text {name!r} names the servo {servo!r}"
+                    f"{did_you_mean(servo, SERVOS)}; there are {', '.join(SERVOS)}"
+                )
+            known = SERVOS[servo]
+            servos[name.removeprefix(SERVO_TEXT)] = known.plain if data.endswith(PLAIN) else known
+    return servos
+
+
+def _string(text: bytes, start: int) -> str:
+    return text[start : text.index(b"\0", start)].decode()

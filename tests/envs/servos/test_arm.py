@@ -1,0 +1,86 @@
+"""The desk arm with servos from the table, play and friction under load, in a task."""
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+import envs
+from deploy.servo_models import SERVOS
+from envs.forward_kinematics import ForwardKinematics
+from envs.robot import load_robot
+from envs.servos import add_backlash, add_servo
+
+P_GAINS = {
+    "shoulder_pan": 800,
+    "shoulder_lift": 1200,
+    "elbow_flex": 1500,
+    "wrist_flex": 800,
+    "wrist_roll": 400,
+    "gripper": 400,
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    spec = mujoco.MjSpec.from_file(str(load_robot("desk_arm").path))
+    for actuator in spec.actuators:
+        spec.delete(actuator)
+    for joint, p_gain in P_GAINS.items():
+        servo = SERVOS["XL430-W250" if joint.startswith("shoulder") else "XL330-M288"]
+        add_servo(spec, joint, servo, p_gain=p_gain, load_friction=True, delay_s=0.01)
+        add_backlash(spec, joint, 0.004)
+    path = tmp_path / "arm.xml"
+    path.write_text(spec.to_xml())
+    return path
+
+
+def test_task_runs_on_it_and_continues_from_a_checkpoint_to_the_bit(path):
+    friction = {
+        "field": "dof_frictionloss",
+        "match": list(P_GAINS),
+        "operation": "scale",
+        "range": [0.5, 2.0],
+    }
+    env = envs.make(
+        "arm_reach",
+        num_envs=4,
+        num_threads=1,
+        task_config={"robot": str(path)},
+        randomization=[friction],
+    )
+    observation = env.reset()["critic"]
+    generator = torch.Generator().manual_seed(0)
+
+    def drive(steps: int) -> torch.Tensor:
+        nonlocal observation
+        for _ in range(steps):
+            action = 2 * torch.rand(4, env.num_actions, generator=generator) - 1
+            observation = env.step(action).observation["critic"]
+        return observation
+
+    drive(40)
+    saved, random = env.state_dict(), generator.get_state()
+    expected = drive(20)
+    env.load_state_dict(saved)
+    generator.set_state(random)
+    assert torch.equal(drive(20), expected)
+    assert env.diverged == 0
+    assert expected.isfinite().all()
+
+
+def test_tool_is_where_the_encoders_say(path):
+    model = mujoco.MjModel.from_xml_path(str(path))
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+    kinematics = ForwardKinematics(model, "tool", list(P_GAINS))
+    for _ in range(5):
+        for joint in P_GAINS:
+            data.joint(joint).qpos = rng.uniform(-1, 1)
+            data.joint(joint + "/backlash").qpos = rng.uniform(-0.004, 0.004)
+        mujoco.mj_forward(model, data)
+        seen = [data.sensor(f"{joint}_position").data.item() for joint in P_GAINS]
+        tool = kinematics(torch.tensor([seen], dtype=torch.float32))[0]
+        assert tool.numpy() == pytest.approx(data.site("tool").xpos, abs=1e-5)
