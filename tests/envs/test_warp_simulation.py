@@ -12,6 +12,7 @@ from torch import Tensor
 
 import envs
 from deploy.errors import ConfigError
+from envs import lagging_data
 from envs.simulation import State
 from envs.warp_simulation import WarpSimulation
 from envs.worlds import Worlds, choose, every
@@ -403,6 +404,14 @@ def test_model_that_warp_cannot_simulate_is_refused_with_what_to_use(
     assert old in XML
     with pytest.raises(ConfigError, match=expected):
         WarpSimulation(mujoco.MjModel.from_xml_string(XML.replace(old, new)), 1, device="cpu")
+
+
+def test_plugin_of_the_whole_model_is_refused():
+    spec = mujoco.MjSpec.from_string(XML)
+    lagging_data.request(spec, contact_forces=True)
+
+    with pytest.raises(ConfigError, match="plugin instances .* not supported; remove the plugin"):
+        WarpSimulation(spec.compile(), 1, device="cpu")
 
 
 @pytest.mark.parametrize(
