@@ -252,7 +252,10 @@ class WarpSimulation:
             mjw.step(self._model, self._data)
 
     def _record_update(self) -> None:
-        """What `mujoco_warp.step1` does, without constraints where no sensor needs them."""
+        """What `mujoco_warp.step1` does, without constraints where no sensor needs them.
+
+        That costs a third of a substep instead of most of one.
+        """
         model, data = self._model, self._data
         self._place_static_geoms()
         if self._needs_constraints:

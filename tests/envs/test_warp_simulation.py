@@ -410,7 +410,7 @@ def test_plugin_of_the_whole_model_is_refused():
     spec = mujoco.MjSpec.from_string(XML)
     lagging_data.request(spec, contact_forces=True)
 
-    with pytest.raises(ConfigError, match="plugin instances .* not supported; remove the plugin"):
+    with pytest.raises(ConfigError, match=r"plugin instances .* not supported; remove the plugin"):
         WarpSimulation(spec.compile(), 1, device="cpu")
 
 
