@@ -13,10 +13,11 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 from pydantic_core import ErrorDetails, to_json
 
 from deploy.errors import ConfigError, DeployError
@@ -197,25 +198,50 @@ def _describe(problem: ErrorDetails, section: type[Section]) -> str:
     location, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if problem["type"] == "extra_forbidden":
-        valid = sorted(_section_at(section, location[:-1]).model_fields)
+        inner, keys = _follow(section, location[:-1])
+        valid = sorted(inner.model_fields)
         name = str(location[-1])
         return (
-            f"{_key(location[:-1])}: unknown key {_short(name)}{did_you_mean(name, valid)}; "
+            f"{_key(keys)}: unknown key {_short(name)}{did_you_mean(name, valid)}; "
             f"valid keys are {', '.join(valid)}"
         )
+    _, keys = _follow(section, location)
     if problem["type"] in ("value_error", "missing"):
-        return f"{_key(location)}: {message}"
-    return f"{_key(location)}: {message}, found {_short(problem['input'])}"
+        return f"{_key(keys)}: {message}"
+    return f"{_key(keys)}: {message}, found {_short(problem['input'])}"
 
 
-def _section_at(annotation: Any, location: tuple[int | str, ...]) -> type[Section]:
-    """The section at a place in another one."""
+def _follow(annotation: Any, location: tuple[int | str, ...]) -> tuple[Any, list[int | str]]:
+    """What is at a place in a section, and the keys that lead there, without the tags of unions."""
+    keys = []
     for part in location:
+        annotation = _certain(annotation)
+        if part in (tagged := _tagged(annotation)):
+            annotation = tagged[part]
+            continue
+        keys.append(part)
         if isinstance(annotation, type) and issubclass(annotation, Section):
             annotation = annotation.model_fields[str(part)].annotation
         else:
-            annotation = get_args(annotation)[-1]  # of a list or a dict
-    return annotation
+            annotation = (get_args(annotation) or (None,))[-1]  # of a list or a dict
+    return _certain(annotation), keys
+
+
+def _certain(annotation: Any) -> Any:
+    """X of `X | None`."""
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    return members[0] if get_origin(annotation) is UnionType and len(members) == 1 else annotation
+
+
+def _tagged(annotation: Any) -> dict[Any, Any]:
+    """The members of a union whose tags pydantic puts among the keys."""
+    members = get_args(get_args(annotation)[0]) if get_origin(annotation) is Annotated else ()
+    return {
+        tag.tag: get_args(member)[0]
+        for member in members
+        for tag in getattr(member, "__metadata__", ())
+        if isinstance(tag, Tag)
+    }
 
 
 def _key(location: Iterable[int | str]) -> str:

@@ -11,7 +11,7 @@ from deploy.configuration import did_you_mean, validate
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
-from envs.randomization import Term
+from envs.randomization import RandomTerm, read_terms
 from envs.servos import with_servos
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
@@ -29,7 +29,7 @@ def make(
     device: str = "cpu",
     backend: Literal["auto", "batch", "warp"] = "auto",
     seed: int = 0,
-    randomization: Sequence[Term | dict[str, Any]] = (),
+    randomization: Sequence[RandomTerm | dict[str, Any]] = (),
     task_config: dict[str, Any] | None = None,
     num_threads: int = 0,
     nconmax: int | None = None,
@@ -55,10 +55,7 @@ def make(
     """
     task_class = find_task(name)
     config = validate(task_config or {}, task_class.Config, source=f"task {name}")
-    terms = [
-        validate(term, Term, source=f"randomization, term {number}")
-        for number, term in enumerate(randomization, 1)
-    ]
+    terms = read_terms(randomization, source="randomization")
     recipe = functools.partial(
         make,
         name,

@@ -27,7 +27,7 @@ from deploy.signals import SIGNALS
 from envs.divergence import Recordable, Recorder
 from envs.draws import Draws
 from envs.observation_encoder import column_names
-from envs.randomization import Randomization, Term
+from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
 from envs.task import Deployment, Task
 from envs.worlds import Worlds, as_slice, choose, every
@@ -79,7 +79,7 @@ class VectorEnv:
         task: Task,
         simulation: Simulation,
         draws: Draws,
-        randomization: Sequence[Term] = (),
+        randomization: Sequence[RandomTerm] = (),
         recipe: "Callable[[], VectorEnv] | None" = None,
     ):
         self.task = task
@@ -140,6 +140,11 @@ class VectorEnv:
                 "which no robot reports. Train a task on a robot"
             )
         return self.task.deployment
+
+    @property
+    def simulation(self) -> Simulation:
+        """The worlds themselves."""
+        return self._simulation
 
     @property
     def diverged(self) -> int:
@@ -271,6 +276,7 @@ class VectorEnv:
             terminated, truncated, measured = (
                 flags & ~over for flags in (terminated, truncated, measured)
             )
+        self.randomization.adapt(metrics, measured)
 
         final = observation = self._observe(self._every)
         done = terminated | truncated if over is None else over | terminated | truncated
@@ -358,7 +364,8 @@ class VectorEnv:
                 f"the targets, or the actions they come from, of worlds {worlds} are not finite "
                 "numbers; the policy that made them has diverged"
             )
-        received = self.randomization.receive(targets, self._targets, self._step_count)
+        received_last = self._ctrl[:, self._actuators].to(targets.dtype)
+        received = self.randomization.receive(targets, received_last, self._step_count)
         self._ctrl[:, self._actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
         return ~finite

@@ -141,15 +141,47 @@ def export(
 
 @app.command()
 def check(
-    policy: PolicyArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(help="An ONNX file `robotrl export` wrote, or e.g. configs/train/X.yaml."),
+    ],
     robot: Annotated[
-        Path | None, typer.Argument(help="Also check that it fits this robot.")
+        Path | None, typer.Argument(help="Also check that the policy fits this robot.")
     ] = None,
 ) -> None:
-    """Verify a policy file: hashes, schema, golden vectors, and its fit to a robot.
+    """Verify a policy file, and its fit to a robot; or measure a configuration's randomization.
 
-    Example: `robotrl check policy.onnx configs/robots/desk_arm.yaml`
+    Of a policy: hashes, schema, golden vectors. Of a configuration: what each randomization term
+    changes and by how much, the strongest first; terms without effect are errors.
+
+    Examples: `robotrl check policy.onnx configs/robots/desk_arm.yaml` and
+    `robotrl check configs/train/arm_reach.yaml`
     """
+    if file.suffix in (".yaml", ".yml"):
+        if robot is not None:
+            raise typer.BadParameter("a configuration is checked alone; leave the robot out")
+        _check_config(file)
+    else:
+        _check_policy(file, robot)
+
+
+def _check_config(path: Path) -> None:
+    with _needs("train"):
+        from robotrl.check_config import check_config
+        from robotrl.train_config import load_train_config
+    with _reported():
+        report = check_config(load_train_config(path, []))
+        out.print(
+            f"{path}: each term alone against the nominal robot, for a second of random targets.\n"
+            "Effect on the joints in shares of how far they go; else on what the actor observes, "
+            "in shares of its spread."
+        )
+        for line in report.lines():
+            out.print(line)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def _check_policy(policy: Path, robot: Path | None) -> None:
     from deploy.configuration import load_yaml
     from deploy.controller import OnnxController
     from deploy.fit import matches

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deploy.configuration import validate
 from deploy.controller import OnnxController
+from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
 from robotrl.ppo import Policy
 from robotrl.run_folder import RunFolder
@@ -40,7 +41,9 @@ def evaluate_run(folder: RunFolder, *, episodes: int = 128) -> dict[str, float]:
     """Evaluate a training run's policy in `episodes` worlds at once; see `_summarise`."""
     config = folder.config()
     torch.set_num_threads(config.torch_threads)
-    env = make_env(config, num_envs=episodes, seed=config.seed + _SEED_OFFSET)
+    terms = at_full_range(config.terms)
+    seed = config.seed + _SEED_OFFSET
+    env = make_env(config, num_envs=episodes, seed=seed, randomization=terms)
     policy = load_policy(config, env, folder.load_checkpoint())
     observation, worlds = env.reset(), torch.arange(episodes)
 
@@ -62,8 +65,10 @@ def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
     provenance = controller.contract.provenance
     config = validate(provenance.config, TrainConfig, source=str(path))
     terms = [  # what is drawn once for a world is drawn with each episode, which stands for one
-        term.model_copy(update={"when": "reset"}) if term.when == "startup" else term
-        for term in config.randomization
+        term.model_copy(update={"when": "reset"})
+        if getattr(term, "when", None) == "startup"
+        else term
+        for term in at_full_range(config.terms)
     ]
     seed = config.seed + _SEED_OFFSET
     env = make_env(config, num_envs=1, num_threads=1, seed=seed, randomization=terms)

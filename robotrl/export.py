@@ -218,7 +218,7 @@ def _contract(
         ],
         joints=joints,
         command=command,
-        trained_ranges=[TrainedRange(**term.describe()) for term in config.randomization],
+        trained_ranges=[TrainedRange(**term.describe()) for term in config.terms],
         provenance=Provenance(
             task=config.task,
             config=config.model_dump(mode="json"),

@@ -122,7 +122,7 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     settings = {
         "num_envs": config.num_envs,
         "seed": config.seed,
-        "randomization": config.randomization,
+        "randomization": config.terms,
         "task_config": config.task_config,
         "num_threads": config.simulation_threads,
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,10 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from deploy.configuration import Section, load_yaml, validate
 from deploy.quantities import Seed
-from envs.randomization import Term
+from envs.randomization import RandomTerm
 from envs.registry import find_task
 from robotrl.ppo import PPOConfig
+from robotrl.presets import Line, expand
 
 
 def _whole_number(value: Any) -> Any:
@@ -45,8 +47,8 @@ class TrainConfig(Section):
     """Settings of the task that differ from its defaults."""
     algorithm: PPOConfig = PPOConfig()
     """Algorithm and hyper-parameters."""
-    randomization: list[Term] = []
-    """Domain randomization terms."""
+    randomization: list[Line] = []
+    """Domain randomization terms, and presets of them; see `robotrl.presets`."""
 
     @field_validator("task")
     @classmethod
@@ -60,6 +62,16 @@ class TrainConfig(Section):
         if task := info.data.get("task"):  # else the task is what is wrong
             validate(settings, find_task(task).Config, source=task)
         return settings
+
+    @field_validator("randomization")
+    @classmethod
+    def _expand_presets(cls, lines: Sequence[Line]) -> Sequence[RandomTerm]:
+        return list(expand(lines))
+
+    @property
+    def terms(self) -> list[RandomTerm]:
+        """The terms of `randomization`, those of its presets among them."""
+        return [line for line in self.randomization if isinstance(line, RandomTerm)]
 
     @property
     def sha256(self) -> str:

@@ -1,32 +1,45 @@
 """Domain randomization as data: a list of terms, each one line of YAML.
 
     - {field: mass, range: [0.85, 1.15]}                       # each body its own factor
-    - {field: mass, match: hand, operation: add, range: [0, 0.06]}               # a payload [kg]
     - {field: body_ipos, body: hand, columns: [x, z], operation: add, range: [-0.005, 0.005]}
     - {field: body_quat, match: hand, operation: rotate, range: [0, 0.03]}       # an angle [rad]
     - {field: geom_friction, body: [hand, jaw], columns: slide, range: [0.5, 1.5], shared: true}
     - {field: actuator_forcerange, range: [0.8, 1.0]}          # one factor for both ends
     - {field: actuator_delay, operation: set, range: [0.005, 0.03], shared: true}
     - {field: opt.gravity, operation: rotate, range: [0, 0.03]}                  # a tilted desk
-    - {signal: joint_position, operation: add, range: [-0.005, 0.005]}           # a bias
-    - {signal: joint_velocity, operation: add, range: [-0.05, 0.05], when: step} # noise
+    - {field: joint_zero, operation: add, range: [-0.02, 0.02]}                  # `fields`
+    - {fields: [kp, kd], range: [0.8, 1.2]}                    # one draw for both, per servo
+    - {supply: "*", range: [0.85, 1.05]}                       # one voltage for all: `supply`
+    - {inertia: pseudo, match: upper_arm, range: [-0.05, 0.05]}                  # `inertia`
+    - {payload: hand, at: [0, 0, 0.05], range: [0, 0.06]}      # a point mass [kg]
+    - {initial: angle, range: [-0.1, 0.1]}                     # where episodes start: `initial`
+    - {push: elbow_flex, range: [-1, 1], interval_s: [2, 4]}   # a kick of its speed: `pushes`
+    - {wrench: hand, columns: z, range: [-1, 1], interval_s: [2, 4], duration_s: [0.1, 0.3]}
+    - {signal: joint_position, operation: add, range: [-0.005, 0.005]}           # `signal_kinds`
+    - {command: hold, probability: 0.01, shared: true}         # lost packets: `commands`
 
-A field term names a field of MuJoCo's `MjModel`, or one of `mass`, `kp`, `kd`, which keep coupled
-fields consistent. Elements are chosen by name (`match`) or by the body they are on (`body`);
-numbers of an element by `columns`, which must be named where they are different things. Every
-number has a draw of its own unless `shared`. Ranges, such as forcerange, move as a whole;
-orientations are rotated about an axis of any direction, vectors tilted to any side.
+The key that is there tells the kind, and its file (named behind the line) says all of it. Elements
+are chosen by name (`match`) or by the body they are on (`body`); numbers of an element by
+`columns`, which must be named where they are different things. Every number has a draw of its own
+unless `shared`. Ranges, such as forcerange, move as a whole; orientations are rotated about an axis
+of any direction, vectors tilted to any side.
 
-A value is always the nominal one with the draws of this episode applied, in the order of the
-terms, so nothing accumulates over resets. A delay is exact when the MJCF says `interp="linear"`;
-MuJoCo makes every delay at least one physics step. Servo gains do not follow a randomized mass,
-not even those that the MJCF gave by `dampratio`: MuJoCo resolves it once, as a servo would.
+What is on the model is drawn `when: startup`, `reset` or `interval` (with `interval_s`). Any term
+may grow to its range by `schedule: {over_steps: 2e6}`, or as the policy copes by `adapt: {metric:
+reach_error_m, good: 0.01, bad: 0.03}` (see `term`).
+
+A value is always the nominal one with the present draws applied, in the order of the terms, so
+nothing accumulates over resets. A delay is exact when the MJCF says `interp="linear"`; MuJoCo makes
+every delay at least one physics step. Servo gains do not follow a randomized mass, not even those
+that the MJCF gave by `dampratio`: MuJoCo resolves it once, as a servo would.
 
 Before training, values that no robot has are refused, at the joint extremes of all terms, and so
-is every term without which the model would move the same to the bit.
+is every term that does nothing, accumulates, leaves constants stale or shares draws that should be
+apart (`proofs`, `signal_proofs`).
 """
 
-from envs.randomization.fields import FieldRandomization as FieldRandomization
+from envs.randomization.kinds import Term as Term
+from envs.randomization.kinds import at_full_range as at_full_range
+from envs.randomization.kinds import read_terms as read_terms
 from envs.randomization.randomization import Randomization as Randomization
-from envs.randomization.signals import SignalNoise as SignalNoise
-from envs.randomization.term import Term as Term
+from envs.randomization.term import RandomTerm as RandomTerm

@@ -1,255 +1,243 @@
-"""Draws of model fields: the field terms of a randomization."""
+"""Terms on model fields: one field, one of its coupled names, or several that follow one draw.
 
-import itertools
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+    - {field: dof_damping, match: elbow, range: [0.8, 1.2]}
+    - {field: mass, range: [0.85, 1.15]}                     # mass and inertia of each body
+    - {field: joint_zero, operation: add, range: [-0.02, 0.02]}
+    - {fields: [kp, actuator_forcerange], range: [0.8, 1.1], shared: true}
+
+`mass` keeps a body's shape, `kp` both of a servo's gains equal, `friction` the proportions of
+sliding, spinning and rolling. `joint_zero` is the error of a horn or a calibration [rad]: the servo
+and the policy read the same wrong angle, so hard stops and springs, which are where they are, move
+on that scale too. (An error that only the policy sees is `signal: joint_position`.) Between two
+geoms MuJoCo takes the larger friction: scale both, or give one of them priority in the MJCF.
+"""
+
+from typing import Annotated, Any, Literal
 
 import mujoco
+import numpy as np
 import torch
-from mujoco.batch import SimulationError
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.errors import ConfigError
-from envs.draws import Draws, Stream
-from envs.randomization.limits import check_limits
-from envs.randomization.model_fields import Kind, field_values, model_field, write_fields
-from envs.randomization.probe import Probe
-from envs.randomization.rotation import directions, tilt_vectors, turn_quaternions
-from envs.randomization.term import Term, matching_rows, name_streams
+from envs.randomization.model_fields import ModelField, field_values, model_field
+from envs.randomization.numbers import (
+    NEUTRAL,
+    Change,
+    Numbers,
+    Operation,
+    Part,
+    Place,
+    Rotation,
+)
+from envs.randomization.term import ModelTerm, Pattern, RangeTerm, matching_rows
 from envs.robot import position_servos
-from envs.simulation import Simulation
-from envs.worlds import Worlds
 
-Values = dict[str, Tensor]
-"""Model fields as tables, (worlds, rows, columns) each."""
+Column = str | Annotated[int, Field(ge=0, le=1000)]
+
+_FOLLOWED: dict[str, tuple[tuple[str, int | None, int], ...]] = {
+    "mass": (("body_mass", 0, 1), ("body_inertia", None, 1)),
+    "kp": (("actuator_gainprm", 0, 1), ("actuator_biasprm", 1, 1)),
+    "kd": (("actuator_biasprm", 2, -1),),
+}
+"""Field, column (None: all) and sign; the first is drawn, the others keep their proportion."""
+_ZERO = ("qpos0", "qpos_spring", "jnt_range")  # all that is measured from a joint's zero
+COUPLED = (*_FOLLOWED, "friction", "joint_zero")
 
 
-class Entry(NamedTuple):
-    """Part of a model field: all columns or one, with the sign it takes."""
+class _FieldsTerm(ModelTerm):
+    """What both kinds of terms here can say."""
+
+    match: Pattern = "*"
+    """Pattern or patterns of the names of the elements it applies to."""
+    body: Pattern | None = None
+    """Only elements on bodies of these names: the one way to reach elements without a name."""
+    operation: Operation = "scale"
+    """How a draw changes the nominal value; `rotate` turns it by an angle [rad]."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "_FieldsTerm":
+        check_effect(self, self.operation)
+        return self
+
+    @property
+    def identity(self) -> str:
+        """See `RandomTerm.identity`."""
+        said = self.describe()
+        place = f"{self.match}" if self.body is None else f"{self.match}@{self.body}"
+        columns = "" if said.get("columns") is None else f"/{said['columns']}"
+        return f"{self.target}/{place}{columns}/{self.operation}/{self.when}"
+
+
+class FieldTerm(_FieldsTerm):
+    """A field of MuJoCo's `MjModel`, or `mass`, `kp`, `kd`, `friction`, `joint_zero`."""
 
     field: str
-    column: int | None = None
-    sign: int = 1
+    """The field, e.g. `dof_damping`."""
+    columns: Column | list[Column] | None = None
+    """Which numbers of an element that has several: names, counts from 0, or `all`."""
+    shared: Literal["rows", "columns"] | bool = False
+    """One draw for all elements (`rows`), for all columns of an element (`columns`), or for all
+    (true), instead of one for each number."""
 
+    @property
+    def target(self) -> str:
+        """See `RandomTerm.target`."""
+        return self.field
 
-GROUPS: dict[str, tuple[Entry, ...]] = {
-    "mass": (Entry("body_mass", 0), Entry("body_inertia")),
-    "kp": (Entry("actuator_gainprm", 0), Entry("actuator_biasprm", 1)),
-    "kd": (Entry("actuator_biasprm", 2, -1),),
-}
-"""Entries that only make sense together: the first is drawn, the others keep their proportion."""
+    def describe(self) -> dict[str, Any]:
+        """See `RandomTerm.describe`."""
+        return self.summary(self.match, self.operation, body=self.body, columns=self.columns)
 
-_TRIALS = 12  # chances for a term to show its effect
+    def bind(self, model: mujoco.MjModel) -> Change:
+        """Resolve names in a model.
 
-
-class FieldRandomization:
-    """Draws model fields per world at startup and reset.
-
-    Args:
-        simulation: the worlds.
-        terms: field terms; others are ignored.
-        draws: the run's random numbers.
-
-    Raises:
-        ConfigError: an unknown field, a pattern without a match, values that no robot has, or a
-            term without effect on the motion.
-    """
-
-    def __init__(self, simulation: Simulation, terms: Sequence[Term], draws: Draws):
-        self._simulation = simulation
-        self._draws = draws
-        model = simulation.model
-        self._terms = [
-            _Bound(term, name, model) for name, term in name_streams(terms) if term.field
-        ]
-        names = dict.fromkeys(name for bound in self._terms for name in bound.fields)
-        self._nominal = {name: torch.from_numpy(field_values(model, name)) for name in names}
-        inputs = mujoco.MjModel._setconst_inputs
-        self._recompute = any(name in inputs or name.startswith("opt.") for name in names)
-        if self._terms:
-            self._check_extremes(model)
-            self._check_effects(model)
-
-    def draw(self, worlds: Worlds, episode: Tensor) -> None:
-        """Give worlds the values of their `episode` (n,)."""
-        if not self._terms:
-            return
-        ids = worlds.ids
-        drawn: dict[str, Tensor] = {}
-        for when, index in (("reset", episode), ("startup", torch.zeros_like(episode))):
-            streams = [bound.stream for bound in self._terms if bound.term.when == when]
-            uniforms = self._draws.uniform(streams, ids, index) if streams else []
-            drawn |= {stream.name: u for stream, u in zip(streams, uniforms, strict=True)}
-        values = self._apply({bound: drawn[bound.stream.name] for bound in self._terms}, len(ids))
-        write_fields(self._simulation, values, ids)
-        if self._recompute:
-            self._simulation.recompute_constants(worlds)
-
-    def _apply(self, drawn: dict["_Bound", Tensor], num_worlds: int) -> Values:
-        """Apply terms, in this order, drawn by uniform numbers (num_worlds, stream size)."""
-        values = {name: v.expand(num_worlds, *v.shape).clone() for name, v in self._nominal.items()}
-        for bound, uniform in drawn.items():
-            bound.apply(values, uniform.double())
-        return values
-
-    def _check_extremes(self, model: mujoco.MjModel) -> None:
-        """Refuse terms that together could reach what no robot has.
-
-        Values rise or fall all the way with each draw, and so does what a limit compares: the worst
-        is where every draw is at one of its ends.
+        Raises:
+            ConfigError: an unknown field, a pattern without a match, or what means nothing.
         """
-        for together in _related(self._terms):
-            corners = list(itertools.product(*(bound.corners() for bound in together)))
-            drawn = {
-                bound: torch.stack(uniforms)
-                for bound, uniforms in zip(together, zip(*corners, strict=True), strict=True)
-            }
-            values = self._apply(drawn, len(corners))
-            touched = dict.fromkeys(name for bound in together for name in bound.fields)
-            terms = [bound.term for bound in together]
-            check_limits(model, {name: values[name] for name in touched}, terms)
+        if self.field in COUPLED:
+            if self.columns is not None:
+                raise ConfigError(f"randomization: {self.field!r} has no columns; delete `columns`")
+            parts = _parts(self, self.field, model)
+            rows = 1 if self.shared in (True, "rows") else len(parts[0].lead.rows)
+            return Numbers(parts, self.operation, self, (rows, 1))
+        field = model_field(model, self.field, COUPLED)
+        chosen = matching_rows(self.field, field.rows, self.match, self.body, field.bodies)
+        columns = torch.tensor(field.select(self.columns))
+        if problem := self._misuse(field):
+            raise ConfigError(f"randomization: '{self}': {problem}")
+        place = Place(self.field, torch.tensor(chosen)[:, None], columns)
+        rows = 1 if self.shared in (True, "rows") else len(chosen)
+        if self.operation == "rotate":
+            return Rotation(place, self, rows)
+        as_one = field.kind == "range" and self.columns is None  # else its ends could cross
+        count = 1 if self.shared in (True, "columns") or as_one else len(columns)
+        joint = field.kind in ("range", "moments")
+        return Numbers([Part(place)], self.operation, self, (rows, count), joint_columns=joint)
 
-    def _check_effects(self, model: mujoco.MjModel) -> None:
-        """Refuse terms without which every world would move the same, to the bit."""
-        probe = Probe(model, 1 + len(self._terms), recompute=self._recompute)
-        idle = self._terms
-        for trial in range(_TRIALS):
-            drawn = dict(zip(self._terms, self._trial_draws(trial), strict=True))
-            all_but_one = [
-                {b: u for b, u in drawn.items() if b is not left} for left in self._terms
-            ]
-            worlds = [self._apply(terms, 1) for terms in (drawn, *all_but_one)]
-            for bound, without in zip(self._terms, worlds[1:], strict=True):
-                if trial == 0 and _same(worlds[0], without):
-                    alone = self._apply({bound: drawn[bound]}, 1)
-                    if not _same(alone, self._apply({}, 1)):
-                        reason = "a later term sets the same numbers. Delete one of them."
-                    elif bound.term.operation == "set":
-                        reason = "the nominal values are these. Widen the range or delete the term."
-                    else:
-                        reason = (
-                            "the nominal values are zero. Use `add` or `set`, or delete the term."
-                        )
-                    raise ConfigError(f"randomization: '{bound.term}' changes nothing: {reason}")
-            values = {name: torch.cat([world[name] for world in worlds]) for name in self._nominal}
-            places = {1 + self._terms.index(bound): bound for bound in idle}
-            try:
-                moved = probe.differ(values, places, trial)
-            except SimulationError as error:
-                raise ConfigError(f"randomization: MuJoCo refuses the values: {error}") from error
-            idle = [bound for place, bound in places.items() if place not in moved]
-            if not idle:
-                return
-        raise ConfigError(
-            f"randomization: '{idle[0].term}' has no effect: with and without it this model moved "
-            f"the same to the bit, {_TRIALS} times for a second from random poses with random "
-            f"controls.{_hint(idle[0].fields[0])} Delete the term, or change the model."
-        )
-
-    def _trial_draws(self, trial: int) -> Iterator[Tensor]:
-        """Numbers for each term: in turn random, all at the high and all at the low end."""
-        generator = torch.Generator().manual_seed(trial)
-        for bound in self._terms:
-            random = torch.rand(1, bound.stream.size, generator=generator)
-            yield (random, torch.ones_like(random), torch.zeros_like(random))[trial % 3]
-
-
-class _Bound:
-    """A field term resolved against a model: which rows and columns, and what is drawn for them."""
-
-    def __init__(self, term: Term, stream: str, model: mujoco.MjModel):
-        self.term = term
-        name = term.field or ""
-        self._lead, *self._followers = GROUPS.get(name, (Entry(name),))
-        self.fields = [entry.field for entry in (self._lead, *self._followers)]
-        field = model_field(model, self._lead.field, tuple(GROUPS))
-        self._kind: Kind = "number" if name in GROUPS else field.kind
-        self._rows = torch.tensor(matching_rows(term, field.rows, field.bodies))
-        if name in GROUPS:
-            if term.columns is not None:
-                raise ConfigError(f"randomization: {name!r} has no columns; delete `columns`")
-            self._columns = torch.tensor([self._lead.column])
-        else:
-            self._columns = torch.tensor(field.select(term.columns))
-        if problem := self._misuse(model, [field.rows[row] for row in self._rows.tolist()]):
-            raise ConfigError(f"randomization: '{term}': {problem}")
-        as_one = self._kind == "range" and term.columns is None  # else its ends could cross
-        rows = 1 if term.shared in (True, "rows") else len(self._rows)
-        columns = 1 if term.shared in (True, "columns") or as_one else len(self._columns)
-        self._shape = (rows, 3 if term.operation == "rotate" else columns)
-        self.stream = Stream(stream, rows * self._shape[1])
-
-    def apply(self, values: Values, uniform: Tensor) -> None:
-        """Change `values` in place as uniform numbers (worlds, stream size) say."""
-        numbers = uniform.unflatten(1, self._shape)
-        lead = self._lead
-        place = (slice(None), self._rows[:, None], self._columns)
-        before = values[lead.field][place]
-        if self.term.operation == "rotate":
-            angle = self.term.transform(numbers[..., 0]).expand(before.shape[:-1])
-            direction = directions(numbers[..., 1:]).expand(*before.shape[:-1], 3)
-            turn = turn_quaternions if self._kind == "quaternion" else tilt_vectors
-            after = turn(before, angle, direction)
-        else:
-            after = lead.sign * self.term.apply(lead.sign * before, self.term.transform(numbers))
-        values[lead.field][place] = after
-        for entry in self._followers:
-            ratio = torch.where(before == 0, 1, after / before)
-            follower = values[entry.field][:, self._rows]
-            columns = slice(None) if entry.column is None else [entry.column]
-            follower[..., columns] *= ratio
-            values[entry.field][:, self._rows] = follower
-
-    def corners(self) -> list[Tensor]:
-        """Uniform numbers (stream size,) that lead to the extremes of each row."""
-        rows, columns = self._shape
-        if self.term.operation == "rotate":  # which keeps lengths: no limit can be violated
-            return [torch.zeros(rows * columns)]
-        if self._kind in ("range", "moments"):  # whose columns must fit each other
-            ends = itertools.product((0.0, 1.0), repeat=columns)
-        else:
-            ends = iter(((0.0,) * columns, (1.0,) * columns))
-        return [torch.tensor(end).repeat(rows) for end in ends]
-
-    def _misuse(self, model: mujoco.MjModel, rows: list[str | None]) -> str:
-        operation, kind = self.term.operation, self._kind
-        if kind in ("quaternion", "direction") and operation != "rotate":
+    def _misuse(self, field: ModelField) -> str:
+        if field.kind in ("quaternion", "direction") and self.operation != "rotate":
             return "an orientation is only changed by `operation: rotate`, by an angle [rad]"
-        if operation == "rotate" and kind not in ("quaternion", "direction", "vector"):
+        if self.operation == "rotate" and field.kind not in ("quaternion", "direction", "vector"):
             return "only orientations and vectors can be rotated"
-        if operation == "rotate" and self.term.columns is not None:
+        if self.operation == "rotate" and self.columns is not None:
             return "a rotation moves all columns; delete `columns`"
-        if kind == "range" and operation == "set" and self.term.columns is None:
+        if field.kind == "range" and self.operation == "set" and self.columns is None:
             return "this would set both ends to one number; name a column, low or high"
-        if self.term.field in ("kp", "kd"):
-            servos = position_servos(model)[self._rows.numpy()]
-            others = [name for name, servo in zip(rows, servos, strict=True) if not servo]
-            if others:
-                return f"{others} are no position servos; use `match` to leave them out"
         return ""
 
 
-def _related(terms: Sequence[_Bound]) -> list[list[_Bound]]:
-    """Groups of terms, in order, that touch the same fields directly or through others."""
-    groups: list[list[_Bound]] = []
-    for bound in terms:
-        touching = [g for g in groups if any(set(b.fields) & set(bound.fields) for b in g)]
-        groups = [group for group in groups if group not in touching]
-        groups.append([b for b in terms if b is bound or any(b in group for group in touching)])
-    return groups
+class FieldsTerm(_FieldsTerm):
+    """Several fields that follow one draw for each element."""
+
+    fields: Annotated[list[str], Field(min_length=2, max_length=20)]
+    """The fields, of the same elements, e.g. `[kp, actuator_forcerange]`."""
+    shared: bool = False
+    """One draw for all elements; then the fields may be of different ones."""
+
+    @property
+    def target(self) -> str:
+        """See `RandomTerm.target`."""
+        return "+".join(self.fields)
+
+    def describe(self) -> dict[str, Any]:
+        """See `RandomTerm.describe`."""
+        return self.summary(self.match, self.operation, body=self.body)
+
+    def bind(self, model: mujoco.MjModel) -> Change:
+        """See `FieldTerm.bind`."""
+        if self.operation == "rotate":
+            raise ConfigError(f"randomization: '{self}': only a single field can be rotated")
+        parts = [part for name in self.fields for part in _parts(self, name, model)]
+        counts = {name: len(_parts(self, name, model)[0].lead.rows) for name in self.fields}
+        if not self.shared and len(set(counts.values())) > 1:
+            raise ConfigError(
+                f"randomization: '{self}': the fields have different numbers of elements, "
+                f"{counts}; narrow `match`, or write `shared: true`"
+            )
+        rows = 1 if self.shared else len(parts[0].lead.rows)
+        return Numbers(parts, self.operation, self, (rows, 1))
 
 
-def _same(one: Values, other: Values) -> bool:
-    return all(torch.equal(one[name], other[name]) for name in one)
+def check_effect(term: RangeTerm, operation: Operation) -> None:
+    """Refuse a range that changes nothing, or whose factors are negative."""
+    low, high = term.extremes
+    if operation == "scale" and low < 0:
+        raise ValueError(
+            f"{term.target}: a factor could become negative ({low:g}); raise the low end of "
+            "the range, or use `add`"
+        )
+    if low == high == NEUTRAL.get(operation):
+        raise ValueError(
+            f"{term.target}: {operation} {list(term.range)} changes nothing; widen the "
+            "range or delete the term"
+        )
 
 
-def _hint(field: str) -> str:
-    if field in ("opt.wind", "geom_fluid"):
-        return " It acts through the air, and opt.density and opt.viscosity are zero."
-    if field.endswith(("_rgba", "_user")) or field.startswith(("mat_", "light_", "cam_")):
-        return " It is only looked at."
-    if field.startswith("key_"):
-        return " Keyframes are read by name, not from the worlds' models."
-    if field == "sensor_noise":
-        return " MuJoCo adds no noise; use a `signal` term with `when: step`."
-    return ""
+def _parts(term: _FieldsTerm, name: str, model: mujoco.MjModel) -> list[Part]:
+    """What one name of a term stands for, with all columns of an element as one."""
+    if name == "joint_zero":
+        if term.operation != "add":
+            raise ConfigError(
+                f"randomization: '{term}': an angle is added to a joint's zero: `operation: add`"
+            )
+        return [Part(place) for place in _zero_places(term, model)]
+    if name == "friction":
+        if term.operation != "scale":
+            raise ConfigError(
+                f"randomization: '{term}': sliding, spinning and rolling friction are scaled "
+                "together; for anything else name `geom_friction` and its columns"
+            )
+        field = model_field(model, "geom_friction")
+        rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
+        return [Part(Place("geom_friction", torch.tensor(rows)[:, None], torch.arange(3)))]
+    if name in _FOLLOWED:
+        entries = _FOLLOWED[name]
+        field = model_field(model, entries[0][0])
+        rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
+        if name in ("kp", "kd"):
+            _require_servos(term, model, rows)
+        lead, *followers = [
+            Place(table, torch.tensor(rows)[:, None], _columns(model, table, column), sign)
+            for table, column, sign in entries
+        ]
+        return [Part(lead, tuple(followers))]
+    field = model_field(model, name, COUPLED)
+    if field.kind in ("quaternion", "direction"):
+        raise ConfigError(f"randomization: '{term}': {name} is an orientation; rotate it alone")
+    if field.kind == "range" and term.operation == "set":
+        raise ConfigError(f"randomization: '{term}': this would set both ends of {name} alike")
+    rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
+    return [Part(Place(name, torch.tensor(rows)[:, None], torch.tensor(field.select(None))))]
+
+
+def _columns(model: mujoco.MjModel, table: str, column: int | None) -> Tensor:
+    return (
+        torch.arange(field_values(model, table).shape[1])
+        if column is None
+        else torch.tensor([column])
+    )
+
+
+def _zero_places(term: _FieldsTerm, model: mujoco.MjModel) -> list[Place]:
+    """Where a joint's zero appears; the stops only of joints that have some."""
+    field = model_field(model, "qpos0")
+    rows = matching_rows("joint_zero", field.rows, term.match, term.body, field.bodies)
+    joints = [int(np.flatnonzero(model.jnt_qposadr == row)[0]) for row in rows]
+    angles, ids = torch.tensor(rows)[:, None], torch.tensor(joints)[:, None]
+    ends = torch.arange(2)
+    return [
+        Place("qpos0", angles, torch.tensor([0])),
+        Place("qpos_spring", angles, torch.tensor([0])),
+        Place("jnt_range", ids, ends),
+    ]
+
+
+def _require_servos(term: _FieldsTerm, model: mujoco.MjModel, rows: list[int]) -> None:
+    names = [model.actuator(row).name for row in rows if not position_servos(model)[row]]
+    if names:
+        raise ConfigError(
+            f"randomization: '{term}': {names} are no position servos; use `match` to leave them "
+            "out"
+        )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deploy.errors import ConfigError
 from envs.randomization.model_fields import field_values, model_field
-from envs.randomization.term import Term
+from envs.randomization.term import RandomTerm
 from envs.robot import position_servos
 
 _POSITIVE = ("_mass", "_inertia", "_size", "opt.impratio")
@@ -27,7 +27,7 @@ _ROUNDING = 1e-9
 
 
 def check_limits(
-    model: mujoco.MjModel, values: Mapping[str, Tensor], terms: Sequence[Term]
+    model: mujoco.MjModel, values: Mapping[str, Tensor], terms: Sequence[RandomTerm]
 ) -> None:
     """Refuse values that no robot has.
 

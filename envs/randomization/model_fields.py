@@ -18,6 +18,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.simulation import Simulation
+from envs.worlds import Worlds
 
 Kind = Literal["number", "vector", "direction", "quaternion", "moments", "range", "record"]
 """How the columns of a field belong together; the columns of a `record` are different things."""
@@ -72,7 +73,7 @@ class ModelField:
     columns: tuple[str, ...]
     kind: Kind
 
-    def select(self, columns: str | int | list[str | int] | None) -> list[int]:
+    def select(self, columns: str | int | Sequence[str | int] | None) -> list[int]:
         """Column numbers of a term's `columns`.
 
         Raises:
@@ -91,7 +92,7 @@ class ModelField:
             raise ConfigError(f"randomization: {self.name!r} has no columns; delete `columns`")
         if columns == "all":
             return every
-        listed = columns if isinstance(columns, list) else [columns]
+        listed = [columns] if isinstance(columns, str | int) else columns
         found = []
         for column in listed:
             name = self.columns[column] if column in every else column
@@ -194,8 +195,8 @@ def _rows(
     return names, None if on_body is None else [bodies[body] for body in on_body]
 
 
-def write_fields(simulation: Simulation, values: Mapping[str, Tensor], ids: Tensor) -> None:
-    """Give worlds `ids` (n,) their values, (n, rows, columns) of each field."""
+def write_fields(simulation: Simulation, values: Mapping[str, Tensor], worlds: Worlds) -> None:
+    """Give worlds their values, (n, rows, columns) of each field."""
     for name, table in values.items():
         field = simulation.field(name)
-        field[ids] = table.reshape(len(ids), *field.shape[1:]).to(field.dtype)
+        worlds.put(field, table.reshape(len(worlds), *field.shape[1:]))

@@ -1,17 +1,36 @@
-"""All terms of a randomization, in the order of an environment's step."""
+"""All terms of a randomization, in the order of an environment's step.
+
+    randomization.begin(worlds, episode)                    # models, sensors, pushes
+    state = randomization.initial_state(worlds, episode, state)
+    targets = randomization.receive(targets, received, step)
+    randomization.before_step(step)                         # pushes, draws within the episode
+    randomization.sense(signals, worlds, step, starting)
+    randomization.adapt(metrics, measured)
+
+Before anything of it is used, each term is proved on worlds of its own; see `proofs`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import mujoco
+import torch
 from torch import Tensor
 
-from envs.draws import Draws
-from envs.randomization.fields import FieldRandomization
-from envs.randomization.signals import SignalNoise
-from envs.randomization.term import Term
+from envs.draws import Draws, Stream
+from envs.randomization.commands import CommandTerm, CommandTerms
+from envs.randomization.growth import Growth
+from envs.randomization.initial import InitialTerms
+from envs.randomization.model_terms import Bound, ModelTerms
+from envs.randomization.proofs import check_draws, check_effects, check_extremes
+from envs.randomization.pushes import Pushes
+from envs.randomization.sensing import SignalTerm
+from envs.randomization.signal_proofs import prove_commands, prove_signals
+from envs.randomization.signals import SignalTerms
+from envs.randomization.term import PhysicsTerm, RandomTerm, name_streams
 from envs.robot import Robot
 from envs.simulation import Simulation, State
-from envs.worlds import Worlds, every
+from envs.worlds import Worlds
 
 
 class Randomization:
@@ -22,15 +41,19 @@ class Randomization:
         simulation: the worlds.
         draws: the run's random numbers.
         signals: element names of each signal.
-        robot: the robot, if the model is one.
+        robot: the robot, whose joints the targets are for.
         control_dt_s: period of the policy [s].
+
+    Raises:
+        ConfigError: a term that means nothing here, leads to what no robot has, or fails a proof.
     """
 
     before_substep: Callable[[], None] | None = None
+    """Called before each physics step, if set."""
 
     def __init__(
         self,
-        terms: Sequence[Term],
+        terms: Sequence[RandomTerm],
         simulation: Simulation,
         draws: Draws,
         *,
@@ -38,38 +61,119 @@ class Randomization:
         robot: Robot | None = None,
         control_dt_s: float,
     ):
-        self._fields = FieldRandomization(simulation, terms, draws)
-        ids = every(simulation.num_envs).ids
-        self._noise = SignalNoise(
-            terms, {name: list(elements) for name, elements in signals.items()}, draws, ids
+        device, model = simulation.device, simulation.model
+        prove(terms, model, draws.seed)
+        self._growth = Growth(terms, simulation.num_envs, device)
+        shares = self._growth.shares
+        with device:
+            bound = bind(terms, model, shares)
+        on_model, at_start, at_step = (
+            [b for b in bound if b.term.acts == acts] for acts in ("model", "start", "step")
         )
+        limits_vary = any("jnt_range" in b.change.tables for b in on_model)
+        self._model = ModelTerms(on_model, simulation, draws, control_dt_s=control_dt_s)
+        self._initial = InitialTerms(at_start, simulation, draws, limits_vary=limits_vary)
+        self._pushes = Pushes(at_step, simulation, draws, control_dt_s)
+        sensed = [(t, s) for t, s in zip(terms, shares, strict=True) if isinstance(t, SignalTerm)]
+        sent = [(t, s) for t, s in zip(terms, shares, strict=True) if isinstance(t, CommandTerm)]
+        self._signals = SignalTerms(
+            [term for term, _ in sensed],
+            signals,
+            draws,
+            num_envs=simulation.num_envs,
+            device=device,
+            control_dt_s=control_dt_s,
+        )
+        targets = robot.joints if robot else [model.actuator(i).name for i in range(model.nu)]
+        self._commands = CommandTerms(
+            [term for term, _ in sent],
+            targets,
+            draws,
+            num_envs=simulation.num_envs,
+            device=device,
+        )
+        prove_signals(
+            [term for term, _ in sensed], signals, seed=draws.seed, control_dt_s=control_dt_s
+        )
+        prove_commands([term for term, _ in sent], targets, seed=draws.seed)
+        self._signals.set_shares({n: s for n, (_, s) in enumerate(sensed) if s is not None})
+        self._commands.set_shares({n: s for n, (_, s) in enumerate(sent) if s is not None})
 
     def begin(self, worlds: Worlds, episode: Tensor) -> None:
-        """Draw everything that starts with an episode."""
-        self._fields.draw(worlds, episode)
-        self._noise.draw(worlds.ids, episode)
+        """Draw everything that starts with an `episode` (n,), and write the model fields."""
+        self._model.begin(worlds, episode)
+        self._pushes.begin(worlds)
+        self._signals.begin(worlds, episode)
 
     def initial_state(self, worlds: Worlds, episode: Tensor, state: State) -> State:
-        """Where the episode starts."""
-        return state
+        """Where an `episode` (n,) starts, from where the task would have it start."""
+        return self._initial.apply(worlds, episode, state)
 
     def before_step(self, step: int) -> None:
-        """What happens to the worlds."""
+        """Pushes, forces and draws within episodes, in all worlds, once per control step."""
+        self._growth.advance(step)
+        self._model.before_step()
+        self._pushes.before_step()
 
     def receive(self, targets: Tensor, previous: Tensor, step: int) -> Tensor:
-        """What reaches the servos of targets."""
-        return targets
+        """What reaches the servos of targets (num_envs, m), which had received `previous`."""
+        return self._commands.receive(targets, previous, step)
 
     def sense(
         self, signals: dict[str, Tensor], worlds: Worlds, step: int, starting: Tensor | None
     ) -> None:
-        """Change signals in place as the sensors of these worlds do."""
-        self._noise.apply(signals, worlds.ids, step, starting)
+        """Replace true signals (n, elements) by what is read.
+
+        Args:
+            signals: by name, changed in place.
+            worlds: those they are of.
+            step: control steps since the environment was made.
+            starting: (n,) episodes, if these are their first readings.
+        """
+        self._signals.sense(signals, worlds, step, starting)
+
+    def adapt(self, metrics: Mapping[str, Tensor], measured: Tensor) -> None:
+        """Let ranges follow a task's metrics (num_envs,), where they were `measured`."""
+        self._growth.adapt(metrics, measured)
+
+    def metrics(self) -> dict[str, float]:
+        """Share of its range that each term uses that grows; waits for the device."""
+        return {f"share/{name}": share for name, share in self._growth.report().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Draws that last."""
-        return {"noise": self._noise.state_dict()}
+        """All that is remembered beside what the simulation holds."""
+        return {
+            "growth": self._growth.state_dict(),
+            "model": self._model.state_dict(),
+            "pushes": self._pushes.state_dict(),
+            "signals": self._signals.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._noise.load_state_dict(state["noise"])
+        self._growth.load_state_dict(state["growth"])
+        self._model.load_state_dict(state["model"])
+        self._pushes.load_state_dict(state["pushes"])
+        self._signals.load_state_dict(state["signals"])
+
+
+def bind(
+    terms: Sequence[RandomTerm], model: mujoco.MjModel, shares: Sequence[Tensor | None]
+) -> list[Bound]:
+    """Those terms that act on models and states, bound to a model."""
+    bound = []
+    for term, name, share in zip(terms, name_streams(terms), shares, strict=True):
+        if isinstance(term, PhysicsTerm):
+            change = term.bind(model)
+            rows, columns = change.shape
+            bound.append(Bound(term, Stream(name, rows * columns), change, share))
+    return bound
+
+
+def prove(terms: Sequence[RandomTerm], model: mujoco.MjModel, seed: int) -> None:
+    """Refuse terms on models and states that fail a proof; see `proofs`."""
+    bound = bind(terms, model, [None] * len(terms))
+    if bound:
+        check_extremes([b for b in bound if b.term.acts == "model"], model)
+        check_draws(bound, model, Draws(seed, torch.device("cpu")))
+        check_effects(bound, model)

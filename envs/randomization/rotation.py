@@ -1,9 +1,11 @@
-"""Random rotations of quaternions and vectors; pure functions on (..., 4) and (..., 3)."""
+"""Rotations of quaternions and vectors, principal axes; pure functions on (..., 4), (..., 3)."""
 
 import math
 
 import torch
 from torch import Tensor
+
+_SWEEPS = 6  # of Jacobi rotations; each squares the error, from 1 to below round-off in five
 
 
 def directions(uniform: Tensor) -> Tensor:
@@ -17,16 +19,25 @@ def directions(uniform: Tensor) -> Tensor:
     return torch.cat([radius * angle.cos(), radius * angle.sin(), height], dim=-1)
 
 
+def multiply_quaternions(first: Tensor, second: Tensor) -> Tensor:
+    """Orientations (..., 4) turned by others (..., 4), which are in the frame of the first."""
+    w, u, c, v = first[..., :1], first[..., 1:], second[..., :1], second[..., 1:]
+    real = w * c - (u * v).sum(dim=-1, keepdim=True)
+    return torch.cat([real, w * v + c * u + torch.linalg.cross(u, v)], dim=-1)
+
+
+def axis_angle(axis: Tensor, angle: Tensor) -> Tensor:
+    """Quaternions (..., 4) that turn by `angle` (...) [rad] about unit axes (..., 3)."""
+    half = angle[..., None] / 2
+    return torch.cat([half.cos(), half.sin() * axis], dim=-1)
+
+
 def turn_quaternions(quaternion: Tensor, angle: Tensor, axis: Tensor) -> Tensor:
     """Turn orientations (..., 4) by `angle` (...) [rad] about `axis` (..., 3) of their own frame.
 
     Quaternions are wxyz.
     """
-    half = angle[..., None] / 2
-    w, u = quaternion[..., :1], quaternion[..., 1:]
-    c, v = half.cos(), half.sin() * axis
-    real = w * c - (u * v).sum(dim=-1, keepdim=True)
-    return torch.cat([real, w * v + c * u + torch.linalg.cross(u, v)], dim=-1)
+    return multiply_quaternions(quaternion, axis_angle(axis, angle))
 
 
 def tilt_vectors(vector: Tensor, angle: Tensor, toward: Tensor) -> Tensor:
@@ -37,3 +48,40 @@ def tilt_vectors(vector: Tensor, angle: Tensor, toward: Tensor) -> Tensor:
     side = side / side.norm(dim=-1, keepdim=True).clamp(min=1e-300)
     angle = angle[..., None]
     return angle.cos() * vector + angle.sin() * length * side
+
+
+def diagonalise(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., 3) of symmetric matrices (..., 3, 3), and the turn (..., 4) to their axes.
+
+    Cyclic Jacobi rotations (Golub & Van Loan, "Matrix Computations", section 8.5), a fixed number
+    of them: nothing waits for a GPU, and a diagonal matrix keeps its axes, in their order.
+
+    Returns:
+        Eigenvalues, and unit quaternions wxyz whose axes are the eigenvectors.
+    """
+    turn = torch.zeros(*matrix.shape[:-2], 4, dtype=matrix.dtype, device=matrix.device)
+    turn[..., 0] = 1
+    unit = torch.eye(3, dtype=matrix.dtype, device=matrix.device)
+    for _ in range(_SWEEPS):
+        for axis in range(3):
+            p, q = (axis + 1) % 3, (axis + 2) % 3
+            off, difference = 2 * matrix[..., p, q], matrix[..., p, p] - matrix[..., q, q]
+            # the smaller of both angles that make the element vanish: axes keep their order
+            angle = torch.atan2(off * difference.sign().where(difference != 0, 1), difference.abs())
+            angle = angle / 2
+            step = axis_angle(unit[axis].expand(*angle.shape, 3), angle)
+            rotation = to_matrix(step)
+            matrix = rotation.mT @ matrix @ rotation
+            turn = multiply_quaternions(turn, step)
+    return matrix.diagonal(dim1=-2, dim2=-1), turn
+
+
+def to_matrix(quaternion: Tensor) -> Tensor:
+    """Unit quaternions (..., 4) -> rotation matrices (..., 3, 3)."""
+    w, x, y, z = quaternion.unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))

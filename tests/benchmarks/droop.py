@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from envs.randomization import Term
+from envs.randomization import RandomTerm
+from envs.randomization.fields import FieldTerm
 from robotrl.evaluate import load_policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env
@@ -24,7 +25,7 @@ SEED_OFFSET = 1_000_003
 CASES = {
     "nominal": None,
     **{
-        f"{field} x {factor}": Term(field=field, operation="scale", range=(factor, factor))
+        f"{field} x {factor}": FieldTerm(field=field, operation="scale", range=(factor, factor))
         for field, factors in (
             ("mass", (0.5, 1.5, 2.0, 3.0)),
             ("kp", (0.5, 2.0)),
@@ -45,7 +46,7 @@ class Rest(NamedTuple):
 
 
 @torch.no_grad()
-def rest(folder: RunFolder, term: Term | None) -> Rest:
+def rest(folder: RunFolder, term: RandomTerm | None) -> Rest:
     """Hold targets with a run's policy in worlds that differ from the nominal one by `term`."""
     config = folder.config()
     env = make_env(

@@ -9,7 +9,9 @@ from torch import Tensor
 
 import envs
 from deploy.errors import ConfigError
-from envs.randomization import Term
+from envs.randomization import RandomTerm
+from envs.randomization.fields import FieldTerm
+from envs.randomization.signal_errors import SignalError
 from envs.rewards import closeness, mean_square
 from envs.tasks.arm_reach import ArmReachConfig, desk
 from envs.vector_env import Step
@@ -18,7 +20,7 @@ CONTROL_DT_S = ArmReachConfig().control_dt_s
 
 
 def make(
-    *, num_envs: int = 4, seed: int = 0, terms: tuple[Term, ...] = (), **task_config: Any
+    *, num_envs: int = 4, seed: int = 0, terms: tuple[RandomTerm, ...] = (), **task_config: Any
 ) -> envs.VectorEnv:
     """An environment of the task with settings that differ from its defaults."""
     return envs.make(
@@ -320,10 +322,10 @@ def test_actor_sees_how_targets_move():
 
 def test_hidden_physics_does_not_reach_the_actor_but_the_critic():
     hidden = (
-        Term(field="mass", range=(2, 3)),
-        Term(field="dof_frictionloss", range=(2, 3)),
-        Term(field="kp", range=(0.5, 0.6)),
-        Term(field="actuator_delay", operation="set", range=(0.02, 0.03)),
+        FieldTerm(field="mass", range=(2, 3)),
+        FieldTerm(field="dof_frictionloss", range=(2, 3)),
+        FieldTerm(field="kp", range=(0.5, 0.6)),
+        FieldTerm(field="actuator_delay", operation="set", range=(0.02, 0.03)),
     )
     nominal, changed = make().reset(), make(terms=hidden).reset()
 
@@ -407,5 +409,5 @@ def test_unknown_site_is_refused_with_the_nearest_name():
     assert refusal(site="tol") == "site: 'tol' (did you mean 'tool'?) is no site; there are tool"
 
 
-def noise() -> Term:
-    return Term(signal="joint_position", operation="add", range=(-0.1, 0.1), when="step")
+def noise() -> RandomTerm:
+    return SignalError(signal="joint_position", operation="add", range=(-0.1, 0.1), when="step")

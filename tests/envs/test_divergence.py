@@ -18,7 +18,7 @@ from envs.batch_simulation import BatchSimulation
 from envs.divergence import read, replay
 from envs.divergence.__main__ import main
 from envs.divergence.trail import Trail
-from envs.randomization import Term
+from envs.randomization.fields import FieldTerm
 from envs.robot import load_robot
 from envs.simulation import Simulation
 
@@ -28,8 +28,8 @@ OTHERS = [0, 1, 3]
 ARM = load_robot("desk_arm")
 FOREARM = ARM.model.body("forearm").id
 RANDOMIZATION = (
-    Term(field="mass", range=(0.8, 1.25)),
-    Term(field="actuator_delay", operation="set", range=(0.005, 0.03)),
+    FieldTerm(field="mass", range=(0.8, 1.25)),
+    FieldTerm(field="actuator_delay", operation="set", range=(0.005, 0.03)),
 )
 
 

@@ -13,15 +13,16 @@ from torch import Tensor
 import envs
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
-from envs.randomization import Term
+from envs.randomization.fields import FieldTerm
+from envs.randomization.signal_errors import SignalError
 from envs.registry import GYM_TASKS, TASKS
 
 NUM_ENVS = 4
 RANDOMIZATION = (
-    Term(field="mass", range=(0.8, 1.25)),
-    Term(field="actuator_delay", operation="set", range=(0.005, 0.03)),
-    Term(signal="joint_position", operation="add", range=(-0.01, 0.01)),
-    Term(signal="joint_velocity", operation="add", range=(-0.1, 0.1), when="step"),
+    FieldTerm(field="mass", range=(0.8, 1.25)),
+    FieldTerm(field="actuator_delay", operation="set", range=(0.005, 0.03)),
+    SignalError(signal="joint_position", operation="add", range=(-0.01, 0.01)),
+    SignalError(signal="joint_velocity", operation="add", range=(-0.1, 0.1), when="step"),
 )
 """Terms that any robot understands, so that draws, noise and biases are part of every test."""
 
@@ -515,7 +516,7 @@ def test_copy_of_an_environment_continues_with_the_same_bits(
 
 
 def test_noise_of_the_last_observation_of_an_episode_is_not_that_of_the_next_first(make: Make):
-    noise = Term(signal="joint_velocity", operation="add", range=(-1, 1), when="step")
+    noise = SignalError(signal="joint_velocity", operation="add", range=(-1, 1), when="step")
     env, silent = make(randomization=[noise]), make(randomization=[])
     env.reset()
     silent.reset()

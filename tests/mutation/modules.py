@@ -9,6 +9,13 @@ _BUS = "tests/deploy/dynamixel"
 _TWIN = "tests/deploy/twin"
 _RANDOM = "tests/envs/randomization"
 
+_SIGNALS = (
+    f"{_RANDOM}/test_commands.py",
+    f"{_RANDOM}/test_signals.py",
+    f"{_RANDOM}/test_signal_errors.py",
+    f"{_RANDOM}/test_signal_proofs.py",
+    f"{_RANDOM}/test_signal_timing.py",
+)
 _CONTRACT = ("tests/deploy/test_contract.py", "tests/deploy/test_foreign_contracts.py")
 _SERVO = (f"{_TWIN}/test_servo.py", f"{_TWIN}/test_modes.py", f"{_TWIN}/test_physics.py")
 
@@ -35,12 +42,32 @@ CORE: dict[str, tuple[str, ...]] = {
     ),
     # what is trained
     "envs/randomization/term.py": (_RANDOM,),
+    "envs/randomization/supply.py": (_RANDOM,),
+    "envs/randomization/inertia.py": (_RANDOM,),
+    "envs/randomization/pushes.py": (_RANDOM,),
+    "envs/randomization/initial.py": (_RANDOM,),
+    "envs/randomization/joints.py": (_RANDOM,),
+    "envs/randomization/numbers.py": (_RANDOM,),
+    "envs/randomization/law.py": (_RANDOM,),
+    "envs/randomization/timer.py": (_RANDOM,),
+    "envs/randomization/growth.py": (_RANDOM,),
+    "envs/randomization/kinds.py": (_RANDOM,),
+    "envs/randomization/model_terms.py": (_RANDOM,),
+    "envs/randomization/randomization.py": (_RANDOM,),
+    "envs/randomization/proofs.py": (_RANDOM,),
     "envs/randomization/fields.py": (_RANDOM,),
     "envs/randomization/limits.py": (_RANDOM,),
     "envs/randomization/model_fields.py": (_RANDOM,),
     "envs/randomization/probe.py": (_RANDOM,),
     "envs/randomization/rotation.py": (_RANDOM,),
-    "envs/randomization/signals.py": (_RANDOM,),
+    "envs/randomization/commands.py": _SIGNALS,
+    "envs/randomization/sensing.py": _SIGNALS,
+    "envs/randomization/signals.py": _SIGNALS,
+    "envs/randomization/signal_errors.py": _SIGNALS,
+    "envs/randomization/signal_kinds.py": _SIGNALS,
+    "envs/randomization/signal_proofs.py": _SIGNALS,
+    "envs/randomization/signal_timing.py": _SIGNALS,
+    "envs/randomization/step_draws.py": _SIGNALS,
     "robotrl/returns.py": ("tests/robotrl/test_returns.py",),
     "robotrl/distributions.py": ("tests/robotrl/test_distributions.py",),
 }

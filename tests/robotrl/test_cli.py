@@ -88,6 +88,7 @@ def on_a_robot(environment: dict[str, str], *arguments: object) -> subprocess.Co
         (["train", TRAINING], "torch"),
         (["eval", "runs/arm_reach"], "torch"),
         (["export", "runs/arm_reach"], "torch"),
+        (["check", TRAINING], "mujoco"),
         (["twin", ROBOT], "mujoco"),
         (["report", "run.mcap"], "matplotlib"),
     ],
@@ -284,6 +285,36 @@ def test_check_refuses_a_file_that_is_no_policy():
     result = invoke("check", ROBOT)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: {ROBOT}: ")
+
+
+def test_check_of_a_configuration_measures_its_randomization(tmp_path: Path):
+    config = tmp_path / "arm.yaml"
+    terms = "[{field: kp, range: [0.8, 1.2]}, {signal: joint_velocity, quantize: 0.024}]"
+    config.write_text(f"task: arm_reach\nrandomization: {terms}\n")
+    result = invoke("check", config)
+    assert (result.exit_code, result.stderr) == (0, "")
+    first, second, *lines = result.stdout.splitlines()
+    assert first.startswith(f"{config}: each term alone against the nominal robot")
+    assert second.endswith("in shares of its spread.")
+    _, strongest, other = lines
+    assert "kp scale [0.8, 1.2] on *" in strongest
+    assert "joint_velocity quantize 0.024 on *" in other
+
+
+def test_check_of_a_configuration_fails_for_a_term_without_effect(tmp_path: Path):
+    config = tmp_path / "arm.yaml"
+    config.write_text(
+        "task: arm_reach\nrandomization: [{field: geom_rgba, columns: all, range: [0, 1]}]"
+    )
+    result = invoke("check", config)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[-1].startswith("ERROR  randomization: 'geom_rgba ")
+
+
+def test_check_of_a_configuration_takes_no_robot():
+    result = invoke("check", TRAINING, ROBOT)
+    assert result.exit_code == 2
+    assert "a configuration is checked alone; leave the robot out" in words(result.stderr)
 
 
 def test_brackets_in_a_path_are_no_markup(policy_path: Path, tmp_path: Path):

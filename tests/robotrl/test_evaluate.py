@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import envs
-from envs.randomization import Term
+from envs.randomization.fields import FieldTerm
 from robotrl import train
 from robotrl.evaluate import evaluate_policy, evaluate_run, interval
 from robotrl.run_folder import RunFolder
@@ -102,7 +102,7 @@ def test_episodes_of_a_policy_file_differ_in_what_is_drawn_at_startup(
     def validate(document: object, section: type[TrainConfig], *, source: str) -> TrainConfig:
         config = TrainConfig.model_validate(document)
         return config.model_copy(
-            update={"randomization": [Term(field="mass", range=(0.5, 2), when="startup")]}
+            update={"randomization": [FieldTerm(field="mass", range=(0.5, 2), when="startup")]}
         )
 
     monkeypatch.setattr("robotrl.evaluate.make_env", make_env)

@@ -71,7 +71,7 @@ def test_override_may_be_a_list_or_a_mapping(path: Path):
 
     assert config.algorithm.actor_hidden == [32, 16]
     assert config.task_config == {"episode_s": 2}
-    assert config.randomization[0].range == (0.9, 1.1)
+    assert config.terms[0].describe()["range"] == (0.9, 1.1)
 
 
 def test_unknown_key_is_refused_with_the_nearest_name(path: Path):

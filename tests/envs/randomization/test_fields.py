@@ -16,7 +16,11 @@ from deploy.configuration import validate
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
-from envs.randomization import FieldRandomization, Term
+from envs.randomization import Randomization, RandomTerm, read_terms
+from envs.randomization.law import Law
+from envs.simulation import State
+from envs.worlds import Worlds as Chosen
+from envs.worlds import every
 
 CPU = torch.device("cpu")
 NUM_ENVS = 4
@@ -58,22 +62,32 @@ class Worlds:
         self.simulation = BatchSimulation(
             mujoco.MjModel.from_xml_string(xml), NUM_ENVS, num_threads=1
         )
-        parsed = [Term(**term) for term in terms]
-        self.randomization = FieldRandomization(self.simulation, parsed, Draws(seed, CPU))
+        self.randomization = Randomization(
+            read_terms(terms, source="run.yaml"),
+            self.simulation,
+            Draws(seed, CPU),
+            signals={},
+            control_dt_s=0.02,
+        )
 
     def draw(self, *ids: int, episode: int = 1) -> "Worlds":
         """Start an episode in worlds `ids`, all of them if none are given."""
-        worlds = torch.tensor(ids or range(NUM_ENVS))
-        self.randomization.draw(worlds, torch.full_like(worlds, episode))
+        worlds = Chosen(torch.tensor(ids)) if ids else every(NUM_ENVS)
+        self.randomization.begin(worlds, torch.full_like(worlds.ids, episode))
         return self
 
     def field(self, name: str) -> Tensor:
         return self.simulation.field(name).clone()
 
 
-def term(**values: Any) -> Term:
+def term(**values: Any) -> RandomTerm:
     """A term as it comes from `run.yaml`."""
-    return validate(values, Term, source="run.yaml")
+    (parsed,) = read_terms([values], source="run.yaml")
+    return parsed
+
+
+def law(**values: Any) -> Law:
+    return validate(values, Law, source="run.yaml")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +195,7 @@ def test_servo_with_randomized_kp_still_rests_at_its_target():
     worlds = Worlds({"field": "kp", "range": (0.5, 2.0)}, xml=weightless).draw()
     target = torch.full((NUM_ENVS, 3), 0.5, dtype=torch.float64)
 
-    worlds.simulation.reset(torch.arange(NUM_ENVS), target, torch.zeros_like(target), target)
+    worlds.simulation.reset(every(NUM_ENVS), State(target, torch.zeros_like(target), target))
     worlds.simulation.step(20)
 
     torch.testing.assert_close(worlds.simulation.data("qpos"), target)
@@ -228,7 +242,7 @@ def test_mass_changes_the_motion():
     worlds = Worlds({"field": "mass", "range": (3, 3)})
     worlds.draw(1)
     pose = torch.zeros(NUM_ENVS, 3, dtype=torch.float64)
-    worlds.simulation.reset(torch.arange(NUM_ENVS), pose, pose, pose)
+    worlds.simulation.reset(every(NUM_ENVS), State(pose, pose, pose))
 
     worlds.simulation.data("qfrc_applied")[:, 2] = 0.01
     worlds.simulation.step(1)
@@ -319,9 +333,7 @@ def test_without_terms_nothing_changes():
 
 def draws(**values: Any) -> Tensor:
     """What uniform numbers 0, 1/4, 1/2 and 3/4 become."""
-    return term(signal="joint_position", operation="add", **values).transform(
-        torch.tensor([0, 0.25, 0.5, 0.75])
-    )
+    return law(**values).transform(torch.tensor([0, 0.25, 0.5, 0.75]))
 
 
 def test_uniform_law():
@@ -334,14 +346,14 @@ def test_log_uniform_law_has_the_geometric_mean_in_the_middle():
 
 
 def test_normal_law_has_its_mean_and_standard_deviation():
-    normal = term(signal="joint_position", operation="add", distribution="normal", range=[0.1, 0.5])
+    normal = law(distribution="normal", range=[0.1, 0.5])
     uniform = torch.tensor([0.5, 0.8413447, 0.1586553, 0.9772499])  # 0, 1, -1 and 2 σ
 
     assert normal.transform(uniform).tolist() == pytest.approx([0.1, 0.6, -0.4, 1.1], abs=1e-5)
 
 
 def test_normal_law_is_finite_for_every_uniform_number():
-    normal = term(signal="joint_position", operation="add", distribution="normal", range=[0, 1])
+    normal = law(distribution="normal", range=[0, 1])
 
     extremes = normal.transform(torch.tensor([0.0, 1 - 2**-24]))
 
@@ -350,19 +362,19 @@ def test_normal_law_is_finite_for_every_uniform_number():
 
 
 def test_mean_of_a_normal_law_may_be_greater_than_its_standard_deviation():
-    normal = term(signal="joint_position", operation="add", distribution="normal", range=[1.0, 0.1])
+    normal = law(distribution="normal", range=[1.0, 0.1])
 
     assert normal.transform(torch.tensor([0.5])).item() == pytest.approx(1)
 
 
 def test_normal_law_may_have_a_negative_mean_and_ends_at_4_75_standard_deviations():
-    law = term(field="mass", operation="add", distribution="normal", range=[-1, 0.1], match="upper")
-    assert law.extremes == pytest.approx((-1 - 0.4753, -1 + 0.4753), abs=1e-4)
+    wide = law(distribution="normal", range=[-1, 0.1])
+    assert wide.extremes == pytest.approx((-1 - 0.4753, -1 + 0.4753), abs=1e-4)
 
 
 def test_negative_standard_deviation_is_refused():
     with pytest.raises(ConfigError, match="standard deviation"):
-        term(signal="joint_position", operation="add", distribution="normal", range=[-1.0, -0.5])
+        law(distribution="normal", range=[-1.0, -0.5])
 
 
 # --- signals ------------------------------------------------------------------------------------
@@ -418,48 +430,39 @@ def test_delay_that_no_buffer_holds_is_refused(
     )
 
 
-def test_signal_cannot_be_set():
-    assert term_refusal(signal="joint_position", operation="set", range=[0, 1]) == (
-        "run.yaml: (top level): joint_position: a signal takes `add` or `scale`, at `reset` or "
-        "`step`"
-    )
-
-
-def test_signal_cannot_be_drawn_at_startup():
-    assert term_refusal(signal="joint_position", when="startup", range=[0, 1]) == (
-        "run.yaml: (top level): joint_position: a signal takes `add` or `scale`, at `reset` or "
-        "`step`"
-    )
-
-
 def test_field_cannot_be_drawn_at_every_step():
     assert term_refusal(field="mass", when="step", range=[0.5, 2]) == (
-        "run.yaml: (top level): mass: a model field is drawn at `startup` or `reset`"
+        "run.yaml, term 1: when: input should be 'startup', 'reset' or 'interval', found 'step'"
     )
 
 
-@pytest.mark.parametrize("names", [{}, {"field": "mass", "signal": "joint_position"}])
-def test_term_names_either_a_field_or_a_signal(names: dict[str, str]):
-    assert term_refusal(**names, range=[0, 1]) == (
-        "run.yaml: (top level): a term needs either `field` or `signal`"
+@pytest.mark.parametrize("names", [{}, {"field": "mass", "signal": "joint_position"}, {"fild": 1}])
+def test_term_has_one_key_that_tells_what_it_is(names: dict[str, str]):
+    text = term_refusal(**names, range=[0, 1])
+
+    assert text.startswith(
+        "run.yaml, term 1: a term has one of the keys field, fields, inertia, payload, supply, "
+        "initial, push, wrench, signal, command, which tells what it is"
     )
+    assert f"found {names | {'range': [0, 1]}}" in text
+    assert ("(did you mean 'field'?)" in text) is ("fild" in names)
 
 
 def test_reversed_range_is_refused():
     assert term_refusal(field="mass", range=[2, 1]) == (
-        "run.yaml: range: range must be [low, high], found [2.0, 1.0]"
+        "run.yaml, term 1: range: range must be [low, high], found [2.0, 1.0]"
     )
 
 
 def test_log_uniform_range_must_be_above_zero():
     assert term_refusal(field="mass", distribution="log_uniform", range=[0, 1]) == (
-        "run.yaml: (top level): log_uniform needs a range above zero, found [0.0, 1.0]"
+        "run.yaml, term 1: (top level): log_uniform needs a range above zero, found [0.0, 1.0]"
     )
 
 
 def test_unknown_key_is_refused_with_the_nearest_name():
     assert term_refusal(field="mass", rnge=[0, 1]).startswith(
-        "run.yaml: (top level): unknown key 'rnge' (did you mean 'range'?); valid keys are "
+        "run.yaml, term 1: (top level): unknown key 'rnge' (did you mean 'range'?); valid keys are "
     )
 
 
@@ -498,8 +501,8 @@ def test_field_that_mujoco_derives_is_refused(field: str):
 def test_factor_that_could_become_negative_is_refused(target: dict[str, str]):
     (name,) = target.values()
     assert term_refusal(**target, range=[-1, 1]) == (
-        f"run.yaml: (top level): {name}: a factor could become negative (-1); raise the low end "
-        "of the range, or use `add`"
+        f"run.yaml, term 1: (top level): {name}: a factor could become negative (-1); raise the "
+        "low end of the range, or use `add`"
     )
 
 
@@ -508,8 +511,8 @@ def test_factor_that_could_become_negative_is_refused(target: dict[str, str]):
 def test_neutral_term_is_refused(target: dict[str, str], operation: str, value: float):
     (name,) = target.values()
     assert term_refusal(**target, operation=operation, range=[value, value]) == (
-        f"run.yaml: (top level): {name}: {operation} {[float(value)] * 2} changes nothing; widen "
-        "the range or delete the term"
+        f"run.yaml, term 1: (top level): {name}: {operation} {[float(value)] * 2} changes "
+        "nothing; widen the range or delete the term"
     )
 
 
@@ -657,7 +660,7 @@ def test_term_that_means_nothing_is_refused(values: dict[str, Any], reason: str)
 
 
 def test_signal_takes_no_columns():
-    assert "not `body`, `columns`, or sharing by rows" in term_refusal(
+    assert "unknown key 'columns'" in term_refusal(
         signal="joint_position", columns="x", range=[0.5, 2]
     )
 
@@ -821,8 +824,8 @@ def test_term_that_sets_the_nominal_values_is_refused():
 
 
 def test_every_line_of_the_guide_is_a_term_of_the_shipped_arm():
-    lines = re.findall(r"^ +- (\{.*?\})", envs.randomization.__doc__ or "", re.MULTILINE)
-    assert len(lines) == 10
+    lines = re.findall(r"^ +- (\{.*\})", envs.randomization.__doc__ or "", re.MULTILINE)
+    assert len(lines) == 17
 
     # Tilting and friction act through the jaws and through gravity; a desk_arm has them all.
     envs.make("arm_reach", randomization=[yaml.safe_load(line) for line in lines])
@@ -832,7 +835,7 @@ def test_shipped_randomization_draws_every_number_but_the_delay_by_itself():
     config = yaml.safe_load(CONFIG.read_text())
     env = envs.make("arm_reach", num_envs=3, randomization=config["randomization"])
     env.reset()
-    fields, model = env._simulation.field, env.task.robot.model
+    fields, model = env._simulation.field, env.deployment.robot.model
 
     for name, low, high in (
         ("body_mass", 0.8, 1.25),

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from deploy.errors import ConfigError
+from envs.randomization.fields import FieldTerm
 from envs.randomization.limits import check_limits
 from envs.randomization.model_fields import field_values
-from envs.randomization.term import Term
 
 STEP_S = 0.005
 MODEL = mujoco.MjModel.from_xml_string(f"""
@@ -33,7 +33,7 @@ MODEL = mujoco.MjModel.from_xml_string(f"""
   </actuator>
 </mujoco>
 """)  # fmt: skip
-TERM = Term(field="anything", range=(0.5, 2))
+TERM = FieldTerm(field="anything", range=(0.5, 2))
 
 
 def refusal(field: str, row: int, numbers: Sequence[float]) -> str:

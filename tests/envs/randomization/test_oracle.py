@@ -17,7 +17,9 @@ from torch import Tensor
 import envs
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
-from envs.randomization import FieldRandomization, SignalNoise, Term
+from envs.randomization import Randomization, read_terms
+from envs.simulation import State
+from envs.worlds import every as every_world
 
 CPU = torch.device("cpu")
 DT = 0.002
@@ -195,6 +197,25 @@ CASES: dict[str, tuple[list[dict], Write]] = {
     "sensor delay": (
         [t("sensor_delay", "set", 0.0111, match="*_*")], put("sensor_delay", slice(0, 2), 0.0111)
     ),
+    "friction": (
+        [t("friction", "scale", 1.5, body="ball")], scale("geom_friction", BALL_GEOM, 1.5)
+    ),
+    "joint zero": (
+        [t("joint_zero", "add", 0.05, match="elbow")],
+        every(add("qpos0", 1, 0.05), add("qpos_spring", 1, 0.05), add("jnt_range", 1, 0.05)),
+    ),
+    "fields together": (
+        [{"fields": ["kp", "actuator_forcerange"], "range": (0.1, 0.1)}],
+        every(scale("actuator_gainprm", (slice(None), 0), 0.1),
+              scale("actuator_biasprm", (slice(None), 1), 0.1),
+              scale("actuator_forcerange", slice(None), 0.1)),
+    ),
+    "supply": (
+        [{"supply": "*", "range": (0.3, 0.3)}],
+        every(scale("actuator_gainprm", (slice(None), 0), 0.3),
+              scale("actuator_biasprm", (slice(None), 1), 0.3),
+              scale("actuator_forcerange", slice(None), 0.3)),
+    ),
     "order of terms": (
         [t("dof_damping", "add", 0.5, match="elbow"),
          t("dof_damping", "scale", 3.0, match="elbow")],
@@ -206,7 +227,31 @@ CASES: dict[str, tuple[list[dict], Write]] = {
     ),
 }  # fmt: skip
 
+INERTIAL = ["body_mass", "body_ipos", "body_inertia", "body_iquat"]
+FIELDS = {  # that a term changes, if it is not the one that it names
+    "mass": ["body_mass", "body_inertia"],
+    "kp": ["actuator_gainprm", "actuator_biasprm"],
+    "friction": ["geom_friction"],
+    "joint_zero": ["qpos0", "qpos_spring", "jnt_range"],
+    "fields": ["dof_damping", "dof_frictionloss"],
+    "supply": ["actuator_gainprm", "actuator_biasprm", "actuator_forcerange"],
+    "inertia": INERTIAL,
+    "payload": INERTIAL,
+}
 RANDOM: dict[str, list[dict]] = {
+    "pseudo-inertia": [{"inertia": "pseudo", "match": ["upper", "lower", "ball"],
+                        "range": (-0.3, 0.3)}],
+    "payload": [{"payload": "lower", "at": (0.1, 0.02, -0.03), "range": (0.0, 1.0)}],
+    "inertial terms together": [
+        {"payload": "lower", "at": (0.1, 0.02, -0.03), "range": (0.0, 1.0)},
+        t("mass", "scale", 0.7, 1.4),
+        {"inertia": "pseudo", "match": "lower", "columns": "shift", "range": (-0.3, 0.3)},
+    ],
+    "supply": [{"supply": "*", "range": (0.1, 1.1)}],
+    "fields together": [{"fields": ["dof_damping", "dof_frictionloss"], "match": "[se]*",
+                         "range": (0.1, 3.0)}],
+    "coupled": [t("friction", "scale", 0.5, 2.0, body=["ball", "world"]),
+                t("joint_zero", "add", -0.1, 0.1)],
     "each number": [t("body_ipos", "add", -0.01, 0.01), t("mass", "scale", 0.7, 1.4)],
     "shared by rows": [t("body_pos", "add", -0.01, 0.01, shared="rows", match=["upper", "lower"])],
     "shared by columns": [t("body_inertia", "scale", 0.7, 1.4, shared="columns")],
@@ -236,7 +281,7 @@ def ours(worlds: BatchSimulation) -> list[np.ndarray]:
     """(worlds, numbers) of state and sensors before each step."""
     n = worlds.num_envs
     qpos, qvel = (torch.from_numpy(v).expand(n, -1) for v in start(worlds.model))
-    worlds.reset(torch.arange(n), qpos, qvel, torch.zeros(n, 2, dtype=torch.float64))
+    worlds.reset(every_world(n), State(qpos, qvel, torch.zeros(n, 2, dtype=torch.float64)))
     rows = []
     for ctrl in controls():
         rows.append(
@@ -273,12 +318,17 @@ def plain(model: mujoco.MjModel) -> list[np.ndarray]:
     return rows
 
 
+def randomization(worlds: BatchSimulation, terms: list[dict]) -> Randomization:
+    return Randomization(
+        read_terms(terms, source="terms"), worlds, Draws(0, CPU), signals={}, control_dt_s=DT
+    )
+
+
 def randomize(terms: list[dict], num_envs: int = 2, episode: int = 1) -> BatchSimulation:
     model = mujoco.MjModel.from_xml_string(XML)
     worlds = BatchSimulation(model, num_envs, num_threads=1)
-    randomization = FieldRandomization(worlds, [Term(**term) for term in terms], Draws(0, CPU))
-    ids = torch.arange(num_envs)
-    randomization.draw(ids, torch.full_like(ids, episode))
+    chosen = every_world(num_envs)
+    randomization(worlds, terms).begin(chosen, torch.full_like(chosen.ids, episode))
     return worlds
 
 
@@ -302,14 +352,12 @@ def test_term_does_to_the_motion_what_plain_mujoco_does_with_its_numbers(case: s
 @pytest.mark.parametrize("case", RANDOM)
 def test_drawn_numbers_do_to_the_motion_what_they_do_in_plain_mujoco(case: str):
     worlds = randomize(RANDOM[case])
-    fields = {
-        "mass": ["body_mass", "body_inertia"], "kp": ["actuator_gainprm", "actuator_biasprm"]
-    }  # fmt: skip
     expected = []
     for world in range(2):
         model = mujoco.MjModel.from_xml_string(XML)
         for term in RANDOM[case]:
-            for name in fields.get(term["field"], [term["field"]]):
+            target = term.get("field", next(iter(term)))
+            for name in FIELDS.get(target, [target]):
                 values = worlds.field(name)[world].numpy()
                 if name.startswith("opt."):
                     setattr(model.opt, name[4:], values)
@@ -337,11 +385,11 @@ def test_delay_is_exact_within_a_physics_step():
       </actuator>
     </mujoco>"""
     worlds = BatchSimulation(mujoco.MjModel.from_xml_string(rotor), 64, num_threads=1)
-    term = Term(field="actuator_delay", operation="set", range=(0.005, 0.05))
-    ids = torch.arange(64)
-    FieldRandomization(worlds, [term], Draws(0, CPU)).draw(ids, ids)
+    chosen = every_world(64)
+    terms = [t("actuator_delay", "set", 0.005, 0.05)]
+    randomization(worlds, terms).begin(chosen, chosen.ids)
     zero = torch.zeros(64, 1, dtype=torch.float64)
-    worlds.reset(ids, zero, zero, zero)
+    worlds.reset(chosen, State(zero, zero, zero))
     worlds.data("ctrl")[:] = 1.0
 
     worlds.step(40)  # 0.2 s
@@ -366,7 +414,7 @@ def test_environment_moves_and_measures_as_plain_mujoco_does_with_its_numbers():
     names = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
     plain_worlds = []
     for index in range(2):
-        model = mujoco.MjModel.from_xml_path(str(env.task.robot.path))
+        model = mujoco.MjModel.from_xml_path(str(env.deployment.robot.path))
         for name in ("body_mass", "body_inertia", "actuator_gainprm", "actuator_biasprm",
                      "dof_frictionloss", "actuator_delay"):  # fmt: skip
             getattr(model, name)[:] = world.field(name)[index].numpy()
@@ -405,10 +453,9 @@ def draws(terms: list[dict], names: list[str], num_envs: int = 500, episodes: in
     """(num_envs * episodes, numbers): every number of the fields, of every episode."""
     model = mujoco.MjModel.from_xml_string(XML)
     worlds = BatchSimulation(model, num_envs, num_threads=1)
-    randomization = FieldRandomization(worlds, [Term(**term) for term in terms], Draws(0, CPU))
-    ids, rows = torch.arange(num_envs), []
+    at_work, chosen, rows = randomization(worlds, terms), every_world(num_envs), []
     for episode in range(episodes):
-        randomization.draw(ids, torch.full_like(ids, episode))
+        at_work.begin(chosen, torch.full_like(chosen.ids, episode))
         rows.append(torch.cat([worlds.field(name).reshape(num_envs, -1) for name in names], dim=1))
     return torch.cat(rows)
 
@@ -441,37 +488,6 @@ def test_all_numbers_of_all_terms_worlds_and_episodes_are_independent():
         assert len(column.unique()) > 1990
     moves = numbers[:, :3] - torch.tensor([0, 0, 0.8])
     assert (moves[:, 0] - moves[:, 1]).abs().min() > 0  # no diagonal
-
-
-def test_signal_errors_of_all_joints_steps_and_terms_are_independent():
-    terms = [
-        Term(signal=signal, operation="add", range=(-1, 1), when=when)
-        for signal in ("joint_position", "joint_velocity")
-        for when in ("reset", "step")
-    ]
-    ids = torch.arange(500)
-    elements = {name: ["a", "b", "c"] for name in ("joint_position", "joint_velocity")}
-    rows = []
-    for only in range(len(terms)):
-        noise = SignalNoise(terms[only : only + 1], elements, Draws(0, CPU), ids)
-        for step in range(4):
-            noise.draw(ids, torch.full_like(ids, step))
-            for starting in (None, torch.full_like(ids, step)):
-                signals = {name: torch.zeros(500, 3) for name in elements}
-                noise.apply(signals, ids, step, starting)
-                rows.append(signals[terms[only].target])
-    numbers = torch.stack(rows).reshape(4, 4, 2, 500, 3)  # terms, steps, starting, worlds, joints
-    noise, bias = numbers[1::2], numbers[0::2, :, 0]
-
-    columns = torch.cat(
-        [noise.permute(3, 0, 1, 2, 4).flatten(1), bias.permute(2, 0, 1, 3).flatten(1)], 1
-    )
-    correlation = torch.corrcoef(columns.T) - torch.eye(columns.shape[1])
-
-    assert columns.shape == (500, 2 * 4 * 2 * 3 + 2 * 4 * 3)
-    assert correlation.abs().max() < 5.5 / math.sqrt(500)
-    # 36000 numbers of 24 bits share 36000²/2/2²⁴ = 39 ± 6 values by chance.
-    assert columns.numel() - len(columns.unique()) < 75
 
 
 def kolmogorov_smirnov(values: Tensor, cumulative: Callable[[float], float]) -> float:

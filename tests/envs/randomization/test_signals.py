@@ -1,163 +1,312 @@
-"""Bias stays for an episode, noise is new at every step; both are functions of their place."""
+"""The whole way from a true value to a reading, of all terms together."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import envs
 from deploy.errors import ConfigError
 from envs.draws import Draws, Stream
-from envs.randomization import Term
-from envs.randomization.signals import SignalNoise
-from envs.randomization.term import name_streams
+from envs.randomization.signals import SignalTerms
+from envs.vector_env import VectorEnv
+from envs.worlds import choose, every
+from tests.envs.randomization.sensors import (
+    CONTROL_DT_S,
+    CPU,
+    ELEMENTS,
+    JOINTS,
+    Sensors,
+    parse,
+    some,
+)
 
-NUM_ENVS = 4
-SIGNALS = {"joint_position": ["shoulder", "elbow"], "joint_velocity": ["shoulder", "elbow"]}
+IMU = ["imu_angular_velocity", "projected_gravity"]
+TERMS: tuple[dict[str, Any], ...] = (  # in another order than that of a sensor
+    {"signal": "joint_position", "hold": 0.2},
+    {"signal": "joint_position", "quantize": 0.01},
+    {"signal": "joint_position", "operation": "add", "range": (-0.1, 0.1), "when": "step"},
+    {"signal": "joint_position", "operation": "add", "range": (-0.2, 0.2)},
+    {"signal": "joint_position", "delay": (0.0, 0.05), "jitter": 0.01},
+    {"signal": "joint_velocity", "operation": "scale", "range": (0.5, 1.5), "match": "elbow"},
+    {"signal": "imu_angular_velocity", "drift": 0.1},
+    {"signal": IMU, "operation": "rotate", "range": (0.0, 0.3)},
+    {"signal": IMU, "delay": (0.0, 0.03)},
+    {"signal": IMU, "hold": 0.1},
+)
 
-BIAS = {"signal": "joint_position", "operation": "add", "range": (-0.1, 0.1)}
-NOISE = BIAS | {"when": "step"}
+
+def random_truth(generator: torch.Generator, num_envs: int = 4) -> dict[str, Tensor]:
+    true = {
+        name: torch.randn(num_envs, len(elements), generator=generator)
+        for name, elements in ELEMENTS.items()
+    }
+    true["projected_gravity"] /= true["projected_gravity"].norm(dim=-1, keepdim=True)
+    return true
 
 
-class Sensors:
-    """Signals of four worlds, zero but for noise, with signal terms."""
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
 
-    def __init__(self, *terms: dict[str, Any], value: float = 0.0):
-        self._value = value
-        parsed = [Term(**term) for term in terms]
-        self.noise = SignalNoise(
-            parsed, SIGNALS, Draws(0, torch.device("cpu")), torch.arange(NUM_ENVS)
+
+def test_joint_angle_takes_the_way_of_a_sensor():
+    """The oracle: numpy, one number at a time, from the formulas and the public draws.
+
+    true -> as it was a delay ago -> bias -> noise -> counts -> lost.
+    """
+    sensors = Sensors(*TERMS)
+    draws = Draws(0, CPU)
+    generator = torch.Generator().manual_seed(0)
+
+    def at_start(name: str, world: int) -> np.ndarray:
+        (uniform,) = draws.uniform([Stream(name, 2)], torch.tensor([world]), torch.tensor([1]))
+        return uniform[0].double().numpy()
+
+    def at_step(name: str, world: int, step: int) -> np.ndarray:
+        number, place = divmod(step, 16)
+        (uniform,) = draws.uniform(
+            [Stream(name, 32)], torch.tensor([world]), torch.tensor([number])
         )
-        self.begin(*range(NUM_ENVS), episode=1)
+        return uniform[0].double().numpy().reshape(16, 2)[place]
 
-    def begin(self, *ids: int, episode: int) -> None:
-        worlds = torch.tensor(ids)
-        self.noise.draw(worlds, torch.full_like(worlds, episode))
+    truth = [random_truth(generator)]
+    found = [sensors.start(**truth[0])]
+    for _ in range(40):
+        truth.append(random_truth(generator))
+        found.append(sensors.step(**truth[-1]))
 
-    def read(self, *ids: int, step: int = 0, signal: str = "joint_position") -> Tensor:
-        """A signal of worlds `ids`, of all if none are given, (n, 2)."""
-        worlds = torch.tensor(ids or range(NUM_ENVS))
-        signals = {name: torch.full((len(worlds), 2), self._value) for name in SIGNALS}
-        self.noise.apply(signals, worlds, step)
-        return signals[signal]
-
-
-def test_bias_is_constant_within_an_episode_and_new_in_the_next():
-    sensors = Sensors(BIAS)
-    first = [sensors.read(step=step) for step in range(40)]
-    assert first[0].all()
-    assert all(torch.equal(value, first[0]) for value in first)
-
-    sensors.begin(*range(NUM_ENVS), episode=2)
-
-    assert (sensors.read(step=40) != first[0]).all()
-
-
-def test_bias_of_worlds_that_do_not_end_stays():
-    sensors = Sensors(BIAS)
-    before = sensors.read()
-
-    sensors.begin(1, 2, episode=2)
-
-    assert torch.equal(sensors.read(0, 3), before[[0, 3]])
-    assert (sensors.read(1, 2) != before[[1, 2]]).all()
-
-
-def test_noise_is_different_at_every_step_in_every_world():
-    sensors = Sensors(NOISE)
-    values = torch.stack([sensors.read(step=step) for step in range(40)])
-
-    assert len(values.unique()) == 40 * NUM_ENVS * 2
-    assert values.abs().max() <= 0.1
-    assert values.mean().item() == pytest.approx(0, abs=0.02)  # 320 numbers, σ = 0.058
+    lost_readings = 0
+    for world in range(4):
+        delay = 0.05 * at_start("joint_position/*/delay", world)
+        bias = -0.2 + 0.4 * at_start("joint_position/*/add/reset", world)
+        for joint in range(2):
+            times = CONTROL_DT_S * np.arange(41)
+            values = [true["joint_position"][world, joint].item() for true in truth]
+            last = None
+            for step in range(41):
+                if step == 0:
+                    noise = at_start("joint_position/*/add/step/first", world)[joint]
+                    age, lost = 0.0, False
+                else:
+                    noise = at_step("joint_position/*/add/step", world, step)[joint]
+                    late = at_step("joint_position/*/delay", world, step)[joint]
+                    age = delay[joint] + 0.01 * late
+                    lost = at_step("joint_position/*/hold", world, step)[joint] < 0.2
+                value = np.interp(times[step] - age, times[: step + 1], values[: step + 1])
+                value = value + bias[joint] + (-0.1 + 0.2 * noise)
+                reading = last if lost else 0.01 * round(value / 0.01)
+                lost_readings += lost
+                assert reading is not None
+                assert found[step]["joint_position"][world, joint].item() == pytest.approx(
+                    reading, abs=1e-5
+                )
+                last = reading
+    assert lost_readings > 30
 
 
-def test_noise_is_a_function_of_world_and_step():
-    sensors = Sensors(NOISE)
-    forward = [sensors.read(step=step) for step in range(40)]
+def test_terms_of_one_signal_leave_the_others_alone():
+    generator = torch.Generator().manual_seed(0)
+    sensors = Sensors(*TERMS[:5])
+    sensors.start()
+    for _ in range(20):
+        true = random_truth(generator)
+        found = sensors.step(**true)
+        for name in ("joint_velocity", *IMU):
+            assert torch.equal(found[name], true[name])
 
-    assert torch.equal(Sensors(NOISE).read(step=35), forward[35])
-    assert torch.equal(sensors.read(2, step=17), forward[17][[2]])
-    assert torch.equal(sensors.read(3, 1, step=16), forward[16][[3, 1]])
+
+def test_order_of_the_lines_does_not_matter_between_kinds():
+    generator = torch.Generator().manual_seed(0)
+    truth = [random_truth(generator) for _ in range(30)]
+
+    def run(terms: tuple[dict[str, Any], ...]) -> list[dict[str, Tensor]]:
+        sensors = Sensors(*terms)
+        return [sensors.start(**truth[0]), *(sensors.step(**true) for true in truth[1:])]
+
+    for one, other in zip(run(TERMS), run(TERMS[::-1]), strict=True):
+        assert same(one, other)
 
 
-@pytest.mark.parametrize("step", [0, 1, 15, 16, 17, 1000])
-def test_noise_of_a_step_is_the_draw_of_its_number(step: int):
-    term = Term.model_validate(NOISE)
-    ((name, _),) = name_streams([term])
-    worlds = torch.arange(NUM_ENVS)
-    (uniform,) = Draws(0, torch.device("cpu")).uniform(
-        [Stream(name, 2)], worlds, torch.full_like(worlds, step)
+def test_restored_in_mid_episode_readings_are_the_same_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    sensors, restored = Sensors(*TERMS), Sensors(*TERMS)
+    sensors.start(**random_truth(generator))
+    restored.start(**random_truth(generator))
+    for step in range(21):  # into the second block of draws
+        sensors.step(**random_truth(generator))
+        if step == 9:
+            sensors.start(1, 2, **random_truth(generator))
+
+    saved = sensors.terms.state_dict()
+    restored.count = sensors.count
+    restored.episode.copy_(sensors.episode)
+    restored.terms.load_state_dict(saved)
+    for step in range(40):
+        true = random_truth(generator)
+        assert same(restored.step(**true), sensors.step(**true))
+        if step == 20:
+            assert same(restored.start(0, **true), sensors.start(0, **true))
+    fresh = Sensors(*TERMS)
+    fresh.terms.load_state_dict(saved)  # what was saved did not change since
+    assert not same(fresh.step(), sensors.step())
+
+
+def test_worlds_chosen_by_mask_read_the_same_as_worlds_chosen_by_ids():
+    """The way of a GPU and the way of a CPU."""
+    by_ids, by_mask = Sensors(*TERMS), Sensors(*TERMS, compact=False)
+    generator = torch.Generator().manual_seed(0)
+    true = random_truth(generator)
+    assert same(by_ids.start(**true), by_mask.start(**true))
+    for step in range(40):
+        true = random_truth(generator)
+        assert same(by_ids.step(**true), by_mask.step(**true))
+        if step in (3, 16, 17):
+            true = random_truth(generator)
+            assert same(by_ids.start(0, 3, **true), by_mask.start(0, 3, **true))
+
+
+def test_some_worlds_read_what_they_would_among_all():
+    generator = torch.Generator().manual_seed(0)
+    sensors, others = Sensors(*TERMS), Sensors(*TERMS)
+    truth = [random_truth(generator) for _ in range(20)]
+    for worlds in (sensors, others):
+        worlds.start(**truth[0])
+    for step, true in enumerate(truth[1:], 1):
+        expected = sensors.step(**true)
+        part = some(1, 2)
+        signals = {name: part.take(table) for name, table in true.items()}
+        others.terms.sense(signals, part, step, None)
+
+        assert same(signals, {name: table[1:3] for name, table in expected.items()})
+
+
+def test_nothing_asks_the_device_for_a_number():
+    """A meta tensor has no data: whoever asks for some, as a host would a GPU, gets an error."""
+    meta = torch.device("meta")
+    terms = SignalTerms(
+        [parse(**term) for term in TERMS],
+        ELEMENTS,
+        Draws(0, meta),
+        num_envs=4,
+        device=meta,
+        control_dt_s=CONTROL_DT_S,
     )
-
-    assert torch.equal(Sensors(NOISE).read(step=step), term.transform(uniform))
-
-
-def test_terms_of_model_fields_are_passed_over():
-    field = {"field": "mass", "range": (0.5, 2.0)}
-
-    assert torch.equal(Sensors(field, BIAS).read(), Sensors(BIAS).read())
-
-
-def test_bias_and_noise_add_up():
-    both, bias, noise = Sensors(BIAS, NOISE), Sensors(BIAS), Sensors(NOISE)
-
-    torch.testing.assert_close(both.read(step=5), bias.read(step=5) + noise.read(step=5))
+    share = torch.ones((), dtype=torch.float64, device=meta)
+    terms.set_shares(dict.fromkeys(range(len(TERMS)), share))
+    done = choose(torch.zeros(4, dtype=torch.bool, device=meta), compact=False)
+    episode = torch.zeros(4, dtype=torch.int64, device=meta)
+    for step in range(3):
+        signals = {name: torch.zeros(4, len(e), device=meta) for name, e in ELEMENTS.items()}
+        terms.sense(dict(signals), every(4, meta), step, None)
+        terms.begin(done, episode)
+        terms.sense(signals, done, step, episode)
+        assert signals["joint_position"].shape == (4, 2)
 
 
-def test_two_biases_of_one_signal_are_independent():
-    twice, once = Sensors(BIAS, BIAS).read(), Sensors(BIAS).read()
-
-    assert (twice != once).all()
-    assert (twice != 2 * once).all()
-
-
-def test_scale_error_multiplies_the_signal():
-    sensors = Sensors({"signal": "joint_velocity", "range": (1.5, 1.5)}, value=2.0)
-
-    assert sensors.read(signal="joint_velocity").unique().tolist() == [3.0]
-    assert sensors.read(signal="joint_position").unique().tolist() == [2.0]
-
-
-def test_noise_reaches_matching_joints_only():
-    values = Sensors(NOISE | {"match": "elbow"}).read()
-
-    assert not values[:, 0].any()
-    assert values[:, 1].all()
-
-
-@pytest.mark.parametrize("when", ["reset", "step"])
-def test_shared_signal_error_is_the_same_for_all_joints(when: str):
-    values = Sensors(BIAS | {"when": when, "shared": True}).read(step=3)
-
-    assert torch.equal(values[:, 0], values[:, 1])
-    assert len(values[:, 0].unique()) == NUM_ENVS
-
-
-def test_restored_biases_are_those_of_the_running_episodes():
-    sensors, restored = Sensors(BIAS, NOISE), Sensors(BIAS, NOISE)
-    sensors.begin(1, episode=5)
-
-    restored.noise.load_state_dict(sensors.noise.state_dict())
-
-    assert torch.equal(restored.read(step=9), sensors.read(step=9))
-
-
-def test_unknown_signal_is_refused_with_those_there_are():
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        (
+            {"signal": "joint_positon", "range": (0.5, 2.0)},
+            "unknown signal 'joint_positon' (did you mean 'joint_position'?); this task has "
+            "['imu_angular_velocity', 'joint_position', 'joint_velocity', 'projected_gravity']",
+        ),
+        (
+            {"signal": "joint_position", "range": (0.5, 2.0), "match": "wrist"},
+            "'joint_position' has no element matching 'wrist'; its elements are "
+            "['shoulder', 'elbow']",
+        ),
+        (
+            {"signal": "joint_position", "operation": "rotate", "range": (0.0, 0.1)},
+            "'joint_position rotate [0.0, 0.1] on *': only vectors can be rotated, and "
+            "'joint_position' has the elements ['shoulder', 'elbow']",
+        ),
+        (
+            {"signal": ["joint_position", "projected_gravity"], "hold": 0.1},
+            "'joint_position and projected_gravity hold 0.1 on *': signals in one list "
+            "share their draws element by element, but the elements of 'projected_gravity' are "
+            "['x', 'y', 'z'] and those of 'joint_position' are ['shoulder', 'elbow']; write a "
+            "term for each",
+        ),
+        (
+            {"signal": "projected_gravity", "delay": (0.0, 0.1), "match": "x"},
+            "'projected_gravity delay [0.0, 0.1] on x': 'projected_gravity' is a vector and "
+            "changes as a whole; delete `match`",
+        ),
+        (
+            {"signal": "projected_gravity", "quantize": 2.0},
+            "'projected_gravity quantize 2 on *': 'projected_gravity' has length one, "
+            "and nothing of it is left; make the count smaller",
+        ),
+        (
+            {"signal": "joint_position", "delay": (0.0, 0.01), "jitter": 0.03},
+            "'joint_position delay [0.0, 0.04] on *': jitter is 0.03 s, more than the period of "
+            "the policy, 0.02 s, and a reading would be older than the one before it; shorten it, "
+            "or use `hold` for readings that are lost",
+        ),
+    ],
+)
+def test_term_that_does_not_fit_its_signal_is_refused(document: dict[str, Any], problem: str):
     with pytest.raises(ConfigError) as error:
-        Sensors({"signal": "joint_positon", "range": (0.5, 2)})
+        Sensors(document)
 
-    assert str(error.value) == (
-        "randomization: unknown signal 'joint_positon' (did you mean 'joint_position'?); this task "
-        "has ['joint_position', 'joint_velocity']"
+    assert str(error.value) == f"randomization: {problem}"
+
+
+def test_term_says_what_it_does():
+    assert str(parse(signal="joint_position", range=(0.5, 2.0), distribution="log_uniform")) == (
+        "joint_position scale log_uniform [0.5, 2.0] on *"
     )
+    assert parse(signal=IMU, delay=(0.0, 0.02), jitter=0.005).describe() == {
+        "target": "imu_angular_velocity and projected_gravity",
+        "match": "*",
+        "operation": "delay",
+        "distribution": "uniform",
+        "range": (0.0, 0.025),
+    }
+    assert parse(signal="joint_position", hold=0.1, match=JOINTS).describe()["match"] == JOINTS
 
 
-def test_signal_pattern_without_a_match_is_refused():
-    with pytest.raises(ConfigError) as error:
-        Sensors(BIAS | {"match": "wrist"})
+def arm(*terms: dict[str, Any]) -> VectorEnv:
+    return envs.make("arm_reach", num_envs=3, num_threads=1, randomization=list(terms))
 
-    assert str(error.value) == (
-        "randomization: 'joint_position' has no element matching 'wrist'; its elements are "
-        "['shoulder', 'elbow']"
+
+def test_environment_restored_in_mid_episode_goes_on_with_the_same_bits():
+    terms = (
+        {"signal": ["joint_position", "joint_velocity"], "delay": [0.0, 0.05], "jitter": 0.02},
+        {"signal": "joint_position", "drift": 0.01},
+        {"signal": "joint_position", "hold": 0.3},
+        {"command": "hold", "probability": 0.3},
     )
+    generator = torch.Generator().manual_seed(0)
+    env, restored = arm(*terms), arm(*terms)
+    env.reset()
+    restored.reset()
+    actions = 2 * torch.rand(60, 3, env.num_actions, generator=generator) - 1
+    for action in actions[:25]:
+        env.step(action)
+
+    restored.load_state_dict(env.state_dict())
+
+    for action in actions[25:]:
+        expected, found = env.step(action), restored.step(action)
+        assert torch.equal(found.observation["actor"], expected.observation["actor"])
+        assert torch.equal(found.reward, expected.reward)
+
+
+def test_servo_whose_targets_get_lost_keeps_the_one_it_received_last():
+    """Also when several are lost in a row: not the one sent last."""
+    env = arm({"command": "hold", "probability": 0.6, "shared": True})
+    env.reset()
+    ctrl = env.simulation.data("ctrl")
+    received, lost = ctrl.float().clone(), 0
+    for step in range(40):
+        targets = env.signals["joint_target"] + 0.001 * (step + 1)
+        env.step_targets(targets)
+        arrived = (ctrl.float() == targets).all(dim=-1)
+        assert torch.equal(ctrl.float()[~arrived], received[~arrived])
+        lost += int((~arrived).sum())
+        received = ctrl.float().clone()
+    assert 0.5 < lost / 120 < 0.7

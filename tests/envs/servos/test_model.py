@@ -156,10 +156,12 @@ def test_robot_reads_gains_limits_and_sensors_of_servos_with_play(tmp_path: Path
     assert robot.joints == ["lift"]
     assert joint.name == "lift"
     # P 640 is full duty at 177 ticks
-    assert joint.effort_limit == pytest.approx(servo.drive_torque(11.1))
-    assert joint.kp == pytest.approx(joint.effort_limit / (177 * 2 * math.pi / 4096), rel=1e-6)
-    assert joint.kd == 0
-    assert joint.default_position == 0.2
+    assert joint.effort_limit_nm == pytest.approx(servo.drive_torque(11.1))
+    assert joint.kp_nm_per_rad == pytest.approx(
+        joint.effort_limit_nm / (177 * 2 * math.pi / 4096), rel=1e-6
+    )
+    assert joint.kd_nm_s_per_rad == 0
+    assert joint.default_position_rad == 0.2
     assert robot.home_qpos.tolist() == [0.2, 0.0]
     low, high = robot.target_range(0.0)
     assert (low.item(), high.item()) == (-1.0, 1.5)
