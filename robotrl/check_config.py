@@ -49,7 +49,7 @@ class Difference(NamedTuple):
     unit: str
 
 
-_NOTHING = Difference(0.0, 0.0, 0.0, "nothing seen: it may need contacts, or more time", "")
+_NOTHING = Difference(0.0, 0.0, 0.0, "nothing seen: it may need contacts, or longer episodes", "")
 
 
 class Effect(NamedTuple):

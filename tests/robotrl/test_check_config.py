@@ -177,7 +177,7 @@ def test_model_term_whose_effect_was_not_seen_is_listed_without_a_bar():
     assert not report.problems
     assert report.lines()[1] == (
         f"{'0.00%':>7s}  {'':24s}   0.0000  0.0000  kp scale [0.8, 1.2] on *  "
-        "nothing seen: it may need contacts, or more time"
+        "nothing seen: it may need contacts, or longer episodes"
     )
 
 
