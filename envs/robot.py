@@ -158,15 +158,12 @@ class Robot:
         model, mode, ids = self.model, self.operating_mode, self._joint_ids
         limited = model.jnt_limited[ids, None].astype(bool)
         lowest, highest = np.where(limited, model.jnt_range[ids], ENDLESS_RAD).T
+        low, high = lowest if low is None else low, highest if high is None else high
         rows = zip(
             self.joints,
             self.actuators.tolist(),
             self.home.tolist(),
-            zip(
-                lowest if low is None else low,
-                highest if high is None else high,
-                strict=True,
-            ),
+            zip(low, high, strict=True),
             strict=True,
         )
         return [
