@@ -67,6 +67,16 @@ def refuse(model: mujoco.MjModel, error: Exception) -> ConfigError:
     )
 
 
+def check_plugins(model: mujoco.MjModel) -> None:
+    """Refuse what `mujoco_warp.put_model` itself trips over: a plugin that no geom has.
+
+    Raises:
+        NotImplementedError: there is one.
+    """
+    if model.nplugin > len(set(model.geom_plugin.tolist()) - {-1}):
+        raise NotImplementedError("plugin instances of the whole model are not supported")
+
+
 def check_field(model: mujoco.MjModel, name: str) -> None:
     """Refuse a field that cannot differ between worlds.
 

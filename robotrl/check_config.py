@@ -11,6 +11,7 @@ can be compared, and the first lines are what a policy must cope with. Terms of 
 until one has happened in every world, and a second. Ranges that grow are measured in full.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from deploy.errors import ConfigError
 from envs.randomization import RandomTerm, at_full_range
+from envs.randomization.sensing import SignalTerm
 from envs.vector_env import VectorEnv
 from robotrl.train import make_env
 from robotrl.train_config import TrainConfig
@@ -47,6 +49,9 @@ class Difference(NamedTuple):
     unit: str
 
 
+_NOTHING = Difference(0.0, 0.0, 0.0, "nothing seen: it may need contacts, or longer episodes", "")
+
+
 class Effect(NamedTuple):
     """How much worlds with a term differ from nominal ones."""
 
@@ -70,11 +75,13 @@ class Report(NamedTuple):
         lines = [f"{'effect':>7s}  {'':{_BAR}s}  {'median':>7s} {'largest':>7s}"]
         for effect in self.effects:
             most = effect.most
-            bar = "█" * max(1, round(_BAR * most.share / self.effects[0].most.share))
-            within = "" if effect.seconds == _SECONDS else f", in {effect.seconds:g} s"
+            strongest = max(self.effects[0].most.share, 1e-9)
+            bar = "█" * math.ceil(_BAR * most.share / strongest)
+            within = "" if effect.seconds == _SECONDS else f"in {effect.seconds:g} s"
+            unit = ", ".join(filter(None, (most.unit, within)))
             lines.append(
                 f"{most.share:7.2%}  {bar:{_BAR}s}  {most.median:7.4f} {most.largest:7.4f}  "
-                f"{effect.term:{width}s}  {most.where} [{most.unit}{within}]"
+                f"{effect.term:{width}s}  {most.where}{f' [{unit}]' if unit else ''}"
             )
         return [*lines, *(f"ERROR  {text}" for text in self.problems)]
 
@@ -123,13 +130,14 @@ def check_config(config: TrainConfig) -> Report:
             continue
         part = Course(nominal.targets[:steps], *(table[: steps + 1] for table in nominal[1:]))
         most = moved(course, part, joints) or seen(course, part, env.columns["actor"])
-        if most is None:
+        if most is None and isinstance(term, SignalTerm):
             problems.append(
-                f"randomization: '{term}' has no effect within {seconds:g} s: neither the joints "
-                "nor what the actor observes differ; delete it, or raise its range"
+                f"randomization: '{term}' has no effect: nothing that the actor observes "
+                f"differs in {seconds:g} s; does it read this signal? Delete the term, or raise "
+                "its range"
             )
         else:
-            effects.append(Effect(str(term), most, seconds))
+            effects.append(Effect(str(term), most or _NOTHING, seconds))
     if not problems:
         try:
             _make(config, terms)

@@ -30,7 +30,7 @@ class RunFolder:
         self.checkpoint_path = path / "checkpoint.pt"
         self.metrics_path = path / "metrics.csv"
         self.diverged_path = path / "diverged"
-        """What led worlds to diverge, if any did; see `envs.divergence`."""
+        """Made when there is something in it; see `envs.divergence`."""
 
     def create(self, config: TrainConfig) -> None:
         """Start a new run.

@@ -49,25 +49,32 @@ def check_extremes(terms: Sequence[Bound], model: mujoco.MjModel) -> None:
         check_limits(model, {name: values[name] for name in touched}, [b.term for b in together])
 
 
-def check_draws(terms: Sequence[Bound], model: mujoco.MjModel, draws: Draws) -> None:
+def check_draws(
+    terms: Sequence[Bound], model: mujoco.MjModel, draws: Draws, device: torch.device
+) -> None:
     """Refuse terms whose episodes are not what their draws say; each is looked at alone.
 
     Args:
         terms: terms on the model, on initial states, and pushes.
         model: the nominal model.
-        draws: on the CPU, of the run's seed.
+        draws: the run's random numbers.
+        device: where these are made; they must be the ones of the CPU.
 
     Raises:
         ConfigError: names the term and what is wrong with it.
     """
     ids = torch.arange(_WORLDS)
+    at_work, draws = draws, Draws(draws.seed, torch.device("cpu"))
     for bound in terms:
         if bound.term.acts == "model":
             _check_episodes(bound, model, draws)
             nominal = nominal_values(model, [bound])
         else:
             nominal = state_tables(model)
-        (uniform,) = draws.uniform([bound.stream], ids, torch.ones_like(ids))
+        (uniform,) = draws.uniform([bound.stream], ids, ids * 0)
+        (on_device,) = at_work.uniform([bound.stream], ids.to(device), ids.to(device) * 0)
+        if not torch.equal(on_device.cpu(), uniform):
+            raise _refusal(bound, f"its draws on {device} are not the ones of the CPU")
         _check_own_draws(bound, nominal, uniform)
 
 
@@ -148,6 +155,8 @@ def _stale_constant(simulation: BatchSimulation, fields: Mapping[str, Tensor]) -
 def _check_own_draws(bound: Bound, nominal: Values, uniform: Tensor) -> None:
     """Numbers that have draws of their own lie at different places of their ranges."""
     change = bound.change
+    if bound.stream.size > 1 and all(len(_unlike(world)) == 1 for world in uniform):
+        raise _refusal(bound, f"one number is drawn for all of its {bound.stream.size}")
     if not isinstance(change, Numbers):
         return
     lead = change.parts[0].lead

@@ -62,7 +62,7 @@ class Randomization:
         control_dt_s: float,
     ):
         device, model = simulation.device, simulation.model
-        prove(terms, model, draws.seed)
+        prove(terms, model, draws, device)
         self._growth = Growth(terms, simulation.num_envs, device)
         shares = self._growth.shares
         with device:
@@ -170,10 +170,12 @@ def bind(
     return bound
 
 
-def prove(terms: Sequence[RandomTerm], model: mujoco.MjModel, seed: int) -> None:
+def prove(
+    terms: Sequence[RandomTerm], model: mujoco.MjModel, draws: Draws, device: torch.device
+) -> None:
     """Refuse terms on models and states that fail a proof; see `proofs`."""
     bound = bind(terms, model, [None] * len(terms))
     if bound:
         check_extremes([b for b in bound if b.term.acts == "model"], model)
-        check_draws(bound, model, Draws(seed, torch.device("cpu")))
+        check_draws(bound, model, draws, device)
         check_effects(bound, model)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
+from deploy.signals import SIGNALS
 from envs.draws import Draws, Stream
 from envs.randomization.sensing import Place, Reading, Share, SignalTerm, Stage
 from envs.randomization.signal_errors import SignalQuantization, SignalRotation, UnitLength
@@ -23,8 +24,11 @@ from envs.randomization.step_draws import StepDraws
 from envs.randomization.term import matching_rows, name_streams
 from envs.worlds import Worlds
 
-UNIT_VECTORS = ("projected_gravity",)
 _AXES = ["x", "y", "z"]
+UNIT_VECTORS = tuple(
+    name for name, row in SIGNALS.items() if row.unit == "1" and list(row.axes) == _AXES
+)
+"""Signals that are directions, whatever an error does to them."""
 
 
 class _Bound(NamedTuple):

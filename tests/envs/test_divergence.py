@@ -157,6 +157,21 @@ def test_plain_mujoco_does_the_same_to_the_bit(
         assert result.after.qvel.tolist() == after["qvel"].tolist()
 
 
+@pytest.mark.parametrize("name", ["gym/HalfCheetah-v5", "gym/Humanoid-v5"])
+def test_task_whose_sensors_lag_is_replayed_like_the_others(folder: Path, name: str):
+    env = envs.make(name, num_envs=4, num_threads=1)
+    env.reset()
+    env.record_divergences(folder)
+    env._simulation.field("dof_damping")[WORLD] = -20.0
+    for _ in range(10):
+        env.step(torch.zeros(4, env.num_actions))
+
+    assert env.diverged > 0
+    for path in folder.iterdir():
+        result = replay(path)
+        assert result.cause == result.dump.divergence.cause != ""
+
+
 def test_each_remembered_state_continues_to_the_next_in_plain_mujoco(folder: Path):
     env = make()
     env.record_divergences(folder)

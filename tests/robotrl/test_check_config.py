@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import robotrl.check_config as check_config_module
 from deploy.configuration import validate
 from robotrl.check_config import (
     Course,
@@ -137,14 +138,46 @@ def test_terms_without_effect_are_problems_and_the_others_are_measured_all_the_s
     colour = {"field": "geom_rgba", "columns": "all", "range": [0.8, 1.2]}
     rare = {"signal": "joint_position", "hold": 1e-12}
 
-    report = check(colour, rare, {"field": "kp", "range": [0.8, 1.2]})
+    report = check(colour, {"field": "kp", "range": [0.8, 1.2]}, rare)
 
     assert [effect.term for effect in report.effects] == ["kp scale [0.8, 1.2] on *"]
     seen_by_nobody, lost_nothing = report.problems
     assert "'geom_rgba scale [0.8, 1.2] on *' has no effect" in seen_by_nobody
-    assert lost_nothing == (
-        "randomization: 'joint_position hold 1e-12 on *' has no effect within 1 s: neither the "
-        "joints nor what the actor observes differ; delete it, or raise its range"
+    assert "'joint_position hold 1e-12 on *' has no effect" in lost_nothing
+
+
+@pytest.fixture
+def nothing_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The actor of this arm reads all signals, and all its terms move it: both are blinded."""
+    run = check_config_module._run
+
+    def blind(*arguments: Any) -> Course:
+        course = run(*arguments)
+        return course._replace(
+            joints=torch.zeros_like(course.joints),
+            observation=torch.zeros_like(course.observation),
+        )
+
+    monkeypatch.setattr(check_config_module, "_run", blind)
+
+
+@pytest.mark.usefixtures("nothing_seen")
+def test_signal_that_the_actor_does_not_read_is_a_problem():
+    assert check({"signal": "joint_velocity", "quantize": 0.024}).problems == [
+        "randomization: 'joint_velocity quantize 0.024 on *' has no effect: nothing that the actor "
+        "observes differs in 1 s; does it read this signal? Delete the term, or raise its range"
+    ]
+
+
+@pytest.mark.usefixtures("nothing_seen")
+def test_model_term_whose_effect_was_not_seen_is_listed_without_a_bar():
+    """The proof saw one, in other poses, and of another kind of motion."""
+    report = check({"field": "kp", "range": [0.8, 1.2]})
+
+    assert not report.problems
+    assert report.lines()[1] == (
+        f"{'0.00%':>7s}  {'':24s}   0.0000  0.0000  kp scale [0.8, 1.2] on *  "
+        "nothing seen: it may need contacts, or longer episodes"
     )
 
 

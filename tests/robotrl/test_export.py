@@ -16,6 +16,7 @@ from deploy.contract import (
     HASH_KEY,
     METADATA_KEY,
     Contract,
+    TrainedRange,
     hash_metadata,
     parse_contract,
 )
@@ -26,7 +27,9 @@ from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
 from robotrl.export import TOLERANCE, _git_commit, compare, export, random_signals
+from robotrl.presets import load_preset
 from robotrl.run_folder import RunFolder
+from robotrl.shipped import config_path
 from robotrl.train import make_env, train
 from robotrl.train_config import TrainConfig
 
@@ -249,6 +252,15 @@ def test_randomization_is_described_term_by_term(contract: Contract, tiny_config
         "distribution": "uniform",
         "range": (0.005, 0.03),
     }
+
+
+@pytest.mark.parametrize(
+    "preset", [path.stem for path in config_path("randomization").glob("*.yaml")]
+)
+def test_every_term_of_the_presets_can_be_written_into_a_contract(preset: str):
+    for term in load_preset(preset):
+        written = TrainedRange(**term.describe())
+        assert TrainedRange.model_validate_json(written.model_dump_json(), strict=True) == written
 
 
 def test_commit_is_that_of_the_package_wherever_one_stands(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import mujoco
 import pytest
 import torch
 from torch import Tensor
@@ -10,12 +11,13 @@ from torch import Tensor
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws, Stream
+from envs.randomization import Randomization, read_terms
 from envs.randomization.fields import FieldTerm
 from envs.randomization.inertia import PayloadTerm
 from envs.randomization.initial import InitialTerm
 from envs.randomization.numbers import Change, Numbers, Values
 from envs.randomization.pushes import PushTerm
-from tests.envs.randomization.worlds import walkers
+from tests.envs.randomization.worlds import WALKER, walkers
 
 MASS = {"field": "mass", "range": (0.8, 1.2)}
 KP = {"field": "kp", "range": (0.8, 1.2)}
@@ -175,8 +177,12 @@ def test_planted_generator_that_gives_one_number_to_all(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Draws, "uniform", uniform)
 
-    assert "one draw moves all of its 2 numbers" in refusal(PUSH)
-    assert "one draw moves all of its 2 numbers" in refusal(ANGLE)
+    tilt = {"field": "opt.gravity", "operation": "rotate", "range": (0, 0.1)}
+    assert "'push add [-1.0, 1.0] on base': one number is drawn for all of its 2" in refusal(PUSH)
+    assert "'initial angle add [-0.3, 0.3] on *': one number is drawn for all" in refusal(ANGLE)
+    assert "one number is drawn for all of its 3" in refusal(tilt)
+    pseudo = {"inertia": "pseudo", "match": "base", "range": (-0.1, 0.1)}
+    assert "one number is drawn for all of its 10" in refusal(pseudo)
 
 
 def test_planted_generator_that_does_not_know_the_worlds(monkeypatch: pytest.MonkeyPatch):
@@ -188,6 +194,17 @@ def test_planted_generator_that_does_not_know_the_worlds(monkeypatch: pytest.Mon
     )
 
     assert refusal(DAMPING).endswith("all worlds have the same draw")
+
+
+def test_planted_device_that_draws_otherwise_than_the_cpu():
+    class Other(Draws):
+        def uniform(self, streams: Sequence[Stream], env: Tensor, index: Tensor) -> list[Tensor]:
+            return [1 - u for u in super().uniform(streams, env, index)]
+
+    simulation = BatchSimulation(mujoco.MjModel.from_xml_string(WALKER), 2, num_threads=1)
+    terms = read_terms([DAMPING], source="terms")
+    with pytest.raises(ConfigError, match="its draws on cpu are not the ones of the CPU"):
+        Randomization(terms, simulation, Other(0, simulation.device), signals={}, control_dt_s=0.02)
 
 
 def test_terms_that_only_work_together_are_looked_at_together():

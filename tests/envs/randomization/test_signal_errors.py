@@ -181,6 +181,8 @@ def test_imu_that_is_mounted_askew_turns_all_its_signals_alike():
     axis = torch.stack([askew[:, 2, 1], askew[:, 0, 2], askew[:, 1, 0]], dim=-1)
     axis = axis / axis.norm(dim=-1, keepdim=True)
     assert axis.mean(dim=0).norm().item() < 4 / math.sqrt(2000)  # to all sides
+    for side in (torch.atan2(axis[:, 1], axis[:, 0]), axis[:, 2]):  # whatever the angle
+        assert abs(torch.corrcoef(torch.stack([angle, side]))[0, 1].item()) < 4 / math.sqrt(2000)
 
 
 def test_gravity_stays_a_direction_under_every_error():

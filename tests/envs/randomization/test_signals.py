@@ -32,6 +32,7 @@ TERMS: tuple[dict[str, Any], ...] = (  # in another order than that of a sensor
     {"signal": "joint_position", "delay": (0.0, 0.05), "jitter": 0.01},
     {"signal": "joint_velocity", "operation": "scale", "range": (0.5, 1.5), "match": "elbow"},
     {"signal": "imu_angular_velocity", "drift": 0.1},
+    {"signal": "imu_angular_velocity", "range": (0.5, 1.5)},
     {"signal": IMU, "operation": "rotate", "range": (0.0, 0.3)},
     {"signal": IMU, "delay": (0.0, 0.03)},
     {"signal": IMU, "hold": 0.1},
@@ -180,6 +181,18 @@ def test_some_worlds_read_what_they_would_among_all():
         others.terms.sense(signals, part, step, None)
 
         assert same(signals, {name: table[1:3] for name, table in expected.items()})
+
+
+def test_numbers_of_sixteen_steps_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch):
+    sensors = Sensors(*TERMS)
+    sensors.start()
+    calls = []
+    uniform = Draws.uniform
+    monkeypatch.setattr(Draws, "uniform", lambda *arguments: calls.append(1) or uniform(*arguments))
+    for _ in range(47):  # steps 1 to 47
+        sensors.step()
+
+    assert len(calls) == 3
 
 
 def test_nothing_asks_the_device_for_a_number():
