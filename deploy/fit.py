@@ -96,9 +96,10 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
         )
     if joint.operating_mode == "position":
         yield from _gain_differences(joint, wiring.model)
-    if abs(joint.effort_limit_nm / servo.stall_torque_nm - 1) > 0.05:
+    effort, known = joint.effort_limit_nm, servo.full_duty_torques_nm
+    if not any(abs(effort / torque - 1) <= 0.05 for torque in known):
         yield (
-            f"joint {joint.name!r}: trained with a servo of {joint.effort_limit_nm:.3g} N·m, "
+            f"joint {joint.name!r}: trained with a servo of {effort:.3g} N·m, "
             f"{wiring.model} has {servo.stall_torque_nm:.3g} N·m"
         )
 
@@ -106,8 +107,9 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
 def _gain_differences(joint: JointSpec, model: str) -> Iterator[str]:
     servo, kp = MODELS[model], joint.kp_nm_per_rad
     try:
-        stiffness = servo.kp(servo.p_gain(kp))
-        servo.d_gain(joint.kd_nm_s_per_rad)
+        effort = joint.effort_limit_nm
+        stiffness = servo.kp(servo.p_gain(kp, effort), effort)
+        servo.d_gain(joint.kd_nm_s_per_rad, effort)
     except ConfigError as error:
         yield f"joint {joint.name!r}: {error}"
         return

@@ -526,11 +526,12 @@ class Robot:
     def _running_settings(self, row: int) -> dict[Register, int]:
         """What a servo's RAM must hold while the robot runs."""
         joint, model = self.joints[row], self._models[row]
+        effort = joint.effort_limit_nm
         return {
             registers.TORQUE_ENABLE: 1,
-            registers.POSITION_P_GAIN: model.p_gain(joint.kp_nm_per_rad),
+            registers.POSITION_P_GAIN: model.p_gain(joint.kp_nm_per_rad, effort),
             registers.POSITION_I_GAIN: 0,
-            registers.POSITION_D_GAIN: model.d_gain(joint.kd_nm_s_per_rad),
+            registers.POSITION_D_GAIN: model.d_gain(joint.kd_nm_s_per_rad, effort),
             registers.FEEDFORWARD_1ST_GAIN: 0,
             registers.FEEDFORWARD_2ND_GAIN: 0,
             registers.BUS_WATCHDOG: self.config.safety.watchdog_ms // WATCHDOG_STEP_MS,

@@ -99,6 +99,9 @@ class BatchSimulation:
             self._fill_sensor_history(rows)
         batch.forward(rows, stage=self._after_write)
 
+    def check(self) -> None:
+        """Nothing is ever left out: MuJoCo's own memory grows as it needs."""
+
     def recompute_constants(self, worlds: Worlds) -> None:
         """See `Simulation.recompute_constants`."""
         self._batch.set_const(worlds.ids.numpy().astype(np.int32))

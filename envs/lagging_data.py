@@ -6,12 +6,13 @@ more call, `mj_rnePostConstraint`, which computes `cfrc_ext` from the contacts o
 A task that must agree with them, or that reads only `qpos` and `qvel`, asks for the same:
 
     request(spec, contact_forces=True)     # before spec.compile()
-    requested(model)                       # backends then leave derived data as a step leaves them
+    requested(model)                       # the CPU backend then leaves data as a step does
 
 No sensor computes these contact forces: inside a Runge-Kutta step sensors see only the first of
 four evaluations. A MuJoCo plugin does, whose `advance`, called when the integrator moves the state,
 is `mj_rnePostConstraint` itself; no Python runs while stepping. Its structure is `mjpPlugin` of
-mjplugin.h, MuJoCo 4.0; tests compare the result with Gymnasium bit by bit.
+mjplugin.h, MuJoCo 4.0; tests compare the result with Gymnasium bit by bit. mujoco_warp knows no
+such plugin and refuses it; without contact forces it runs the model, with current data.
 """
 
 import ctypes
@@ -69,11 +70,6 @@ def request(spec: mujoco.MjSpec, *, contact_forces: bool) -> None:
 def requested(model: mujoco.MjModel) -> bool:
     """Whether the model was compiled with the request."""
     return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXT, NAME) >= 0
-
-
-def contact_forces_requested(model: mujoco.MjModel) -> bool:
-    """Whether the request was one for contact forces, too; without plugins a backend must do it."""
-    return mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_PLUGIN, NAME) >= 0
 
 
 @functools.cache

@@ -66,6 +66,14 @@ class Simulation(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Ask the device whether any step since the last call left something out.
+
+        Raises:
+            ConfigError: contacts or constraints found no room; says which setting to raise.
+        """
+        ...
+
     def reset(self, worlds: Worlds, state: State) -> None:
         """Put worlds into states (n, ...), in the dtype of the backend's `data`.
 

@@ -23,7 +23,7 @@ from deploy.errors import ConfigError
 from envs.randomization import RandomTerm, at_full_range
 from envs.randomization.sensing import SignalTerm
 from envs.vector_env import VectorEnv
-from robotrl.train import make_env
+from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig
 
 _NUM_ENVS = 64
@@ -147,7 +147,7 @@ def check_config(config: TrainConfig) -> Report:
 
 
 def _make(config: TrainConfig, terms: Sequence[RandomTerm]) -> VectorEnv:
-    return make_env(config, num_envs=_NUM_ENVS, randomization=terms)
+    return make_test_env(config, num_envs=_NUM_ENVS, randomization=terms)
 
 
 def _joints(model: mujoco.MjModel) -> Joints:

@@ -20,7 +20,7 @@ from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
 from robotrl.ppo import Policy
 from robotrl.run_folder import RunFolder
-from robotrl.train import make_env
+from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig
 
 _SEED_OFFSET = 1_000_003
@@ -43,7 +43,7 @@ def evaluate_run(folder: RunFolder, *, episodes: int = 128) -> dict[str, float]:
     torch.set_num_threads(config.torch_threads)
     terms = at_full_range(config.terms)
     seed = config.seed + _SEED_OFFSET
-    env = make_env(config, num_envs=episodes, seed=seed, randomization=terms)
+    env = make_test_env(config, num_envs=episodes, seed=seed, randomization=terms)
     policy = load_policy(config, env, folder.load_checkpoint())
     observation, worlds = env.reset(), torch.arange(episodes)
 
@@ -71,7 +71,7 @@ def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
         for term in at_full_range(config.terms)
     ]
     seed = config.seed + _SEED_OFFSET
-    env = make_env(config, num_envs=1, num_threads=1, seed=seed, randomization=terms)
+    env = make_test_env(config, num_envs=1, num_threads=1, seed=seed, randomization=terms)
     env.reset()
     (output,) = controller.outputs.values()
     episode = torch.zeros(1, dtype=torch.int64)

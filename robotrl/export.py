@@ -49,7 +49,7 @@ from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
 from robotrl.run_folder import RunFolder
-from robotrl.train import make_env
+from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig
 
 OPSET = 20
@@ -74,7 +74,7 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
         raise ConfigError(f"{path.parent} is no folder; make it first, or choose another output")
     config = folder.config()
     checkpoint = folder.load_checkpoint()
-    env = make_env(config, num_envs=1, num_threads=1, randomization=[])
+    env = make_test_env(config, num_envs=1, num_threads=1, randomization=[])
     policy = load_policy(config, env, checkpoint)
     _ = env.deployment  # refuses a task for simulation only
     controller = Controller(env.task, policy).eval()

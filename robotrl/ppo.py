@@ -119,12 +119,20 @@ class PPO:
         observation_sizes: of `actor` and `critic`.
         num_actions: size of the action.
         seed: of initial weights, action noise and minibatch order.
+        device: where it learns; that of the environment.
     """
 
     def __init__(
-        self, config: PPOConfig, observation_sizes: dict[str, int], num_actions: int, *, seed: int
+        self,
+        config: PPOConfig,
+        observation_sizes: dict[str, int],
+        num_actions: int,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
     ):
         self.config = config
+        self.device = torch.device(device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = Policy(observation_sizes["actor"], num_actions, config)
@@ -133,7 +141,9 @@ class PPO:
             )
         self.critic_normalizer = Normalizer(observation_sizes["critic"])
         self.return_normalizer = Normalizer(1, clip=math.inf)  # rare large returns count in full
-        self._generator = torch.Generator().manual_seed(seed)
+        for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):
+            module.to(self.device)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
         self._optimizer = torch.optim.Adam(
             [*self.policy.parameters(), *self.critic.parameters()],
             lr=config.learning_rate,
@@ -169,7 +179,8 @@ class PPO:
             u = distributions.sample(mean, log_std, self._generator)
             for name, value in observation.items():
                 raw[name].append(value)
-            if not u.isfinite().all():  # which the environment would refuse, not saying why
+            # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
+            if self.device.type == "cpu" and not u.isfinite().all():
                 seen = {f"the {name}'s observation": torch.stack(raw[name]) for name in raw}
                 acted = torch.stack([*columns.get("pre_tanh", []), u])
                 _require_finite(seen | {"the action": acted}, of_rollout=True)
@@ -325,7 +336,7 @@ class PPO:
 
     def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One gradient step on a minibatch; returns losses and diagnostics."""
-        noise = torch.randn(batch["pre_tanh"].shape, generator=self._generator)
+        noise = torch.randn(batch["pre_tanh"].shape, generator=self._generator, device=self.device)
         loss, diagnostics = self.loss(batch, noise)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -337,7 +348,7 @@ class PPO:
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""
         for _ in range(self.config.epochs):
-            order = torch.randperm(size, generator=self._generator)
+            order = torch.randperm(size, generator=self._generator, device=self.device)
             yield from order.tensor_split(min(self.config.minibatches, size))
 
     @torch.no_grad()

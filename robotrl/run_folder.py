@@ -78,7 +78,7 @@ class RunFolder:
         if not self.checkpoint_path.exists():
             raise ConfigError(f"{self.path} has no checkpoint.pt yet; train it first")
         try:
-            return torch.load(self.checkpoint_path, weights_only=True)
+            return torch.load(self.checkpoint_path, weights_only=True, map_location="cpu")
         except Exception as error:  # torch raises several unrelated types for a damaged file
             raise ConfigError(f"{self.checkpoint_path}: cannot be read: {error}") from error
 

@@ -47,7 +47,7 @@ def train(
     torch.set_flush_denormal(True)
     env = make_env(config)
     env.record_divergences(folder.diverged_path)
-    learner = PPO(config.algorithm, env.observation_sizes, env.num_actions, seed=config.seed)
+    learner = _make_learner(config, env)
     observation = env.reset(stagger=True)
     iteration = 0
     if resume and not folder.checkpoint_path.exists():  # killed before its first checkpoint
@@ -56,7 +56,10 @@ def train(
         checkpoint = folder.load_checkpoint()
         learner.load_state_dict(checkpoint["algorithm"])
         env.load_state_dict(checkpoint["env"])
-        observation, iteration = checkpoint["observation"], checkpoint["iteration"]
+        observation = {
+            name: rows.to(env.device) for name, rows in checkpoint["observation"].items()
+        }
+        iteration = checkpoint["iteration"]
         folder.drop_metrics_after(checkpoint["env_steps"])
 
     steps_per_iteration = config.num_envs * config.algorithm.rollout_steps
@@ -66,6 +69,7 @@ def train(
             started = time.perf_counter()
             try:
                 rollout, observation = learner.collect(env, observation)
+                env.simulation.check()
                 collected = time.perf_counter()
                 losses = learner.update(rollout)
             except TrainingError as error:
@@ -82,6 +86,7 @@ def train(
                     _mean(v) for name, v in rollout.info.items() if name.startswith("reward/")
                 ),
                 **losses,
+                **env.randomization.metrics(),
                 "diverged": env.diverged,
                 "speed/env_steps_per_s": steps_per_iteration / (finished - started),
                 "speed/collect_share": (collected - started) / (finished - started),
@@ -111,7 +116,7 @@ def rehearse(config: TrainConfig, *, source: Path) -> None:
     """
     try:
         env = make_env(config, num_envs=1, num_threads=1)
-        PPO(config.algorithm, env.observation_sizes, env.num_actions, seed=config.seed)
+        _make_learner(config, env)
         env.reset()
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
@@ -121,12 +126,31 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     """The environment of a run; `changes` replace arguments of `envs.make`."""
     settings = {
         "num_envs": config.num_envs,
+        "device": config.device,
+        "backend": config.backend,
+        "nconmax": config.nconmax,
+        "njmax": config.njmax,
         "seed": config.seed,
         "randomization": config.terms,
         "task_config": config.task_config,
         "num_threads": config.simulation_threads,
     }
     return envs.make(config.task, **(settings | changes))
+
+
+def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
+    """The environment of a run for evaluation and export: MuJoCo itself, on the CPU."""
+    return make_env(config, **({"device": "cpu", "backend": "batch"} | changes))
+
+
+def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> PPO:
+    return PPO(
+        config.algorithm,
+        env.observation_sizes,
+        env.num_actions,
+        seed=config.seed,
+        device=env.device,
+    )
 
 
 def _advice(folder: RunFolder) -> str:

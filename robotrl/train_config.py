@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -36,6 +36,14 @@ class TrainConfig(Section):
     """Worlds simulated together."""
     env_steps: Count = 3_000_000
     """Control steps to train for, summed over worlds."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    """Where worlds live: `cpu`, or a GPU, e.g. `cuda`."""
+    backend: Literal["auto", "batch", "warp"] = "auto"
+    """Physics: MuJoCo on CPU threads, or mujoco_warp; `auto` chooses by device."""
+    nconmax: Annotated[Count, Field(le=1_000_000)] | None = None
+    """Room for contacts of each world, on `warp`; by default what a rehearsal needed."""
+    njmax: Annotated[Count, Field(le=1_000_000)] | None = None
+    """Room for constraints of each world, on `warp`."""
     simulation_threads: Threads = 0
     """Threads of the simulation, 0 for all cores; results do not depend on it."""
     torch_threads: Annotated[Threads, Field(ge=1)] = 1

@@ -103,6 +103,10 @@ class ServoSimulation:
         if self._friction:
             worlds.put(self._friction.limit, 0.0)
 
+    def check(self) -> None:
+        """See `Simulation.check`."""
+        self._inner.check()
+
     def recompute_constants(self, worlds: Worlds) -> None:
         """See `Simulation.recompute_constants`."""
         self._inner.recompute_constants(worlds)

@@ -188,6 +188,7 @@ class ArmReach:
             control_dt_s=config.control_dt_s,
         )
         self._settled_error = torch.zeros(simulation.num_envs, device=device)
+        self._distance = torch.zeros_like(self._settled_error)
         self._settle_steps = count_steps(SETTLED_S, config.control_dt_s)
 
     @property
@@ -212,11 +213,14 @@ class ArmReach:
         return self._sensors.read(worlds) | {"command": worlds.take(self.command).clone()}
 
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
-        """See `Task.advance`; `reach_error_m` is the mean distance in a target's last second."""
+        """See `Task.advance`; `reach_error_m` is the mean distance in a target's last second.
+
+        The distance is that of the rewards, which come first.
+        """
         ended = self._command.advance()
         length = self._command.steps.clamp(max=self._settle_steps)
         settling = self._command.remaining < length
-        self._settled_error += settling * self.distance() / length
+        self._settled_error += settling * self._distance / length
         metrics = {"reach_error_m": self._settled_error.clone()}
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
@@ -229,7 +233,8 @@ class ArmReach:
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
         """See `Task.rewards`."""
-        weights, distance = self.config.rewards, self.distance()
+        weights = self.config.rewards
+        distance = self._distance = self.distance()
         angle = self._qpos[:, self._arm_qpos].float()
         speed = self._qvel[:, self._arm_dofs].float()
         return {

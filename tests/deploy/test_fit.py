@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from deploy.contract import Contract
+from deploy.dynamixel.servos import MODELS
 from deploy.errors import ContractError
 from deploy.fit import lacking, matches
 from deploy.robot_config import RobotConfig
@@ -195,17 +196,39 @@ def test_rounding_is_no_difference(
     assert len(differences(contract, wired(desk_arm, shoulder_pan=refused))) == 1
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.951, 0), (1.049, 0), (0.94, 1), (1.06, 1)])
+@pytest.mark.parametrize(
+    ("pick", "share", "count"),
+    [(min, 0.951, 0), (max, 1.049, 0), (min, 0.94, 1), (max, 1.06, 1)],
+)
 def test_servo_may_differ_by_a_twentieth_in_torque(
-    contract: Contract, desk_arm: RobotConfig, share: float, count: int
+    contract: Contract, desk_arm: RobotConfig, pick: Any, share: float, count: int
 ):
-    joint = contract.joints[0].model_copy(update={"effort_limit_nm": 1.5 * share})
+    torque = pick(MODELS["XL430-W250"].full_duty_torques_nm)  # of its models, with friction or not
+    joint = contract.joints[0].model_copy(update={"effort_limit_nm": share * torque})
     policy = contract.model_copy(update={"joints": [joint, *contract.joints[1:]]})
 
     if not count:
         matches(policy, desk_arm)
     else:
         assert len(differences(policy, desk_arm)) == count
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_every_model_of_the_servo_gives_the_same_register(
+    contract: Contract, desk_arm: RobotConfig, which: int
+):
+    # The gain is a duty per error: friction in the model raises the motor's torque at full duty
+    # and the stiffness alike. Half the duty per radian is half the gain.
+    joint = contract.joints[0]
+    servo = MODELS[desk_arm.joints[joint.name].model]
+    effort = servo.full_duty_torques_nm[which]
+    stiffness = effort * joint.kp_nm_per_rad / servo.stall_torque_nm
+    changed = {"effort_limit_nm": effort, "kp_nm_per_rad": stiffness}
+    joints = [joint.model_copy(update=changed), *contract.joints[1:]]
+
+    matches(contract.model_copy(update={"joints": joints}), desk_arm)
+
+    assert servo.p_gain(stiffness, effort) == servo.p_gain(joint.kp_nm_per_rad)
 
 
 def test_signals_that_no_device_measures_are_named(contract: Contract, desk_arm: RobotConfig):

@@ -89,11 +89,6 @@ def test_the_request_is_known_from_the_model():
     ]
 
     assert [lagging_data.requested(model) for model in models] == [True, False, True]
-    assert [lagging_data.contact_forces_requested(model) for model in models] == [
-        True,
-        False,
-        False,
-    ]
 
 
 def test_the_request_changes_no_motion():

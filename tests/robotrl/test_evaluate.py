@@ -89,7 +89,7 @@ def test_episodes_of_a_policy_file_differ_in_what_is_drawn_at_startup(
     masses = []
 
     def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
-        env = train.make_env(config, **changes)
+        env = train.make_test_env(config, **changes)
         step = env.step_targets
 
         def recorded(*arguments: Any) -> Any:
@@ -105,7 +105,7 @@ def test_episodes_of_a_policy_file_differ_in_what_is_drawn_at_startup(
             update={"randomization": [FieldTerm(field="mass", range=(0.5, 2), when="startup")]}
         )
 
-    monkeypatch.setattr("robotrl.evaluate.make_env", make_env)
+    monkeypatch.setattr("robotrl.evaluate.make_test_env", make_env)
     monkeypatch.setattr("robotrl.evaluate.validate", validate)
     evaluate_policy(policy_path, episodes=4)
 

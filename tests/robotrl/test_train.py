@@ -11,12 +11,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from envs.batch_simulation import BatchSimulation
 from envs.divergence import replay
 from envs.vector_env import VectorEnv
+from envs.warp_simulation import WarpSimulation
 from robotrl.ppo import PPO, TrainingError
 from robotrl.progress import train_with_progress
 from robotrl.run_folder import RunFolder
-from robotrl.train import make_env, train
+from robotrl.train import make_env, make_test_env, train
 from robotrl.train_config import TrainConfig
 
 STEPS_PER_ITERATION = 8 * 4
@@ -321,3 +323,17 @@ def test_run_goes_on_when_a_world_diverges_and_keeps_what_led_to_it(
     assert f"diverged {rows[-1]['diverged']}, see {folder.diverged_path}" in shown.getvalue()
     assert {replay(path).dump.divergence.world for path in dumps} == {3}
     assert all(replay(path).cause for path in dumps)
+
+
+def test_run_on_the_other_backend_trains_resumes_and_is_evaluated_by_mujoco(
+    tiny_config: TrainConfig, tmp_path: Path
+):
+    config = tiny_config.model_copy(update={"backend": "warp"})
+    whole = finish(config, tmp_path / "whole")
+    stopped = train_until_killed(config, tmp_path / "stopped", after=2)
+
+    train(config, stopped, resume=True)
+
+    assert type(make_env(config).simulation) is WarpSimulation
+    assert type(make_test_env(config).simulation) is BatchSimulation
+    assert_same_checkpoint(whole, stopped)

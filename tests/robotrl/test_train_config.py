@@ -79,7 +79,7 @@ def test_unknown_key_is_refused_with_the_nearest_name(path: Path):
 
     assert text.startswith(
         f"{path}: (top level): unknown key 'num_env' (did you mean 'num_envs'?); valid keys are "
-        "algorithm, checkpoint_interval, env_steps"
+        "algorithm, backend, checkpoint_interval"
     )
 
 

@@ -78,8 +78,6 @@ class GymTask:
     model_file: ClassVar[str]
     num_substeps: int
     episode_steps: int = 1000
-    reads_contact_forces: ClassVar[bool] = False
-    """Whether observation or reward contain `cfrc_ext`."""
     normal_velocity: ClassVar[bool] = False
     """Whether the noise of initial velocities is normal; else it is uniform."""
 
@@ -92,8 +90,13 @@ class GymTask:
         with warnings.catch_warnings():  # Gymnasium's files were written for an older MuJoCo
             warnings.filterwarnings("ignore", ".*deprecated", UserWarning)
             spec = mujoco.MjSpec.from_file(str(MODELS / cls.model_file))
-            lagging_data.request(spec, contact_forces=cls.reads_contact_forces)
+            lagging_data.request(spec, contact_forces=cls.feels_contact(config))
             return spec.compile()
+
+    @staticmethod
+    def feels_contact(config: Any) -> bool:
+        """Whether observation or reward contain `cfrc_ext`; if not, physics is cheaper."""
+        return False
 
     def __init__(self, simulation: Simulation, config: Any, draws: Draws):
         self.config = config

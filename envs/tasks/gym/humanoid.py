@@ -4,6 +4,8 @@ The observation is large (348): beside pose and speeds, inertia and velocity of 
 centre of mass, actuator torques and contact forces.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,11 @@ class Humanoid(Healthy):
     Config = HumanoidConfig
     model_file = "humanoid.xml"
     num_substeps = 5
-    reads_contact_forces = True
+
+    @staticmethod
+    def feels_contact(config: Any) -> bool:
+        """Unless both its sense and its cost are switched off."""
+        return config.include_cfrc_ext_in_observation or config.contact_cost_weight != 0
 
     def __init__(self, simulation: Simulation, config: HumanoidConfig, draws: Draws):
         super().__init__(simulation, config, draws)
@@ -87,7 +93,11 @@ class HumanoidStandup(GymTask):
     Config = HumanoidStandupConfig
     model_file = "humanoidstandup.xml"
     num_substeps = 5
-    reads_contact_forces = True
+
+    @staticmethod
+    def feels_contact(config: Any) -> bool:
+        """Unless both its sense and its cost are switched off."""
+        return config.include_cfrc_ext_in_observation or config.impact_cost_weight != 0
 
     def __init__(self, simulation: Simulation, config: HumanoidStandupConfig, draws: Draws):
         super().__init__(simulation, config, draws)

@@ -182,7 +182,11 @@ class Ant(Healthy):
     model_file = "ant.xml"
     num_substeps = 5
     normal_velocity = True
-    reads_contact_forces = True
+
+    @staticmethod
+    def feels_contact(config: Any) -> bool:
+        """Unless both its sense and its cost are switched off."""
+        return config.include_cfrc_ext_in_observation or config.contact_cost_weight != 0
 
     def __init__(self, simulation: Simulation, config: AntConfig, draws: Draws):
         super().__init__(simulation, config, draws)
