@@ -264,3 +264,13 @@ def test_keyframes_are_within_the_ranges(model, key):
 
 def test_a_fallen_robot_lies_on_the_floor(model):
     assert_stays_over_the_floor(model, sunk=0.020, falls=15)
+
+
+def test_on_its_back_it_lies_on_its_battery(model):
+    model, data = unpowered(model), posed(model, "home")
+    data.qpos[2], data.qpos[3:7] = 0.05, np.sqrt([0.5, 0, 0.5, 0]) * [1, 1, -1, 1]  # nose up
+    mujoco.mj_step(model, data, nstep=200)
+
+    assert height(model, data, "battery") == pytest.approx(0, abs=1e-3)
+    # Published: an NP-F pack, 20.6 x 38.6 x 70.8 mm.
+    assert 2 * model.geom("battery").size == pytest.approx([0.0206, 0.0386, 0.0708], abs=1e-4)
