@@ -257,6 +257,21 @@ def test_rest_is_stable_without_torque(model):
 
 
 @pytest.mark.parametrize("key", ["home", "rest"])
+def test_feet_and_shins_touch_no_other_part_of_the_robot(model, key):
+    """The model would let them through, the robot not."""
+    data, ends = posed(model, key), np.empty(6)
+    for foot, others in (
+        ("left_foot", ("trunk", "left_yaw_link", "left_roll_link", "left_thigh", "right_shin")),
+        ("left_shin", ("trunk", "left_yaw_link", "left_roll_link", "right_shin")),
+    ):
+        geoms = np.flatnonzero(model.geom_bodyid == model.body(foot).id)
+        for other in others:
+            for geom in np.flatnonzero(model.geom_bodyid == model.body(other).id):
+                gaps = [mujoco.mj_geomDistance(model, data, g, geom, 1.0, ends) for g in geoms]
+                assert min(gaps) > 0, f"{foot} in {other}: {min(gaps):.4f} m"
+
+
+@pytest.mark.parametrize("key", ["home", "rest"])
 def test_keyframes_are_within_the_ranges(model, key):
     low, high = model.jnt_range[1:].T
     assert np.all((low <= model.key(key).qpos[7:]) & (model.key(key).qpos[7:] <= high))
