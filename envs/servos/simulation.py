@@ -17,6 +17,7 @@ from torch import Tensor
 from deploy.errors import ConfigError
 from deploy.servo_models import BACKLASH_HINGE, servos_of
 from deploy.servo_physics import ServoPhysics
+from envs.divergence.trail import Divergence, Recordable
 from envs.servos.bridge import Bridge
 from envs.servos.friction import LoadFriction
 from envs.simulation import Simulation, State
@@ -106,6 +107,12 @@ class ServoSimulation:
         for part in parts:
             part.end()
         return diverged
+
+    def record_divergences(self, limit: int) -> list[Divergence]:
+        """See `envs.divergence.Recordable`; nothing is ever found where the one inside is not."""
+        if not isinstance(self._inner, Recordable):
+            return []
+        return self._inner.record_divergences(limit)
 
     def reset(self, worlds: Worlds, state: State) -> None:
         """See `Simulation.reset`."""
