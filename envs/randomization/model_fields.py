@@ -3,7 +3,8 @@
     field = model_field(model, "geom_friction")
     field.rows, field.bodies, field.columns      # [..., "fixed_jaw"], [..., "hand"], ("slide", ...)
 
-What may not be randomized is refused with the reason.
+`supply_resistance_ohm` of a model with servos is a field like any other, see `envs.servos`. What
+may not be randomized is refused with the reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
+from deploy.servo_models import servos_of
+from envs.servos import SUPPLY_RESISTANCE
 from envs.simulation import Simulation
 from envs.worlds import Worlds
 
@@ -127,6 +130,8 @@ def model_field(model: mujoco.MjModel, name: str, others: Sequence[str] = ()) ->
 
 def field_values(model: mujoco.MjModel, name: str) -> np.ndarray:
     """(rows, columns) values of a model field, a float64 copy."""
+    if name == SUPPLY_RESISTANCE:
+        return np.zeros((1, 1))
     if name.startswith("opt."):
         return np.array(getattr(model.opt, name[4:]), np.float64).reshape(1, -1)
     values = np.array(getattr(model, name), np.float64)
@@ -134,6 +139,13 @@ def field_values(model: mujoco.MjModel, name: str) -> np.ndarray:
 
 
 def _refusal(model: mujoco.MjModel, name: str, others: Sequence[str]) -> str:
+    if name == SUPPLY_RESISTANCE:
+        if any(servo != servo.plain for servo in servos_of(model).values()):
+            return ""
+        return (
+            f"{name!r} lets the supply of servos sag, and this model has none whose motor is "
+            "known; put them on its joints with envs.servos.add_servo"
+        )
     if name not in MODEL_FIELDS:
         valid = [*others, *(f for f in MODEL_FIELDS if _is_real(model, f) and f not in _DERIVED)]
         return (
@@ -170,6 +182,8 @@ def _columns(name: str, size: int) -> tuple[Kind, tuple[str, ...]]:
 def _rows(
     model: mujoco.MjModel, name: str, count: int
 ) -> tuple[list[str | None], list[str] | None]:
+    if name == SUPPLY_RESISTANCE:
+        return [name], None
     prefix = name.split("_")[0]
     bodies = [model.body(index).name for index in range(model.nbody)]
     if name.startswith("opt."):

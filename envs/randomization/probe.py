@@ -13,6 +13,7 @@ from envs.randomization.initial import Stance
 from envs.randomization.model_fields import write_fields
 from envs.randomization.model_terms import Bound, needs_constants, nominal_values, spread
 from envs.randomization.numbers import Values
+from envs.servos import with_servos
 from envs.simulation import State
 from envs.worlds import every
 
@@ -35,7 +36,7 @@ class Probe:
 
     def __init__(self, model: mujoco.MjModel, terms: Sequence[Bound]):
         self._model, self._terms = model, terms
-        self._simulation = BatchSimulation(model, 1 + len(terms), num_threads=1)
+        self._simulation = with_servos(BatchSimulation(model, 1 + len(terms), num_threads=1))
         self._worlds = every(1 + len(terms))
         self._nominal = nominal_values(model, [b for b in terms if b.term.acts == "model"])
         self._stance = Stance(model, torch.device("cpu"))

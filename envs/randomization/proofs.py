@@ -23,6 +23,8 @@ from envs.randomization.limits import check_limits
 from envs.randomization.model_terms import Bound, ModelTerms, nominal_values, related, spread
 from envs.randomization.numbers import Numbers, Values
 from envs.randomization.probe import Probe
+from envs.servos import SUPPLY_RESISTANCE, with_servos
+from envs.simulation import Simulation
 from envs.worlds import every
 
 _TRIALS = 12  # chances for a term to show its effect
@@ -117,7 +119,7 @@ def state_tables(model: mujoco.MjModel) -> Values:
 def _check_episodes(bound: Bound, model: mujoco.MjModel, draws: Draws) -> None:
     """Episode 1 is the same again after episode 2, and has the constants MuJoCo gives it."""
     once = bound.term.model_copy(update={"when": "reset", "interval_s": None})
-    simulation, worlds = BatchSimulation(model, _WORLDS, num_threads=1), every(_WORLDS)
+    simulation, worlds = with_servos(BatchSimulation(model, _WORLDS, num_threads=1)), every(_WORLDS)
     work = ModelTerms([bound._replace(term=once, share=None)], simulation, draws, control_dt_s=1.0)
     found = []
     try:
@@ -136,13 +138,13 @@ def _check_episodes(bound: Bound, model: mujoco.MjModel, draws: Draws) -> None:
         )
 
 
-def _stale_constant(simulation: BatchSimulation, fields: Mapping[str, Tensor]) -> str:
+def _stale_constant(simulation: Simulation, fields: Mapping[str, Tensor]) -> str:
     """Name of a derived field of world 0 that is not what MuJoCo makes of the values, or ''."""
     model = copy.copy(simulation.model)
     for name, values in fields.items():
         if name.startswith("opt."):
             setattr(model.opt, name[4:], values[0].numpy())
-        else:
+        elif name != SUPPLY_RESISTANCE:  # which MuJoCo does not know
             getattr(model, name)[:] = values[0].numpy()
     mujoco.mj_setConst(model, mujoco.MjData(model))
     for name in _DERIVED:

@@ -11,9 +11,10 @@ The numbers of the servos are in `deploy.servo_models`.
 from envs.servos.bridge import voltage_factor
 from envs.servos.friction import friction_limit
 from envs.servos.model import add_backlash, add_servo
-from envs.servos.simulation import ServoSimulation, with_servos
+from envs.servos.simulation import SUPPLY_RESISTANCE, ServoSimulation, with_servos
 
 __all__ = [
+    "SUPPLY_RESISTANCE",
     "ServoSimulation",
     "add_backlash",
     "add_servo",

@@ -1,4 +1,9 @@
-"""Gymnasium's MuJoCo tasks, version 5, batched; see `envs.tasks.gym.gym_task`."""
+"""Gymnasium's MuJoCo tasks, version 5, batched; see `envs.tasks.gym.gym_task`.
+
+On mujoco_warp derived data is current, not a physics step behind as in Gymnasium: Pusher's
+observation differs by that step. Ant, Humanoid and HumanoidStandup observe contact forces as MuJoCo
+computes them, and are refused there.
+"""
 
 from envs.tasks.gym.gym_task import GymTask as GymTask
 from envs.tasks.gym.humanoid import Humanoid, HumanoidStandup

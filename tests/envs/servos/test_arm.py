@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import envs
+from deploy.errors import ConfigError
 from deploy.servo_models import SERVOS
 from envs.forward_kinematics import ForwardKinematics
 from envs.robot import load_robot
@@ -84,3 +85,28 @@ def test_tool_is_where_the_encoders_say(path):
         seen = [data.sensor(f"{joint}_position").data.item() for joint in P_GAINS]
         tool = kinematics(torch.tensor([seen], dtype=torch.float32))[0]
         assert tool.numpy() == pytest.approx(data.site("tool").xpos, abs=1e-5)
+
+
+def test_supply_that_sags_is_a_term_like_any_other(path):
+    sag = {"field": "supply_resistance_ohm", "operation": "set", "range": [0.05, 0.3]}
+    settings = {"num_envs": 4, "num_threads": 1, "task_config": {"robot": str(path)}}
+    sagging = envs.make("arm_reach", randomization=[sag], **settings)
+    stiff = envs.make("arm_reach", **settings)
+    sagging.reset()
+    stiff.reset()
+
+    ohm = sagging.simulation.field("supply_resistance_ohm")[:, 0]
+    assert len(set(ohm.tolist())) == 4
+    assert ((ohm >= 0.05) & (ohm <= 0.3)).all()
+    for _ in range(10):
+        sagging.step(torch.ones(4, sagging.num_actions))
+        stiff.step(torch.ones(4, stiff.num_actions))
+    one, other = (env.simulation.data("qpos") for env in (sagging, stiff))
+    assert ((one - other).abs().amax(dim=1) > 1e-4).all()
+
+
+def test_sag_without_a_servo_whose_motor_is_known_is_refused():
+    sag = {"field": "supply_resistance_ohm", "operation": "set", "range": [0.05, 0.3]}
+
+    with pytest.raises(ConfigError, match=r"this model has none whose motor is known; put them"):
+        envs.make("arm_reach", randomization=[sag])
