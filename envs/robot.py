@@ -57,6 +57,11 @@ class Robot:
         return self._built.model
 
     @property
+    def unchecked(self) -> mujoco.MjModel | None:
+        """The model with all that is wrong with it; None if it cannot be built."""
+        return self._built.model
+
+    @property
     def files(self) -> list[Path]:
         """All files it is made of: YAML, model, included files, meshes."""
         return self._built.files

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,7 @@ _ATTRIBUTES = [
     *(name for name in Task.__annotations__ if not name.startswith("_")),
     *(name for name, member in vars(Task).items() if isinstance(member, property)),
 ]
+_OURS = [Path(__file__).parents[1] / package for package in ("deploy", "envs", "robotrl")]
 _FOLDERS: set[Path] = set()
 """Where code of users was found."""
 
@@ -39,6 +41,12 @@ _FOLDERS: set[Path] = set()
 def is_user_task(name: str) -> bool:
     """Whether a task's name says where its class is."""
     return ":" in name
+
+
+def is_path(name: str) -> bool:
+    """Whether a task's name says in which folder its class is."""
+    place = name.rpartition(":")[0]
+    return "/" in place or place.endswith(".py")
 
 
 def absolute_task(name: str, folder: Path) -> str:
@@ -51,7 +59,7 @@ def absolute_task(name: str, folder: Path) -> str:
     if not is_user_task(name):
         return name
     place, class_name = name.rsplit(":", 1)
-    if "/" in place or place.endswith(".py"):
+    if is_path(name):
         path = folder.absolute() / place
         return f"{path.parent.resolve() / path.name}:{class_name}"
     top = place.partition(".")[0]
@@ -134,16 +142,14 @@ def user_line(error: BaseException) -> str | None:
 
 def _is_users(filename: str) -> bool:
     path = Path(filename)
-    return "site-packages" not in path.parts and any(f in path.parents for f in _FOLDERS)
+    ours = "site-packages" in path.parts or any(folder in path.parents for folder in _OURS)
+    return not ours and any(folder in path.parents for folder in _FOLDERS)
 
 
 def _importable_without(top: str, folder: Path) -> bool:
     """Whether Python finds a module in another place than a folder."""
-    spec = None
-    if top not in sys.modules:
-        elsewhere = [entry for entry in sys.path if Path(entry).resolve() != folder.resolve()]
-        spec = importlib.machinery.PathFinder.find_spec(top, elsewhere)
-    return spec is not None
+    elsewhere = [entry for entry in sys.path if Path(entry).resolve() != folder.resolve()]
+    return PathFinder.find_spec(top, elsewhere) is not None
 
 
 def _import(name: str, place: str) -> ModuleType:
