@@ -53,7 +53,7 @@ class Robot:
             ConfigError: lists everything that is wrong with the robot's files.
         """
         if self._built.model is None or self._built.problems:
-            raise self._refused(self.problems())
+            raise self.refused(self.problems())
         return self._built.model
 
     @property
@@ -92,7 +92,7 @@ class Robot:
         if fixed_base and model and (joint := free_joint(model)):
             problems.append(f"its base moves freely, by joint {joint!r}; this task needs it fixed")
         if problems:
-            raise self._refused(problems)
+            raise self.refused(problems)
 
     @cached_property
     def joints(self) -> list[str]:
@@ -236,7 +236,8 @@ class Robot:
 
         return build(self.path)
 
-    def _refused(self, problems: list[str]) -> ConfigError:
+    def refused(self, problems: list[str]) -> ConfigError:
+        """The error that lists what is wrong."""
         listed = "\n  ".join(problems)
         return ConfigError(f"robot {self.name!r} ({self.path}) cannot be trained:\n  {listed}")
 

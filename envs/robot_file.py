@@ -353,9 +353,7 @@ def _add_sensors(spec: mujoco.MjSpec, model: mujoco.MjModel) -> None:
                 sensor.reftype, sensor.refname = seen_from
 
 
-def _add_key(
-    spec: mujoco.MjSpec, model: mujoco.MjModel, name: str, pose: Pose
-) -> Iterator[str]:
+def _add_key(spec: mujoco.MjSpec, model: mujoco.MjModel, name: str, pose: Pose) -> Iterator[str]:
     if any(key.name == name for key in spec.keys):
         yield f"{name}: the model has a keyframe {name!r} already; delete one of the two"
         return
@@ -404,4 +402,3 @@ def _no_such(what: str, name: str, valid: Sequence[str]) -> str:
     return f"{what} {name!r} is not in the model{did_you_mean(name, valid)}; it has " + (
         ", ".join(valid) or "none"
     )
-

@@ -22,6 +22,7 @@ SECONDS = 2.0
 """How long a pose is watched."""
 MOVES_RAD = 0.1
 """A pose whose joints move more than this in `SECONDS` is worth a look."""
+_SUNK_M = 0.002
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 
 
@@ -35,6 +36,18 @@ class Report(NamedTuple):
     remarks: list[str]
     """What may be meant so, and may not."""
 
+    def lines(self) -> list[str]:
+        """What `robotrl robot` prints."""
+        last = "nothing is missing: it can be trained"
+        if self.problems:
+            last = f"{len(self.problems)} to correct before it can be trained, in this order:"
+        return [
+            *self.found,
+            *(f"worth a look: {text}" for text in self.remarks),
+            last,
+            *(f"  {number}. {text}" for number, text in enumerate(self.problems, 1)),
+        ]
+
 
 def check_robot(robot: Robot) -> Report:
     """Everything about a robot, as far as its files can be read.
@@ -47,7 +60,8 @@ def check_robot(robot: Robot) -> Report:
         return Report([], problems, [])
     remarks = list(_touching(model))
     if not problems:
-        remarks += _poses(robot, model)
+        problems = list(_outside(robot, model))
+        remarks += _moving(robot, model)
     return Report(list(_found(robot, model)), problems, remarks)
 
 
@@ -124,40 +138,42 @@ def _touching(model: mujoco.MjModel) -> Iterator[str]:
         mujoco.mj_forward(model, data)
         pairs, sunk = set(), 0.0
         for contact in data.contact:
-            bodies = sorted(int(model.geom_bodyid[geom]) for geom in contact.geom)
-            if bodies[0] == 0:
+            if int(mujoco.mjtGeom.mjGEOM_PLANE) in model.geom_type[contact.geom]:
                 sunk = max(sunk, -contact.dist)
             elif contact.dist < 0:
-                pairs.add(" in ".join(model.body(body).name for body in bodies))
+                bodies = (model.body(model.geom_bodyid[geom]).name for geom in contact.geom)
+                pairs.add(" in ".join(sorted(body or "a body" for body in bodies)))
         if pairs:
-            yield f"{model.key(key).name}: parts touch: {', '.join(sorted(pairs))}"
-        if sunk > 0.002:
-            yield f"{model.key(key).name}: {1e3 * sunk:.0f} mm deep in the floor"
+            yield f"{model.key(key).name}: {', '.join(sorted(pairs))}; exclude contacts not meant"
+        if sunk > _SUNK_M:
+            yield f"{model.key(key).name}: {1e3 * sunk:.0f} mm deep in the floor; raise the base"
 
 
-def _poses(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
-    """How poses hold."""
-    low, high = model.jnt_range[[model.joint(name).id for name in robot.joints]].T
-    for name in ("home", "rest"):
-        pose = model.keyframe(name).qpos[robot.qpos]
-        limited = low < high
-        for joint, angle, out in zip(
-            robot.joints, pose, limited & ((pose < low) | (pose > high)), strict=True
-        ):
-            if out:
-                yield f"{name}: joint {joint!r} at {angle:+.3g} rad is outside its limits"
-    for name, powered, advice in (
-        ("home", True, "held by its servos; stronger gains, or a pose that hangs less, hold it"),
-        ("rest", False, "without power; choose a pose that it does not leave"),
+def _outside(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
+    """Joints of a keyframe beyond their limits."""
+    ids = [model.joint(name).id for name in robot.joints]
+    low, high = np.where(model.jnt_limited[ids, None], model.jnt_range[ids], [-np.inf, np.inf]).T
+    for key in ("home", "rest"):
+        pose = model.keyframe(key).qpos[robot.qpos]
+        for row in np.flatnonzero((pose < low) | (pose > high)).tolist():
+            yield (
+                f"{key}: joint {robot.joints[row]!r} is at {pose[row]:+.3g} rad, its limits are "
+                f"{low[row]:+.3g} to {high[row]:+.3g}; correct the keyframe"
+            )
+
+
+def _moving(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
+    """Poses that do not last."""
+    for key, powered, how in (
+        ("home", True, "held by its servos; stronger gains or another pose may last"),
+        ("rest", False, "without power; another pose may last"),
     ):
-        joint, moved = _settle(robot, model, name, powered=powered)
+        joint, moved = _settle(robot, model, key, powered=powered)
         if moved > MOVES_RAD:
-            yield f"{name}: joint {joint!r} moves by {moved:.2f} rad in {SECONDS:g} s {advice}"
+            yield f"{key}: joint {joint!r} moves by {moved:.2f} rad in {SECONDS:g} s {how}"
 
 
-def _settle(
-    robot: Robot, model: mujoco.MjModel, key: str, *, powered: bool
-) -> tuple[str, float]:
+def _settle(robot: Robot, model: mujoco.MjModel, key: str, *, powered: bool) -> tuple[str, float]:
     """The joint that leaves a keyframe farthest, and how far [rad]."""
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, model.key(key).id)
