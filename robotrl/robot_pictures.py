@@ -7,6 +7,7 @@ ghost where it was, an arrow the way it went, and its axis. A wrong sign, axis o
 before it is felt. MuJoCo chooses its OpenGL by MUJOCO_GL when it is imported.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ STEP_RAD = 0.3
 _WIDTH, _HEIGHT, _COLUMNS = 420, 320, 4
 _GHOST, _ARROW, _AXIS = (0.55, 0.65, 0.95, 0.3), (0.9, 0.1, 0.1, 1.0), (0.1, 0.6, 0.2, 1.0)
 _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+_NOTHING = (225, 230, 238)
 _MOVING = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
 
 Picture = tuple[str, np.ndarray]
@@ -35,8 +37,9 @@ def draw_robot(robot: Robot, path: Path) -> None:
     Raises:
         ConfigError: the robot cannot be built, nothing can be drawn here, or the file not written.
     """
-    if (model := robot.unchecked) is None:
+    if robot.unchecked is None:
         raise robot.refused(robot.problems())
+    model = _lit(robot.unchecked)
     try:
         renderer = mujoco.Renderer(model, _HEIGHT, _WIDTH)
     except Exception as error:  # each OpenGL has exceptions of its own
@@ -52,13 +55,28 @@ def draw_robot(robot: Robot, path: Path) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def _lit(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of a model, brighter if it has no lights."""
+    model = copy.copy(model)
+    if not model.nlight:
+        model.vis.headlight.ambient[:], model.vis.headlight.diffuse[:] = 0.4, 0.6
+    return model
+
+
+def _render(renderer: mujoco.Renderer) -> np.ndarray:
+    """The scene, (height, width, 3), where there is nothing before a bright ground."""
+    picture = renderer.render().copy()
+    picture[(picture == 0).all(axis=-1)] = _NOTHING
+    return picture
+
+
 def _poses(renderer: mujoco.Renderer, model: mujoco.MjModel) -> Iterator[Picture]:
     """Each pose from two sides."""
     for name, qpos in _named_poses(model).items():
         data = _at(model, qpos)
         for side, azimuth in ((" from the front", 145.0), (" from behind", 35.0)):
             renderer.update_scene(data, _camera(model, data, azimuth, -20.0))
-            yield name + side, renderer.render().copy()
+            yield name + side, _render(renderer)
 
 
 def _joints(renderer: mujoco.Renderer, model: mujoco.MjModel) -> Iterator[Picture]:
@@ -71,15 +89,22 @@ def _joints(renderer: mujoco.Renderer, model: mujoco.MjModel) -> Iterator[Pictur
         turned, qpos = model.jnt_type[joint] == _HINGE, start.copy()
         qpos[model.jnt_qposadr[joint]] += STEP_RAD if turned else 0.2 * size
         after = _at(model, qpos)
+        moved = [body for body in range(model.nbody) if joint in _joints_above(model, body)]
+        was, now = _tip(model, moved, before, after)
         anchor, axis = before.xanchor[joint], before.xaxis[joint]
-        renderer.update_scene(after, _camera(model, before, *_along(axis)))
-        _add_ghost(renderer.scene, model, before)
-        ends = anchor - 0.15 * size * axis, anchor + 0.15 * size * axis
-        _connect(renderer.scene, mujoco.mjtGeom.mjGEOM_CAPSULE, *ends, 0.006 * size, _AXIS)
-        ends = _tip(model, joint, before, after)
-        _connect(renderer.scene, mujoco.mjtGeom.mjGEOM_ARROW, *ends, 0.015 * size, _ARROW)
+        camera = _camera(model, before, *_along(axis))
+        if (near := 2.5 * float(np.linalg.norm(now - anchor)) / size) < 1:
+            near = max(near, 0.4)
+            camera.lookat[:] = near * camera.lookat + (1 - near) * anchor
+            camera.distance *= near
+        renderer.update_scene(after, camera)
+        _add_ghost(renderer.scene, model, before, moved)
+        scale = size * min(near, 1)
+        ends = anchor - 0.15 * scale * axis, anchor + 0.15 * scale * axis
+        _connect(renderer.scene, mujoco.mjtGeom.mjGEOM_CAPSULE, *ends, 0.006 * scale, _AXIS)
+        _connect(renderer.scene, mujoco.mjtGeom.mjGEOM_ARROW, was, now, 0.015 * scale, _ARROW)
         step = f"+{STEP_RAD:g} rad" if turned else "out"
-        yield f"{model.joint(joint).name} {step}", renderer.render().copy()
+        yield f"{model.joint(joint).name} {step}", _render(renderer)
 
 
 def _named_poses(model: mujoco.MjModel) -> dict[str, np.ndarray]:
@@ -126,22 +151,21 @@ def _along(axis: np.ndarray) -> tuple[float, float]:
 
 
 def _tip(
-    model: mujoco.MjModel, joint: int, before: mujoco.MjData, after: mujoco.MjData
+    model: mujoco.MjModel, moved: Sequence[int], before: mujoco.MjData, after: mujoco.MjData
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where the point that a joint moves most was, and where it is: a corner of a box of a geom."""
-    bodies = [body for body in range(model.nbody) if joint in _joints_above(model, body)]
-    ends, most = (before.xanchor[joint], after.xanchor[joint]), 0.0
-    for geom in np.flatnonzero(np.isin(model.geom_bodyid, bodies)).tolist():
-        centre, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
-        for signs in np.ndindex(2, 2, 2):
-            point = centre + half * (2 * np.array(signs) - 1)
-            was, now = (
-                data.geom_xpos[geom] + data.geom_xmat[geom].reshape(3, 3) @ point
-                for data in (before, after)
-            )
-            if (distance := float(np.linalg.norm(now - was))) > most:
-                most, ends = distance, (was, now)
-    return ends
+    """Where the corner of a geom's box that moves most was, and where it is."""
+    corners = np.array([*np.ndindex(2, 2, 2)]) * 2 - 1
+    geoms = np.flatnonzero(np.isin(model.geom_bodyid, moved))
+    if not len(geoms):
+        return np.zeros(3), np.zeros(3)
+    local = model.geom_aabb[geoms, None, :3] + model.geom_aabb[geoms, None, 3:] * corners
+    was, now = (
+        (data.geom_xpos[geoms, None] + np.einsum("gij,gcj->gci", xmat, local)).reshape(-1, 3)
+        for data in (before, after)
+        for xmat in (data.geom_xmat[geoms].reshape(-1, 3, 3),)
+    )
+    most = int(np.linalg.norm(now - was, axis=1).argmax())
+    return was[most], now[most]
 
 
 def _joints_above(model: mujoco.MjModel, body: int) -> list[int]:
@@ -154,12 +178,16 @@ def _joints_above(model: mujoco.MjModel, body: int) -> list[int]:
     return joints
 
 
-def _add_ghost(scene: mujoco.MjvScene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-    """The robot in another state, to be seen through."""
-    first = scene.ngeom
-    mujoco.mjv_addGeoms(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), _MOVING, scene)
+def _add_ghost(
+    scene: mujoco.MjvScene, model: mujoco.MjModel, data: mujoco.MjData, moved: Sequence[int]
+) -> None:
+    """Some bodies as they are in another state, to be seen through."""
+    first, options = scene.ngeom, mujoco.MjvOption()
+    mujoco.mjv_addGeoms(model, data, options, mujoco.MjvPerturb(), _MOVING, scene)
     for geom in scene.geoms[first : scene.ngeom]:
-        geom.rgba[:], geom.matid = _GHOST, -1
+        is_geom = geom.objtype == int(mujoco.mjtObj.mjOBJ_GEOM)
+        ghost = is_geom and model.geom_bodyid[geom.objid] in moved
+        geom.rgba[:], geom.matid = _GHOST if ghost else (0, 0, 0, 0), -1
 
 
 def _connect(
@@ -173,6 +201,8 @@ def _connect(
     geom = scene.geoms[scene.ngeom]
     mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.float32(rgba))
     mujoco.mjv_connector(geom, kind, width, start, end)
+    if kind == mujoco.mjtGeom.mjGEOM_ARROW:
+        geom.size[2] = 2 * np.linalg.norm(end - start)  # drawn to half of it
     scene.ngeom += 1
 
 
