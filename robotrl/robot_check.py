@@ -4,8 +4,8 @@
     print("\\n".join(report.lines()))
     draw_robot(load_robot("my_arm.yaml"), Path("my_arm.png"))
 
-Beside what is missing or wrong, a second of plain MuJoCo tells what no file says: how far the servos
-let the home pose sag, how far the rest pose slides without power, and which parts touch.
+Beside what is missing or wrong, two seconds of plain MuJoCo tell what no file says: how far the
+servos let the home pose sag, how far the rest pose slides without power, and which parts touch.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ SECONDS = 2.0
 MOVES_RAD = 0.1
 """A pose whose joints move more than this in `SECONDS` is worth a look."""
 _SUNK_M = 0.002
+_GROUND = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 
 
@@ -138,7 +139,7 @@ def _touching(model: mujoco.MjModel) -> Iterator[str]:
         mujoco.mj_forward(model, data)
         pairs, sunk = set(), 0.0
         for contact in data.contact:
-            if int(mujoco.mjtGeom.mjGEOM_PLANE) in model.geom_type[contact.geom]:
+            if np.isin(model.geom_type[contact.geom], _GROUND).any():
                 sunk = max(sunk, -contact.dist)
             elif contact.dist < 0:
                 bodies = (model.body(model.geom_bodyid[geom]).name for geom in contact.geom)
