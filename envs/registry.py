@@ -39,7 +39,7 @@ def make(
     """Make a vectorised environment.
 
     Args:
-        name: a task, see `TASKS` and `GYM_TASKS`, or where one of your own is, see `envs.user_task`.
+        name: a task of `TASKS` or `GYM_TASKS`, or where one of your own is (`envs.user_task`).
         num_envs: number of worlds.
         device: `cpu`, or a GPU, e.g. `cuda`.
         backend: `batch` is MuJoCo on CPU threads, `warp` is mujoco_warp; `auto` chooses by device.

@@ -167,8 +167,9 @@ def _import(name: str, place: str) -> ModuleType:
         if error.name is None or not f"{dotted}.".startswith(f"{error.name}."):
             raise  # of something that the user's module imports
         raise ConfigError(
-            f"task {name!r}: Python finds no module {error.name!r}, nor does {Path(folder).resolve()} "
-            "hold it; install it, or give the path of its file, as in path/to/my_task.py:Walk"
+            f"task {name!r}: Python finds no module {error.name!r}, nor does "
+            f"{Path(folder).resolve()} hold it; install it, or give the path of its file, as in "
+            "path/to/my_task.py:Walk"
         ) from error
     if module.__file__:
         _FOLDERS.add(Path(module.__file__).resolve().parent)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -266,13 +267,17 @@ def twin(
     from deploy.configuration import load_yaml
     from deploy.robot_config import RobotConfig
 
-    with _reported():
+    with _reported(), tempfile.TemporaryDirectory() as folder:
         config = load_yaml(robot, RobotConfig)
-        model = load_robot(config.robot)
+        model = load_robot(str(robot.parent / config.model) if config.model else config.robot)
+        path = model.path
+        if path.suffix != ".xml":
+            path = Path(folder) / f"{model.name}.xml"
+            path.write_text(model.mjcf())
         serve(
-            model.path,
+            path,
             config,
-            draw(seed, model.path),
+            draw(seed, path),
             link=link,
             truth_path=truth,
             ready=lambda port: print(port, flush=True),

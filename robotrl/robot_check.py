@@ -1,7 +1,7 @@
 """What a robot is, what it still lacks, and what it looks like: `robotrl robot`.
 
     report = check_robot(load_robot("my_arm.yaml"))
-    print("\\n".join(report.lines()))
+    for line in report.lines(): print(line)
     draw_robot(load_robot("my_arm.yaml"), Path("my_arm.png"))
 
 Beside what is missing or wrong, two seconds of plain MuJoCo tell what no file says: how far the

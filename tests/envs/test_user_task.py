@@ -1,4 +1,4 @@
-"""A task by where its class is: found, checked against `Task`, and blamed for its own exceptions."""
+"""A task by where its class is: found, checked against `Task`, blamed for its own exceptions."""
 
 import sys
 from pathlib import Path

@@ -18,7 +18,19 @@ from tests.robotrl.conftest import PythonWithout
 ROOT = Path(__file__).parents[2]
 ROBOT = ROOT / "configs/robots/desk_arm.yaml"
 TRAINING = ROOT / "configs/train/arm_reach.yaml"
-VERBS = ["demo", "train", "eval", "export", "check", "twin", "run", "release", "restore", "report"]
+VERBS = [
+    "demo",
+    "train",
+    "eval",
+    "export",
+    "check",
+    "robot",
+    "twin",
+    "run",
+    "release",
+    "restore",
+    "report",
+]
 
 
 if TYPE_CHECKING:
