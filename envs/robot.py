@@ -183,13 +183,13 @@ class Robot:
         """
         model, mode, ids = self.model, self.operating_mode, self._joint_ids
         limited = model.jnt_limited[ids, None].astype(bool)
-        lowest, highest = np.where(limited, model.jnt_range[ids], ENDLESS_RAD).T
-        low, high = lowest if low is None else low, highest if high is None else high
+        ends = np.where(limited, model.jnt_range[ids], ENDLESS_RAD).T.tolist()
         rows = zip(
             self.joints,
             self.actuators.tolist(),
             self.home.tolist(),
-            zip(low, high, strict=True),
+            ends[0] if low is None else low,
+            ends[1] if high is None else high,
             strict=True,
         )
         return [
@@ -200,14 +200,14 @@ class Robot:
                     "kp_nm_per_rad": 0.0 - float(model.actuator_biasprm[actuator, 1]),
                     "kd_nm_s_per_rad": 0.0 - float(model.actuator_biasprm[actuator, 2]),
                     "default_position_rad": home,
-                    "position_limits_rad": tuple(map(float, limits)),
+                    "position_limits_rad": (float(lowest), float(highest)),
                     "velocity_limit_rad_s": velocity_limit,
                     "effort_limit_nm": float(model.actuator_forcerange[actuator, 1]),
                 },
                 JointSpec,
                 source=f"robot {self.name}",
             )
-            for name, actuator, home, limits in rows
+            for name, actuator, home, lowest, highest in rows
         ]
 
     @property

@@ -46,7 +46,6 @@ POSES = {  # joint angles: tool, centre of mass [m], torque against gravity [N·
         (0, -0.6718, -0.3738, -0.0424, -0.002, 0.0028),
     ),
 }
-UNPOWERED = int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
 
 
 @pytest.fixture
@@ -133,7 +132,7 @@ def test_home_is_held_with_the_droop_of_soft_servos(model):
 
 
 def test_rest_is_stable_without_torque(model):
-    model.opt.disableflags = UNPOWERED
+    cut_power(model)
     data = simulate(model, "rest", seconds=3.0)
 
     assert np.abs(data.qpos - model.key("rest").qpos).max() < 0.01  # rad
@@ -142,7 +141,7 @@ def test_rest_is_stable_without_torque(model):
 
 @pytest.mark.parametrize("key", ["home", "rest"])
 def test_unpowered_arm_comes_to_rest_within_its_ranges(model, key: str):
-    model.opt.disableflags = UNPOWERED
+    cut_power(model)
     data = simulate(model, key, seconds=6.0)
 
     assert not any(warning.number for warning in data.warning)
@@ -215,6 +214,12 @@ def test_reach_runs_on_it_from_the_shipped_configuration():
 
     assert env.diverged == 0
     assert [joint.name for joint in env.deployment.joints] == JOINTS
+
+
+def cut_power(model: mujoco.MjModel) -> None:
+    """No torque, nor back-EMF: an open bridge."""
+    model.opt.disableflags = int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
+    model.actuator_damping[:] = 0
 
 
 def fill_delays(model: mujoco.MjModel, data: mujoco.MjData) -> None:
