@@ -199,7 +199,9 @@ def _connect(
     rgba: tuple[float, ...],
 ) -> None:
     geom = scene.geoms[scene.ngeom]
-    mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.array(rgba, np.float32))
+    mujoco.mjv_initGeom(
+        geom, kind, np.zeros(3), np.zeros(3), np.zeros(9), np.array(rgba, np.float32)
+    )
     mujoco.mjv_connector(geom, kind, width, start, end)
     if kind == mujoco.mjtGeom.mjGEOM_ARROW:
         geom.size[2] = 2 * np.linalg.norm(end - start)  # drawn to half of it

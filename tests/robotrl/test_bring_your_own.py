@@ -1,10 +1,13 @@
 """An own robot and an own task by path: from a YAML to an ONNX file that runs, from any folder."""
 
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,10 +17,14 @@ from typer.testing import CliRunner, Result
 
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError
+from deploy.robot_config import RobotConfig
+from deploy.twin.parameters import TwinParameters
+from deploy.twin.robot import Twin
 from robotrl.check_config import check_config
 from robotrl.cli import app
 from robotrl.evaluate import evaluate_policy, evaluate_run
 from robotrl.export import export
+from robotrl.report import Log, tool_path
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env, train
 from robotrl.train_config import TrainConfig, load_train_config
@@ -107,6 +114,43 @@ def test_arm_of_a_urdf_trains_exports_and_runs(
     limits = torch.tensor([2.0, 1.5, 2.0])
     assert (angles.abs() < limits).all()
     assert "reach_error_m/median" in evaluate_policy(path, episodes=1)
+    # The report finds the robot too: upper arm and forearm level, 0.12 + 0.11 m from the shoulder.
+    log = SimpleNamespace(contract=contract, ticks={"joint_position": [[0, math.pi / 2, 0]]})
+    assert tool_path(cast(Log, log))[0] == pytest.approx([0.23, 0, 0.05])
+
+
+def test_arm_of_a_urdf_has_a_twin_that_stays_in_its_rest_pose(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    joints = {
+        "pan": {"model": "XL430-W250", "position_limits_rad": [-2.0, 2.0], "rest_rad": 0.0},
+        "lift": {"model": "XL430-W250", "position_limits_rad": [-1.5, 1.5], "rest_rad": -1.49},
+        "elbow": {"model": "XL330-M288", "position_limits_rad": [-2.0, 2.0], "rest_rad": -1.65},
+    }
+    common = {"direction": 1, "zero_ticks": 2048, "velocity_limit_rad_s": 3.5}
+    document = {
+        "robot": "maker_arm",
+        "model": "arm.yaml",  # beside it
+        "bus": {"protocol": "dynamixel2", "port": "/dev/ttyUSB0", "baud_rate": 1_000_000},
+        "joints": {
+            name: {"id": number, **common, **joint}
+            for number, (name, joint) in enumerate(joints.items(), 1)
+        },
+    }
+    wiring = project / "robots" / "wiring.yaml"
+    wiring.write_text(yaml.safe_dump(document))
+    found = []
+
+    def serve(model: Path, robot: RobotConfig, parameters: TwinParameters, **_: object) -> None:
+        twin = Twin(model, robot, parameters)
+        twin.advance(2.0)
+        found.append(dict(zip(twin.joints, twin.joint_position, strict=True)))
+
+    monkeypatch.setattr("deploy.twin.server.serve", serve)
+    result = invoke("twin", wiring)
+
+    assert result.exit_code == 0, result.output
+    assert found[0] == pytest.approx({"pan": 0, "lift": -1.49, "elbow": -1.65}, abs=0.1)
 
 
 def test_own_task_trains_exports_and_runs(
