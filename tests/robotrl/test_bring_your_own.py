@@ -20,16 +20,19 @@ from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
 from deploy.twin.parameters import TwinParameters
 from deploy.twin.robot import Twin
+from envs.robot import load_robot
 from robotrl.check_config import check_config
 from robotrl.cli import app
 from robotrl.evaluate import evaluate_policy, evaluate_run
 from robotrl.export import export
 from robotrl.report import Log, tool_path
+from robotrl.robot_check import check_robot
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env, train
 from robotrl.train_config import TrainConfig, load_train_config
 
 MODELS = Path(__file__).parents[1] / "envs" / "models"
+ROBOTS = Path(__file__).parents[2] / "envs" / "robots"
 SMALL = {
     "num_envs": 4,
     "env_steps": 32,
@@ -274,6 +277,14 @@ def test_robot_is_told_and_drawn(tmp_path: Path):
     assert counts[0] == [0, 0, 0, 0]
     assert counts[1][:2] == [0, 0]
     assert min(*counts[1][2:], counts[2][0]) > 100
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROBOTS.glob("*/*.xml")))
+def test_our_own_robots_lack_nothing_and_lie_still_without_power(name: str):
+    report = check_robot(load_robot(name))
+
+    assert report.problems == []
+    assert not [line for line in report.remarks if line.startswith("rest: joint")]
 
 
 def test_everything_a_robot_lacks_is_numbered_in_the_order_to_correct_it(tmp_path: Path):
