@@ -84,7 +84,7 @@ def _joints(renderer: mujoco.Renderer, model: mujoco.MjModel) -> Iterator[Pictur
     poses = _named_poses(model)
     start = poses.get("home", poses["zero"])
     before = _at(model, start)
-    _, size = _bounds(model, before)
+    middle, size = _bounds(model, before)
     for joint in _movable(model):
         turned, qpos = model.jnt_type[joint] == _HINGE, start.copy()
         qpos[model.jnt_qposadr[joint]] += STEP_RAD if turned else 0.2 * size
@@ -92,7 +92,7 @@ def _joints(renderer: mujoco.Renderer, model: mujoco.MjModel) -> Iterator[Pictur
         moved = [body for body in range(model.nbody) if joint in _joints_above(model, body)]
         was, now = _tip(model, moved, before, after)
         anchor, axis = before.xanchor[joint], before.xaxis[joint]
-        camera = _camera(model, before, *_along(axis))
+        camera = _camera(model, before, *_along(axis, anchor - middle))
         if (near := 2.5 * float(np.linalg.norm(now - anchor)) / size) < 1:
             near = max(near, 0.4)
             camera.lookat[:] = near * camera.lookat + (1 - near) * anchor
@@ -143,11 +143,13 @@ def _camera(
     return camera
 
 
-def _along(axis: np.ndarray) -> tuple[float, float]:
-    """Azimuth and elevation [deg] of a camera that looks at a turn about an axis."""
+def _along(axis: np.ndarray, outward: np.ndarray) -> tuple[float, float]:
+    """Azimuth and elevation [deg] of a camera that looks at a turn about an axis, from outside."""
     if abs(axis[2]) > 0.8:
-        return 145.0, -55.0
-    return math.degrees(math.atan2(axis[1], axis[0])) + 25.0, -20.0
+        return math.degrees(math.atan2(-outward[1], -outward[0])) + 20.0, -45.0
+    if axis[:2] @ outward[:2] > 0:
+        axis = -axis
+    return math.degrees(math.atan2(axis[1], axis[0])) + 25.0, -15.0
 
 
 def _tip(
