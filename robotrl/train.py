@@ -102,6 +102,7 @@ def train(
                         "observation": observation,
                         "iteration": iteration,
                         "env_steps": metrics["env_steps"],
+                        "robot_sha256": robot_sha256(env),
                     }
                 )
             if progress:
@@ -141,6 +142,11 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
 def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     """The environment of a run for evaluation and export: MuJoCo itself, on the CPU."""
     return make_env(config, **({"device": "cpu", "backend": "batch"} | changes))
+
+
+def robot_sha256(env: envs.VectorEnv) -> str:
+    """Identity of the robot that is trained; empty for a task without one."""
+    return env.task.deployment.robot.sha256 if env.task.deployment else ""
 
 
 def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> PPO:

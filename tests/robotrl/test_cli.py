@@ -18,7 +18,19 @@ from tests.robotrl.conftest import PythonWithout
 ROOT = Path(__file__).parents[2]
 ROBOT = ROOT / "configs/robots/desk_arm.yaml"
 TRAINING = ROOT / "configs/train/arm_reach.yaml"
-VERBS = ["demo", "train", "eval", "export", "check", "twin", "run", "release", "restore", "report"]
+VERBS = [
+    "demo",
+    "train",
+    "eval",
+    "export",
+    "check",
+    "robot",
+    "twin",
+    "run",
+    "release",
+    "restore",
+    "report",
+]
 
 
 if TYPE_CHECKING:
@@ -395,5 +407,5 @@ def test_twin_of_an_unknown_robot_is_refused_with_those_there_are(tmp_path: Path
     result = invoke("twin", robot)
     assert result.exit_code == 1
     assert result.stderr.startswith(
-        "error: unknown robot 'desk_armm' (did you mean 'desk_arm'?); there are desk_arm"
+        "error: unknown robot 'desk_armm' (did you mean 'desk_arm'?); there are "
     )
