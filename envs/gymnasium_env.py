@@ -52,9 +52,14 @@ class GymnasiumEnv(gymnasium.Env):
         return self._env.reset()["actor"][0].cpu().numpy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Advance one control step; after the end of an episode, `reset` has to start the next."""
+        """Advance one control step; after the end of an episode, `reset` has to start the next.
+
+        Raises:
+            ConfigError: contacts or constraints found no room on a GPU, so its physics was wrong.
+        """
         batch = torch.as_tensor(action, dtype=torch.float32)[None]
         observation, reward, terminated, truncated, info = self._env.step(batch, autoreset=False)
+        self._env.simulation.check()
         rewards = {name: float(value[0]) for name, value in info.rewards.items()}
         return (
             observation["actor"][0].cpu().numpy(),

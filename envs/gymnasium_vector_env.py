@@ -114,6 +114,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
         Raises:
             RuntimeError: no episode was started, or one has ended and none was started since.
             ValueError: an action is not a number, or there is not one for each world.
+            ConfigError: contacts or constraints found no room on a GPU, so its physics was wrong.
         """
         self._require_open()
         env, mode = self._env, self.autoreset_mode
@@ -127,6 +128,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv):
             )
         action = torch.as_tensor(actions, dtype=torch.float32, device=env.device)
         step = env.step(action, autoreset=mode is AutoresetMode.SAME_STEP)
+        env.simulation.check()
         observation = step.observation
         if waiting.any():
             observation = env.restart(over, observation)

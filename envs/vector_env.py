@@ -11,7 +11,8 @@ them. Worlds that end are reset at once; the observation returned for them is th
 episode; the last one of the old is in `info`, for bootstrapping. `autoreset=False` leaves the reset
 to the caller, see `restart`.
 
-On a GPU nothing here waits for the device: worlds are chosen by masks (`envs.worlds`).
+On a GPU nothing here waits for the device: worlds are chosen by masks (`envs.worlds`), and whether
+contacts found no room there is for the learner to ask, now and then: `env.simulation.check()`.
 """
 
 from collections.abc import Callable, Sequence

@@ -387,6 +387,18 @@ def test_unknown_autoreset_mode_is_refused_with_those_there_are():
     )
 
 
+@pytest.mark.parametrize("make", [GymnasiumEnv, GymnasiumVectorEnv])
+def test_constraints_dropped_in_a_step_are_an_error_that_names_the_setting(make: Any):
+    env = make("arm_reach", backend="warp", njmax=15)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+
+    env._env.simulation.data("qpos").fill_(4.0)  # every joint far beyond its limit
+
+    with pytest.raises(ConfigError, match=r"more than fits into njmax=15 .*; set njmax=30"):
+        env.step(env.action_space.sample())
+
+
 def test_closed_environment_says_so():
     env = GymnasiumVectorEnv("cart", num_envs=2)
     env.close()
