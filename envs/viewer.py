@@ -1,0 +1,91 @@
+"""MuJoCo's studio viewer on a world that something else steps: in a window, or as a web page.
+
+    with open_viewer("my world") as handle:              # a page on this machine's loopback address
+        while handle.is_running():
+            handle.sync(model, data)
+
+The page is for this machine alone: the viewer knows no password, and whoever reaches its port may
+push the robot, read logs and upload files. From elsewhere: `ssh -L 8080:localhost:8080 machine`.
+What the viewer offers and what its plugins are is in MuJoCo's own documentation ("Studio").
+"""
+
+from collections.abc import Sequence
+
+from mujoco.studio import (
+    app,
+    endpoints,
+    launch_native,
+    launch_thread,
+    plugin,
+    viewer_handle,
+    viewer_protocol,
+    web_viewer,
+)
+
+from deploy.errors import ConfigError
+from envs.render import has_display
+
+LOOPBACK = "127.0.0.1"
+
+
+class LoopbackViewer(web_viewer.WebViewer):
+    """MuJoCo's web viewer, which listens on all interfaces, kept to this machine."""
+
+    @property
+    def _host(self) -> str:
+        return LOOPBACK
+
+    @_host.setter
+    def _host(self, value: str) -> None:
+        """Whatever MuJoCo asks for."""
+
+    def _start_server(self) -> None:
+        address = self._http_sock.getsockname()[0]
+        if address != LOOPBACK:  # another version of MuJoCo may ask in another way
+            raise ConfigError(
+                f"the viewer would listen on {address}, expected {LOOPBACK}; this version of "
+                "mujoco-studio is not supported, install the one in constraints.txt"
+            )
+        super()._start_server()
+
+
+def open_viewer(
+    title: str,
+    plugins: Sequence[plugin.Plugin] = (),
+    *,
+    window: bool | None = None,
+    port: int = 0,
+    browser: bool = False,
+) -> viewer_handle.ViewerHandle:
+    """Open the viewer; it runs in a thread of its own.
+
+    Args:
+        title: of the window or page.
+        plugins: the caller's own, beside the viewer's standard interface.
+        window: a window of the desktop rather than a page; by default where there is a display.
+        port: of the page; 0 takes the first free one from 8080 up.
+        browser: open the page in a browser.
+
+    Returns:
+        What the simulation's side talks to; closing it closes the viewer.
+
+    Raises:
+        ConfigError: a window was asked for where there is no display, or the port is taken.
+    """
+    if window is None:
+        window = has_display()
+    elif window and not has_display():
+        raise ConfigError(
+            "a window needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; look at the "
+            "page instead, or write a video"
+        )
+    config = viewer_protocol.ViewerConfig(title, http_port=port, open_browser=browser)
+    everything = [app.App(app.Config(show_inspector=False)), *plugins]
+    if window:
+        return launch_native.launch(config, plugins=everything)
+    viewer_plugins, sim_plugins = plugin.split_plugins(everything)
+
+    def serve(endpoint: endpoints.ViewerEndpoint) -> None:
+        viewer_protocol.run_viewer_loop(LoopbackViewer(config, endpoint, plugins=viewer_plugins))
+
+    return launch_thread.launch_thread(serve, sim_plugins=sim_plugins)
