@@ -48,7 +48,7 @@ def look_at(
         data: where to; of the simulation's model. A new one without.
     """
     model = simulation.model
-    data = data or mujoco.MjData(model)
+    data = mujoco.MjData(model) if data is None else data
     for name in _COPIED:
         if (target := getattr(data, name)).size:
             target[:] = simulation.data(name)[world].cpu().numpy().reshape(target.shape)

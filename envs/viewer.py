@@ -9,6 +9,7 @@ push the robot, read logs and upload files. From elsewhere: `ssh -L 8080:localho
 What the viewer offers and what its plugins are is in MuJoCo's own documentation ("Studio").
 """
 
+import time
 from collections.abc import Sequence
 
 from mujoco.studio import (
@@ -23,7 +24,8 @@ from mujoco.studio import (
 )
 
 from deploy.errors import ConfigError
-from envs.render import has_display
+from envs.render import has_display, look_at
+from envs.simulation import Simulation
 
 LOOPBACK = "127.0.0.1"
 
@@ -89,3 +91,30 @@ def open_viewer(
         viewer_protocol.run_viewer_loop(LoopbackViewer(config, endpoint, plugins=viewer_plugins))
 
     return launch_thread.launch_thread(serve, sim_plugins=sim_plugins)
+
+
+class LiveView:
+    """A world in the viewer while its owner steps it, no faster than the world's own time.
+
+    Args:
+        simulation: the worlds.
+        period_s: how long each state is shown at least.
+        title: of the window or page.
+    """
+
+    def __init__(self, simulation: Simulation, period_s: float, title: str):
+        self._period_s, self._due = period_s, time.perf_counter()
+        self._data = look_at(simulation)
+        self._handle = open_viewer(title)
+
+    def show(self, simulation: Simulation) -> None:
+        """Show what world 0 is like now; does nothing once a person has closed the viewer."""
+        if not self._handle.is_running():
+            return
+        time.sleep(max(0.0, self._due - time.perf_counter()))
+        self._due = max(self._due, time.perf_counter() - self._period_s) + self._period_s
+        self._handle.sync(self._data.model, look_at(simulation, 0, self._data))
+
+    def close(self) -> None:
+        """Close the viewer."""
+        self._handle.close()

@@ -24,6 +24,8 @@ from robotrl.play.session import Session
 
 _POLL_S = 0.002
 _HISTORY_S = 20.0
+_LEFT, _TOP, _WIDTH = 225, 35, 330
+"""Of the panel [pixels]: beside the viewer's own options, clear of the middle."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,8 +196,8 @@ class Panel(plugin.ViewerPlugin):
     @messages.handler
     def on_build_gui(self, event: messages.BuildGuiEvent) -> None:
         """Draw the window."""
-        imgui.SetNextWindowPos(imgui.Vec2(360, 60), int(imgui.Cond.FirstUseEver))
-        imgui.SetNextWindowSize(imgui.Vec2(380, 0), int(imgui.Cond.FirstUseEver))
+        imgui.SetNextWindowPos(imgui.Vec2(_LEFT, _TOP), int(imgui.Cond.FirstUseEver))
+        imgui.SetNextWindowSize(imgui.Vec2(_WIDTH, 0), int(imgui.Cond.FirstUseEver))
         expanded, _ = imgui.Begin("Play")
         if expanded:
             imgui.TextUnformatted(self._title)
