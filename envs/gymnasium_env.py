@@ -4,10 +4,9 @@
     env = gymnasium.make("envs:robotrl/ArmReach-v0")    # or: import envs, and without the prefix
     many = gymnasium.make_vec("envs:robotrl/ArmReach-v0", num_envs=256)    # stepped in one batch
     env.unwrapped.columns                               # a name for each number of the observation
-    gymnasium.make("envs:robotrl/ArmReach-v0", render_mode="rgb_array").render()    # of `envs.render`
 
-`render_mode="human"` shows the world in MuJoCo's viewer, in a window where there is a display, else
-as a page on this machine, at the speed of the world (`envs.viewer`).
+`render_mode="rgb_array"` gives pictures (`envs.render`); "human" shows the world in MuJoCo's viewer
+at its own speed, in a window where there is a display, else as a page (`envs.viewer`).
 
 Gymnasium gave up finding plug-ins through package entry points in its version 1.0.
 """

@@ -9,6 +9,7 @@ push the robot, read logs and upload files. From elsewhere: `ssh -L 8080:localho
 What the viewer offers and what its plugins are is in MuJoCo's own documentation ("Studio").
 """
 
+import gc
 import time
 from collections.abc import Sequence
 
@@ -81,6 +82,9 @@ def open_viewer(
             "a window needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; look at the "
             "page instead, or write a video"
         )
+    # What is left of an earlier viewer must not be freed while a new one draws: MuJoCo's interface
+    # libraries keep one context per process, and crash.
+    gc.collect()
     config = viewer_protocol.ViewerConfig(title, http_port=port, open_browser=browser)
     everything = [app.App(app.Config(show_inspector=False)), *plugins]
     if window:

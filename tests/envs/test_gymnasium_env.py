@@ -1,16 +1,20 @@
 """The single environment against Gymnasium's own checker, and as a user meets it."""
 
+import os
 import pickle
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.wrappers import RecordVideo
 
+from deploy.errors import ConfigError
 from envs.gymnasium_env import GymnasiumEnv  # registers the tasks
 from envs.registry import TASKS
 
@@ -26,7 +30,7 @@ every_id = pytest.mark.parametrize("env_id", IDS)
 def test_gymnasium_finds_nothing_to_complain_about(env_id: str):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_env(gymnasium.make(env_id).unwrapped)
+        check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)  # see below
 
     complaints = [str(warning.message) for warning in caught]
     assert [text for text in complaints if not any(known in text for known in HARMLESS)] == []
@@ -192,3 +196,86 @@ def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
     """To the bit."""
     assert len(one) == len(other)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# Pictures
+
+
+@pytest.mark.usefixtures("opengl")
+@every_id
+def test_pictures_are_what_gymnasium_expects(env_id: str):
+    env = gymnasium.make(env_id, render_mode="rgb_array")  # whose checker warns of the first frame
+    env.reset(seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = np.asarray(env.render())
+        for _ in range(20):
+            env.step(np.ones(env.action_space.shape or (), np.float32))
+        after = np.asarray(env.render())
+    env.close()
+
+    assert before.shape == after.shape == (540, 960, 3)
+    assert np.abs(after.astype(int) - before).max() > 50  # it moved
+
+
+@pytest.mark.usefixtures("opengl")
+def test_picture_after_a_seeded_reset_is_of_the_new_episode():
+    env = gymnasium.make("robotrl/ArmReach-v0", render_mode="rgb_array")
+    env.reset(seed=1)
+    first = np.asarray(env.render())
+    env.reset(seed=2)
+    second = np.asarray(env.render())
+    env.reset(seed=1)
+    again = np.asarray(env.render())
+    env.close()
+
+    assert np.abs(first.astype(int) - second).max() > 50
+    np.testing.assert_array_equal(again, first)
+
+
+@pytest.mark.usefixtures("opengl")
+@pytest.mark.parametrize("task", ["arm_reach", "gym/HalfCheetah-v5"])
+def test_record_video_films_an_episode(task: str, tmp_path: Path):
+    pytest.importorskip("moviepy", reason="Gymnasium's RecordVideo needs it")
+    import imageio.v3 as iio
+
+    inner = GymnasiumEnv(task, render_mode="rgb_array", seed=0)
+    env = RecordVideo(inner, str(tmp_path), episode_trigger=lambda episode: True, video_length=8)
+    env.reset()
+    for _ in range(10):
+        env.step(env.action_space.sample())
+    env.close()
+
+    (film,) = tmp_path.glob("*.mp4")
+    found = iio.immeta(film, plugin="FFMPEG")
+    assert found["fps"] == pytest.approx(1 / inner._env.task.control_dt_s)
+    assert len(iio.imread(film, plugin="FFMPEG")) == 8
+
+
+def test_people_watch_at_the_speed_of_the_world():
+    # In another process: the viewer's libraries are not made to be closed and opened in tests.
+    program = """
+import time
+import envs, gymnasium
+env = gymnasium.make("robotrl/ArmReach-v0", render_mode="human")
+env.reset(seed=0)
+started = time.perf_counter()
+for _ in range(25):
+    env.step(env.action_space.sample())
+print(env.render(), time.perf_counter() - started >= 0.45)  # 25 steps of 20 ms, the first at once
+env.close()
+"""
+    without = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=without
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "http://localhost:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "None True"
+
+
+def test_unknown_render_mode_is_refused_with_the_nearest_one():
+    with pytest.raises(ConfigError, match=r"found 'rgb_aray' \(did you mean 'rgb_array'\?\)"):
+        GymnasiumEnv("arm_reach", render_mode="rgb_aray")

@@ -1,4 +1,4 @@
-"""Pictures show the world that was asked for, from where they say, on machines without a display."""
+"""Pictures show the world that was asked for, from where they say, without a display too."""
 
 import os
 import subprocess
