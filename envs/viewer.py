@@ -92,7 +92,11 @@ def open_viewer(
     viewer_plugins, sim_plugins = plugin.split_plugins(everything)
 
     def serve(endpoint: endpoints.ViewerEndpoint) -> None:
-        viewer_protocol.run_viewer_loop(LoopbackViewer(config, endpoint, plugins=viewer_plugins))
+        try:
+            viewer = LoopbackViewer(config, endpoint, plugins=viewer_plugins)
+        except RuntimeError as error:  # raised again where the handle is used
+            raise ConfigError(f"the page cannot be served: {error}") from error
+        viewer_protocol.run_viewer_loop(viewer)
 
     return launch_thread.launch_thread(serve, sim_plugins=sim_plugins)
 

@@ -157,40 +157,46 @@ def play(
     Examples: `robotrl play runs/arm_reach`, `robotrl play policy.onnx --video arm.mp4` and
     `robotrl play arm_reach --random --seconds 20`
     """
+    if video is not None and (window is not None or port):
+        raise typer.BadParameter("give --video, or how to watch (--window, --web, --port)")
+    if source.endswith(".npz"):
+        if any(option is not None for option in (seconds, seed, command, window)) or random or port:
+            raise typer.BadParameter("a divergence is replayed as it was; give --video or nothing")
+        _play_divergence(Path(source), video)
+        return
     with _needs("train"):
         from robotrl.play.session import open_session
-    with _reported(), _needs("train"):
-        if source.endswith(".npz"):
-            _play_divergence(Path(source), video)
-            return
-        values = _floats(command) if command is not None else None
-        session = open_session(source, seed=seed, action="random" if random else "zero")
+        from robotrl.play.viewer import watch
+
+        if video is not None:
+            from robotrl.play.video import film
+    values = _floats(command) if command is not None else None
+    with _reported():
+        session = open_session(source, seed=seed, action="random" if random else None)
         if values is not None:
             session.hold_command(values)
             session.reset()
-        if video is not None:
-            from robotrl.play.video import film
-
+        if video is None:
+            watch(session, window=window, port=port, seconds=seconds)
+        else:
             film(session, video, seconds=seconds or 10.0)
             out.print(f"video: {video}")
-        else:
-            from robotrl.play.viewer import watch
-
-            watch(session, window=window, port=port, seconds=seconds)
 
 
 def _play_divergence(path: Path, video: Path | None) -> None:
-    from envs.divergence import replay
-    from envs.divergence.__main__ import describe
+    with _needs("train"):
+        from envs.divergence import replay
+        from envs.divergence.__main__ import describe
 
-    result = replay(path)
-    for line in describe(result):
-        out.print(line)
-    if video is not None:
-        from robotrl.play.video import film_divergence
-
-        film_divergence(result, video)
-        out.print(f"video: {video}")
+        if video is not None:
+            from robotrl.play.video import film_divergence
+    with _reported():
+        result = replay(path)
+        for line in describe(result):
+            out.print(line)
+        if video is not None:
+            film_divergence(result, video)
+            out.print(f"video: {video}")
 
 
 @app.command()

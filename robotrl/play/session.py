@@ -160,19 +160,23 @@ class Session:
         self.time_s = self.total_reward = 0.0
 
 
-def open_session(source: str, *, seed: int | None = None, action: ActionKind = "zero") -> Session:
+def open_session(
+    source: str, *, seed: int | None = None, action: ActionKind | None = None
+) -> Session:
     """Make what is to be watched.
 
     Args:
         source: a run's folder, an exported file (.onnx), a training configuration (.yaml), or the
             name of a task.
         seed: of the world; by default one that differs from training's.
-        action: what is done in a bare task or configuration.
+        action: what is done in a bare task or configuration; zero by default.
 
     Raises:
         ConfigError: it is none of these, or cannot be read.
     """
     path = Path(source)
+    if action is not None and (path.suffix == ".onnx" or path.is_dir()):
+        raise ConfigError(f"{source} acts by itself; {action} actions are for a bare task")
     if path.suffix == ".onnx":
         controller = OnnxController(path)
         provenance = controller.contract.provenance
@@ -186,6 +190,7 @@ def open_session(source: str, *, seed: int | None = None, action: ActionKind = "
         env = _make_world(config, seed)
         policy = load_policy(config, env, folder.load_checkpoint())
         return Session(env, PolicyActor(policy), f"{path}: {config.task}")
+    action = action or "zero"
     plain = PlainActor(action, seed or 0)
     if path.suffix in (".yaml", ".yml"):
         config = load_train_config(path, [])
