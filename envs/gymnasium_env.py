@@ -5,8 +5,8 @@
     many = gymnasium.make_vec("envs:robotrl/ArmReach-v0", num_envs=256)    # stepped in one batch
     env.unwrapped.columns                               # a name for each number of the observation
 
-`render_mode="rgb_array"` gives pictures (`envs.render`); "human" shows the world in MuJoCo's viewer
-at its own speed, in a window where there is a display, else as a page (`envs.viewer`).
+`render_mode="rgb_array"` gives pictures (`envs.render`), "human" shows the world on a web page, at
+its own speed (`envs.viewer`).
 
 Gymnasium gave up finding plug-ins through package entry points in its version 1.0.
 """

@@ -48,7 +48,8 @@ def look_at(
         data: where to; of the simulation's model. A new one without.
     """
     model = simulation.model
-    data = mujoco.MjData(model) if data is None else data
+    if data is None:
+        return look_at(simulation, world, mujoco.MjData(model))
     for name in _COPIED:
         if (target := getattr(data, name)).size:
             target[:] = simulation.data(name)[world].cpu().numpy().reshape(target.shape)

@@ -1,4 +1,4 @@
-"""MuJoCo's studio viewer on a world that something else steps: in a window, or as a web page.
+"""MuJoCo's studio viewer on a world that something else steps: a web page.
 
     with open_viewer("my world") as handle:              # a page on this machine's loopback address
         while handle.is_running():
@@ -6,7 +6,8 @@
 
 The page is for this machine alone: the viewer knows no password, and whoever reaches its port may
 push the robot, read logs and upload files. From elsewhere: `ssh -L 8080:localhost:8080 machine`.
-What the viewer offers and what its plugins are is in MuJoCo's own documentation ("Studio").
+What the viewer offers and what its plugins are is in MuJoCo's own documentation ("Studio"). Its
+native window is not used: that of MuJoCo 4.0.0 needs Python 3.12, and fails at the first frame.
 """
 
 import gc
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 from mujoco.studio import (
     app,
     endpoints,
-    launch_native,
     launch_thread,
     plugin,
     viewer_handle,
@@ -25,7 +25,7 @@ from mujoco.studio import (
 )
 
 from deploy.errors import ConfigError
-from envs.render import has_display, look_at
+from envs.render import look_at
 from envs.simulation import Simulation
 
 LOOPBACK = "127.0.0.1"
@@ -53,43 +53,25 @@ class LoopbackViewer(web_viewer.WebViewer):
 
 
 def open_viewer(
-    title: str,
-    plugins: Sequence[plugin.Plugin] = (),
-    *,
-    window: bool | None = None,
-    port: int = 0,
-    browser: bool = False,
+    title: str, plugins: Sequence[plugin.Plugin] = (), *, port: int = 0
 ) -> viewer_handle.ViewerHandle:
-    """Open the viewer; it runs in a thread of its own.
+    """Serve the viewer's page, and open it in a browser where there is a display.
 
     Args:
-        title: of the window or page.
+        title: of the page.
         plugins: the caller's own, beside the viewer's standard interface.
-        window: a window of the desktop rather than a page; by default where there is a display.
         port: of the page; 0 takes the first free one from 8080 up.
-        browser: open the page in a browser.
 
     Returns:
-        What the simulation's side talks to; closing it closes the viewer.
-
-    Raises:
-        ConfigError: a window was asked for where there is no display, or the port is taken.
+        What the simulation's side talks to; closing it closes the viewer. It raises ConfigError
+        when it is used and the port was taken.
     """
-    if window is None:
-        window = has_display()
-    elif window and not has_display():
-        raise ConfigError(
-            "a window needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; look at the "
-            "page instead, or write a video"
-        )
     # What is left of an earlier viewer must not be freed while a new one draws: MuJoCo's interface
     # libraries keep one context per process, and crash.
     gc.collect()
-    config = viewer_protocol.ViewerConfig(title, http_port=port, open_browser=browser)
-    everything = [app.App(app.Config(show_inspector=False)), *plugins]
-    if window:
-        return launch_native.launch(config, plugins=everything)
-    viewer_plugins, sim_plugins = plugin.split_plugins(everything)
+    config = viewer_protocol.ViewerConfig(title, http_port=port, open_browser=True)
+    interface = app.App(app.Config(show_inspector=False))
+    viewer_plugins, sim_plugins = plugin.split_plugins([interface, *plugins])
 
     def serve(endpoint: endpoints.ViewerEndpoint) -> None:
         try:
@@ -107,7 +89,7 @@ class LiveView:
     Args:
         simulation: the worlds.
         period_s: how long each state is shown at least.
-        title: of the window or page.
+        title: of the page.
     """
 
     def __init__(self, simulation: Simulation, period_s: float, title: str):

@@ -138,38 +138,29 @@ def play(
     random: Annotated[
         bool, typer.Option("--random", help="Random actions in a bare task; default: zero.")
     ] = False,
-    window: Annotated[
-        bool | None,
-        typer.Option(
-            "--window/--web",
-            help="A window, or a page; default: a window where there is a display.",
-        ),
-    ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of the page; 0: the first free one from 8080.")
     ] = 0,
 ) -> None:
-    """Watch a policy or a task: a window, a page on this machine, or a video.
+    """Watch a policy or a task, on a page for this machine's browser or in a video.
 
-    In the viewer: sliders for the command, space pauses, double-click a body and drag it with
-    Ctrl and the mouse to push it. A file of `diverged` is told as text, or shown with --video.
+    On the page: sliders for the command, space pauses, double-click a body and drag it with Ctrl
+    and the mouse to push it. From elsewhere: `ssh -L 8080:localhost:8080 machine`. A file of
+    `diverged` is told as text, or shown with --video.
 
     Examples: `robotrl play runs/arm_reach`, `robotrl play policy.onnx --video arm.mp4` and
     `robotrl play arm_reach --random --seconds 20`
     """
-    if video is not None and (window is not None or port):
-        raise typer.BadParameter("give --video, or how to watch (--window, --web, --port)")
+    if video is not None and port:
+        raise typer.BadParameter("give --video, or --port of the page")
     if source.endswith(".npz"):
-        if any(option is not None for option in (seconds, seed, command, window)) or random or port:
+        if any(option is not None for option in (seconds, seed, command)) or random or port:
             raise typer.BadParameter("a divergence is replayed as it was; give --video or nothing")
         _play_divergence(Path(source), video)
         return
     with _needs("train"):
         from robotrl.play.session import open_session
         from robotrl.play.viewer import watch
-
-        if video is not None:
-            from robotrl.play.video import film
     values = _floats(command) if command is not None else None
     with _reported():
         session = open_session(source, seed=seed, action="random" if random else None)
@@ -177,26 +168,28 @@ def play(
             session.hold_command(values)
             session.reset()
         if video is None:
-            watch(session, window=window, port=port, seconds=seconds)
-        else:
-            film(session, video, seconds=seconds or 10.0)
-            out.print(f"video: {video}")
+            watch(session, port=port, seconds=seconds)
+            return
+        with _needs("train"):
+            from robotrl.play.video import film
+        film(session, video, seconds=seconds or 10.0)
+        out.print(f"video: {video}")
 
 
 def _play_divergence(path: Path, video: Path | None) -> None:
     with _needs("train"):
         from envs.divergence import replay
         from envs.divergence.__main__ import describe
-
-        if video is not None:
-            from robotrl.play.video import film_divergence
     with _reported():
         result = replay(path)
         for line in describe(result):
             out.print(line)
-        if video is not None:
-            film_divergence(result, video)
-            out.print(f"video: {video}")
+        if video is None:
+            return
+        with _needs("train"):
+            from robotrl.play.video import film_divergence
+        film_divergence(result, video)
+        out.print(f"video: {video}")
 
 
 @app.command()

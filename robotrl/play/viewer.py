@@ -232,23 +232,16 @@ class Panel(plugin.ViewerPlugin):
             self.viewer.send_to_sim(HeldCommand(()))
 
 
-def watch(
-    session: Session,
-    *,
-    window: bool | None = None,
-    port: int = 0,
-    seconds: float | None = None,
-) -> None:
+def watch(session: Session, *, port: int = 0, seconds: float | None = None) -> None:
     """Show a session until the viewer is closed, the time is up, or Ctrl-C.
 
     Args:
         session: what to show.
-        window: see `envs.viewer.open_viewer`.
-        port: see there.
+        port: of the page, see `envs.viewer.open_viewer`.
         seconds: how long to play; None: without end.
 
     Raises:
-        ConfigError: the viewer cannot be opened.
+        ConfigError: the port is taken.
     """
     control = step_control.StepControl()
     plugins = [
@@ -258,6 +251,6 @@ def watch(
         Panel(session.title, session.command_spec),
     ]
     title = f"robotrl play {session.title}"
-    with open_viewer(title, plugins, window=window, port=port, browser=True) as handle:
+    with open_viewer(title, plugins, port=port) as handle:
         handle.set_model(session.model)
         viewer_handle.run_sim_loop(handle)

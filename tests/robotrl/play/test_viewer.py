@@ -190,7 +190,7 @@ def sockets():
 threading.Thread(target=sockets).start()
 session = open_session("arm_reach")
 for _ in range(2):
-    watch(session, window=False, port=18231, seconds=1.5)
+    watch(session, port=18231, seconds=1.5)
 print("played", round(session.time_s, 6))
 """
 
