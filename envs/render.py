@@ -27,6 +27,8 @@ from envs.simulation import Simulation
 WIDTH, HEIGHT = 960, 540
 _MAX_SHADOW_SIZE = 2048
 """Of shadow maps [pixels]: without a GPU a larger one costs more than the rest of the picture."""
+_AMBIENT, _DIFFUSE = 0.35, 0.6
+"""Head light of models without lights."""
 _COPIED = ("qpos", "qvel", "act", "ctrl", "mocap_pos", "mocap_quat")
 
 
@@ -106,6 +108,10 @@ class Renderer:
         model.vis.global_.offheight = max(height, model.vis.global_.offheight)
         quality = model.vis.quality
         quality.shadowsize = min(quality.shadowsize, _MAX_SHADOW_SIZE)
+        if model.nlight == 0:  # MuJoCo's own head light leaves such a model in the dark
+            light = model.vis.headlight
+            light.ambient = np.maximum(light.ambient, _AMBIENT)
+            light.diffuse = np.maximum(light.diffuse, _DIFFUSE)
         self.camera = camera_of(model)
         self._inner: mujoco.Renderer | None = None
         self._inner = _make_renderer(model, width, height)
