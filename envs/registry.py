@@ -16,9 +16,10 @@ from envs.servos import with_servos
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
 from envs.tasks.gym import GYM_TASKS
+from envs.tasks.velocity import Velocity
 from envs.vector_env import VectorEnv
 
-TASKS = {"arm_reach": ArmReach}
+TASKS = {"arm_reach": ArmReach, "velocity": Velocity}
 """Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
 
 
