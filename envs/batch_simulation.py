@@ -187,7 +187,7 @@ def history_slots(
     for sensor in range(model.nsensor):
         if samples := int(model.sensor_history[sensor, 0]):
             dim, start = int(model.sensor_dim[sensor]), int(model.sensor_adr[sensor])
-            marker = np.tile(_MARKER + np.arange(dim), samples)
+            marker = np.tile(_MARKER + np.arange(dim), (samples, 1))
             mujoco.mj_initSensorHistory(model, data, sensor, None, marker, 0.0)
             slots = np.flatnonzero(data.history >= _MARKER)
             columns = start + (data.history[slots] - _MARKER).astype(int)
