@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deploy.configuration import Section
 from deploy.errors import ConfigError
-from deploy.quantities import Count, Duration, Name
+from deploy.quantities import Duration, Name
 from envs.legs import Legs, Motion
 from envs.rewards import beyond, kernel, masked_mean, mean_square, progress
 from envs.robot import Robot
@@ -79,7 +79,7 @@ class WalkWeights(Section):
 class Stage(Section):
     """What differs from the other settings until so many steps have been made, in all worlds."""
 
-    until_steps: Count
+    until_steps: Annotated[float, Field(gt=0, le=1e15)]
     rewards: dict[str, Weight] = {}
     """Of `WalkWeights`."""
     command: dict[str, Share] = {}
