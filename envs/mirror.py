@@ -22,8 +22,10 @@ from envs.robot import Robot
 from envs.sensors import IMU_SITE
 
 _FLIP = np.diag([1.0, -1.0, 1.0])
-_NEAR_M = 0.002
-_PARALLEL = 0.999
+_NEAR_M, _PARALLEL = 0.002, 0.999
+"""How close the axis of a joint must be to the image of its partner's."""
+_MIDDLE_M = 0.005
+"""How close to the mirror must be what hangs on a joint that is its own image."""
 
 
 class Mirror(NamedTuple):
@@ -51,14 +53,6 @@ class Symmetric(Protocol):
         ...
 
 
-class Frame(NamedTuple):
-    """A pose in the world."""
-
-    position: np.ndarray
-    rotation: np.ndarray
-    """(3, 3)"""
-
-
 def joint_mirror(robot: Robot, base: int) -> Tensor:
     """(joints, joints) permutation with signs, from angles to angles in the mirror.
 
@@ -71,24 +65,25 @@ def joint_mirror(robot: Robot, base: int) -> Tensor:
     """
     model, data = robot.model, mujoco.MjData(robot.model)
     mujoco.mj_kinematics(model, data)
-    frame = Frame(data.xpos[base], data.xmat[base].reshape(3, 3))
+    mujoco.mj_comPos(model, data)
+    origin, rotation = data.xpos[base], data.xmat[base].reshape(3, 3)
     ids = model.dof_jntid[robot.dofs]
-    anchors = (data.xanchor[ids] - frame.position) @ frame.rotation
-    axes = data.xaxis[ids] @ frame.rotation
+    anchors, axes = (data.xanchor[ids] - origin) @ rotation, data.xaxis[ids] @ rotation
+    carried = (data.subtree_com[model.jnt_bodyid[ids]] - origin) @ rotation
     matrix = np.zeros((len(ids), len(ids)))
     for joint, name in enumerate(robot.joints):
         image, axis = _FLIP @ anchors[joint], -_FLIP @ axes[joint]
-        apart = anchors - image
-        off = apart - (apart @ axis)[:, None] * axis  # a joint may sit anywhere along its axis
-        distance = np.linalg.norm(off, axis=1)
-        along = axes @ axis
-        fits = np.flatnonzero((np.abs(along) > _PARALLEL) & (distance < _NEAR_M))
-        if not len(fits):
+        along, apart = axes @ axis, np.linalg.norm(anchors - image, axis=1)
+        across = np.linalg.norm(np.cross(anchors[joint] - image, axis))
+        if across < _NEAR_M and abs(carried[joint, 1]) < _MIDDLE_M:
+            apart[joint] = 0  # it sits beside the middle, but somewhere along its own axis
+        apart[np.abs(along) < _PARALLEL] = np.inf
+        partner = int(np.argmin(apart))
+        if apart[partner] > _NEAR_M:
             raise ConfigError(
                 f"robot {robot.name!r} is not its own mirror image: no joint is the image of "
                 f"{name!r} at y = 0 of the base. Train without algorithm.symmetry"
             )
-        partner = fits[np.argmin(np.linalg.norm(apart[fits], axis=1))]
         matrix[partner, joint] = np.sign(along[partner])
     if not np.allclose(matrix @ matrix, np.eye(len(ids))) or not np.allclose(
         matrix @ robot.home, robot.home, atol=1e-3

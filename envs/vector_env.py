@@ -26,8 +26,8 @@ from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
 from envs.divergence import Recordable, Recorder
 from envs.draws import Draws
-from envs.observation_encoder import column_names
 from envs.mirror import Mirror, Symmetric
+from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
 from envs.task import Deployment, Task

@@ -380,7 +380,9 @@ class PPO:
             "pre_tanh": batch["pre_tanh"] @ action.T,
         }
         chance = torch.rand(len(batch["actor"]), 1, generator=self._generator, device=self.device)
-        return {name: torch.where(chance < 0.5, image, batch[name]) for name, image in images.items()}
+        return {
+            name: torch.where(chance < 0.5, image, batch[name]) for name, image in images.items()
+        }
 
     @torch.no_grad()
     def _absorb_returns(self, returns: Tensor) -> None:

@@ -103,6 +103,7 @@ class Velocity:
         dt, gait = config.control_dt_s, config.gait
         self.control_dt_s, self.num_substeps = dt, config.num_substeps(model)
         self.episode_steps = count_steps(config.episode_s, dt)
+        self.legs = Legs(simulation, robot, list(gait.feet))
         home = torch.from_numpy(robot.home)
         low, high = map(torch.from_numpy, robot.target_range(config.limit_margin_rad))
         self.encoder = ObservationEncoder(WalkFeatures(joints, home, gait.period_s)).to(device)
@@ -130,7 +131,6 @@ class Velocity:
             ),
         )
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
-        self.legs = Legs(simulation, robot, list(gait.feet))
         feet = list(gait.feet)
         self.signals = {
             **dict.fromkeys(MEASURED[:2], XYZ),
@@ -215,7 +215,7 @@ class Velocity:
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
         """True velocities, heights and contacts."""
-        motion = self._motion if worlds is self._every else self.legs.read(worlds)
+        motion = self.legs.read(worlds)
         return {
             "velocity": motion.velocity,
             "spin": motion.spin,
@@ -271,11 +271,10 @@ class Velocity:
         steps, error, along, asked, *torques = self._sums.unbind(-1)
         lasted = (self._command.steps - self._command.remaining).clamp(min=1)
         torque = (torch.stack(torques, dim=-1) / lasted[:, None]).sqrt()
-        falls = 60 / (0.5 * sum(self.config.command.interval_s)) * self._fallen
         metrics = {
             "speed_share": torch.where(asked > 0, along / asked, torch.nan),
             "velocity_error_m_s": torch.where(steps > 0, error / steps, torch.nan).sqrt(),
-            "falls_per_minute": falls.float(),
+            "fell": self._fallen.float(),
             **{
                 f"torque_rms_nm/{name}": column
                 for name, column in zip(self._robot.joints, torque.unbind(-1), strict=True)
