@@ -22,7 +22,7 @@ from envs.simulation import Simulation
 from envs.tasks.settings import require_names
 from envs.worlds import Worlds
 
-_SUNK_M, _RAISED_M = 0.01, 0.01
+_OFF_GROUND_M = 0.01
 """How far the feet of the home pose may be off the ground."""
 _GEOM = mujoco.mjtGeom
 
@@ -96,11 +96,11 @@ class Legs:
         self._bodies = torch.from_numpy(model.geom_bodyid[ids].astype(np.int64)).to(device)
         self._set_home(robot, ids, device)
         lowest = float(self.home_foot_height.min())
-        if not -_SUNK_M <= lowest <= _RAISED_M:
+        if abs(lowest) > _OFF_GROUND_M:
             raise ConfigError(
-                f"the lowest foot of the home pose of {robot.name!r} is {1000 * lowest:.1f} mm over "
-                f"the ground (z = 0); expected it within {1000 * _RAISED_M:.0f} mm. Correct the "
-                "height of the base in the keyframe `home`, or what `feet` names"
+                f"the lowest foot of the home pose of {robot.name!r} is {1000 * lowest:.1f} mm "
+                f"over the ground (z = 0); expected it within {1000 * _OFF_GROUND_M:.0f} mm. "
+                "Correct the height of the base in the keyframe `home`, or what `feet` names"
             )
 
     def read(self, worlds: Worlds) -> Motion:
@@ -181,18 +181,19 @@ def _shape(
 ) -> tuple[list[float], list[float], float]:
     """`straight`, `rounded` and `radius` of `reach` for a geom."""
     a, b, c = model.geom_size[geom].tolist()
-    kind = int(model.geom_type[geom])
+    kind = _GEOM(model.geom_type[geom])
+    none = [0.0, 0.0, 0.0]
     shapes = {
-        int(_GEOM.mjGEOM_SPHERE): ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], a),
-        int(_GEOM.mjGEOM_CAPSULE): ([0.0, 0.0, b], [0.0, 0.0, 0.0], a),
-        int(_GEOM.mjGEOM_CYLINDER): ([0.0, 0.0, b], [a, a, 0.0], 0.0),
-        int(_GEOM.mjGEOM_BOX): ([a, b, c], [0.0, 0.0, 0.0], 0.0),
-        int(_GEOM.mjGEOM_ELLIPSOID): ([0.0, 0.0, 0.0], [a, b, c], 0.0),
+        _GEOM.mjGEOM_SPHERE: (none, none, a),
+        _GEOM.mjGEOM_CAPSULE: ([0.0, 0.0, b], none, a),
+        _GEOM.mjGEOM_CYLINDER: ([0.0, 0.0, b], [a, a, 0.0], 0.0),
+        _GEOM.mjGEOM_BOX: ([a, b, c], none, 0.0),
+        _GEOM.mjGEOM_ELLIPSOID: (none, [a, b, c], 0.0),
     }
     if kind not in shapes:
         raise ConfigError(
             f"feet: geom {model.geom(geom).name!r} of {robot.name!r} is a "
-            f"{_GEOM(kind).name.removeprefix('mjGEOM_').lower()}; a foot must be a sphere, capsule, "
+            f"{kind.name.removeprefix('mjGEOM_').lower()}; a foot must be a sphere, capsule, "
             "cylinder, box or ellipsoid. Add one to the foot, and name that"
         )
     return shapes[kind]

@@ -185,6 +185,11 @@ class Velocity:
         return self._command.value
 
     @property
+    def twist(self) -> Tensor:
+        """(num_envs, 3) achieved, smoothed over `SMOOTHED_S`."""
+        return self._twist
+
+    @property
     def motion(self) -> Motion:
         """What base and feet did at the end of the last step."""
         return self._motion

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import envs
 from deploy.errors import ConfigError
-from envs.mirror import clock_mirror, joint_mirror
+from envs.mirror import Mirror, clock_mirror, joint_mirror
 from envs.robot import load_robot
 from envs.simulation import State
+from envs.tasks.velocity import Velocity
 from envs.worlds import every
 
 CRAWLER = str(Path(__file__).parent / "models" / "crawler.xml")
@@ -35,11 +35,12 @@ BASE = torch.tensor([1.0, -1, 1, 1, -1, 1, -1])
 BASE_SPEED = torch.tensor([1.0, -1, 1, -1, 1, -1])
 
 
-def pair(name: str, seed: int) -> tuple[envs.VectorEnv, Tensor]:
-    """Two worlds, the second the mirror image of the first; and the map of actions."""
+def pair(name: str, seed: int) -> tuple[envs.VectorEnv, Mirror]:
+    """Two worlds, the second the mirror image of the first; and the maps."""
     env = envs.make("velocity", num_envs=2, num_threads=1, seed=seed, task_config=CONFIGS[name])
     env.reset()
     task, simulation = env.task, env.simulation
+    assert isinstance(task, Velocity)
     robot = env.deployment.robot
     mirror = task.mirror.action.double()
     qpos, qvel = (simulation.data(field)[:1].clone() for field in ("qpos", "qvel"))
@@ -64,14 +65,13 @@ def pair(name: str, seed: int) -> tuple[envs.VectorEnv, Tensor]:
     task._command._drawn.remaining.fill_(1000)
     # Half a stride apart: the left foot of one is the right of the other.
     task._ticks.copy_(torch.tensor([7, 7 + 12]))
-    return env, task.mirror.action
+    return env, task.mirror
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_mirrored_state_under_mirrored_actions_stays_mirrored(name: str):
-    env, action_map = pair(name, seed=1)
-    robot, simulation = env.deployment.robot, env.simulation
-    mirror = env.task.mirror
+    env, mirror = pair(name, seed=1)
+    action_map, robot, simulation = mirror.action, env.deployment.robot, env.simulation
     generator = torch.Generator().manual_seed(2)
     touched = False
 
@@ -86,14 +86,14 @@ def test_mirrored_state_under_mirrored_actions_stays_mirrored(name: str):
         for group, map_ in (("actor", mirror.actor), ("critic", mirror.critic)):
             seen = step.observation[group]
             assert seen[1] == pytest.approx(seen[0] @ map_.T, abs=TOLERANCE[name])
+        assert isinstance(env.task, Velocity)
         touched |= bool((env.task.motion.foot_height < 0.001).any())
     assert touched
 
 
 def test_mirrored_twice_is_as_before():
     for name in CONFIGS:
-        env, _ = pair(name, seed=3)
-        for map_ in env.task.mirror:
+        for map_ in pair(name, seed=3)[1]:
             assert torch.allclose(map_ @ map_, torch.eye(len(map_)), atol=1e-5)
 
 
@@ -103,8 +103,9 @@ def test_left_and_right_joints_of_the_microduck_change_places_with_the_published
 
     # "right legs take opposite signs" (of pitch joints); hip yaw and roll turn about the same axes
     # on both sides, so the mirror changes their sign too. Neck and head pitch stay as they are.
-    image = {name: robot.joints[int(row.abs().argmax())] for name, row in zip(robot.joints, matrix)}
-    sign = {name: int(row.sum()) for name, row in zip(robot.joints, matrix, strict=True)}
+    rows = dict(zip(robot.joints, matrix, strict=True))
+    image = {name: robot.joints[int(row.abs().argmax())] for name, row in rows.items()}
+    sign = {name: int(row.sum()) for name, row in rows.items()}
     for joint in ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle"):
         assert image[f"left_{joint}"] == f"right_{joint}"
         assert sign[f"left_{joint}"] == sign[f"right_{joint}"] == -1
@@ -145,5 +146,5 @@ def test_mirror_of_a_trot_is_half_a_stride_later_and_of_a_bound_at_once():
 
 def test_gait_that_is_not_its_own_mirror_image_is_refused():
     feet = torch.tensor([[0.0, 1], [1, 0]])
-    with pytest.raises(ConfigError, match="the gait's offsets .* are not their own mirror image"):
+    with pytest.raises(ConfigError, match=r"the gait's offsets .* are not their own mirror image"):
         clock_mirror(torch.tensor([0.0, 0.3]), feet)

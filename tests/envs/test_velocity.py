@@ -13,6 +13,7 @@ from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.robot import load_robot
 from envs.simulation import State
+from envs.tasks.velocity import Velocity
 from envs.worlds import every
 from robotrl.export import export
 from robotrl.run_folder import RunFolder
@@ -50,6 +51,12 @@ def float_away(env: envs.VectorEnv, velocity: list[float], *, yaw_rate: float = 
     qvel[:, 5] = yaw_rate
     ctrl = torch.from_numpy(robot.model.keyframe("home").ctrl).repeat(rows, 1)
     simulation.reset(every(rows), State(qpos, qvel, ctrl))
+
+
+def walk(env: envs.VectorEnv) -> Velocity:
+    """The task of an environment."""
+    assert isinstance(env.task, Velocity)
+    return env.task
 
 
 def still(env: envs.VectorEnv) -> Tensor:
@@ -105,7 +112,7 @@ def test_velocity_is_smoothed_with_a_time_constant_of_three_tenths_of_a_second()
 
     # each step brings it 0.02 / 0.3 closer
     share = 1 - (1 - 0.02 / 0.3) ** 10
-    assert env.task._twist[0].tolist() == pytest.approx([0.1 * share, 0.2 * share, 0], abs=2e-4)
+    assert walk(env).twist[0].tolist() == pytest.approx([0.1 * share, 0.2 * share, 0], abs=2e-4)
 
 
 def test_velocity_is_that_along_the_heading():
@@ -117,7 +124,7 @@ def test_velocity_is_that_along_the_heading():
     )  # it looks along +y
     env.step(still(env))
 
-    forward, left, turning = env.task.motion.twist[0].tolist()
+    forward, left, turning = walk(env).motion.twist[0].tolist()
     assert (forward, turning) == pytest.approx((0.2, 0.5), abs=0.01)
     assert left == pytest.approx(0, abs=0.01)
 
@@ -155,14 +162,14 @@ def test_torque_of_each_joint_is_its_rms_over_the_command():
     env = make(command={**STRAIGHT, **NO_KINDS, "interval_s": [0.2, 0.2]})
     env.reset()
     names = env.deployment.robot.joints
-    torques = []
+    torques, metrics = [], {}
     for _ in range(10):
-        step = env.step(still(env))
-        torques.append(env.simulation.data("actuator_force")[:, env.task.actuators].clone())
+        metrics = env.step(still(env)).info.metrics
+        torques.append(env.simulation.data("actuator_force")[:, walk(env).actuators].clone())
 
     rms = torch.stack(torques).square().mean(dim=0).sqrt()
     for joint, name in enumerate(names):
-        seen = step.info.metrics[f"torque_rms_nm/{name}"]
+        seen = metrics[f"torque_rms_nm/{name}"]
         assert seen.tolist() == pytest.approx(rms[:, joint].tolist(), rel=1e-4)
 
 
@@ -192,13 +199,13 @@ def test_stages_change_weights_and_commands_after_their_steps_in_all_worlds():
     ]
     env = make(stages=stages, rewards={"alive": 3.0})
     env.reset()
-    assert (env.task.command == 0).all()
+    assert (walk(env).command == 0).all()
 
     rewards = [env.step(still(env)).info.rewards["alive"][0].item() for _ in range(4)]
 
     assert rewards == [7, 7, 5, 3]
     env.reset()
-    assert env.task.command[:, 0].tolist() == pytest.approx([0.2] * WORLDS)
+    assert walk(env).command[:, 0].tolist() == pytest.approx([0.2] * WORLDS)
 
 
 def test_commands_are_of_their_kinds_in_their_shares():
@@ -207,8 +214,8 @@ def test_commands_are_of_their_kinds_in_their_shares():
     command = box | {f"{kind}_share": share for kind, share in shares.items()}
     env = make(2000, command=command)
     env.reset()
-    x, y, yaw = env.task.command.T
-    goal = ~env.task._command._goal.isnan()
+    x, y, yaw = walk(env).command.T
+    goal = ~walk(env)._command._goal.isnan()
 
     def share(where: Tensor) -> float:
         return float(where.float().mean())
@@ -219,16 +226,16 @@ def test_commands_are_of_their_kinds_in_their_shares():
     assert share((x == 0) & (y == 0) & (yaw != 0)) == pytest.approx(0.2, abs=0.035)
     assert share(goal) == pytest.approx(0.25, abs=0.035)
     low, high = torch.tensor(box["low"]), torch.tensor(box["high"])
-    assert ((env.task.command >= low) & (env.task.command <= high)).all()
-    assert env.task.command.min(dim=0).values.tolist() == pytest.approx(box["low"], abs=0.02)
-    assert env.task.command.max(dim=0).values.tolist() == pytest.approx(box["high"], abs=0.02)
+    assert ((walk(env).command >= low) & (walk(env).command <= high)).all()
+    assert walk(env).command.min(dim=0).values.tolist() == pytest.approx(box["low"], abs=0.02)
+    assert walk(env).command.max(dim=0).values.tolist() == pytest.approx(box["high"], abs=0.02)
 
 
 def test_heading_command_turns_the_short_way_to_its_goal_and_no_faster_than_it_may():
     box = {"low": [0.2, 0.0, -0.5], "high": [0.2, 0.0, 0.8], "interval_s": [9.0, 9.0]}
     env = make(command={**NO_KINDS, **box, "heading_share": 1.0})
     env.reset()
-    source = env.task._command
+    source = walk(env)._command
     source._goal.copy_(torch.tensor([0.3, 3.0, -0.1, -3.0]))
     yaw = torch.tensor([0.1, 0.0, 0.1, 3.0])
 
@@ -260,11 +267,12 @@ def test_walk_is_the_same_on_both_backends():
     assert (first[0] - first[1]).abs().max() < 1e-4
     generator = torch.Generator().manual_seed(0)
 
+    one, two = (env.step(torch.zeros(WORLDS, 14)) for env in (cpu, gpu))
     for _ in range(10):
         action = 0.3 * torch.randn(WORLDS, 14, generator=generator)
         one, two = cpu.step(action), gpu.step(action)
 
-    assert (cpu.task.motion.foot_height < 0.0015).any()
+    assert (walk(cpu).motion.foot_height < 0.0015).any()
     assert (one.observation["critic"] - two.observation["critic"]).abs().max() < 0.02
     assert (one.reward - two.reward).abs().max() < 0.01
 
@@ -308,7 +316,7 @@ def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
             array[:] = env.signals[name][0].numpy()
         controller.step()
         env.step_targets(torch.from_numpy(output.copy())[None])
-    assert not env.task.terminated().any()
+    assert not walk(env).terminated().any()
 
 
 @pytest.mark.parametrize(
