@@ -150,7 +150,7 @@ def reference(robot: Robot, legs: Legs, gait: Gait, pose: dict[str, float]) -> R
 
 
 def walk_terms(step: Step, reference: Reference, weights: WalkWeights) -> dict[str, Tensor]:
-    """The terms of a step, (n,) each, without their weights."""
+    """The weighted terms of a step, (n,) each."""
     motion, gait = step.motion, reference.gait
     error = step.twist - step.command
     down = motion.foot_height < gait.contact_m
@@ -161,27 +161,31 @@ def walk_terms(step: Step, reference: Reference, weights: WalkWeights) -> dict[s
     inward = torch.relu(_CROSSING * side.abs() - motion.foot_side * side.sign()) / side.abs()
     still = mean_square(step.speed) * ~step.moving
     return {
-        "velocity": kernel(error[:, :2].square().sum(-1), weights.velocity_width),
-        "yaw_rate": kernel(error[:, 2].square(), weights.yaw_rate_width),
-        "progress": progress(as_speed(step.twist), as_speed(step.command)) * step.moving,
-        "gait": (down == step.down).float().mean(-1),
-        "swing": short.mean(-1),
-        "slip": masked_mean(slip, down),
-        "flat": masked_mean(tilt, down),
-        "crossing": inward.mean(-1),
-        "upright": kernel(motion.up[:, :2].square().sum(-1), 0.05),
-        "sway": motion.spin[:, :2].square().sum(-1),
-        "bounce": motion.velocity[:, 2].square(),
-        "height": (motion.height / reference.height - 1).abs(),
-        "action_rate": mean_square(step.change),
-        "action_jerk": mean_square(step.second_change),
-        "torque": mean_square(step.torque / reference.effort),
-        "power": (step.torque * step.speed).abs().sum(-1),
-        "joint_limits": beyond(step.angle, reference.low, reference.high),
-        "pose": (reference.pose_weights * (step.angle - reference.home).square()).sum(-1),
-        "still": still,
-        "alive": torch.ones_like(still),
-        "fall": step.fallen.float(),
+        "velocity": weights.velocity
+        * kernel(error[:, :2].square().sum(-1), weights.velocity_width),
+        "yaw_rate": weights.yaw_rate * kernel(error[:, 2].square(), weights.yaw_rate_width),
+        "progress": weights.progress
+        * progress(as_speed(step.twist), as_speed(step.command))
+        * step.moving,
+        "gait": weights.gait * (down == step.down).float().mean(-1),
+        "swing": weights.swing * short.mean(-1),
+        "slip": weights.slip * masked_mean(slip, down),
+        "flat": weights.flat * masked_mean(tilt, down),
+        "crossing": weights.crossing * inward.mean(-1),
+        "upright": weights.upright * kernel(motion.up[:, :2].square().sum(-1), 0.05),
+        "sway": weights.sway * motion.spin[:, :2].square().sum(-1),
+        "bounce": weights.bounce * motion.velocity[:, 2].square(),
+        "height": weights.height * (motion.height / reference.height - 1).abs(),
+        "action_rate": weights.action_rate * mean_square(step.change),
+        "action_jerk": weights.action_jerk * mean_square(step.second_change),
+        "torque": weights.torque * mean_square(step.torque / reference.effort),
+        "power": weights.power * (step.torque * step.speed).abs().sum(-1),
+        "joint_limits": weights.joint_limits * beyond(step.angle, reference.low, reference.high),
+        "pose": weights.pose
+        * (reference.pose_weights * (step.angle - reference.home).square()).sum(-1),
+        "still": weights.still * still,
+        "alive": weights.alive * torch.ones_like(still),
+        "fall": weights.fall * step.fallen.float(),
     }
 
 

@@ -259,8 +259,7 @@ class Velocity:
         )
         self._change = change
         self._count(step)
-        terms = walk_terms(step, self._reference, weights)
-        return {name: getattr(weights, name) * term for name, term in terms.items()}
+        return walk_terms(step, self._reference, weights)
 
     def terminated(self) -> Tensor:
         """See `Task.terminated`: it is tilted too much, or its base is too low."""

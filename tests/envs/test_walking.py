@@ -48,10 +48,12 @@ STEP = Step(
 )
 EARNED = {"velocity", "yaw_rate", "gait", "upright", "alive"}
 WEIGHTS = WalkWeights()
+WIDTHS = {"velocity_width", "yaw_rate_width"}
+UNIT = WEIGHTS.model_copy(update=dict.fromkeys(set(WalkWeights.model_fields) - WIDTHS, 1.0))
 
 
-def terms(step: Step) -> dict[str, float]:
-    return {name: float(value) for name, value in walk_terms(step, REFERENCE, WEIGHTS).items()}
+def terms(step: Step, weights: WalkWeights = UNIT) -> dict[str, float]:
+    return {name: float(value) for name, value in walk_terms(step, REFERENCE, weights).items()}
 
 
 def moved(**changes: object) -> Step:
@@ -60,7 +62,13 @@ def moved(**changes: object) -> Step:
 
 
 def total(step: Step) -> float:
-    return sum(getattr(WEIGHTS, name) * value for name, value in terms(step).items())
+    return sum(terms(step, WEIGHTS).values())
+
+
+def test_every_weight_has_its_term_and_counts_once():
+    assert set(terms(STEP)) == set(WalkWeights.model_fields) - WIDTHS
+    fallen = STEP._replace(fallen=torch.tensor([True]))
+    assert terms(fallen, WEIGHTS)["fall"] == WEIGHTS.fall == -1
 
 
 def test_standing_at_home_when_asked_to_earns_everything_and_costs_nothing():

@@ -144,10 +144,9 @@ def test_identity_changes_with_any_value_and_with_nothing_else(path: Path):
 
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_configuration_trains_a_task_of_its_name(shipped: Path):
+def test_shipped_configuration_trains_a_task_of_ours(shipped: Path):
     config = load_train_config(shipped, [])
 
-    assert config.task == shipped.stem
     assert config.task in TASKS
     env = make_env(config, num_envs=2)  # every randomization term has an effect
     assert env.reset()["actor"].isfinite().all()
