@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import Section
+from deploy.contract import CommandSpec
 from deploy.quantities import Duration
 from envs.draws import Draws, Stream
 from envs.simulation import Simulation
@@ -18,6 +19,8 @@ from envs.worlds import Worlds
 Velocity = Annotated[float, Field(ge=-100, le=100)]
 Twist = tuple[Velocity, Velocity, Velocity]
 Share = Annotated[float, Field(ge=0, le=1)]
+TWIST = ("x", "y", "yaw")
+"""Elements of a velocity command: speed forward, to the left [m/s], and of turning [rad/s]."""
 _PAGE = 8  # commands drawn at once: the generator costs the same for 1 as for 8
 
 
@@ -135,6 +138,18 @@ class VelocityCommandConfig(Section):
         return (
             *(self.standing_share, self.forward_share),
             *(self.turning_share, self.heading_share),
+        )
+
+    def spec(self) -> CommandSpec:
+        """What the contract says of it."""
+        return CommandSpec(
+            name="velocity",
+            elements=list(TWIST),
+            unit=["m/s", "m/s", "rad/s"],
+            frame="base",
+            low=list(self.low),
+            high=list(self.high),
+            interval_s=self.interval_s,
         )
 
 

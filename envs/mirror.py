@@ -21,7 +21,11 @@ from deploy.errors import ConfigError
 from envs.robot import Robot
 from envs.sensors import IMU_SITE
 
-_FLIP = np.diag([1.0, -1.0, 1.0])
+DIRECTION_MIRROR = torch.diag(torch.tensor([1.0, -1.0, 1.0]))
+"""Map of a vector in the frame of the base or the heading; that of an angular velocity is -it."""
+TWIST_MIRROR = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+"""Map of (forward, left, turning)."""
+_FLIP = DIRECTION_MIRROR.double().numpy()
 _NEAR_M, _PARALLEL = 0.002, 0.999
 """How close the axis of a joint must be to the image of its partner's."""
 _MIDDLE_M = 0.005
@@ -127,14 +131,6 @@ def imu_mirror(robot: Robot, base: int) -> tuple[Tensor, Tensor]:
     turn = data.xmat[base].reshape(3, 3).T @ site  # from the IMU to the base
     flip = torch.from_numpy(turn.T @ _FLIP @ turn).float()
     return flip, -flip
-
-
-DIRECTION = torch.diag(torch.tensor([1.0, -1.0, 1.0]))
-"""Map of a vector in the heading or base frame."""
-SPIN = -DIRECTION
-"""Map of an angular velocity there."""
-PLANAR = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-"""Map of (forward, left, turning)."""
 
 
 def clock_mirror(offsets: Tensor, feet: Tensor) -> Tensor:

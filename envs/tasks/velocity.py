@@ -1,8 +1,8 @@
 """Walk: follow a velocity (forward, left, turning) on any robot with legs, or stand still.
 
-The actor sees gyro, gravity, joints, the last target, the command and the clock of a gait
-(`envs.gait`); its action is an offset from the home pose. Rewards compare the velocity smoothed
-over 0.3 s, as a stride sways, with the command. A robot brings an MJCF with a free base, an IMU and
+The actor sees gyro, gravity, joints, the last target, the command and the clock of a gait (see
+`envs.walking`); its action is an offset from the home pose. Rewards compare the velocity, smoothed
+over 0.3 s as a stride sways, with the command. A robot brings an MJCF with a free base, an IMU and
 the names of its feet; its own settings are in `configs/train/`. Training may go through `stages`
 with other weights and commands: the first of microduck_walk.yaml pulls it out of standing still.
 """
@@ -15,16 +15,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from deploy.configuration import Section, validate
-from deploy.contract import CommandSpec
+from deploy.configuration import validate
 from deploy.quantities import Speed
-from envs import mirror as reflections
 from envs.action_decoder import JointOffsetDecoder
-from envs.commands import VelocityCommand, VelocityCommandConfig
+from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
-from envs.gait import asked_to_move, expected_lift, phase_of
-from envs.legs import Legs, Motion
-from envs.mirror import Mirror, geom_mirror, imu_mirror, joint_mirror
+from envs.mirror import Mirror
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
 from envs.robot import load_robot
@@ -32,15 +28,16 @@ from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.settings import RobotTaskConfig, count_steps
-from envs.walk_features import TWIST, WalkFeatures
-from envs.walking import Gait, Stage, Step, WalkWeights, as_speed, reference, walk_terms
+from envs.walking.features import WalkFeatures, walk_mirror
+from envs.walking.gait import asked_to_move, expected_lift, phase_of
+from envs.walking.legs import Legs, Motion
+from envs.walking.score import CommandScore
+from envs.walking.terms import Gait, Stage, Step, WalkWeights, reference, walk_terms
 from envs.worlds import Worlds, as_slice, choose, every
 
 MEASURED = ("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity")
 SMOOTHED_S = 0.3
 """Time constant of the velocity that is compared with the command."""
-SETTLED_S = 1.0
-"""Start of a command, before which its error does not count."""
 
 
 class VelocityConfig(RobotTaskConfig):
@@ -74,10 +71,18 @@ class VelocityConfig(RobotTaskConfig):
         ends = [stage.until_steps for stage in self.stages]
         if ends != sorted(set(ends)):
             raise ValueError(f"stages must be in order of until_steps, found {ends}")
-        for number, stage in enumerate(self.stages):
-            validate(_merged(self.rewards, stage.rewards), WalkWeights, source=f"stages[{number}]")
-            validate(_merged(self.command, stage.command), VelocityCommandConfig, source="stages")
+        for stage in self.stages:
+            self.during(stage)
         return self
+
+    def during(self, stage: Stage) -> tuple[WalkWeights, VelocityCommandConfig]:
+        """Weights and commands of a stage."""
+        return (
+            validate(self.rewards.model_dump() | stage.rewards, WalkWeights, source="stages"),
+            validate(
+                self.command.model_dump() | stage.command, VelocityCommandConfig, source="stages"
+            ),
+        )
 
 
 class Velocity:
@@ -120,15 +125,7 @@ class Velocity:
             robot.joint_specs(
                 low=low.tolist(), high=high.tolist(), velocity_limit=config.max_target_speed_rad_s
             ),
-            CommandSpec(
-                name="velocity",
-                elements=list(TWIST),
-                unit=["m/s", "m/s", "rad/s"],
-                frame="base",
-                low=list(config.command.low),
-                high=list(config.command.high),
-                interval_s=config.command.interval_s,
-            ),
+            config.command.spec(),
         )
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
         feet = list(gait.feet)
@@ -164,20 +161,11 @@ class Velocity:
         self._twist = torch.zeros(rows, 3, device=device)
         """Smoothed."""
         self._change = torch.zeros(rows, k, device=device)
-        self._sums = torch.zeros(rows, 4 + k, device=device)
-        """Over a command: steps, squared error, speed along it and asked, squared torques."""
-        self._settle_steps = count_steps(SETTLED_S, dt)
+        self._score = CommandScore(rows, joints, control_dt_s=dt, device=device)
         self._motion: Motion = self.legs.read(self._every)
         self._fallen = torch.zeros(rows, dtype=torch.bool, device=device)
         self._steps = 0
-        self._settings = [
-            (
-                stage.until_steps,
-                WalkWeights(**_merged(config.rewards, stage.rewards)),
-                VelocityCommandConfig(**_merged(config.command, stage.command)).shares,
-            )
-            for stage in config.stages
-        ]
+        self._stages = [(stage.until_steps, config.during(stage)) for stage in config.stages]
 
     @property
     def command(self) -> Tensor:
@@ -232,8 +220,8 @@ class Velocity:
         }
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
-        """See `Task.rewards` and `envs.tasks.walking`."""
-        config, weights, motion = self.config, self._stage[0], self.legs.read(self._every)
+        """See `Task.rewards` and `envs.walking.terms`."""
+        config, weights, motion = self.config, self._settings()[0], self.legs.read(self._every)
         self._motion = motion
         self._ticks += 1
         self._twist += (motion.twist - self._twist) * (self.control_dt_s / SMOOTHED_S)
@@ -258,7 +246,7 @@ class Velocity:
             fallen=self._fallen,
         )
         self._change = change
-        self._count(step)
+        self._score.add(step, self._command)
         return walk_terms(step, self._reference, weights)
 
     def terminated(self) -> Tensor:
@@ -266,24 +254,9 @@ class Velocity:
         return self._fallen
 
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
-        """See `Task.advance`; metrics are those of a command when it ends, by time or by a fall.
-
-        What does not apply is nan: the share of a speed of zero, the error of a command that did
-        not last for a second.
-        """
+        """See `Task.advance` and `CommandScore`; a command ends by its time or by a fall."""
         ended = self._command.advance(self._motion.heading)
-        steps, error, along, asked, *torques = self._sums.unbind(-1)
-        lasted = (self._command.steps - self._command.remaining).clamp(min=1)
-        torque = (torch.stack(torques, dim=-1) / lasted[:, None]).sqrt()
-        metrics = {
-            "speed_share": torch.where(asked > 0, along / asked, torch.nan),
-            "velocity_error_m_s": torch.where(steps > 0, error / steps, torch.nan).sqrt(),
-            "fell": self._fallen.float(),
-            **{
-                f"torque_rms_nm/{name}": column
-                for name, column in zip(self._robot.joints, torque.unbind(-1), strict=True)
-            },
-        }
+        metrics = self._score.metrics(self._command, self._fallen)
         self._steps += len(ended)
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
@@ -293,63 +266,37 @@ class Velocity:
     @property
     def mirror(self) -> Mirror:
         """See `envs.mirror.Symmetric`."""
-        robot, gait = self._robot, self.config.gait
-        joints = joint_mirror(robot, self.legs.base)
-        feet = geom_mirror(robot, self.legs.base, list(gait.feet))
-        flip, spin = imu_mirror(robot, self.legs.base)
-        maps = {
-            "imu_angular_velocity": spin,
-            "projected_gravity": flip,
-            "command": reflections.PLANAR,
-            "clock": reflections.clock_mirror(torch.tensor(list(gait.feet.values())), feet),
-            **dict.fromkeys(("joint_position", "joint_velocity", "joint_target"), joints),
-            "velocity": reflections.DIRECTION,
-            "spin": reflections.SPIN,
-            "velocity_error": reflections.PLANAR,
-            "height": torch.eye(1),
-            **dict.fromkeys(("foot_height", "foot_down"), feet),
-            "foot_velocity": torch.kron(feet, reflections.DIRECTION),
-        }
+        maps = walk_mirror(self._robot, self.legs.base, self.config.gait.feet)
         actor = [maps[name] for name in self.encoder.features.columns]
         critic = actor + [maps[name] for name in self.privileged]
-        return Mirror(torch.block_diag(*actor), torch.block_diag(*critic), joints)
+        return Mirror(torch.block_diag(*actor), torch.block_diag(*critic), maps["joint_target"])
 
     def state_dict(self) -> dict[str, Any]:
         """See `Task.state_dict`."""
-        tables = {name: getattr(self, name).clone() for name in self._STATE}
-        return {"command": self._command.state_dict(), "steps": self._steps} | tables
+        return {
+            "command": self._command.state_dict(),
+            "score": self._score.sums.clone(),
+            "steps": self._steps,
+            **{name: getattr(self, name).clone() for name in self._STATE},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Task.load_state_dict`."""
         self._command.load_state_dict(state["command"])
+        self._score.sums.copy_(state["score"])
         self._steps = state["steps"]
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
-    _STATE = ("_ticks", "_twist", "_change", "_sums")
+    _STATE = ("_ticks", "_twist", "_change")
 
-    @property
-    def _stage(self) -> tuple[WalkWeights, tuple[float, ...]]:
-        """Weights, and shares of the kinds of commands, of now."""
-        for until, weights, shares in self._settings:
+    def _settings(self) -> tuple[WalkWeights, VelocityCommandConfig]:
+        """Weights and commands of now."""
+        for until, settings in self._stages:
             if self._steps < until:
-                return weights, shares
-        return self.config.rewards, self.config.command.shares
+                return settings
+        return self.config.rewards, self.config.command
 
     def _new_command(self, worlds: Worlds) -> None:
-        self._command.renew(worlds, self._stage[1])
-        worlds.put(self._sums, 0)
-
-    def _count(self, step: Step) -> None:
-        """Add a step to the sums of the present command."""
-        lasted = self._command.steps - self._command.remaining
-        settled = (lasted >= self._settle_steps).float()
-        achieved, asked = as_speed(step.twist), as_speed(step.command)
-        error = (step.twist - step.command)[:, :2].square().sum(-1)
-        row = [torch.ones_like(error), error, (achieved * asked).sum(-1), asked.square().sum(-1)]
-        self._sums[:, :4] += settled[:, None] * torch.stack(row, dim=-1)
-        self._sums[:, 4:] += step.torque.square()
-
-
-def _merged(section: Section, changes: dict[str, Any]) -> dict[str, Any]:
-    return section.model_dump() | changes
+        self._command.renew(worlds, self._settings()[1].shares)
+        self._score.restart(worlds)

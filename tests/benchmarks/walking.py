@@ -19,7 +19,7 @@ from torch import Tensor
 from envs.randomization import at_full_range
 from envs.tasks.velocity import Velocity
 from envs.vector_env import VectorEnv
-from envs.walking import as_speed
+from envs.walking.terms import as_speed
 from robotrl.evaluate import load_policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env

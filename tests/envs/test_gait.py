@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.gait import asked_to_move, clock, expected_lift, phase_of
+from envs.walking.gait import asked_to_move, clock, expected_lift, phase_of
 
 OFFSETS = torch.tensor([0.0, 0.5])
 MOVING, STANDING = torch.tensor([True]), torch.tensor([False])

@@ -7,9 +7,9 @@ import torch
 
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
-from envs.legs import Legs, reach
 from envs.robot import load_robot
 from envs.simulation import State
+from envs.walking.legs import Legs, reach
 from envs.worlds import every
 from tests.envs.test_mirror import CRAWLER, CRAWLER_FEET
 

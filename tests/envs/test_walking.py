@@ -6,8 +6,16 @@ import pytest
 import torch
 
 from deploy.errors import ConfigError
-from envs.legs import Motion
-from envs.walking import Gait, Reference, Step, WalkWeights, as_speed, joint_weights, walk_terms
+from envs.walking.legs import Motion
+from envs.walking.terms import (
+    Gait,
+    Reference,
+    Step,
+    WalkWeights,
+    as_speed,
+    joint_weights,
+    walk_terms,
+)
 
 GAIT = Gait(lift_m=0.02, contact_m=0.001)
 REFERENCE = Reference(

@@ -1,14 +1,22 @@
-"""What an actor that walks makes of its signals."""
+"""What an actor that walks makes of its signals, and what that is in a mirror."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from envs.gait import asked_to_move, clock, phase_of
+from envs.commands import TWIST
+from envs.mirror import (
+    DIRECTION_MIRROR,
+    TWIST_MIRROR,
+    clock_mirror,
+    geom_mirror,
+    imu_mirror,
+    joint_mirror,
+)
 from envs.reach_features import XYZ
-
-TWIST = ("x", "y", "yaw")
-"""Elements of a command: forward and sideways speed [m/s], turning speed [rad/s]."""
+from envs.robot import Robot
+from envs.walking.gait import asked_to_move, clock, phase_of
 
 
 class WalkFeatures(nn.Module):
@@ -53,3 +61,30 @@ class WalkFeatures(nn.Module):
             "joint_velocity": signals["joint_velocity"],
             "joint_target": signals["joint_target"] - self.home,
         }
+
+
+def walk_mirror(robot: Robot, base: int, feet: Mapping[str, float]) -> dict[str, Tensor]:
+    """What each feature, of actor and critic, is in the mirror; see `envs.mirror`.
+
+    Args:
+        robot: the robot.
+        base: id of the body whose frame has the mirror.
+        feet: geoms, and their offsets in the gait.
+
+    Raises:
+        ConfigError: robot or gait are not their own mirror image.
+    """
+    joints, geoms = joint_mirror(robot, base), geom_mirror(robot, base, list(feet))
+    direction, spin = imu_mirror(robot, base)
+    return {
+        "imu_angular_velocity": spin,
+        "projected_gravity": direction,
+        **dict.fromkeys(("command", "velocity_error"), TWIST_MIRROR),
+        "clock": clock_mirror(torch.tensor(list(feet.values())), geoms),
+        **dict.fromkeys(("joint_position", "joint_velocity", "joint_target"), joints),
+        "velocity": DIRECTION_MIRROR,
+        "spin": -DIRECTION_MIRROR,
+        "height": torch.eye(1),
+        **dict.fromkeys(("foot_height", "foot_down"), geoms),
+        "foot_velocity": torch.kron(geoms, DIRECTION_MIRROR),
+    }

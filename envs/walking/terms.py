@@ -17,10 +17,10 @@ from torch import Tensor
 from deploy.configuration import Section
 from deploy.errors import ConfigError
 from deploy.quantities import Duration, Name
-from envs.legs import Legs, Motion
 from envs.rewards import beyond, kernel, masked_mean, mean_square, progress
 from envs.robot import Robot
 from envs.tasks.settings import Weight
+from envs.walking.legs import Legs, Motion
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[float, Field(ge=1e-6, le=1000)]
@@ -32,7 +32,7 @@ are penalised."""
 
 
 class Gait(Section):
-    """When each foot should be down; see `envs.gait`."""
+    """When each foot should be down; see `envs.walking.gait`."""
 
     feet: Annotated[dict[Name, Share], Field(min_length=1)] = {"left_foot": 0.0, "right_foot": 0.5}
     """Geoms that touch the ground, and how far each is ahead in the gait."""
