@@ -185,7 +185,7 @@ class VelocityCommand:
         device = simulation.device
         self.value = torch.zeros(simulation.num_envs, 3, device=device)
         """(num_envs, 3) what is asked for [m/s, m/s, rad/s]."""
-        self._goal = torch.full((simulation.num_envs,), torch.nan, device=device)
+        self._goal = torch.full((simulation.num_envs,), torch.inf, device=device)  # none
 
     @property
     def steps(self) -> Tensor:
@@ -216,7 +216,7 @@ class VelocityCommand:
             dim=-1,
         )
         worlds.put(self.value, value)
-        worlds.put(self._goal, torch.where(heading, goal, torch.nan))
+        worlds.put(self._goal, torch.where(heading, goal, torch.inf))
 
     def advance(self, heading: Tensor) -> Tensor:
         """Let a step pass, and turn towards a direction where that is the command.
@@ -230,7 +230,7 @@ class VelocityCommand:
         off = self._goal - torch.atan2(heading[:, 1], heading[:, 0])
         off = torch.atan2(off.sin(), off.cos())  # the short way round
         yaw = off.clamp(self._low_yaw, self._high_yaw)  # in 1 s, if it may be that fast
-        self.value[:, 2] = torch.where(self._goal.isnan(), self.value[:, 2], yaw)
+        self.value[:, 2] = torch.where(self._goal.isinf(), self.value[:, 2], yaw)
         return self._drawn.advance()
 
     def state_dict(self) -> dict[str, Any]:

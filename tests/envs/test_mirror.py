@@ -61,7 +61,7 @@ def pair(name: str, seed: int) -> tuple[envs.VectorEnv, Mirror]:
     simulation.reset(every(2), state)
     env._targets.copy_(ctrl[:, robot.actuators])
     task._command.value.copy_(torch.tensor([[0.2, 0.1, -0.5], [0.2, -0.1, 0.5]]))
-    task._command._goal.fill_(torch.nan)
+    task._command._goal.fill_(torch.inf)
     task._command._drawn.remaining.fill_(1000)
     # Half a stride apart: the left foot of one is the right of the other.
     task._ticks.copy_(torch.tensor([7, 7 + 12]))
