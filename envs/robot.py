@@ -4,10 +4,11 @@
     robot.joints                                # names, in the order of every joint array
     qpos[:, robot.qpos]; ctrl[:, robot.actuators] = targets      # nothing is found by its position
 
-A robot's joints are moved by position servos, have a `<jointpos>` and a `<jointvel>` sensor each,
-and its keyframes are `home` (the start pose) and `rest` (stable without power). Its base may stand
-fast or be free. The MJCF may have joints, actuators and sensors in any order, under any names, and
-have other joints and free bodies beside them.
+A robot's joints are hinges moved by position servos, or all of them by velocity servos, such as
+wheels. They have a `<jointpos>` and a `<jointvel>` sensor each, and the keyframes are `home` (the
+start pose) and `rest` (stable without power). The base may stand fast or be free. The MJCF may have
+joints, actuators and sensors in any order, under any names, and have other joints and free bodies
+beside them.
 """
 
 import hashlib
@@ -20,12 +21,14 @@ import mujoco
 import numpy as np
 
 from deploy.configuration import did_you_mean, validate
-from deploy.contract import JointSpec
+from deploy.contract import JointSpec, OperatingMode
 from deploy.errors import ConfigError
 from envs.sensors import SENSORS, sensor_columns
 
 _FOLDER = Path(__file__).parent / "robots"
 _KEYFRAMES = {"home": "the start pose", "rest": "a pose that is stable without power"}
+ENDLESS_RAD = (-1000.0, 1000.0)
+"""Position limits of a joint without any: the largest that a contract knows."""
 _JOINT_SENSORS = ("joint_position", "joint_velocity")
 
 
@@ -86,6 +89,11 @@ class Robot:
         """(joints,) place of each joint's speed in `qvel` and in `dof_*` fields."""
         return self.model.jnt_dofadr[self._joint_ids].astype(np.int64)
 
+    @property
+    def operating_mode(self) -> OperatingMode:
+        """What its servos follow, and so what a policy commands."""
+        return "velocity" if velocity_servos(self.model)[self.actuators].all() else "position"
+
     def sensors(self, kinds: Iterable[str]) -> dict[str, np.ndarray]:
         """Where signals are measured: (elements,) places in `sensordata` for each kind.
 
@@ -115,8 +123,13 @@ class Robot:
         """(joints,) lowest and highest target: the joint limits, less a margin [rad].
 
         Raises:
-            ConfigError: the home pose is not inside.
+            ConfigError: the robot is not driven by position, or the home pose is not inside.
         """
+        if self.operating_mode != "position":
+            raise ConfigError(
+                f"robot {self.name!r} ({self.path}) is driven by {self.operating_mode}, and this "
+                "task sends joint angles; choose a robot of position servos, or another task"
+            )
         low, high = self.model.actuator_ctrlrange[self.actuators].T
         low, high = low + margin_rad, high - margin_rad
         outside = (self.home < low) | (self.home > high)
@@ -129,38 +142,46 @@ class Robot:
         return low, high
 
     def joint_specs(
-        self, *, low: Iterable[float], high: Iterable[float], velocity_limit: float
+        self,
+        *,
+        low: Iterable[float] | None = None,
+        high: Iterable[float] | None = None,
+        velocity_limit: float,
     ) -> list[JointSpec]:
-        """The contract's joints: gains, limits and torque as the model has them.
+        """The contract's joints: operating mode, gains, limits and torque as the model has them.
 
         Args:
-            low: (joints,) lowest target [rad].
-            high: (joints,) highest target [rad].
-            velocity_limit: fastest change of a target [rad/s].
+            low: (joints,) lowest angle [rad]; None: as the joints are limited, if they are.
+            high: (joints,) highest angle [rad]; None: likewise.
+            velocity_limit: fastest target, or change of one that is an angle [rad/s].
         """
-        model = self.model
+        model, mode, ids = self.model, self.operating_mode, self._joint_ids
+        limited = model.jnt_limited[ids, None].astype(bool)
+        ends = np.where(limited, model.jnt_range[ids], ENDLESS_RAD).T.tolist()
         rows = zip(
             self.joints,
             self.actuators.tolist(),
             self.home.tolist(),
-            zip(low, high, strict=True),
+            ends[0] if low is None else low,
+            ends[1] if high is None else high,
             strict=True,
         )
         return [
             validate(
                 {
                     "name": name,
-                    "kp_nm_per_rad": float(model.actuator_gainprm[actuator, 0]),
+                    "operating_mode": mode,
+                    "kp_nm_per_rad": 0.0 - float(model.actuator_biasprm[actuator, 1]),
                     "kd_nm_s_per_rad": 0.0 - float(model.actuator_biasprm[actuator, 2]),
                     "default_position_rad": home,
-                    "position_limits_rad": tuple(map(float, limits)),
+                    "position_limits_rad": (float(lowest), float(highest)),
                     "velocity_limit_rad_s": velocity_limit,
                     "effort_limit_nm": float(model.actuator_forcerange[actuator, 1]),
                 },
                 JointSpec,
                 source=f"robot {self.name}",
             )
-            for name, actuator, home, limits in rows
+            for name, actuator, home, lowest, highest in rows
         ]
 
     @property
@@ -205,13 +226,22 @@ def load_robot(name: str) -> Robot:
 def position_servos(model: mujoco.MjModel) -> np.ndarray:
     """(nu,) bool: which actuators obey force = kp (target - position) - kd velocity."""
     gain, bias = model.actuator_gainprm, model.actuator_biasprm
+    return _affine(model) & (bias[:, 1] == -gain[:, 0]) & (bias[:, 2] <= 0)
+
+
+def velocity_servos(model: mujoco.MjModel) -> np.ndarray:
+    """(nu,) bool: which actuators obey force = kd (target - velocity)."""
+    gain, bias = model.actuator_gainprm, model.actuator_biasprm
+    return _affine(model) & (bias[:, 1] == 0) & (bias[:, 2] == -gain[:, 0])
+
+
+def _affine(model: mujoco.MjModel) -> np.ndarray:
+    """(nu,) bool: force = gain · target + bias, linear in position and velocity."""
     return (
         (model.actuator_gaintype == int(mujoco.mjtGain.mjGAIN_FIXED))
         & (model.actuator_biastype == int(mujoco.mjtBias.mjBIAS_AFFINE))
-        & (gain[:, 0] > 0)
-        & (bias[:, 0] == 0)
-        & (bias[:, 1] == -gain[:, 0])
-        & (bias[:, 2] <= 0)
+        & (model.actuator_gainprm[:, 0] > 0)
+        & (model.actuator_biasprm[:, 0] == 0)
     )
 
 
@@ -229,6 +259,11 @@ def _problems(model: mujoco.MjModel) -> list[str]:
         if joint in driven:
             problems.append(f"{actuator} drives the same joint as {driven[joint]}")
         driven[joint] = actuator
+    if position_servos(model).any() and velocity_servos(model).any():
+        problems.append(
+            "some of its servos follow a position and others a velocity: a policy has one kind of "
+            "target"
+        )
     for joint in sorted(driven):
         problems += [
             f"joint {model.joint(joint).name!r} has no {SENSORS[kind].xml} sensor"
@@ -245,12 +280,15 @@ def _problems(model: mujoco.MjModel) -> list[str]:
 
 
 def _servo_problems(model: mujoco.MjModel, index: int, joint: int) -> list[str]:
-    """Why an actuator is no position servo of a hinge with known gain and limits."""
-    problems = []
+    """Why an actuator is no servo of a hinge with known gain and limits."""
+    problems, wheel = [], velocity_servos(model)[index]
     if model.jnt_type[joint] != int(mujoco.mjtJoint.mjJNT_HINGE) or not model.joint(joint).name:
         problems.append("drives a joint that is no hinge with a name")
-    if not position_servos(model)[index]:
-        problems.append("is no position servo, so its gains are not known: use <position kp=...>")
+    if not wheel and not position_servos(model)[index]:
+        problems.append(
+            "is no position servo, so its gains are not known: use <position kp=...>, or "
+            "<velocity kv=...> for a wheel"
+        )
     if model.actuator_dyntype[index] != int(mujoco.mjtDyn.mjDYN_NONE):
         problems.append("filters or integrates its target: use <position> without timeconst")
     if model.actuator_gear[index, 0] != 1:
@@ -260,7 +298,11 @@ def _servo_problems(model: mujoco.MjModel, index: int, joint: int) -> list[str]:
         problems.append("has no forcerange: give the stall torque of the servo")
     low, high = model.actuator_ctrlrange[index]
     if not model.actuator_ctrllimited[index] or not low < high:
-        problems.append('has no ctrlrange: write inheritrange="1" to take that of the joint')
+        problems.append(
+            "has no ctrlrange: give the fastest target"
+            if wheel
+            else 'has no ctrlrange: write inheritrange="1" to take that of the joint'
+        )
     return problems
 
 

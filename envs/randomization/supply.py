@@ -3,9 +3,9 @@
     - {supply: "*", range: [0.85, 1.05]}      # of the voltage the servos were measured at
 
 A servo's bridge applies a share of the supply to its motor. With a factor f on the voltage, a
-position servo's stall torque and its gain (torque per angle, before the bridge saturates) become f
-times as large; its damping is back-EMF and stays, so its no-load speed, torque over damping, is f
-times as large too. For a `dcmotor` the gains of its controller and its `Vmax` scale. What limits
+position servo's stall torque and its gains (torque per angle and per speed, before the bridge
+saturates) become f times as large; its damping is back-EMF and stays, so its no-load speed, torque
+over damping, is f times as large too. For a `dcmotor` the gains of its controller and its `Vmax` scale. What limits
 the current, such as a dcmotor's force range, does not know the voltage. One battery, one draw: for
 servos on different supplies write a term for each.
 
@@ -79,7 +79,7 @@ class SupplyTerm(ModelTerm):
         if servo.any():
             rows = torch.tensor(chosen[servo], dtype=torch.int64)[:, None]
             gain = Place("actuator_gainprm", rows, torch.tensor([0]))
-            bias = Place("actuator_biasprm", rows, torch.tensor([1]))
+            bias = Place("actuator_biasprm", rows, torch.tensor([1, 2]))
             limit = Place("actuator_forcerange", rows, torch.arange(2))
             parts += [Part(gain, (bias,)), Part(limit)]
         if motor.any():

@@ -36,6 +36,7 @@ ARMS = """
     <jointvel name="fast_velocity" joint="fast"/>
     <jointpos name="slow_position" joint="slow" nsample="4" delay="0.02"/>
     <framepos name="tip" objtype="site" objname="tip"/>
+    <framepos name="slow_tip" objtype="site" objname="tip" nsample="4" delay="0.02"/>
   </sensor>
 </mujoco>
 """
@@ -134,6 +135,26 @@ def test_delayed_sensor_shows_the_angle_of_two_steps_ago(
 
     assert angles[-1] < 0.99
     assert measured[2:] == angles[:-2]
+
+
+def test_delayed_vector_starts_at_its_own_value_and_then_lags_by_two_steps(
+    simulation: BatchSimulation, model: mujoco.MjModel
+):
+    now, late = (
+        slice(int(sensor.adr[0]), int(sensor.adr[0]) + 3)
+        for sensor in (model.sensor("tip"), model.sensor("slow_tip"))
+    )
+    sensordata = simulation.data("sensordata")
+    assert torch.equal(sensordata[:, late], sensordata[:, now])
+    simulation.data("ctrl").zero_()
+    true, measured = [], []
+    for _ in range(6):
+        simulation.step(1)
+        true.append(sensordata[0, now].tolist())
+        measured.append(sensordata[0, late].tolist())
+
+    assert true[-1] != true[0]
+    assert measured[2:] == true[:-2]
 
 
 def test_sensors_describe_the_state_after_the_step(

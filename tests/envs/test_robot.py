@@ -207,7 +207,7 @@ def test_everything_that_is_missing_is_listed_at_once(install: Install, tmp_path
     assert refusal(install(BARE), arm_joints=["hip"]) == [
         f"robot 'test_arm' ({path}) cannot be trained:",
         "  actuator hip_motor is no position servo, so its gains are not known: use "
-        "<position kp=...>",
+        "<position kp=...>, or <velocity kv=...> for a wheel",
         "  actuator hip_motor has no forcerange: give the stall torque of the servo",
         '  actuator hip_motor has no ctrlrange: write inheritrange="1" to take that of the joint',
         "  joint 'hip' has no <jointpos/> sensor",

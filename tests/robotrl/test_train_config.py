@@ -144,9 +144,12 @@ def test_identity_changes_with_any_value_and_with_nothing_else(path: Path):
 
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_configuration_trains_a_task_of_ours(shipped: Path):
+def test_shipped_configuration_has_the_name_of_its_task_or_of_robot_and_skill(shipped: Path):
     config = load_train_config(shipped, [])
 
+    robot = config.task_config.get("robot", "").removesuffix("_arm")
+    skill = {"velocity": "walk"}.get(config.task, config.task.rpartition("_")[2])
+    assert shipped.stem in (config.task, f"{robot}_{skill}")
     assert config.task in TASKS
     env = make_env(config, num_envs=2)  # every randomization term has an effect
     assert env.reset()["actor"].isfinite().all()

@@ -213,7 +213,7 @@ CASES: dict[str, tuple[list[dict], Write]] = {
     "supply": (
         [{"supply": "*", "range": (0.3, 0.3)}],
         every(scale("actuator_gainprm", (slice(None), 0), 0.3),
-              scale("actuator_biasprm", (slice(None), 1), 0.3),
+              scale("actuator_biasprm", (slice(None), slice(1, 3)), 0.3),
               scale("actuator_forcerange", slice(None), 0.3)),
     ),
     "order of terms": (

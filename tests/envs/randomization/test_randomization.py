@@ -310,7 +310,8 @@ def test_one_supply_for_all_servos_of_a_world():
 
     assert torch.equal(gain[:, 0], gain[:, 1])
     assert len(gain.unique()) == 50
-    assert (simulation.field("actuator_biasprm")[..., 2] == -1).all()  # back-EMF stays
+    # P and D gains are both duties; back-EMF is the actuator's damping and stays
+    torch.testing.assert_close(simulation.field("actuator_biasprm")[..., 2], -gain)
 
 
 def test_no_load_speed_and_stall_torque_of_a_dcmotor_follow_the_supply():

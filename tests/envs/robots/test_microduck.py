@@ -257,6 +257,21 @@ def test_rest_is_stable_without_torque(model):
 
 
 @pytest.mark.parametrize("key", ["home", "rest"])
+def test_feet_and_shins_touch_no_other_part_of_the_robot(model, key):
+    """The model would let them through, the robot not."""
+    data, ends = posed(model, key), np.empty(6)
+    for foot, others in (
+        ("left_foot", ("trunk", "left_yaw_link", "left_roll_link", "left_thigh", "right_shin")),
+        ("left_shin", ("trunk", "left_yaw_link", "left_roll_link", "right_shin")),
+    ):
+        geoms = np.flatnonzero(model.geom_bodyid == model.body(foot).id)
+        for other in others:
+            for geom in np.flatnonzero(model.geom_bodyid == model.body(other).id):
+                gaps = [mujoco.mj_geomDistance(model, data, g, geom, 1.0, ends) for g in geoms]
+                assert min(gaps) > 0, f"{foot} in {other}: {min(gaps):.4f} m"
+
+
+@pytest.mark.parametrize("key", ["home", "rest"])
 def test_keyframes_are_within_the_ranges(model, key):
     low, high = model.jnt_range[1:].T
     assert np.all((low <= model.key(key).qpos[7:]) & (model.key(key).qpos[7:] <= high))
@@ -264,3 +279,13 @@ def test_keyframes_are_within_the_ranges(model, key):
 
 def test_a_fallen_robot_lies_on_the_floor(model):
     assert_stays_over_the_floor(model, sunk=0.020, falls=15)
+
+
+def test_on_its_back_it_lies_on_its_battery(model):
+    model, data = unpowered(model), posed(model, "home")
+    data.qpos[2], data.qpos[3:7] = 0.05, np.sqrt([0.5, 0, 0.5, 0]) * [1, 1, -1, 1]  # nose up
+    mujoco.mj_step(model, data, nstep=200)
+
+    assert height(model, data, "battery") == pytest.approx(0, abs=1e-3)
+    # Published: an NP-F pack, 20.6 x 38.6 x 70.8 mm.
+    assert 2 * model.geom("battery").size == pytest.approx([0.0206, 0.0386, 0.0708], abs=1e-4)
