@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import mujoco
+import numpy as np
 import torch
+from pydantic import Field
 
-from deploy.configuration import did_you_mean, validate
+from deploy.configuration import Section, did_you_mean, validate
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
@@ -21,6 +23,20 @@ from envs.vector_env import VectorEnv
 
 TASKS = {"arm_reach": ArmReach, "velocity": Velocity}
 """Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
+
+Room = Annotated[int, Field(ge=1, le=1_000_000)] | None
+
+
+class WorldSettings(Section):
+    """How many worlds, and where they are simulated."""
+
+    num_envs: Annotated[int, Field(ge=1, le=1_000_000)]
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+    backend: Literal["auto", "batch", "warp"]
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1)]
+    num_threads: Annotated[int, Field(ge=0, le=1024)]
+    nconmax: Room
+    njmax: Room
 
 
 def make(
@@ -51,57 +67,57 @@ def make(
         njmax: room for constraint rows in each world on a GPU.
 
     Raises:
-        ConfigError: an unknown task or setting, a robot the task cannot use, or a randomization
-            term that is wrong or without effect.
+        ConfigError: an unknown task, setting, device or backend, a robot the task cannot use, or a
+            randomization term that is wrong or without effect.
     """
     task_class = find_task(name)
-    config = validate(task_config or {}, task_class.Config, source=f"task {name}")
+    settings = {
+        "num_envs": num_envs,
+        "device": str(device),
+        "backend": backend,
+        "seed": seed,
+        "num_threads": num_threads,
+        "nconmax": nconmax,
+        "njmax": njmax,
+    }
+    for key, value in settings.items():
+        settings[key] = int(value) if isinstance(value, np.integer) else value
+    worlds = validate(settings, WorldSettings, source=f"worlds of {name}")
+    config = validate(
+        {} if task_config is None else task_config, task_class.Config, source=f"task {name}"
+    )
     terms = read_terms(randomization, source="randomization")
     recipe = functools.partial(
         make,
         name,
-        num_envs=num_envs,
-        device=device,
-        backend=backend,
-        seed=seed,
         randomization=terms,
         task_config=task_config,
-        num_threads=num_threads,
-        nconmax=nconmax,
-        njmax=njmax,
+        **settings,
     )
     model = task_class.load_model(config)
-    simulation = with_servos(
-        _simulate(model, num_envs, device, backend, num_threads, nconmax, njmax)
-    )
-    draws = Draws(seed, simulation.device, in_torch=not simulation.compact)
+    simulation = with_servos(_simulate(model, worlds))
+    draws = Draws(worlds.seed, simulation.device, in_torch=not simulation.compact)
     task = task_class(simulation, config, draws)
     return VectorEnv(task, simulation, draws, terms, recipe)
 
 
-def _simulate(
-    model: mujoco.MjModel,
-    num_envs: int,
-    device: str,
-    backend: str,
-    num_threads: int,
-    nconmax: int | None,
-    njmax: int | None,
-) -> Simulation:
-    where = torch.device(device)
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r}: torch finds no GPU here; use device 'cpu'")
-    if backend == "batch" and where.type != "cpu":
-        raise ConfigError(f"backend 'batch' simulates on the CPU, found device {device!r}")
-    if backend == "batch" or (backend == "auto" and where.type == "cpu"):
-        return BatchSimulation(model, num_envs, num_threads=num_threads)
+def _simulate(model: mujoco.MjModel, worlds: WorldSettings) -> Simulation:
+    device, backend = torch.device(worlds.device), worlds.backend
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {worlds.device!r}: torch finds no GPU here; use device 'cpu'")
+    if backend == "batch" and device.type != "cpu":
+        raise ConfigError(f"backend 'batch' simulates on the CPU, found device {worlds.device!r}")
+    if backend == "batch" or (backend == "auto" and device.type == "cpu"):
+        return BatchSimulation(model, worlds.num_envs, num_threads=worlds.num_threads)
     try:
         from envs.warp_simulation import WarpSimulation
     except ImportError as error:
         raise ConfigError(
             f"backend 'warp' needs mujoco_warp ({error}); pip install 'robotrl[gpu]'"
         ) from error
-    return WarpSimulation(model, num_envs, device=where, nconmax=nconmax, njmax=njmax)
+    return WarpSimulation(
+        model, worlds.num_envs, device=device, nconmax=worlds.nconmax, njmax=worlds.njmax
+    )
 
 
 def find_task(name: str) -> type[Any]:

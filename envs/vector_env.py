@@ -105,6 +105,7 @@ class VectorEnv:
             signals=task.signals,
             robot=task.deployment.robot if task.deployment else None,
             control_dt_s=task.control_dt_s,
+            episode_s=task.control_dt_s * task.episode_steps,
         )
         self._encoder_state = task.encoder.initial_state(self.num_envs, self.device)
         self._previous_action = torch.zeros(self.num_envs, self.num_actions, device=self.device)

@@ -44,8 +44,8 @@ _STATE = (
     *("qacc", "sensordata"),
 )
 """What MuJoCo integrates from (`mjSTATE_INTEGRATION`), and the sensors' values."""
-_CHECKED = ("qpos", "qvel", "qacc", "ctrl")
-"""What MuJoCo itself checks for divergence, against `mjMAXVAL`."""
+_CHECKED = ("qpos", "qvel", "qacc")
+"""What MuJoCo checks in every physics step, against `mjMAXVAL`; beside them, `ctrl`."""
 _FORCES = (
     *("actuator_force", "qfrc_actuator", "qfrc_smooth", "qfrc_constraint", "qacc_smooth"),
     *("cacc", "cfrc_int", "cfrc_ext"),
@@ -53,6 +53,15 @@ _FORCES = (
 """What belongs to a step, not to a state: nothing recomputes it after a reset."""
 _DELAYS = ("actuator_delay", "sensor_delay")
 _MOVES_STATIC_GEOMS = {"geom_pos", "geom_quat", "body_pos", "body_quat"}
+
+
+@wp.kernel
+def _find_excess(values: Any, limit: float, diverged: Any):
+    """`diverged` (num_envs,) becomes true where one of `values` (num_envs, n) reaches the limit."""
+    world, column = wp.tid()  # pyright: ignore[reportAssignmentType, reportGeneralTypeIssues]
+    # "not below": also of what is no number
+    if not wp.abs(values[world, column]) < limit:  # pyright: ignore[reportOperatorIssue]
+        diverged[world] = True
 
 
 class WarpSimulation:
@@ -96,6 +105,7 @@ class WarpSimulation:
             except (NotImplementedError, ValueError) as error:
                 raise refuse(model, error) from error
             self._mask = wp.zeros(num_envs, dtype=bool)
+            self._bad = wp.zeros(num_envs, dtype=bool)
             self._no_world = wp.full(model.nbody, 1, dtype=int)
         self._model.opt.warn_overflow = False  # printing from a kernel would wait for the device
         self._model.opt.deterministic = deterministic
@@ -105,7 +115,7 @@ class WarpSimulation:
         self._views: dict[str, Tensor] = {}
         self._fields: dict[str, Tensor] = {}
         self._delays: dict[str, Tensor] = {}
-        self._chosen = wp.to_torch(self._mask)
+        self._chosen, self._failed = wp.to_torch(self._mask), wp.to_torch(self._bad)
         self._overflow_now = wp.to_torch(self._data.overflow)
         self._overflow = torch.zeros_like(self._overflow_now)
         self._needs_constraints = sensors_need_constraints(model)
@@ -156,6 +166,7 @@ class WarpSimulation:
 
     def step(self, num_substeps: int, before_substep: Callable[[], None] | None = None) -> Tensor:
         """See `Simulation.step`."""
+        self._failed.zero_()
         if before_substep is None:
             self._advance(num_substeps)
         else:
@@ -250,6 +261,11 @@ class WarpSimulation:
         self._place_static_geoms()
         for _ in range(count):
             mjw.step(self._model, self._data)
+            for name in _CHECKED:  # each time: what blew up may have come to rest at the end
+                values = getattr(self._data, name)
+                wp.launch(
+                    _find_excess, dim=values.shape, inputs=[values, mujoco.mjMAXVAL, self._bad]
+                )
 
     def _record_update(self) -> None:
         """What `mujoco_warp.step1` does, without constraints where no sensor needs them.
@@ -302,11 +318,8 @@ class WarpSimulation:
         sensordata[:, self._step_columns] = of_step
 
     def _find_diverged(self) -> Tensor:
-        healthy = [
-            (self.data(name).abs() < mujoco.mjMAXVAL).all(dim=1)  # false of what is no number
-            for name in _CHECKED
-        ]
-        return ~torch.stack(healthy).all(dim=0)
+        accepted = (self.data("ctrl").abs() < mujoco.mjMAXVAL).all(dim=1)  # false of NaN
+        return self._failed | ~accepted
 
     def _clear(self, worlds: Tensor) -> None:
         """Put worlds (num_envs,) bool into the model's default state, as `mj_resetData` does."""

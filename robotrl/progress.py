@@ -41,7 +41,9 @@ def train_with_progress(
             nonlocal printed
             text = _describe(metrics)
             if metrics["diverged"]:
-                text += f"  diverged {metrics['diverged']:.0f}, see {folder.diverged_path}"
+                text += f"  diverged {metrics['diverged']:.0f}"
+                if folder.diverged_path.exists():  # not every backend can look back
+                    text += f", see {folder.diverged_path}"
             bar.update(task, completed=min(metrics["env_steps"], config.env_steps), metrics=text)
             due = int(_LINES * metrics["env_steps"] / config.env_steps)
             if not console.is_terminal and due > printed:

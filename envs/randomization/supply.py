@@ -29,6 +29,7 @@ from envs.robot import position_servos
 
 _DCMOTOR_CONTROLLER = (4, 5, 6, 7)  # kp, ki, kd and Vmax in actuator_gainprm
 _VMAX = 7
+_HIGHEST = 2.0
 
 
 class SupplyTerm(ModelTerm):
@@ -42,6 +43,11 @@ class SupplyTerm(ModelTerm):
         check_effect(self, "scale")
         if self.extremes[0] == 0:
             raise ValueError("supply: without voltage nothing moves; raise the low end")
+        if self.extremes[1] > _HIGHEST:
+            raise ValueError(
+                f"supply is a factor on the nominal voltage, at most {_HIGHEST:g}, found "
+                f"{list(self.range)}; is it in volts?"
+            )
         return self
 
     @property

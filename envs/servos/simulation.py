@@ -14,8 +14,10 @@ import mujoco
 import torch
 from torch import Tensor
 
+from deploy.errors import ConfigError
 from deploy.servo_models import BACKLASH_HINGE, servos_of
 from deploy.servo_physics import ServoPhysics
+from envs.divergence.trail import Divergence, Recordable
 from envs.servos.bridge import Bridge
 from envs.servos.friction import LoadFriction
 from envs.simulation import Simulation, State
@@ -40,8 +42,20 @@ def with_servos(simulation: Simulation) -> Simulation:
 
 
 def plays_of(model: mujoco.MjModel) -> list[str]:
-    """Joints that have play."""
+    """Joints that have play.
+
+    Raises:
+        ConfigError: the play of a joint is not called by it.
+    """
     names = [model.joint(index).name for index in range(model.njnt)]
+    for name in names:
+        joint, play, suffix = name.partition(BACKLASH_HINGE)
+        if play and suffix:
+            raise ConfigError(
+                f"joint {name!r} is the play of {joint + suffix!r} and is found by its name, which "
+                f"must then be {joint + suffix + BACKLASH_HINGE!r}: attach a robot with a prefix "
+                "instead of a suffix, or add its play afterwards"
+            )
     return [name for name in names if name + BACKLASH_HINGE in names]
 
 
@@ -93,6 +107,12 @@ class ServoSimulation:
         for part in parts:
             part.end()
         return diverged
+
+    def record_divergences(self, limit: int) -> list[Divergence]:
+        """See `envs.divergence.Recordable`; nothing is ever found where the one inside is not."""
+        if not isinstance(self._inner, Recordable):
+            return []
+        return self._inner.record_divergences(limit)
 
     def reset(self, worlds: Worlds, state: State) -> None:
         """See `Simulation.reset`."""

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -564,6 +565,38 @@ def test_unknown_device_is_refused():
         envs.make("arm_reach", device="cuda")
 
     assert str(error.value) == "device 'cuda': torch finds no GPU here; use device 'cpu'"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"backend": "cuda"}, "backend: input should be 'auto', 'batch' or 'warp', found 'cuda'"),
+        ({"device": "gpu"}, "device: string should match pattern .*, found 'gpu'"),
+        ({"num_envs": 0}, "num_envs: input should be greater than or equal to 1, found 0"),
+        ({"num_envs": 2.5}, "num_envs: input should be a valid integer, .*found 2.5"),
+        ({"seed": -1}, "seed: input should be greater than or equal to 0, found -1"),
+        ({"seed": 1.5}, "seed: input should be a valid integer, .*found 1.5"),
+        ({"num_threads": -2}, "num_threads: input should be greater than or equal to 0"),
+        ({"nconmax": "8", "backend": "warp"}, "nconmax: input should be a valid integer"),
+        ({"njmax": 0, "backend": "warp"}, "njmax: input should be greater than or equal to 1"),
+    ],
+)
+def test_worlds_that_cannot_be_are_refused_with_the_setting(
+    settings: dict[str, Any], expected: str
+):
+    with pytest.raises(ConfigError, match=f"^worlds of arm_reach: {expected}"):
+        envs.make("arm_reach", **settings)
+
+
+def test_numbers_may_be_numpys():
+    env = envs.make("arm_reach", num_envs=np.int64(2), seed=np.uint32(3))  # pyright: ignore[reportArgumentType]
+
+    assert_same(env.reset(), envs.make("arm_reach", num_envs=2, seed=3).reset())
+
+
+def test_settings_of_a_task_that_are_none_are_refused():
+    with pytest.raises(ConfigError, match="should be an object, found"):
+        envs.make("arm_reach", task_config=[])  # pyright: ignore[reportArgumentType]
 
 
 def test_unknown_setting_of_a_task_is_refused_with_the_nearest_name():

@@ -13,6 +13,7 @@ from torch import Tensor
 import envs
 from deploy.errors import ConfigError
 from envs import lagging_data
+from envs.batch_simulation import BatchSimulation
 from envs.simulation import State
 from envs.warp_simulation import WarpSimulation
 from envs.worlds import Worlds, choose, every
@@ -352,6 +353,29 @@ def test_diverged_world_is_reported_once_and_the_others_are_untouched(
     for key in ("qpos", "qvel", "sensordata", "history", "actuator_force", "xpos", "cvel"):
         assert simulation.data(key).isfinite().all(), key
     assert not simulation.step(1).any()
+
+
+def test_world_that_blows_up_between_two_physics_steps_has_diverged_as_in_mujoco():
+    """Damping stops it within a step, by an acceleration beyond 1e10; at the end it is slow."""
+    model = mujoco.MjModel.from_xml_string("""
+        <mujoco><worldbody><body>
+          <joint type="slide" axis="1 0 0" damping="1e5"/><geom size="0.1" mass="1"/>
+        </body></worldbody></mujoco>
+    """)
+    speed = torch.tensor([[1e3], [1e8], [-1e8], [0.0]])
+    nothing = torch.zeros(NUM_ENVS, 0)
+    found = []
+    for simulation in (
+        WarpSimulation(model, NUM_ENVS, device="cpu"),
+        BatchSimulation(model, NUM_ENVS, num_threads=1),
+    ):
+        dtype = simulation.data("qpos").dtype
+        start = State(torch.zeros(NUM_ENVS, 1), speed, nothing)
+        simulation.reset(every(NUM_ENVS), State(*(part.to(dtype) for part in start)))
+        found.append(simulation.step(5).tolist())
+        assert not simulation.step(5).any()
+
+    assert found == [[False, True, True, False]] * 2
 
 
 def test_healthy_worlds_are_not_reported(simulation: WarpSimulation):

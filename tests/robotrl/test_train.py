@@ -325,6 +325,26 @@ def test_run_goes_on_when_a_world_diverges_and_keeps_what_led_to_it(
     assert all(replay(path).cause for path in dumps)
 
 
+def test_divergence_that_nothing_was_kept_of_is_shown_without_a_folder(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def make_broken(config: TrainConfig) -> VectorEnv:
+        env = make_env(config)
+        env.simulation.field("dof_damping")[3] = -1.0
+        return env
+
+    monkeypatch.setattr("robotrl.train.make_env", make_broken)
+    folder, shown = RunFolder(tmp_path / "run"), io.StringIO()
+    config = tiny_config.model_copy(update={"backend": "warp"})  # it cannot look back
+    folder.create(config)
+
+    train_with_progress(config, folder, Console(file=shown, width=300))
+
+    assert "diverged" in shown.getvalue()
+    assert not folder.diverged_path.exists()
+    assert "see" not in shown.getvalue()
+
+
 def test_run_on_the_other_backend_trains_resumes_and_is_evaluated_by_mujoco(
     tiny_config: TrainConfig, tmp_path: Path
 ):

@@ -191,6 +191,20 @@ def test_growth_that_means_nothing_is_refused(growth: dict, problem: str):
     assert problem in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("counts", "name"),
+    [
+        ({"signal": "joint_position", "quantize": 0.01}, "joint_position quantize 0.01 on *"),
+        ({"command": "quantize", "step": 0.01}, "command quantize 0.01 on *"),
+    ],
+)
+def test_counts_cannot_grow(counts: dict, name: str):
+    for key, growth in (("schedule", schedule(0, 1e6)), ("adapt", adapt())):
+        with pytest.raises(ConfigError) as error:
+            read_terms([counts | growth], source="terms")
+        assert f"{name}: counts are there from the start; delete `{key}`" in str(error.value)
+
+
 def test_terms_without_growth_cost_nothing_and_are_not_reported():
     simulation, randomization = walkers([MASS], NUM_ENVS)
     randomization.begin(every(NUM_ENVS), torch.zeros(NUM_ENVS, dtype=torch.int64))

@@ -10,6 +10,7 @@ import torch
 import envs
 from deploy.errors import ConfigError
 from deploy.servo_models import SERVOS
+from envs.divergence import replay
 from envs.forward_kinematics import ForwardKinematics
 from envs.robot import load_robot
 from envs.servos import add_backlash, add_servo
@@ -70,6 +71,23 @@ def test_task_runs_on_it_and_continues_from_a_checkpoint_to_the_bit(path):
     assert torch.equal(drive(20), expected)
     assert env.diverged == 0
     assert expected.isfinite().all()
+
+
+def test_arm_that_blows_up_is_replayed_by_plain_mujoco(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
+    env = envs.make("arm_reach", num_envs=3, num_threads=1, task_config={"robot": str(path)})
+    env.reset()
+    env.record_divergences(tmp_path / "diverged")
+    env.step(torch.ones(3, env.num_actions))
+
+    env.simulation.data("qvel")[1, 0] = 3e6
+    env.step(torch.ones(3, env.num_actions))
+
+    assert env.diverged == 1
+    (file,) = (tmp_path / "diverged").iterdir()
+    result = replay(file)
+    assert result.dump.divergence.world == 1
+    assert result.cause == result.dump.divergence.cause != ""
 
 
 def test_tool_is_where_the_encoders_say(path):
