@@ -27,6 +27,7 @@ from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
 from envs.divergence import Recordable, Recorder
 from envs.draws import Draws
+from envs.mirror import Mirror, Symmetric
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
@@ -45,7 +46,7 @@ class StepInfo(NamedTuple):
     rewards: dict[str, Tensor]
     """Weighted terms, (num_envs,) each; the reward is their sum."""
     metrics: dict[str, Tensor]
-    """The task's own measures, (num_envs,) each."""
+    """The task's own measures, (num_envs,) each; nan where one does not apply."""
     measured: Tensor
     """(num_envs,) bool: worlds whose metrics count in this step."""
 
@@ -143,6 +144,15 @@ class VectorEnv:
                 "which no robot reports. Train a task on a robot"
             )
         return self.task.deployment
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """The mirror image of observations and actions, of tasks that have one.
+
+        Raises:
+            ConfigError: its robot is not symmetric.
+        """
+        return self.task.mirror if isinstance(self.task, Symmetric) else None
 
     @property
     def simulation(self) -> Simulation:

@@ -130,9 +130,11 @@ def _summarise(step: Callable[[], _Step], steps: int) -> dict[str, float]:
     world = torch.cat(worlds).numpy()
     for name, parts in metrics.items():
         values = torch.cat(parts).numpy()
-        if not len(values):
+        says = ~np.isnan(values)
+        if not says.any():
             continue
-        low, high = interval(values, world, np.median)
+        values = values[says]
+        low, high = interval(values, world[says], np.median)
         result |= {
             f"{name}/median": float(np.median(values)),
             f"{name}/median_low": low,

@@ -117,6 +117,18 @@ def test_decision_is_about_the_mean_of_the_samples():
     assert feed(randomization, 0.21, 4) == 0.75  # mean 0.105
 
 
+def test_metric_that_does_not_apply_in_a_world_is_no_sample():
+    _, randomization = walkers([MASS | adapt(step=0.25, start=0.5, samples=8)], NUM_ENVS)
+    values, measured = torch.zeros(NUM_ENVS), torch.ones(NUM_ENVS, dtype=torch.bool)
+    values[0] = torch.nan
+
+    randomization.adapt({"error": values}, measured)  # 7 samples
+    assert list(randomization.metrics().values()) == [0.5]
+
+    randomization.adapt({"error": values}, measured)  # 14
+    assert list(randomization.metrics().values()) == [0.75]
+
+
 def test_new_share_holds_from_the_next_episode_on():
     simulation, randomization = walkers([MASS | adapt(step=0.5)], NUM_ENVS)
     begin(simulation, randomization)
