@@ -10,7 +10,6 @@
     - {field: joint_zero, operation: add, range: [-0.02, 0.02]}                  # `fields`
     - {fields: [kp, actuator_forcerange], range: [0.8, 1.1]}   # one draw for both, per servo
     - {supply: "*", range: [0.85, 1.05]}                       # one voltage for all: `supply`
-    - {field: supply_resistance_ohm, operation: set, range: [0, 0.2]}            # which sags
     - {inertia: pseudo, match: upper_arm, range: [-0.05, 0.05]}                  # `inertia`
     - {payload: hand, at: [0, 0, 0.05], range: [0, 0.06]}      # a point mass [kg]
     - {initial: angle, range: [-0.1, 0.1]}                     # where episodes start: `initial`

@@ -1,6 +1,7 @@
 """The supply voltage: gain, torque limit and speed limit of all servos together.
 
     - {supply: "*", range: [0.85, 1.05]}      # of the voltage the servos were measured at
+    - {field: supply_resistance_ohm, operation: set, range: [0, 0.2]}   # which sags, `envs.servos`
 
 A servo's bridge applies a share of the supply to its motor. With a factor f on the voltage, a
 position servo's stall torque and its gains (torque per angle and per speed, before the bridge
