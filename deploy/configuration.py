@@ -11,7 +11,7 @@ afterwards. Errors name the file, the key, the value found and what was expected
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -39,13 +39,20 @@ class Section(BaseModel):
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def load_yaml(path: Path, section: type[SectionT], overrides: Iterable[str] = ()) -> SectionT:
+def load_yaml(
+    path: Path,
+    section: type[SectionT],
+    overrides: Iterable[str] = (),
+    *,
+    prepare: Callable[[dict[str, Any]], object] | None = None,
+) -> SectionT:
     """Read and validate a YAML file.
 
     Args:
         path: the file.
         section: the `Section` subclass the file must satisfy.
         overrides: `dotted.key=value` strings applied on top; values are read as YAML.
+        prepare: changes what the file says, before the overrides.
 
     Raises:
         ConfigError: the file is missing, is no YAML mapping, or a value does not fit.
@@ -59,6 +66,8 @@ def load_yaml(path: Path, section: type[SectionT], overrides: Iterable[str] = ()
     if not isinstance(document, dict):
         found = "nothing" if document is None else type(document).__name__
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {found}")
+    if prepare is not None:
+        prepare(document)
     for override in overrides:
         _apply(document, override)
     return validate(document, section, source=str(path))

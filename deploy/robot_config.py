@@ -134,6 +134,8 @@ class RobotConfig(Section):
 
     robot: Name
     """Robot model the wiring belongs to; must equal the contract's."""
+    model: str = ""
+    """Path of that model, from this file's folder, if it is none of ours; the twin reads it."""
     bus: BusConfig
     joints: Annotated[dict[Name, JointWiring], Field(min_length=1)]
     safety: SafetyConfig = SafetyConfig()

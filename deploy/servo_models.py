@@ -25,7 +25,8 @@ CONTROL_PERIOD_S = 1e-3
 """Assumed period of an X servo's own position controller; ROBOTIS does not publish it."""
 SERVO_TEXT = "servo/"
 """A custom text of an MJCF by this and a joint's name says which servo drives it: the servo's name,
-with `PLAIN` behind it if its friction does not depend on load."""
+with `PLAIN` behind it if its friction does not depend on load. What `MjSpec.attach` adds to names
+is before and behind both."""
 PLAIN = " plain"
 BACKLASH_HINGE = "/backlash"
 """A joint's name and this is the hinge behind it that is its play."""
@@ -207,7 +208,8 @@ def servos_of(model: Any) -> dict[str, ServoPhysics]:
     servos: dict[str, ServoPhysics] = {}
     for name_start, start in zip(model.name_textadr.tolist(), model.text_adr.tolist(), strict=True):
         name, data = _string(model.names, name_start), _string(model.text_data, start)
-        if name.startswith(SERVO_TEXT):
+        prefix, mark, joint = name.partition(SERVO_TEXT)
+        if mark:
             servo = data.removesuffix(PLAIN)
             if servo not in SERVOS:
                 raise ConfigError(
@@ -215,7 +217,7 @@ def servos_of(model: Any) -> dict[str, ServoPhysics]:
                     f"{did_you_mean(servo, SERVOS)}; there are {', '.join(SERVOS)}"
                 )
             known = SERVOS[servo]
-            servos[name.removeprefix(SERVO_TEXT)] = known.plain if data.endswith(PLAIN) else known
+            servos[prefix + joint] = known.plain if data.endswith(PLAIN) else known
     return servos
 
 

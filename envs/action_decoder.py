@@ -80,3 +80,50 @@ class ScaleDecoder(nn.Module):
     def forward(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor:
         """Actions (n, actions) in [-1, 1] -> targets (n, actions)."""
         return self.middle + self.reach * action
+
+
+class JointOffsetDecoder(nn.Module):
+    """target = clip(home + scale · action): what walking policies use.
+
+    A pose belongs to each action, so nothing integrates; zero is the home pose. Two things may hold
+    a target back, and both start from the signal `joint_target`, what was sent last, so there is no
+    memory that a governor or a reset could make wrong: a filter (target = smoothing · last +
+    (1 - smoothing) · new), and `step`, the most it may move in a tick, which makes the contract's
+    velocity limit true by construction.
+
+    Args:
+        scale: of the action [rad].
+        step: largest change per tick [rad].
+        low, high: (joints,) limits of the targets [rad].
+        home: (joints,) [rad].
+        smoothing: in [0, 1); 0 is no filter.
+    """
+
+    low: Tensor
+    high: Tensor
+    home: Tensor
+
+    def __init__(
+        self,
+        *,
+        scale: float,
+        step: float,
+        low: Tensor,
+        high: Tensor,
+        home: Tensor,
+        smoothing: float = 0.0,
+    ):
+        super().__init__()
+        self.signals = ("joint_target",)
+        self.num_actions = len(home)
+        self.scale, self.step, self.smoothing = scale, step, smoothing
+        self.register_buffer("low", low.float())
+        self.register_buffer("high", high.float())
+        self.register_buffer("home", home.float())
+
+    def forward(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor:
+        """Actions (n, joints) in [-1, 1] -> joint targets (n, joints) [rad]."""
+        last = signals["joint_target"]
+        move = (1 - self.smoothing) * (self.home + self.scale * action - last)
+        target = last + move.clamp(-self.step, self.step)
+        return torch.minimum(torch.maximum(target, self.low), self.high)

@@ -18,9 +18,11 @@ from envs.servos import with_servos
 from envs.simulation import Simulation
 from envs.tasks.arm_reach import ArmReach
 from envs.tasks.gym import GYM_TASKS
+from envs.tasks.velocity import Velocity
+from envs.user_task import blamed, check_user_task, find_user_task, is_user_task
 from envs.vector_env import VectorEnv
 
-TASKS = {"arm_reach": ArmReach}
+TASKS = {"arm_reach": ArmReach, "velocity": Velocity}
 """Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
 
 Room = Annotated[int, Field(ge=1, le=1_000_000)] | None
@@ -54,7 +56,7 @@ def make(
     """Make a vectorised environment.
 
     Args:
-        name: a task, see `TASKS` and `GYM_TASKS`.
+        name: a task of `TASKS` or `GYM_TASKS`, or where one of your own is (`envs.user_task`).
         num_envs: number of worlds.
         device: `cpu`, or a GPU, e.g. `cuda`.
         backend: `batch` is MuJoCo on CPU threads, `warp` is mujoco_warp; `auto` chooses by device.
@@ -93,11 +95,15 @@ def make(
         task_config=task_config,
         **settings,
     )
-    model = task_class.load_model(config)
+    with blamed(name):
+        model = task_class.load_model(config)
     simulation = with_servos(_simulate(model, worlds))
     draws = Draws(worlds.seed, simulation.device, in_torch=not simulation.compact)
-    task = task_class(simulation, config, draws)
-    return VectorEnv(task, simulation, draws, terms, recipe)
+    with blamed(name):
+        task = task_class(simulation, config, draws)
+        if is_user_task(name):
+            check_user_task(name, task)
+        return VectorEnv(task, simulation, draws, terms, recipe)
 
 
 def _simulate(model: mujoco.MjModel, worlds: WorldSettings) -> Simulation:
@@ -123,9 +129,11 @@ def find_task(name: str) -> type[Any]:
     """The class of a task.
 
     Raises:
-        ConfigError: there is no such task.
+        ConfigError: there is no such task, or one of a user's own is none.
     """
     tasks = {**TASKS, **GYM_TASKS}
+    if is_user_task(name):
+        return find_user_task(name)
     if name not in tasks:
         raise ConfigError(
             f"unknown task {name!r}{did_you_mean(name, tasks)}; there are {', '.join(tasks)}"

@@ -12,3 +12,27 @@ def closeness(distance: Tensor, scale: float) -> Tensor:
 def mean_square(values: Tensor) -> Tensor:
     """Mean of the squares over the last axis."""
     return values.square().mean(dim=-1)
+
+
+def kernel(squared_error: Tensor, width: float) -> Tensor:
+    """exp(-error² / width): 1 at the goal, flat there, and without pull far away."""
+    return torch.exp(-squared_error / width)
+
+
+def progress(achieved: Tensor, asked: Tensor) -> Tensor:
+    """Share of a motion asked for (n, k) that is achieved along it, within ±1; 0 if none is asked.
+
+    A pull of the same strength everywhere, also where `kernel` has none.
+    """
+    along = (achieved * asked).sum(dim=-1)
+    return (along / asked.square().sum(dim=-1).clamp(min=1e-6)).clamp(-1, 1)
+
+
+def beyond(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """How far values (n, k) are outside [low, high], summed."""
+    return (torch.relu(low - values) + torch.relu(values - high)).sum(dim=-1)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the last axis of the values where a mask holds, counting 0 for the others."""
+    return (values * mask).mean(dim=-1)

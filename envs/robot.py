@@ -1,6 +1,6 @@
-"""Robots that ship with the package: one MJCF folder each.
+"""Robots: those that ship with the package, one MJCF folder each, and anybody's own by path.
 
-    robot = load_robot("desk_arm")              # or the path of an MJCF
+    robot = load_robot("desk_arm")              # or the path of an MJCF, URDF or YAML
     robot.joints                                # names, in the order of every joint array
     qpos[:, robot.qpos]; ctrl[:, robot.actuators] = targets      # nothing is found by its position
 
@@ -12,10 +12,12 @@ beside them.
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
@@ -24,6 +26,9 @@ from deploy.configuration import did_you_mean, validate
 from deploy.contract import JointSpec, OperatingMode
 from deploy.errors import ConfigError
 from envs.sensors import SENSORS, sensor_columns
+
+if TYPE_CHECKING:
+    from envs.robot_file import Built
 
 _FOLDER = Path(__file__).parent / "robots"
 _KEYFRAMES = {"home": "the start pose", "rest": "a pose that is stable without power"}
@@ -38,19 +43,41 @@ class Robot:
 
     name: str
     path: Path
-    """The MJCF file."""
+    """The MJCF file, URDF file, or YAML of `envs.robot_file`."""
 
-    @cached_property
+    @property
     def model(self) -> mujoco.MjModel:
         """The compiled nominal model.
 
         Raises:
-            ConfigError: MuJoCo cannot read the file.
+            ConfigError: lists everything that is wrong with the robot's files.
         """
-        try:
-            return mujoco.MjModel.from_xml_path(str(self.path))
-        except ValueError as error:
-            raise ConfigError(f"{self.path}: MuJoCo cannot read it: {error}") from error
+        if self._built.model is None or self._built.problems:
+            raise self.refused(self.problems())
+        return self._built.model
+
+    @property
+    def unchecked(self) -> mujoco.MjModel | None:
+        """The model with all that is wrong with it; None if it cannot be built."""
+        return self._built.model
+
+    @property
+    def files(self) -> list[Path]:
+        """All files it is made of: YAML, model, included files, meshes."""
+        return self._built.files
+
+    def mjcf(self) -> str:
+        """The whole robot as one MJCF; meshes stay where they are."""
+        spec = self._built.spec
+        folder = Path(spec.modelfiledir).absolute()
+        for attribute in ("meshdir", "texturedir"):
+            setattr(spec, attribute, str(folder / getattr(spec, attribute)))
+        return spec.to_xml()
+
+    def problems(self) -> list[str]:
+        """Everything that training and the contract need and the robot lacks; empty if nothing."""
+        built = self._built
+        return built.problems + (_problems(built.model) if built.model else [])
 
     def check(self, *, fixed_base: bool = False) -> None:
         """Check that the model says everything training and the contract need.
@@ -61,12 +88,11 @@ class Robot:
         Raises:
             ConfigError: lists everything that is missing.
         """
-        problems = _problems(self.model)
-        if fixed_base and (joint := _free_joint(self.model)):
+        problems, model = self.problems(), self._built.model
+        if fixed_base and model and (joint := free_joint(model)):
             problems.append(f"its base moves freely, by joint {joint!r}; this task needs it fixed")
         if problems:
-            listed = "\n  ".join(problems)
-            raise ConfigError(f"robot {self.name!r} ({self.path}) cannot be trained:\n  {listed}")
+            raise self.refused(problems)
 
     @cached_property
     def joints(self) -> list[str]:
@@ -196,8 +222,24 @@ class Robot:
 
     @property
     def sha256(self) -> str:
-        """Identity of the model."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """Identity of the model: of its file, or of the names and contents of all its files."""
+        digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in self.files}
+        if len(digests) == 1:
+            return digests[self.files[0]]
+        folder = self.path.absolute().parent
+        lines = sorted(f"{os.path.relpath(file, folder)} {hash}" for file, hash in digests.items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def _built(self) -> "Built":
+        from envs.robot_file import build  # which needs what is below
+
+        return build(self.path)
+
+    def refused(self, problems: list[str]) -> ConfigError:
+        """The error that lists what is wrong."""
+        listed = "\n  ".join(problems)
+        return ConfigError(f"robot {self.name!r} ({self.path}) cannot be trained:\n  {listed}")
 
     @cached_property
     def _joint_ids(self) -> list[int]:
@@ -206,15 +248,17 @@ class Robot:
 
 
 def load_robot(name: str) -> Robot:
-    """Find a robot by name, or by the path of an MJCF.
+    """Find a robot by name, or by the path of an MJCF, URDF or YAML.
 
     Raises:
         ConfigError: there is no such robot.
     """
-    if name.endswith(".xml"):
-        if not (path := Path(name)).is_file():
-            raise ConfigError(f"robot {name!r}: there is no such file")
-        return Robot(path.stem, path)
+    from envs.robot_file import SUFFIXES, robot_name
+
+    if (path := Path(name)).suffix in SUFFIXES:
+        if not path.is_file():
+            raise ConfigError(f"robot {name!r}: there is no such file; correct the path")
+        return Robot(robot_name(path), path)
     names = sorted(path.name for path in _FOLDER.iterdir() if (path / f"{path.name}.xml").exists())
     if name not in names:
         raise ConfigError(
@@ -249,27 +293,30 @@ def _problems(model: mujoco.MjModel) -> list[str]:
     """Everything a robot needs and this model lacks."""
     problems = [] if model.nu else ["it has no actuators"]
     driven: dict[int, str] = {}
+    found: dict[str, list[str]] = {}
     for index in range(model.nu):
-        actuator = f"actuator {model.actuator(index).name or index}"
+        actuator = model.actuator(index).name or str(index)
         joint = int(model.actuator_trnid[index, 0])
         if model.actuator_trntype[index] != int(mujoco.mjtTrn.mjTRN_JOINT):
-            problems.append(f"{actuator} drives no joint")
+            found.setdefault("drives no joint", []).append(actuator)
             continue
-        problems += [f"{actuator} {problem}" for problem in _servo_problems(model, index, joint)]
+        for problem in _servo_problems(model, index, joint):
+            found.setdefault(problem, []).append(actuator)
         if joint in driven:
-            problems.append(f"{actuator} drives the same joint as {driven[joint]}")
+            same = f"drives the same joint as actuator {driven[joint]}"
+            found.setdefault(same, []).append(actuator)
         driven[joint] = actuator
+    problems += [_each("actuator", names, problem) for problem, names in found.items()]
     if position_servos(model).any() and velocity_servos(model).any():
         problems.append(
             "some of its servos follow a position and others a velocity: a policy has one kind of "
             "target"
         )
-    for joint in sorted(driven):
-        problems += [
-            f"joint {model.joint(joint).name!r} has no {SENSORS[kind].xml} sensor"
-            for kind in _JOINT_SENSORS
-            if sensor_columns(model, kind, joint) is None
-        ]
+    for kind in _JOINT_SENSORS:
+        lacking = [joint for joint in sorted(driven) if sensor_columns(model, kind, joint) is None]
+        if lacking:
+            names = [repr(model.joint(joint).name) for joint in lacking]
+            problems.append(_each("joint", names, f"has no {SENSORS[kind].xml} sensor"))
     keyframes = {model.key(index).name for index in range(model.nkey)}
     problems += [
         f"keyframe {name!r} is missing: {what}"
@@ -277,6 +324,13 @@ def _problems(model: mujoco.MjModel) -> list[str]:
         if name not in keyframes
     ]
     return problems
+
+
+def _each(what: str, names: list[str], problem: str) -> str:
+    """A problem that one or several have."""
+    if len(names) == 1:
+        return f"{what} {names[0]} {problem}"
+    return f"each of the {what}s {', '.join(names)} {problem}"
 
 
 def _servo_problems(model: mujoco.MjModel, index: int, joint: int) -> list[str]:
@@ -306,7 +360,7 @@ def _servo_problems(model: mujoco.MjModel, index: int, joint: int) -> list[str]:
     return problems
 
 
-def _free_joint(model: mujoco.MjModel) -> str | None:
+def free_joint(model: mujoco.MjModel) -> str | None:
     """Name of a free joint between the world and an actuated joint."""
     for actuator in range(model.nu):
         if model.actuator_trntype[actuator] != int(mujoco.mjtTrn.mjTRN_JOINT):

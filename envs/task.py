@@ -6,7 +6,7 @@ bookkeeping) is the same for all tasks and stands in `envs.vector_env`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -114,4 +114,14 @@ class Task(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        ...
+
+
+@runtime_checkable
+class Commanded(Protocol):
+    """A task whose command can be held, e.g. by a person who watches; see `hold_command`."""
+
+    @property
+    def command(self) -> Tensor:
+        """(num_envs, elements) what is asked for now, live: writing changes it."""
         ...

@@ -27,10 +27,11 @@ from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
 from envs.divergence import Recordable, Recorder
 from envs.draws import Draws
+from envs.mirror import Mirror, Symmetric
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
-from envs.task import Deployment, Task
+from envs.task import Commanded, Deployment, Task
 from envs.worlds import Worlds, as_slice, choose, every
 
 _GROUPS = 32
@@ -45,7 +46,7 @@ class StepInfo(NamedTuple):
     rewards: dict[str, Tensor]
     """Weighted terms, (num_envs,) each; the reward is their sum."""
     metrics: dict[str, Tensor]
-    """The task's own measures, (num_envs,) each."""
+    """The task's own measures, (num_envs,) each; nan where one does not apply."""
     measured: Tensor
     """(num_envs,) bool: worlds whose metrics count in this step."""
 
@@ -105,11 +106,13 @@ class VectorEnv:
             signals=task.signals,
             robot=task.deployment.robot if task.deployment else None,
             control_dt_s=task.control_dt_s,
+            episode_s=task.control_dt_s * task.episode_steps,
         )
         self._encoder_state = task.encoder.initial_state(self.num_envs, self.device)
         self._previous_action = torch.zeros(self.num_envs, self.num_actions, device=self.device)
         self._targets = torch.zeros(self.num_envs, len(task.actuators), device=self.device)
         self._signals: dict[str, Tensor] = {}
+        self._held_command: Tensor | None = None
         self._step_count = 0
         self._episode = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._episode_step = torch.zeros_like(self._episode)
@@ -143,6 +146,15 @@ class VectorEnv:
         return self.task.deployment
 
     @property
+    def mirror(self) -> Mirror | None:
+        """The mirror image of observations and actions, of tasks that have one.
+
+        Raises:
+            ConfigError: its robot is not symmetric.
+        """
+        return self.task.mirror if isinstance(self.task, Symmetric) else None
+
+    @property
     def simulation(self) -> Simulation:
         """The worlds themselves."""
         return self._simulation
@@ -163,6 +175,29 @@ class VectorEnv:
         """
         if isinstance(self._simulation, Recordable):
             self._recorder = Recorder(folder, self._simulation, limit)
+
+    def hold_command(self, values: Sequence[float] | None) -> None:
+        """Ask all worlds for one command, from the next observation on, instead of the task's own.
+
+        Args:
+            values: (elements,) in the order of the contract; None: the task's own again.
+
+        Raises:
+            ConfigError: the task has no command that can be held, or one of another size.
+        """
+        if values is None:
+            self._held_command = None
+            return
+        if not isinstance(self.task, Commanded):
+            raise ConfigError(
+                "this task takes no command: it has no attribute `command`; leave it out"
+            )
+        expected = self.task.command.shape[1]
+        if len(values) != expected:
+            raise ConfigError(
+                f"the command takes {expected} numbers, found {len(values)}: {list(values)}"
+            )
+        self._held_command = torch.tensor(values, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
     def reset(self, *, stagger: bool = False) -> dict[str, Tensor]:
@@ -379,6 +414,8 @@ class VectorEnv:
     def _observe(self, worlds: Worlds, *, starting: bool = False) -> dict[str, Tensor]:
         """Signals and observation (n, ...) of some worlds; advances their encoder."""
         task = self.task
+        if self._held_command is not None and isinstance(task, Commanded):
+            task.command[:] = self._held_command
         signals = task.measure(worlds)
         episode = worlds.take(self._episode) if starting else None
         self.randomization.sense(signals, worlds, self._step_count, episode)

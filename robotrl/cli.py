@@ -2,6 +2,9 @@
 
 import contextlib
 import math
+import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -115,6 +118,84 @@ def evaluate(
 
 
 @app.command()
+def play(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|POLICY|TASK",
+            help="A run's folder, an ONNX file, a task's name, a training YAML, or a file of "
+            "runs/NAME/diverged/.",
+        ),
+    ],
+    video: Annotated[Path | None, typer.Option(help="Write an MP4 file instead.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=3600, help="How long; default 10 for a video, else no end."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the world; default: not training's.")
+    ] = None,
+    command: Annotated[
+        str | None, typer.Option(help="Hold one command, e.g. 0.2,0.0,0.1; default: random ones.")
+    ] = None,
+    random: Annotated[
+        bool, typer.Option("--random", help="Random actions in a bare task; default: zero.")
+    ] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the page; 0: the first free one from 8080.")
+    ] = 0,
+) -> None:
+    """Watch a policy or a task, on a page for this machine's browser or in a video.
+
+    On the page: sliders for the command, space pauses, double-click a body and drag it with Ctrl
+    and the mouse to push it. From elsewhere: `ssh -L 8080:localhost:8080 machine`. A file of
+    `diverged` is told as text, or shown with --video.
+
+    Examples: `robotrl play runs/arm_reach`, `robotrl play policy.onnx --video arm.mp4` and
+    `robotrl play arm_reach --random --seconds 20`
+    """
+    if video is not None and port:
+        raise typer.BadParameter("give --video, or --port of the page")
+    if source.endswith(".npz"):
+        if any(option is not None for option in (seconds, seed, command)) or random or port:
+            raise typer.BadParameter("a divergence is replayed as it was; give --video or nothing")
+        _play_divergence(Path(source), video)
+        return
+    with _needs("train"):
+        from robotrl.play.session import open_session
+        from robotrl.play.viewer import watch
+    values = _floats(command) if command is not None else None
+    with _reported():
+        session = open_session(source, seed=seed, action="random" if random else None)
+        if values is not None:
+            session.hold_command(values)
+            session.reset()
+        if video is None:
+            watch(session, port=port, seconds=seconds)
+            return
+        with _needs("train"):
+            from robotrl.play.video import film
+        film(session, video, seconds=seconds or 10.0)
+        out.print(f"video: {video}")
+
+
+def _play_divergence(path: Path, video: Path | None) -> None:
+    with _needs("train"):
+        from envs.divergence import replay
+        from envs.divergence.__main__ import describe
+    with _reported():
+        result = replay(path)
+        for line in describe(result):
+            out.print(line)
+        if video is None:
+            return
+        with _needs("train"):
+            from robotrl.play.video import film_divergence
+        film_divergence(result, video)
+        out.print(f"video: {video}")
+
+
+@app.command()
 def export(
     run: RunArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
@@ -207,6 +288,40 @@ def _check_policy(policy: Path, robot: Path | None) -> None:
             out.print(f"fits {robot}")
 
 
+@app.command("robot")
+def show_robot(
+    robot: Annotated[
+        str, typer.Argument(help="A YAML, MJCF or URDF of your own, or a name, e.g. desk_arm.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The PNG; default NAME-robot.png.")
+    ] = None,
+) -> None:
+    """Say what a robot is and what it lacks for training, and draw it.
+
+    The picture shows its poses, and every joint at +0.3 rad with an arrow: compare the signs with
+    the real one.
+
+    Example: `robotrl robot my_arm.yaml`
+    """
+    if "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported
+    with _needs("train"):
+        from envs.robot import load_robot
+        from robotrl.robot_check import check_robot
+        from robotrl.robot_pictures import draw_robot
+    with _reported():
+        model = load_robot(robot)
+        report = check_robot(model)
+        for line in report.lines():
+            out.print(line)
+        if model.unchecked:
+            output = output or Path(f"{model.name}-robot.png")
+            draw_robot(model, output)
+            out.print(f"pictures: {output}")
+    raise typer.Exit(1 if report.problems else 0)
+
+
 @app.command()
 def twin(
     robot: RobotArgument,
@@ -230,13 +345,17 @@ def twin(
     from deploy.configuration import load_yaml
     from deploy.robot_config import RobotConfig
 
-    with _reported():
+    with _reported(), tempfile.TemporaryDirectory() as folder:
         config = load_yaml(robot, RobotConfig)
-        model = load_robot(config.robot)
+        model = load_robot(str(robot.parent / config.model) if config.model else config.robot)
+        path = model.path
+        if path.suffix != ".xml":
+            path = Path(folder) / f"{model.name}.xml"
+            path.write_text(model.mjcf())
         serve(
-            model.path,
+            path,
             config,
-            draw(seed, model.path),
+            draw(seed, path),
             link=link,
             truth_path=truth,
             ready=lambda port: print(port, flush=True),
@@ -349,12 +468,18 @@ def report(
 
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
-    """Turn the errors we raise on purpose into a message and exit code 1."""
+    """Turn the errors we raise on purpose, and those of a user's task, into a message."""
     try:
         yield
     except DeployError as error:
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         console.print(f"[bold red]error:[/] {_plain(error)}{_plain(notes)}", highlight=False)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        user_task = sys.modules.get("envs.user_task")  # which a robot does not have
+        if user_task is None or (line := user_task.user_line(error)) is None:
+            raise
+        console.print(f"[bold red]error:[/] {_plain(line)}", highlight=False)
         raise typer.Exit(1) from None
 
 

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from deploy.configuration import validate
 from deploy.controller import OnnxController
+from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
 from robotrl.ppo import Policy
 from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
+from robotrl.train import make_test_env, robot_sha256
 from robotrl.train_config import TrainConfig
 
 _SEED_OFFSET = 1_000_003
@@ -31,7 +32,17 @@ _Step = tuple[Tensor, Tensor | None, StepInfo]
 
 
 def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any]) -> Policy:
-    """The trained actor of a checkpoint."""
+    """The trained actor of a checkpoint.
+
+    Raises:
+        ConfigError: the robot is another one since: its files were changed.
+    """
+    found = robot_sha256(env)
+    if checkpoint.get("robot_sha256", found) != found:
+        raise ConfigError(
+            f"the files of robot {env.deployment.robot.path} are not those that this run was "
+            "trained with; restore them, or train again"
+        )
     policy = Policy(env.observation_sizes["actor"], env.num_actions, config.algorithm)
     policy.load_state_dict(checkpoint["algorithm"]["policy"])
     return policy.eval()
@@ -119,9 +130,11 @@ def _summarise(step: Callable[[], _Step], steps: int) -> dict[str, float]:
     world = torch.cat(worlds).numpy()
     for name, parts in metrics.items():
         values = torch.cat(parts).numpy()
-        if not len(values):
+        says = ~np.isnan(values)
+        if not says.any():
             continue
-        low, high = interval(values, world, np.median)
+        values = values[says]
+        low, high = interval(values, world[says], np.median)
         result |= {
             f"{name}/median": float(np.median(values)),
             f"{name}/median_low": low,

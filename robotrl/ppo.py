@@ -24,7 +24,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
-from deploy.errors import DeployError
+from deploy.errors import ConfigError, DeployError
+from envs.mirror import Mirror
 from envs.vector_env import Step
 from robotrl import distributions
 from robotrl.networks import mlp
@@ -79,6 +80,9 @@ class PPOConfig(Section):
     """Hidden layers of the actor."""
     critic_hidden: Layers = [128, 128]
     """Hidden layers of the critic."""
+    symmetry: bool = False
+    """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
+    et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
 
 class Policy(nn.Module):
@@ -120,6 +124,7 @@ class PPO:
         num_actions: size of the action.
         seed: of initial weights, action noise and minibatch order.
         device: where it learns; that of the environment.
+        mirror: of the task, if it is to learn with `symmetry`.
     """
 
     def __init__(
@@ -130,9 +135,15 @@ class PPO:
         *,
         seed: int,
         device: torch.device | str = "cpu",
+        mirror: Mirror | None = None,
     ):
+        if config.symmetry and mirror is None:
+            raise ConfigError(
+                "algorithm.symmetry: this task has no mirror image; leave symmetry out"
+            )
         self.config = config
         self.device = torch.device(device)
+        self._mirror = mirror
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = Policy(observation_sizes["actor"], num_actions, config)
@@ -264,6 +275,9 @@ class PPO:
         advantages = batch["advantages"]
         spread = advantages.std(correction=0) + 1e-8
         batch["advantages"] = (advantages - advantages.mean()) / spread
+        sampled = batch["actor"]
+        if self.config.symmetry:
+            batch |= self._with_mirror_images(batch, rollout)
         old_log_std = self.policy.log_std.detach().clone()
         steps = [
             self._step({name: value[index] for name, value in batch.items()})
@@ -271,7 +285,7 @@ class PPO:
         ]
         losses = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
         with torch.no_grad():
-            mean, log_std = self.policy.network(batch["actor"]), self.policy.log_std
+            mean, log_std = self.policy.network(sampled), self.policy.log_std
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
         losses |= {"policy/kl": kl, "policy/std": log_std.detach().exp().mean()}
         networks = {"actor": self.policy, "critic": self.critic}
@@ -350,6 +364,25 @@ class PPO:
         for _ in range(self.config.epochs):
             order = torch.randperm(size, generator=self._generator, device=self.device)
             yield from order.tensor_split(min(self.config.minibatches, size))
+
+    @torch.no_grad()
+    def _with_mirror_images(self, batch: dict[str, Tensor], rollout: Rollout) -> dict[str, Tensor]:
+        """`actor`, `critic` and `pre_tanh` of a batch, a random half of the rows mirrored.
+
+        Probability, value and advantage stay those of the sample, as the policy's image of a sample
+        is as likely and as good where policy and task are symmetric.
+        """
+        assert self._mirror is not None
+        actor, critic, action = (part.to(self.device) for part in self._mirror)
+        images = {
+            "actor": self.policy.normalizer(rollout.raw["actor"].flatten(0, 1) @ actor.T),
+            "critic": self.critic_normalizer(rollout.raw["critic"].flatten(0, 1) @ critic.T),
+            "pre_tanh": batch["pre_tanh"] @ action.T,
+        }
+        chance = torch.rand(len(batch["actor"]), 1, generator=self._generator, device=self.device)
+        return {
+            name: torch.where(chance < 0.5, image, batch[name]) for name, image in images.items()
+        }
 
     @torch.no_grad()
     def _absorb_returns(self, returns: Tensor) -> None:

@@ -204,7 +204,8 @@ def _read_mcap(path: Path) -> tuple[dict[str, str], dict[str, list[Message]], st
 
 def tool_path(log: Log) -> Array:
     """Tool position (T, 3) by forward kinematics of the measured joint angles [m]."""
-    robot = load_robot(log.contract.robot)
+    settings = log.contract.provenance.config.get("task_config", {})
+    robot = load_robot(settings.get("robot", log.contract.robot))
     model, data = robot.model, mujoco.MjData(robot.model)
     addresses = [model.joint(name).qposadr[0] for name in log.contract.joint_names]
     site = data.site(log.contract.command.site)

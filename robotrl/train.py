@@ -116,6 +116,7 @@ def train(
                         "iteration": iteration,
                         "env_steps": metrics["env_steps"],
                         "run": _fixed(config),
+                        "robot_sha256": robot_sha256(env),
                     }
                 )
             if progress:
@@ -153,8 +154,18 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
 
 
 def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
-    """The environment of a run for evaluation and export: MuJoCo itself, on the CPU."""
-    return make_env(config, **({"device": "cpu", "backend": "batch"} | changes))
+    """The environment of a run for evaluation and export: MuJoCo itself, on the CPU.
+
+    What a task says of the stages of training does not count in it.
+    """
+    task_config = {name: value for name, value in config.task_config.items() if name != "stages"}
+    settings = {"device": "cpu", "backend": "batch", "task_config": task_config}
+    return make_env(config, **(settings | changes))
+
+
+def robot_sha256(env: envs.VectorEnv) -> str:
+    """Identity of the robot that is trained; empty for a task without one."""
+    return env.task.deployment.robot.sha256 if env.task.deployment else ""
 
 
 def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> PPO:
@@ -164,6 +175,7 @@ def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> PPO:
         env.num_actions,
         seed=config.seed,
         device=env.device,
+        mirror=env.mirror if config.algorithm.symmetry else None,
     )
 
 
@@ -211,4 +223,4 @@ def _advice(folder: RunFolder) -> str:
 
 
 def _mean(values: torch.Tensor) -> float:
-    return float(values.mean()) if len(values) else math.nan
+    return float(values.nanmean()) if len(values) else math.nan  # nan: a metric had no say

@@ -12,6 +12,8 @@ from deploy.configuration import Section, load_yaml, validate
 from deploy.quantities import Seed
 from envs.randomization import RandomTerm
 from envs.registry import find_task
+from envs.robot_file import SUFFIXES
+from envs.user_task import absolute_task, is_path
 from robotrl.ppo import PPOConfig
 from robotrl.presets import Line, expand
 
@@ -29,7 +31,7 @@ class TrainConfig(Section):
     """A training run."""
 
     task: str
-    """Task, e.g. `arm_reach`."""
+    """Task, e.g. `arm_reach`, or where one of your own is, e.g. `./my_task.py:Walk`."""
     seed: Seed = 0
     """Seed of everything random."""
     num_envs: Annotated[Count, Field(le=1_000_000)] = 256
@@ -61,6 +63,7 @@ class TrainConfig(Section):
     @field_validator("task")
     @classmethod
     def _check_task(cls, task: str) -> str:
+        task = absolute_task(task, Path())
         find_task(task)
         return task
 
@@ -69,7 +72,7 @@ class TrainConfig(Section):
     def _check_task_config(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if task := info.data.get("task"):  # else the task is what is wrong
             validate(settings, find_task(task).Config, source=task)
-        return settings
+        return _with_robot(settings, Path())
 
     @field_validator("randomization")
     @classmethod
@@ -88,5 +91,24 @@ class TrainConfig(Section):
 
 
 def load_train_config(path: Path, overrides: list[str]) -> TrainConfig:
-    """Read a training configuration; see `deploy.configuration.load_yaml`."""
-    return load_yaml(path, TrainConfig, overrides)
+    """Read a training configuration; see `deploy.configuration.load_yaml`.
+
+    Paths of a task and a robot are relative to the file's folder; those of `overrides`, to the
+    present one. In the configuration they are absolute, so that a run can be used from anywhere.
+    """
+
+    def prepare(document: dict[str, Any]) -> None:
+        if isinstance(task := document.get("task"), str) and is_path(task):
+            document["task"] = absolute_task(task, path.parent)
+        if isinstance(settings := document.get("task_config"), dict):
+            document["task_config"] = _with_robot(settings, path.parent)
+
+    return load_yaml(path, TrainConfig, overrides, prepare=prepare)
+
+
+def _with_robot(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A task's settings with its robot's path, if it is one, made absolute."""
+    robot = settings.get("robot")
+    if isinstance(robot, str) and Path(robot).suffix in SUFFIXES:
+        return settings | {"robot": str((folder / robot).resolve())}
+    return settings

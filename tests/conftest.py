@@ -81,3 +81,18 @@ def policy_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
         export(run, path, scorecard={"reach_error_m/median": 0.2})
     return path
+
+
+@pytest.fixture(scope="session")
+def opengl() -> None:
+    """Skip where no picture can be made."""
+    pytest.importorskip("torch", reason="pictures need robotrl[train]")
+    import mujoco
+
+    from deploy.errors import ConfigError
+    from envs.render import Renderer
+
+    try:
+        Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8).close()
+    except ConfigError as error:
+        pytest.skip(str(error))

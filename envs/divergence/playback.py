@@ -54,6 +54,23 @@ def replay(path: Path | str) -> Replay:
     return Replay(dump, cause, substep, start, data)
 
 
+def substeps(dump: Dump) -> Iterator[mujoco.MjData]:
+    """The world before each physics step of the last call, as long as MuJoCo accepts it."""
+    model, num_substeps = dump.divergence.model, int(dump.divergence.num_substeps[-1])
+    data = load(model, dump.divergence.states[-1])
+    with _without_log():
+        for _ in range(num_substeps):
+            if not _is_sound(data) or describe_warnings(
+                [(w.lastinfo, w.number) for w in data.warning]
+            ):
+                return
+            yield copy.copy(data)
+            try:
+                mujoco.mj_step(model, data)
+            except mujoco.FatalError:
+                return
+
+
 def load(model: mujoco.MjModel, state: np.ndarray) -> mujoco.MjData:
     """A world in a state (n,), `mjSTATE_INTEGRATION`."""
     data = mujoco.MjData(model)

@@ -8,7 +8,7 @@
     - {field: actuator_delay, operation: set, range: [0.005, 0.03], shared: true}
     - {field: opt.gravity, operation: rotate, range: [0, 0.03]}                  # a tilted desk
     - {field: joint_zero, operation: add, range: [-0.02, 0.02]}                  # `fields`
-    - {fields: [kp, kd], range: [0.8, 1.2]}                    # one draw for both, per servo
+    - {fields: [kp, actuator_forcerange], range: [0.8, 1.1]}   # one draw for both, per servo
     - {supply: "*", range: [0.85, 1.05]}                       # one voltage for all: `supply`
     - {field: supply_resistance_ohm, operation: set, range: [0, 0.2]}            # which sags
     - {inertia: pseudo, match: upper_arm, range: [-0.05, 0.05]}                  # `inertia`

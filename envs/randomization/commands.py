@@ -9,15 +9,25 @@ simulates; with `when: interval` its latency is not the same at every step.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from envs.draws import Draws, Stream
 from envs.randomization.sensing import FULL, Probability, Share, Size
 from envs.randomization.step_draws import StepDraws
 from envs.randomization.term import Pattern, RandomTerm, matching_rows, name_streams
+
+
+def _known_kind(kind: object) -> object:
+    if kind not in ("hold", "quantize"):
+        raise ValueError(
+            f"a command is `hold` or `quantize`, found {kind!r}; how late it arrives is `field: "
+            "actuator_delay`"
+        )
+    return kind
 
 
 class CommandTerm(RandomTerm):
@@ -61,6 +71,7 @@ class CommandTerm(RandomTerm):
 class CommandQuantization(CommandTerm):
     """Targets are whole counts."""
 
+    grows = False
     operation = "quantize"
     command: Literal["quantize"]
     step: Size
@@ -76,7 +87,7 @@ class CommandHold(CommandTerm):
     """Targets get lost, and the servo keeps what it received last."""
 
     operation = "hold"
-    command: Literal["hold"]
+    command: Annotated[Literal["hold"], BeforeValidator(_known_kind)]
     probability: Probability
     """Probability that a target is lost."""
     shared: bool = False

@@ -5,14 +5,18 @@
     - {field: joint_zero, operation: add, range: [-0.02, 0.02]}
     - {fields: [kp, actuator_forcerange], range: [0.8, 1.1], shared: true}
 
-`mass` keeps a body's shape, `kp` both of a servo's gains equal, `friction` the proportions of
-sliding, spinning and rolling. `joint_zero` is the error of a horn or a calibration [rad]: the servo
-and the policy read the same wrong angle, so hard stops and springs, which are where they are, move
-on that scale too. (An error that only the policy sees is `signal: joint_position`.) Between two
-geoms MuJoCo takes the larger friction: scale both, or give one of them priority in the MJCF.
+Several fields follow one draw for each name, also where their elements stand in another order, as
+servos and joints may. `mass` keeps a body's shape, `kp` both of a servo's gains equal, `friction`
+the proportions of sliding, spinning and rolling. `joint_zero` is the error of a horn or a
+calibration [rad]: the servo and the policy read the same wrong angle, so hard stops and springs,
+which are where they are, move on that scale too. (An error that only the policy sees is `signal:
+joint_position`.) Between two geoms MuJoCo takes the larger friction: scale both, or give one of
+them priority in the MJCF.
 """
 
-from typing import Annotated, Any, Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import mujoco
 import numpy as np
@@ -42,7 +46,7 @@ _FOLLOWED: dict[str, tuple[tuple[str, int | None, int], ...]] = {
     "kd": (("actuator_biasprm", 2, -1),),
 }
 """Field, column (None: all) and sign; the first is drawn, the others keep their proportion."""
-_ZERO = ("qpos0", "qpos_spring", "jnt_range")  # all that is measured from a joint's zero
+_LEADS = {"friction": "geom_friction", "joint_zero": "qpos0"}
 COUPLED = (*_FOLLOWED, "friction", "joint_zero")
 
 
@@ -59,6 +63,8 @@ class _FieldsTerm(ModelTerm):
     @model_validator(mode="after")
     def _check(self) -> "_FieldsTerm":
         check_effect(self, self.operation)
+        if self.operation == "rotate" or "joint_zero" in self.target.split("+"):
+            check_angle(self)
         return self
 
     @property
@@ -136,6 +142,12 @@ class FieldsTerm(_FieldsTerm):
     shared: bool = False
     """One draw for all elements; then the fields may be of different ones."""
 
+    @model_validator(mode="after")
+    def _check_fields(self) -> "FieldsTerm":
+        if len(set(self.fields)) < len(self.fields):
+            raise ValueError(f"a field is there twice in {self.fields}; name each once")
+        return self
+
     @property
     def target(self) -> str:
         """See `RandomTerm.target`."""
@@ -150,14 +162,71 @@ class FieldsTerm(_FieldsTerm):
         if self.operation == "rotate":
             raise ConfigError(f"randomization: '{self}': only a single field can be rotated")
         parts = [part for name in self.fields for part in _parts(self, name, model)]
-        counts = {name: len(_parts(self, name, model)[0].lead.rows) for name in self.fields}
-        if not self.shared and len(set(counts.values())) > 1:
+        elements = {name: _elements(self, name, model) for name in self.fields}
+        for name, (table, rows, column) in elements.items():
+            values = field_values(model, table)[rows]
+            moved = values if column is None else values[:, column]
+            if self.operation == "scale" and not moved.any():
+                raise ConfigError(
+                    f"randomization: '{self}': the nominal values of {name} are zero and stay so; "
+                    "leave it out"
+                )
+        if self.shared:
+            return Numbers(parts, self.operation, self, (1, 1))
+        counts = {name: len(rows) for name, (_, rows, _) in elements.items()}
+        if len(set(counts.values())) > 1:
             raise ConfigError(
                 f"randomization: '{self}': the fields have different numbers of elements, "
                 f"{counts}; narrow `match`, or write `shared: true`"
             )
-        rows = 1 if self.shared else len(parts[0].lead.rows)
-        return Numbers(parts, self.operation, self, (rows, 1))
+        orders = self._orders(elements, model)
+        parts = [part for name in self.fields for part in _parts(self, name, model, orders[name])]
+        return Numbers(parts, self.operation, self, (counts[self.fields[0]], 1))
+
+    def _orders(
+        self, elements: Mapping[str, "_Elements"], model: mujoco.MjModel
+    ) -> dict[str, list[int]]:
+        """The places of each field's elements in which they follow those of the first, by name."""
+        names = {
+            name: [model_field(model, table).rows[row] or "" for row in rows]
+            for name, (table, rows, _) in elements.items()
+        }
+        first = self.fields[0]
+        orders: dict[str, list[int]] = {}
+        for name, found in names.items():
+            if elements[name].kind == elements[first].kind:  # the very same elements
+                orders[name] = list(range(len(found)))
+                continue
+            wanted = names[first]
+            if "" in wanted or len(set(wanted)) < len(wanted) or set(wanted) != set(found):
+                raise ConfigError(
+                    f"randomization: '{self}': which element of {name} follows which of {first} is "
+                    f"told by their names, and these are {found} and {wanted}; narrow `match`, "
+                    "write `shared: true`, or a term for each field"
+                )
+            orders[name] = [found.index(element) for element in wanted]
+        return orders
+
+
+class _Elements(NamedTuple):
+    """What a name of a term stands for, by the field that is drawn."""
+
+    table: str
+    rows: list[int]
+    column: int | None
+    """None: all."""
+
+    @property
+    def kind(self) -> str:
+        """What the rows are: actuators, bodies, ..."""
+        return self.table.split("_")[0]
+
+
+def _elements(term: _FieldsTerm, name: str, model: mujoco.MjModel) -> _Elements:
+    table, column, _ = _FOLLOWED.get(name, ((_LEADS.get(name, name), None, 1),))[0]
+    field = model_field(model, table, COUPLED)
+    rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
+    return _Elements(table, rows, column)
 
 
 def check_effect(term: RangeTerm, operation: Operation) -> None:
@@ -175,32 +244,47 @@ def check_effect(term: RangeTerm, operation: Operation) -> None:
         )
 
 
-def _parts(term: _FieldsTerm, name: str, model: mujoco.MjModel) -> list[Part]:
-    """What one name of a term stands for, with all columns of an element as one."""
+def check_angle(term: RangeTerm) -> None:
+    """Refuse angles beyond half a turn, which were meant in degrees."""
+    if max(map(abs, term.extremes)) > math.pi:
+        raise ValueError(
+            f"{term.target}: an angle is at most {math.pi:.4g} rad, found {list(term.range)}; is "
+            "it in degrees?"
+        )
+
+
+def _parts(
+    term: _FieldsTerm, name: str, model: mujoco.MjModel, order: Sequence[int] | None = None
+) -> list[Part]:
+    """What one name of a term stands for, with all columns of an element as one.
+
+    Args:
+        term: the term.
+        name: a field, or one of `COUPLED`.
+        model: the model.
+        order: of its elements; None for that of the model.
+    """
+    rows = _elements(term, name, model).rows
+    rows = rows if order is None else [rows[place] for place in order]
     if name == "joint_zero":
         if term.operation != "add":
             raise ConfigError(
                 f"randomization: '{term}': an angle is added to a joint's zero: `operation: add`"
             )
-        return [Part(place) for place in _zero_places(term, model)]
+        return [Part(place) for place in _zero_places(rows, model)]
     if name == "friction":
         if term.operation != "scale":
             raise ConfigError(
                 f"randomization: '{term}': sliding, spinning and rolling friction are scaled "
                 "together; for anything else name `geom_friction` and its columns"
             )
-        field = model_field(model, "geom_friction")
-        rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
         return [Part(Place("geom_friction", torch.tensor(rows)[:, None], torch.arange(3)))]
     if name in _FOLLOWED:
-        entries = _FOLLOWED[name]
-        field = model_field(model, entries[0][0])
-        rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
         if name in ("kp", "kd"):
             _require_servos(term, model, rows)
         lead, *followers = [
             Place(table, torch.tensor(rows)[:, None], _columns(model, table, column), sign)
-            for table, column, sign in entries
+            for table, column, sign in _FOLLOWED[name]
         ]
         return [Part(lead, tuple(followers))]
     field = model_field(model, name, COUPLED)
@@ -208,7 +292,6 @@ def _parts(term: _FieldsTerm, name: str, model: mujoco.MjModel) -> list[Part]:
         raise ConfigError(f"randomization: '{term}': {name} is an orientation; rotate it alone")
     if field.kind == "range" and term.operation == "set":
         raise ConfigError(f"randomization: '{term}': this would set both ends of {name} alike")
-    rows = matching_rows(name, field.rows, term.match, term.body, field.bodies)
     return [Part(Place(name, torch.tensor(rows)[:, None], torch.tensor(field.select(None))))]
 
 
@@ -220,10 +303,8 @@ def _columns(model: mujoco.MjModel, table: str, column: int | None) -> Tensor:
     )
 
 
-def _zero_places(term: _FieldsTerm, model: mujoco.MjModel) -> list[Place]:
-    """Where a joint's zero appears; the stops only of joints that have some."""
-    field = model_field(model, "qpos0")
-    rows = matching_rows("joint_zero", field.rows, term.match, term.body, field.bodies)
+def _zero_places(rows: list[int], model: mujoco.MjModel) -> list[Place]:
+    """All that is measured from the zero of joints, given by their places in qpos."""
     joints = [int(np.flatnonzero(model.jnt_qposadr == row)[0]) for row in rows]
     angles, ids = torch.tensor(rows)[:, None], torch.tensor(joints)[:, None]
     ends = torch.arange(2)

@@ -71,9 +71,10 @@ class Growth:
                     f"randomization: '{term}' adapts to the metric {adapt.metric!r}"
                     f"{did_you_mean(adapt.metric, metrics)}; this task measures {sorted(metrics)}"
                 )
-            values = torch.where(measured, metrics[adapt.metric].double(), 0)
-            self._sums[row, 0] += values.sum()
-            self._sums[row, 1] += measured.sum()
+            values = metrics[adapt.metric].double()
+            counts = measured & ~values.isnan()  # nan: the metric does not apply there
+            self._sums[row, 0] += torch.where(counts, values, 0).sum()
+            self._sums[row, 1] += counts.sum()
             total, count = self._sums[row]
             decided = count >= adapt.samples
             share = adapted(adapt, self._table[row], total / count.clamp(min=1))

@@ -22,6 +22,7 @@ _NEVER_NEGATIVE = (
     "opt.viscosity",
 )
 _BUFFERS = {"actuator_delay": "actuator_history", "sensor_delay": "sensor_history"}
+_GAINS = {"actuator_gainprm": 0, "actuator_biasprm": 1}
 _ZERO_ORDER_HOLD = 0
 _ROUNDING = 1e-9
 
@@ -50,6 +51,28 @@ def check_limits(
                     f"randomization: {name} of {element!r} could become "
                     f"{numbers[0] if len(numbers) == 1 else numbers} by {causes}; {why}"
                 )
+    _check_targets(model, values, terms)
+
+
+def _check_targets(
+    model: mujoco.MjModel, values: Mapping[str, Tensor], terms: Sequence[RandomTerm]
+) -> None:
+    """Refuse position servos that would pull elsewhere than to their target."""
+    if not values.keys() & _GAINS.keys():
+        return
+    nominal = {name: torch.from_numpy(field_values(model, name)) for name in _GAINS}
+    gain, bias = (values.get(name, nominal[name])[..., col] for name, col in _GAINS.items())
+    wrong = ((gain + bias).abs() > _ROUNDING * gain) & torch.from_numpy(position_servos(model))
+    if wrong.any():
+        place = tuple(torch.nonzero(wrong)[0].tolist())
+        element = model_field(model, "actuator_gainprm").rows[place[-1]]
+        causes = " and ".join(f"'{term}'" for term in terms)
+        share = float((gain / -bias).expand(wrong.shape)[place])
+        raise ConfigError(
+            f"randomization: the servo {element!r} could pull to {share:.4g} times its target by "
+            f"{causes}, as its gain is in actuator_gainprm and actuator_biasprm: use `kp`, which "
+            "keeps both equal"
+        )
 
 
 def _rules(model: mujoco.MjModel, name: str, table: Tensor) -> Iterator[tuple[Tensor, str]]:
@@ -80,6 +103,12 @@ def _rules(model: mujoco.MjModel, name: str, table: Tensor) -> Iterator[tuple[Te
     if "solref" in name:
         changed = (table.sign() != nominal.sign()).any(dim=-1)
         yield changed, "with another sign these numbers mean something else: keep the sign"
+    if "solimp" in name:
+        wrong = (table[..., :2] < 0) | (table[..., :2] > 1)
+        yield wrong.any(dim=-1), "an impedance lies between 0 and 1, and MuJoCo clips it there"
+    if name == "opt.gravity":
+        upwards = (table * nominal).sum(dim=-1) < 0
+        yield upwards, f"gravity would pull up: nominally it is {nominal[0].tolist()}"
     if name == "actuator_gainprm":
         wrong = torch.from_numpy(position_servos(model)) & (table[..., 0] <= 0)
         yield wrong, "a position gain kp must stay above zero: raise the low end of the range"

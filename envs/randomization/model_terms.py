@@ -9,7 +9,7 @@ Terms of `when: interval` are drawn again within an episode: the fields that the
 others, are then made anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import mujoco
@@ -145,12 +145,21 @@ def needs_constants(names: Sequence[str] | dict[str, Any]) -> bool:
     return any(name in inputs or name.startswith("opt.") for name in names)
 
 
-def related(terms: Sequence[Bound]) -> list[list[Bound]]:
-    """Groups of terms, in order, that touch the same fields directly or through others."""
+def related(terms: Sequence[Bound], as_one: Collection[str] = ()) -> list[list[Bound]]:
+    """Groups of terms, in order, that touch the same fields directly or through others.
+
+    Args:
+        terms: the terms.
+        as_one: fields that count as the same.
+    """
+
+    def touched(bound: Bound) -> set[str]:
+        tables = set(bound.change.tables)
+        return tables | set(as_one) if tables & set(as_one) else tables
+
     groups: list[list[Bound]] = []
     for bound in terms:
-        tables = set(bound.change.tables)
-        touching = [g for g in groups if any(tables & set(b.change.tables) for b in g)]
+        touching = [g for g in groups if any(touched(bound) & touched(b) for b in g)]
         groups = [group for group in groups if group not in touching]
         groups.append([b for b in terms if b is bound or any(b in group for group in touching)])
     return groups

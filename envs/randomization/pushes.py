@@ -8,7 +8,8 @@
 A push adds to the velocity of joints at once; of a free joint linear in the world frame, angular in
 its own, as in `qvel`. A wrench acts at the centre of mass of a body, in the world frame (x, y, z
 [N], rx, ry, rz [N·m], as `xfrc_applied`), for whole control steps; wrenches of several terms add
-up. The time between events, from one start to the next, is drawn too. `shared` draws are the same
+up. The time between events, from one start to the next, is drawn too, as is that from the start of
+an episode to its first event. `shared` draws are the same
 for all that is pushed.
 """
 
@@ -19,6 +20,7 @@ import mujoco
 import torch
 from pydantic import model_validator
 
+from deploy.errors import ConfigError
 from deploy.quantities import Duration
 from envs.draws import Draws, Stream
 from envs.randomization.fields import check_effect
@@ -52,6 +54,19 @@ class _Disturbance(PhysicsTerm):
             raise ValueError(f"interval_s must be [shortest, longest], found {self.interval_s}")
         check_effect(self, "add")
         return self
+
+    def check_happens(self, episode_s: float) -> None:
+        """Refuse events that no episode lives to see: its start begins the wait for the first.
+
+        Raises:
+            ConfigError: the shortest time between two events is longer than an episode.
+        """
+        if self.interval_s[0] > episode_s:
+            raise ConfigError(
+                f"randomization: '{self}' never happens: the first comes {self.interval_s[0]:g} s "
+                f"or more after an episode starts, and none is longer than {episode_s:g} s; lower "
+                "interval_s"
+            )
 
     def _numbers(self, place: Place) -> Numbers:
         shape = (1, 1) if self.shared else (len(place.rows), place.columns.shape[-1])

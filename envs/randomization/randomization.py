@@ -10,6 +10,7 @@
 Before anything of it is used, each term is proved on worlds of its own; see `proofs`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from envs.randomization.growth import Growth
 from envs.randomization.initial import InitialTerms
 from envs.randomization.model_terms import Bound, ModelTerms
 from envs.randomization.proofs import check_draws, check_effects, check_extremes
-from envs.randomization.pushes import Pushes
+from envs.randomization.pushes import Pushes, PushTerm, WrenchTerm
 from envs.randomization.sensing import SignalTerm
 from envs.randomization.signal_proofs import prove_commands, prove_signals
 from envs.randomization.signals import SignalTerms
@@ -43,6 +44,7 @@ class Randomization:
         signals: element names of each signal.
         robot: the robot, whose joints the targets are for.
         control_dt_s: period of the policy [s].
+        episode_s: longest episode [s].
 
     Raises:
         ConfigError: a term that means nothing here, leads to what no robot has, or fails a proof.
@@ -60,8 +62,12 @@ class Randomization:
         signals: Mapping[str, Sequence[str]],
         robot: Robot | None = None,
         control_dt_s: float,
+        episode_s: float = math.inf,
     ):
         device, model = simulation.device, simulation.model
+        for term in terms:
+            if isinstance(term, PushTerm | WrenchTerm):
+                term.check_happens(episode_s)
         prove(terms, model, draws, device)
         self._growth = Growth(terms, simulation.num_envs, device)
         shares = self._growth.shares

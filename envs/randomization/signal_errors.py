@@ -193,6 +193,7 @@ class _Noise(Stage):
 class SignalQuantization(SignalTerm):
     """Readings are whole counts."""
 
+    grows = False
     quantize: Size
     """One count, in the signal's unit."""
 

@@ -5,9 +5,9 @@
 A servo's bridge applies a share of the supply to its motor. With a factor f on the voltage, a
 position servo's stall torque and its gains (torque per angle and per speed, before the bridge
 saturates) become f times as large; its damping is back-EMF and stays, so its no-load speed, torque
-over damping, is f times as large too. For a `dcmotor` the gains of its controller and its `Vmax` scale. What limits
-the current, such as a dcmotor's force range, does not know the voltage. One battery, one draw: for
-servos on different supplies write a term for each.
+over damping, is f times as large too. For a `dcmotor` the gains of its controller and its `Vmax`
+scale. What limits the current, such as a dcmotor's force range, does not know the voltage. One
+battery, one draw: for servos on different supplies write a term for each.
 
 Source: V = R i + K w and torque = K i of a DC motor; MuJoCo's technical note on `dcmotor`,
 sections 1.1 and 2.5, for the columns of its parameters.
@@ -29,6 +29,7 @@ from envs.robot import position_servos
 
 _DCMOTOR_CONTROLLER = (4, 5, 6, 7)  # kp, ki, kd and Vmax in actuator_gainprm
 _VMAX = 7
+_HIGHEST = 2.0
 
 
 class SupplyTerm(ModelTerm):
@@ -42,6 +43,11 @@ class SupplyTerm(ModelTerm):
         check_effect(self, "scale")
         if self.extremes[0] == 0:
             raise ValueError("supply: without voltage nothing moves; raise the low end")
+        if self.extremes[1] > _HIGHEST:
+            raise ValueError(
+                f"supply is a factor on the nominal voltage, at most {_HIGHEST:g}, found "
+                f"{list(self.range)}; is it in volts?"
+            )
         return self
 
     @property

@@ -18,7 +18,7 @@ from deploy.quantities import Duration, Number
 from envs.randomization.law import Law
 from envs.randomization.numbers import Change
 
-Pattern = str | list[str]
+Pattern = str | Annotated[list[str], Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Steps = Annotated[float, Field(ge=1, le=1e15)]
 
@@ -67,10 +67,16 @@ class RandomTerm(Section):
     adapt: Adapt | None = None
     """Or as the policy copes."""
 
+    grows: ClassVar[bool] = True
+    """Whether there is something in it that can grow."""
+
     @model_validator(mode="after")
     def _check_growth(self) -> "RandomTerm":
         if self.schedule and self.adapt:
             raise ValueError("a range grows by `schedule` or by `adapt`, not by both")
+        if not self.grows and (self.schedule or self.adapt):
+            key = "schedule" if self.schedule else "adapt"
+            raise ValueError(f"{self}: counts are there from the start; delete `{key}`")
         return self
 
     @property

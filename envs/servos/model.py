@@ -30,6 +30,11 @@ _VOLTAGE = (0.5, 2.0)
 _MAX_BACKLASH_RAD = 0.2
 _END_S = 0.004
 """How soft the ends of the play are: time constant of the constraint, at least two steps."""
+_INHERITED = (
+    *("gainprm", "biasprm", "dynprm", "actdim", "actlimited", "actrange", "actearly"),
+    *("ctrlrange", "lengthrange"),
+)
+"""What an actuator gets from the MJCF's defaults, and a servo sets not itself."""
 _GREASE = 2e-4
 """Damping of the free play [N·m·s/rad]."""
 
@@ -47,7 +52,8 @@ def add_servo(
 ) -> mujoco.MjsActuator:
     """Drive a hinge by a servo: a position actuator of the joint's name.
 
-    Overrides the joint's friction, damping and armature.
+    Overrides the joint's friction, damping, armature and limit of actuator forces, and inherits
+    nothing from the MJCF's defaults for actuators.
 
     Args:
         spec: the model.
@@ -67,6 +73,11 @@ def add_servo(
     hinge = _hinge(spec, joint)
     if any(actuator.target == joint for actuator in spec.actuators):
         raise ConfigError(f"joint {joint!r} has an actuator already; delete that one")
+    if not hinge.range[0] < hinge.range[1]:
+        raise ConfigError(
+            f"joint {joint!r} has no range, and a position servo's targets need one; give it one "
+            "in the MJCF"
+        )
     voltage = servo.nominal_voltage_v if supply_v is None else supply_v
     if not _VOLTAGE[0] <= voltage / servo.nominal_voltage_v <= _VOLTAGE[1]:
         raise ConfigError(
@@ -93,8 +104,12 @@ def add_servo(
     hinge.frictionloss = servo.friction.at_rest
     hinge.damping = [servo.friction.viscous, 0, 0]
     hinge.armature = servo.armature
+    hinge.actfrclimited = mujoco.mjtLimited.mjLIMITED_FALSE
 
     actuator = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    blank = mujoco.MjSpec().add_actuator()
+    for inherited in _INHERITED:
+        setattr(actuator, inherited, getattr(blank, inherited))
     actuator.set_to_position(kp=servo.kp(p_gain, voltage), kv=kd, inheritrange=True)
     actuator.ctrllimited = actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
     limit = servo.drive_torque(voltage)

@@ -14,6 +14,7 @@ import mujoco
 import torch
 from torch import Tensor
 
+from deploy.errors import ConfigError
 from deploy.servo_models import BACKLASH_HINGE, servos_of
 from deploy.servo_physics import ServoPhysics
 from envs.divergence.trail import Divergence, Recordable
@@ -41,8 +42,20 @@ def with_servos(simulation: Simulation) -> Simulation:
 
 
 def plays_of(model: mujoco.MjModel) -> list[str]:
-    """Joints that have play."""
+    """Joints that have play.
+
+    Raises:
+        ConfigError: the play of a joint is not called by it.
+    """
     names = [model.joint(index).name for index in range(model.njnt)]
+    for name in names:
+        joint, play, suffix = name.partition(BACKLASH_HINGE)
+        if play and suffix:
+            raise ConfigError(
+                f"joint {name!r} is the play of {joint + suffix!r} and is found by its name, which "
+                f"must then be {joint + suffix + BACKLASH_HINGE!r}: attach a robot with a prefix "
+                "instead of a suffix, or add its play afterwards"
+            )
     return [name for name in names if name + BACKLASH_HINGE in names]
 
 

@@ -18,7 +18,7 @@ class RobotTaskConfig(Section):
     """What every task on a robot can be told."""
 
     robot: str
-    """A robot of `envs/robots/`, or the path of an MJCF."""
+    """A robot of `envs/robots/`, or the path of an MJCF, URDF or YAML (`envs.robot_file`)."""
     control_dt_s: Period = 0.02
     """Period of the policy."""
     episode_s: Duration = 20.0

@@ -1,16 +1,21 @@
 """The single environment against Gymnasium's own checker, and as a user meets it."""
 
+import os
 import pickle
 import subprocess
 import sys
+import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.wrappers import RecordVideo
 
+from deploy.errors import ConfigError
 from envs.gymnasium_env import GymnasiumEnv  # registers the tasks
 from envs.registry import TASKS
 
@@ -26,7 +31,7 @@ every_id = pytest.mark.parametrize("env_id", IDS)
 def test_gymnasium_finds_nothing_to_complain_about(env_id: str):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_env(gymnasium.make(env_id).unwrapped)
+        check_env(gymnasium.make(env_id).unwrapped, skip_render_check=True)  # see below
 
     complaints = [str(warning.message) for warning in caught]
     assert [text for text in complaints if not any(known in text for known in HARMLESS)] == []
@@ -192,3 +197,97 @@ def assert_same(one: list[np.ndarray], other: list[np.ndarray]) -> None:
     """To the bit."""
     assert len(one) == len(other)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# Pictures
+
+
+@pytest.mark.usefixtures("opengl")
+@every_id
+def test_pictures_are_what_gymnasium_expects(env_id: str):
+    env = gymnasium.make(env_id, render_mode="rgb_array")  # whose checker warns of the first frame
+    env.reset(seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = np.asarray(env.render())
+        for _ in range(20):
+            env.step(np.ones(env.action_space.shape or (), np.float32))
+        after = np.asarray(env.render())
+    env.close()
+
+    assert before.shape == after.shape == (540, 960, 3)
+    assert np.abs(after.astype(int) - before).max() > 50  # it moved
+
+
+@pytest.mark.usefixtures("opengl")
+def test_picture_after_a_seeded_reset_is_of_the_new_episode():
+    env = gymnasium.make("robotrl/ArmReach-v0", render_mode="rgb_array")
+    env.reset(seed=1)
+    first = np.asarray(env.render())
+    env.reset(seed=2)
+    second = np.asarray(env.render())
+    env.reset(seed=1)
+    again = np.asarray(env.render())
+    env.close()
+
+    assert np.abs(first.astype(int) - second).max() > 50
+    np.testing.assert_array_equal(again, first)
+
+
+class Encoder:
+    """Stands in for moviepy, which wants an older pillow than the rest: keeps what it is given."""
+
+    def __init__(self, frames: list[np.ndarray], fps: float):
+        self.frames, self.fps = frames, fps
+
+    def write_videofile(self, path: str, **settings: object) -> None:
+        np.savez(f"{path}.npz", frames=np.array(self.frames), fps=self.fps)
+
+
+@pytest.mark.usefixtures("opengl")
+@pytest.mark.parametrize("task", ["arm_reach", "gym/HalfCheetah-v5"])
+def test_record_video_films_an_episode(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clip = types.SimpleNamespace(ImageSequenceClip=Encoder)
+    monkeypatch.setitem(sys.modules, "moviepy", types.ModuleType("moviepy"))
+    monkeypatch.setitem(sys.modules, "moviepy.video.io.ImageSequenceClip", clip)
+    inner = GymnasiumEnv(task, render_mode="rgb_array", seed=0)
+    env = RecordVideo(inner, str(tmp_path / "films"), episode_trigger=lambda episode: True)
+    env.reset()
+    for _ in range(10):
+        env.step(env.action_space.sample())
+    env.close()
+
+    (path,) = (tmp_path / "films").glob("*.npz")
+    film = np.load(path)
+    assert film["fps"] == pytest.approx(1 / inner._env.task.control_dt_s)
+    assert film["frames"].shape == (11, 540, 960, 3)  # the first state and ten steps
+    assert np.abs(film["frames"][-1].astype(int) - film["frames"][0]).max() > 50
+
+
+def test_people_watch_at_the_speed_of_the_world():
+    # In another process: the viewer's libraries are not made to be closed and opened in tests.
+    program = """
+import time
+import envs, gymnasium
+env = gymnasium.make("robotrl/ArmReach-v0", render_mode="human")
+env.reset(seed=0)
+started = time.perf_counter()
+for _ in range(25):
+    env.step(env.action_space.sample())
+print(env.render(), time.perf_counter() - started >= 0.45)  # 25 steps of 20 ms, the first at once
+env.close()
+"""
+    without = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=without
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "http://localhost:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "None True"
+
+
+def test_unknown_render_mode_is_refused_with_the_nearest_one():
+    with pytest.raises(ConfigError, match=r"found 'rgb_aray' \(did you mean 'rgb_array'\?\)"):
+        GymnasiumEnv("arm_reach", render_mode="rgb_aray")

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from envs.randomization.signal_errors import SignalError
 from envs.registry import GYM_TASKS, TASKS
 
 NUM_ENVS = 4
+ROBOTS = Path(envs.__file__).parent / "robots"
 RANDOMIZATION = (
     FieldTerm(field="mass", range=(0.8, 1.25)),
     FieldTerm(field="actuator_delay", operation="set", range=(0.005, 0.03)),
@@ -76,7 +78,8 @@ def assert_same(one: Any, other: Any, name: str = "") -> None:
         for number, pair in enumerate(zip(one, other, strict=True)):
             assert_same(*pair, f"{name}[{number}]")
     elif isinstance(one, Tensor):
-        assert torch.equal(one, other), name
+        same = torch.equal(one, other) or torch.allclose(one, other, 0, 0, equal_nan=True)
+        assert same, name
     else:
         assert one == other, name
 
@@ -625,5 +628,6 @@ def test_unknown_robot_is_refused_with_those_there_are():
         envs.make("arm_reach", task_config={"robot": "desk_amr"})
 
     assert str(error.value) == (
-        "unknown robot 'desk_amr' (did you mean 'desk_arm'?); there are desk_arm"
+        "unknown robot 'desk_amr' (did you mean 'desk_arm'?); there are "
+        + ", ".join(sorted(path.stem for path in ROBOTS.glob("*/*.xml")))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,20 @@ from tests.robotrl.conftest import PythonWithout
 ROOT = Path(__file__).parents[2]
 ROBOT = ROOT / "configs/robots/desk_arm.yaml"
 TRAINING = ROOT / "configs/train/arm_reach.yaml"
-VERBS = ["demo", "train", "eval", "export", "check", "twin", "run", "release", "restore", "report"]
+VERBS = [
+    "demo",
+    "train",
+    "eval",
+    "play",
+    "export",
+    "check",
+    "robot",
+    "twin",
+    "run",
+    "release",
+    "restore",
+    "report",
+]
 
 
 if TYPE_CHECKING:
@@ -87,6 +101,7 @@ def on_a_robot(environment: dict[str, str], *arguments: object) -> subprocess.Co
         (["demo"], "torch"),
         (["train", TRAINING], "torch"),
         (["eval", "runs/arm_reach"], "torch"),
+        (["play", "runs/arm_reach"], "mujoco"),
         (["export", "runs/arm_reach"], "torch"),
         (["check", TRAINING], "mujoco"),
         (["twin", ROBOT], "mujoco"),
@@ -347,6 +362,91 @@ def test_eval_prints_one_number_a_line(tiny_run: RunFolder):
     assert 0.0 < numbers["reach_error_m/median"] < 1.0
 
 
+# play
+
+
+def test_play_writes_a_video(policy_path: Path, tmp_path: Path, opengl: None):
+    pytest.importorskip("imageio_ffmpeg", reason="films need robotrl[train]")
+    video = tmp_path / "arm.mp4"
+    options = ["--seconds", 0.2, "--seed", 1, "--command", "0.2,0,0.1"]
+    result = invoke("play", policy_path, "--video", video, *options)
+    assert (result.exit_code, result.stdout) == (0, f"video: {video}\n"), result.stderr
+    assert video.stat().st_size > 1000
+
+
+def test_play_without_the_encoder_says_what_to_install(
+    python_without: PythonWithout, tmp_path: Path
+):
+    environment = python_without("imageio_ffmpeg")
+    result = on_a_robot(environment, "play", "arm_reach", "--video", tmp_path / "arm.mp4")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: this verb needs imageio_ffmpeg, which is not installed; run `pip install "
+        "'robotrl[train]'`\n"
+    )
+
+
+def test_play_tells_how_a_world_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    import envs
+
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT
+    env = envs.make("arm_reach", num_threads=1)
+    env.reset()
+    env.record_divergences(tmp_path)
+    env.simulation.data("xfrc_applied")[0, 3, 0] = 1e15
+    env.step(torch.zeros(1, env.num_actions))
+    (dump,) = tmp_path.glob("*.npz")
+
+    result = invoke("play", dump)
+
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("world 0 diverged in control step 0: BADQACC at ")
+    assert "replayed with plain MuJoCo" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["arm_reech"], "arm_reech is no folder of a run, no .onnx, .yaml or .npz file, and as a"),
+        (["arm_reach", "--command", "9,0,0"], "command 'target_position' [9.0, 0.0, 0.0] is outs"),
+        (["gym/Ant-v5", "--command", "1"], "gym/Ant-v5, zero actions takes no command; leave --c"),
+        (["missing.onnx"], "missing.onnx"),
+        (["missing.npz"], "missing.npz: expected a file that a training run wrote"),
+    ],
+)
+def test_play_explains_what_it_cannot_show(options: list[str], problem: str):
+    result = invoke("play", *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {problem}"), result.stderr
+
+
+def test_policy_takes_no_random_actions(tiny_run: RunFolder):
+    result = invoke("play", tiny_run.path, "--random")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {tiny_run.path} acts by itself; random actions are for a bare task\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [["arm_reach", "--video", "a.mp4", "--port", "8080"], ["a.npz", "--seconds", "3"]]
+)
+def test_play_refuses_options_that_exclude_each_other(options: list[str]):
+    assert invoke("play", *options).exit_code == 2
+
+
+def test_port_that_is_taken_is_explained():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "robotrl.cli", "play", "arm_reach"]
+        done = subprocess.run([*command, "--port", str(port)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: the page cannot be served: " in done.stderr
+    assert f"{port}" in done.stderr
+
+
 # report
 
 
@@ -395,5 +495,5 @@ def test_twin_of_an_unknown_robot_is_refused_with_those_there_are(tmp_path: Path
     result = invoke("twin", robot)
     assert result.exit_code == 1
     assert result.stderr.startswith(
-        "error: unknown robot 'desk_armm' (did you mean 'desk_arm'?); there are desk_arm"
+        "error: unknown robot 'desk_armm' (did you mean 'desk_arm'?); there are "
     )

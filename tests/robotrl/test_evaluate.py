@@ -9,8 +9,9 @@ import torch
 
 import envs
 from envs.randomization.fields import FieldTerm
+from envs.vector_env import StepInfo
 from robotrl import train
-from robotrl.evaluate import evaluate_policy, evaluate_run, interval
+from robotrl.evaluate import _summarise, evaluate_policy, evaluate_run, interval
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
@@ -110,3 +111,33 @@ def test_episodes_of_a_policy_file_differ_in_what_is_drawn_at_startup(
     evaluate_policy(policy_path, episodes=4)
 
     assert len(set(masses)) == 4
+
+
+def test_metric_is_described_by_the_worlds_in_which_it_applies():
+    def step() -> Any:
+        nothing = torch.zeros(4)
+        metrics = {
+            "share": torch.tensor([torch.nan, 0.5, 0.7, 9.0]),
+            "none": torch.full((4,), torch.nan),
+        }
+        measured = torch.tensor([True, True, True, False])
+        return torch.arange(4), None, StepInfo({}, {"reward": nothing}, metrics, measured)
+
+    result = _summarise(step, 3)
+
+    assert result["share/count"] == 6
+    assert result["share/median"] == pytest.approx(0.6)
+    assert not any(name.startswith("none") for name in result)
+
+
+def test_stages_of_training_do_not_count_in_evaluation():
+    stages = [{"until_steps": 1e6, "rewards": {"alive": 9.0}}]
+    settings = {"rewards": {"alive": 3.0}, "stages": stages}
+    config = TrainConfig.model_validate({"task": "velocity", "task_config": settings})
+    earned = {}
+    for make in (train.make_env, train.make_test_env):
+        env = make(config, num_envs=1, num_threads=1)
+        env.reset()
+        earned[make] = float(env.step(torch.zeros(1, 14)).info.rewards["alive"])
+
+    assert list(earned.values()) == [9, 3]

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deploy.errors import ConfigError
+from envs.mirror import Mirror
 from envs.vector_env import Step, StepInfo
 from robotrl.ppo import PPO, PPOConfig, TrainingError, VectorEnv
 
@@ -594,3 +596,86 @@ def set_linear(network: nn.Module, weight: list[float]) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.tensor([weight]) if parameter.ndim == 2 else torch.zeros(1))
+
+
+MIRROR = Mirror(torch.diag(torch.tensor([1.0, -1.0])), torch.diag(torch.tensor([1.0, -1, 1])),
+                torch.tensor([[0.0, 1.0], [1.0, 0.0]]))  # fmt: skip
+
+
+def symmetric(**settings: Any) -> PPO:
+    config = PPOConfig(actor_hidden=[16], critic_hidden=[16], symmetry=True, **settings)
+    return PPO(config, {"actor": 2, "critic": 3}, 2, seed=0, mirror=MIRROR)
+
+
+def test_half_of_the_samples_are_learned_from_as_their_mirror_image(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    env = Walk(num_envs=500)
+    learner = symmetric(rollout_steps=4, epochs=1, minibatches=1)
+    iterate(learner, env)  # so that the normalisers do something
+    rollout, _ = learner.collect(env, env.observation)
+    actor = learner.policy.normalizer(rollout.raw["actor"] * torch.tensor([1.0, -1.0]))
+    critic = learner.critic_normalizer(rollout.raw["critic"] * torch.tensor([1.0, -1.0, 1.0]))
+    swapped = rollout.pre_tanh[..., [1, 0]]
+    seen: list[dict[str, Tensor]] = []
+    loss = learner.loss
+
+    def watched(batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.append(batch)
+        return loss(batch, noise)
+
+    monkeypatch.setattr(learner, "loss", watched)
+    learner.update(rollout)
+
+    (batch,) = seen
+    marks = torch.stack([rollout.log_prob, rollout.critic[..., 2]], dim=-1).flatten(0, 1)
+    places = {tuple(mark): index for index, mark in enumerate(marks.tolist())}
+    found = torch.stack([batch["log_prob"], batch["critic"][:, 2]], dim=-1)  # the same in a mirror
+    rows = torch.tensor([places[tuple(mark)] for mark in found.tolist()])
+    images = {"actor": actor, "critic": critic, "pre_tanh": swapped}
+    mirrored = {
+        name: (batch[name] - image.flatten(0, 1)[rows]).abs().amax(dim=1) < 1e-5
+        for name, image in images.items()
+    }
+    as_it_was = (batch["pre_tanh"] == rollout.pre_tanh.flatten(0, 1)[rows]).all(dim=1)
+    for name in images:
+        assert torch.equal(mirrored[name], mirrored["pre_tanh"])
+    assert torch.equal(as_it_was, ~mirrored["pre_tanh"])
+    assert 0.45 < mirrored["actor"].float().mean() < 0.55  # of 2000: 4 standard deviations
+
+
+def test_what_is_learned_on_one_side_is_known_on_the_other():
+    """The reward is for the first action where x is positive; x is never negative."""
+
+    class OneSided(Walk):
+        def _draw(self) -> dict[str, Tensor]:
+            drawn = super()._draw()
+            return {name: value.abs() for name, value in drawn.items()}
+
+        def step(self, action: Tensor) -> Step:
+            step = super().step(action)
+            return step._replace(reward=-(action - torch.tensor([0.5, -0.5])).square().sum(dim=-1))
+
+    mirror = Mirror(-torch.eye(2), -torch.eye(3), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    here = torch.tensor([[0.8, 0.8]])
+    actions = {}
+    for symmetry in (False, True):
+        config = PPOConfig(
+            rollout_steps=8, gamma=0.0, learning_rate=3e-3, actor_hidden=[16], symmetry=symmetry
+        )
+        learner = PPO(config, {"actor": 2, "critic": 3}, 2, seed=0, mirror=mirror)
+        iterate(learner, OneSided(num_envs=64), 60)
+        actions[symmetry] = [learner.policy(x)[0].tolist() for x in (here, -here)]
+
+    assert actions[True][0] == pytest.approx([0.5, -0.5], abs=0.2)
+    assert actions[True][1] == pytest.approx([-0.5, 0.5], abs=0.2)
+    assert actions[False][1] != pytest.approx([-0.5, 0.5], abs=0.3)
+
+
+def test_symmetry_of_a_task_that_has_none_is_refused():
+    with pytest.raises(ConfigError) as error:
+        PPO(PPOConfig(symmetry=True), {"actor": 2, "critic": 3}, 2, seed=0)
+
+    assert str(error.value) == (
+        "algorithm.symmetry: this task has no mirror image; leave symmetry out"
+    )

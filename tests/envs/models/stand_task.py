@@ -89,6 +89,10 @@ class Stand:
         self._height, self._quat = self._qpos[:, base + 2], slice(base + 3, base + 7)
         self._draws, self._compact = draws, simulation.compact
 
+    @property
+    def command(self) -> Tensor:
+        return self._command.value
+
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """Standing, turned in any direction, joints up to 0.1 rad off the home pose."""
         streams = [Stream("yaw", 1), Stream("pose", len(self._joint_qpos))]

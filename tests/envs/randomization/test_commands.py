@@ -151,6 +151,15 @@ BENCH = """
 """
 
 
+def test_unknown_command_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError) as error:
+        read_terms([{"command": "delay", "range": [0, 0.1]}], source="test")
+    assert (
+        "a command is `hold` or `quantize`, found 'delay'; how late it arrives is `field: "
+        "actuator_delay`"
+    ) in str(error.value)
+
+
 def test_latency_that_jitters_is_a_delay_drawn_at_every_step():
     """A ramp of torque, as it acts: t minus the delay of this control step, by MuJoCo itself."""
     simulation = BatchSimulation(mujoco.MjModel.from_xml_string(BENCH), 50, num_threads=1)

@@ -665,6 +665,67 @@ def test_signal_takes_no_columns():
     )
 
 
+def test_fields_of_servos_and_joints_follow_one_draw_by_name():
+    lines = [line for line in ROBOT.splitlines() if "<position name=" in line]
+    turned = ROBOT.replace("\n".join(lines), "\n".join(reversed(lines)))
+    term = {"fields": ["kp", "dof_armature"], "match": ["shoulder", "elbow"], "operation": "add",
+            "range": (0.1, 1.0)}  # fmt: skip
+    for first, second in (("kp", "dof_armature"), ("dof_armature", "kp")):
+        worlds = Worlds(term | {"fields": [first, second]}, xml=turned).draw()
+        gain = worlds.simulation.field("actuator_gainprm")[..., 0] - torch.tensor([5, 20, 10])
+        armature = worlds.simulation.field("dof_armature")
+
+        torch.testing.assert_close(gain.flip(-1)[:, :2], armature[:, :2])
+        assert (armature[:, 0] != armature[:, 1]).all()
+
+
+def test_fields_whose_elements_have_other_names_are_refused():
+    other = ROBOT.replace('<position name="elbow"', '<position name="servo_2"')
+    text = refusal({"fields": ["kp", "dof_armature"], "operation": "add", "range": (0.1, 1)},
+                   xml=other)  # fmt: skip
+
+    assert "which element of dof_armature follows which of kp is told by their names" in text
+    assert "['shoulder', 'elbow', 'plain'] and ['shoulder', 'servo_2', 'plain']" in text
+    Worlds(
+        {"fields": ["kp", "dof_armature"], "operation": "add", "range": (0.1, 1), "shared": True},
+        xml=other,
+    )
+
+
+def test_field_that_stays_zero_while_others_are_scaled_is_refused():
+    assert refusal({"fields": ["kp", "dof_armature"], "range": (0.5, 2)}).endswith(
+        "the nominal values of dof_armature are zero and stay so; leave it out"
+    )
+    text = refusal({"fields": ["kp", "kd"], "match": "plain", "range": (0.5, 2)})
+    assert text.endswith("the nominal values of kd are zero and stay so; leave it out")
+
+
+def test_field_that_is_there_twice_is_refused():
+    assert "a field is there twice in ['kp', 'kp']" in term_refusal(
+        fields=["kp", "kp"], range=[0.5, 2]
+    )
+
+
+def test_empty_list_of_patterns_is_refused():
+    assert "match.list[str]: list should have at least 1 item" in term_refusal(
+        field="kp", match=[], range=[0.5, 2]
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"field": "body_quat", "operation": "rotate", "range": (0, 30)},
+        {"field": "opt.gravity", "operation": "rotate", "range": (-3.2, 0)},
+        {"field": "joint_zero", "operation": "add", "range": (-5, 5)},
+        {"fields": ["joint_zero", "qpos0"], "operation": "add", "range": (-5, 5)},
+    ],
+)
+def test_angle_in_degrees_is_refused(values: dict[str, Any]):
+    assert "an angle is at most 3.142 rad" in term_refusal(**values)
+    assert "is it in degrees?" in term_refusal(**values)
+
+
 # --- what no robot has, from one term or from several together ----------------------------------
 
 
@@ -688,6 +749,15 @@ def test_term_of_a_group_is_checked_together_with_one_of_its_fields():
         {"field": "body_mass", "match": "upper", "operation": "scale", "range": (0.5, 1.0)},
         {"field": "mass", "match": "upper", "operation": "add", "range": (-1.5, 0.0)},
     )
+
+
+def test_gain_and_bias_of_a_servo_are_checked_together():
+    raw = {"columns": 0, "match": "elbow", "range": (0.8, 1.2)}
+    gain = raw | {"field": "actuator_gainprm"}
+    bias = raw | {"field": "actuator_biasprm", "columns": 1}
+    for terms, share in (([gain], 0.8), ([bias], 1.25), ([gain, bias], 0.6667)):
+        assert f"servo 'elbow' could pull to {share} times its target by" in refusal(*terms)
+    Worlds({"field": "kp", "range": (0.8, 1.2)}, {"supply": "*", "range": (0.8, 1.2)})
 
 
 def test_delays_of_two_terms_are_added_before_they_are_compared_with_the_buffer():
@@ -810,6 +880,14 @@ def test_term_that_a_later_one_overwrites_is_refused():
         "randomization: 'dof_frictionloss scale [0.5, 2.0] on elbow' changes nothing: a later term "
         "sets the same numbers. Delete one of them."
     )
+
+
+def test_term_that_a_later_one_overwrites_but_for_round_off_is_refused():
+    # The inertia is scaled by f, then by set/(mass f), whose product has other last bits than one.
+    assert refusal(
+        {"field": "mass", "match": "upper", "range": (0.8, 1.2)},
+        {"field": "mass", "match": "upper", "operation": "set", "range": (1.5, 2.5)},
+    ).endswith("a later term sets the same numbers. Delete one of them.")
 
 
 def test_term_that_sets_the_nominal_values_is_refused():

@@ -117,6 +117,18 @@ def test_decision_is_about_the_mean_of_the_samples():
     assert feed(randomization, 0.21, 4) == 0.75  # mean 0.105
 
 
+def test_metric_that_does_not_apply_in_a_world_is_no_sample():
+    _, randomization = walkers([MASS | adapt(step=0.25, start=0.5, samples=8)], NUM_ENVS)
+    values, measured = torch.zeros(NUM_ENVS), torch.ones(NUM_ENVS, dtype=torch.bool)
+    values[0] = torch.nan
+
+    randomization.adapt({"error": values}, measured)  # 7 samples
+    assert list(randomization.metrics().values()) == [0.5]
+
+    randomization.adapt({"error": values}, measured)  # 14
+    assert list(randomization.metrics().values()) == [0.75]
+
+
 def test_new_share_holds_from_the_next_episode_on():
     simulation, randomization = walkers([MASS | adapt(step=0.5)], NUM_ENVS)
     begin(simulation, randomization)
@@ -177,6 +189,20 @@ def test_growth_that_means_nothing_is_refused(growth: dict, problem: str):
     with pytest.raises(ConfigError) as error:
         walkers([MASS | growth])
     assert problem in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "name"),
+    [
+        ({"signal": "joint_position", "quantize": 0.01}, "joint_position quantize 0.01 on *"),
+        ({"command": "quantize", "step": 0.01}, "command quantize 0.01 on *"),
+    ],
+)
+def test_counts_cannot_grow(counts: dict, name: str):
+    for key, growth in (("schedule", schedule(0, 1e6)), ("adapt", adapt())):
+        with pytest.raises(ConfigError) as error:
+            read_terms([counts | growth], source="terms")
+        assert f"{name}: counts are there from the start; delete `{key}`" in str(error.value)
 
 
 def test_terms_without_growth_cost_nothing_and_are_not_reported():

@@ -128,10 +128,28 @@ def test_solver_numbers_keep_the_sign_that_gives_them_their_meaning():
 
 
 def test_gains_of_position_servos_push_towards_the_target():
-    assert refusal("actuator_gainprm", 1, [0.001]) == ""
     assert "kp must stay above zero" in refusal("actuator_gainprm", 1, [0.0])
-    assert refusal("actuator_biasprm", 1, [0, -10, 0]) == ""
-    assert "kd must not be negative" in refusal("actuator_biasprm", 1, [0, -10, 0.001])
+    assert refusal("actuator_biasprm", 1, [0, -9, 0]) == ""
+    assert "kd must not be negative" in refusal("actuator_biasprm", 1, [0, -9, 0.001])
+    for field, numbers, share in (
+        ("actuator_gainprm", [8], 0.8889),
+        ("actuator_biasprm", [0, -8], 1.125),
+    ):
+        assert f"the servo 'coarse' could pull to {share} times its target by" in (
+            found := refusal(field, 1, numbers)
+        )
+        assert "use `kp`" in found
+
+
+def test_gravity_keeps_its_side():
+    assert refusal("opt.gravity", 0, [9.81, 0, 0]) == ""
+    assert "gravity would pull up" in refusal("opt.gravity", 0, [0, 0, 9.81])
+
+
+def test_impedances_are_those_that_mujoco_does_not_clip():
+    assert refusal("geom_solimp", 0, [0, 1]) == ""
+    for clipped in ([-0.01, 0.95], [0.9, 1.01]):
+        assert "MuJoCo clips it" in refusal("geom_solimp", 0, clipped)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +178,17 @@ def test_delay_without_interpolation_is_fixed_to_whole_steps():
         table = torch.tensor([[[0.01], [delay]] for delay in cases], dtype=torch.float64)
         with pytest.raises(ConfigError, match=r"'coarse' could become .* in whole physics steps"):
             check_limits(MODEL, {"actuator_delay": table}, [TERM])
+
+
+def test_gains_of_two_terms_are_compared_with_each_other():
+    nominal = {
+        name: torch.from_numpy(field_values(MODEL, name)).repeat(2, 1, 1)
+        for name in ("actuator_gainprm", "actuator_biasprm")
+    }
+    nominal["actuator_gainprm"][..., 0] *= 2
+    nominal["actuator_biasprm"][..., 1] *= 2
+    check_limits(MODEL, nominal, [TERM])
+
+    nominal["actuator_biasprm"][1, 0, 1] *= 2
+    with pytest.raises(ConfigError, match=r"'linear' could pull to 0\.5 times its target"):
+        check_limits(MODEL, nominal, [TERM])

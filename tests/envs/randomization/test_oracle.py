@@ -166,8 +166,9 @@ CASES: dict[str, tuple[list[dict], Write]] = {
     ),
     "kd": ([t("kd", "add", 0.5)], add("actuator_biasprm", (slice(None), 2), -0.5)),
     "raw gain": (
-        [t("actuator_gainprm", "scale", 1.1, columns=0, match="elbow")],
-        scale("actuator_gainprm", (1, 0), 1.1),
+        [t("actuator_gainprm", "scale", 1.1, columns=0, match="elbow"),
+         t("actuator_biasprm", "scale", 1.1, columns=1, match="elbow")],
+        every(scale("actuator_gainprm", (1, 0), 1.1), scale("actuator_biasprm", (1, 1), 1.1)),
     ),
     "scaled range": (
         [t("actuator_forcerange", "scale", 0.25)], scale("actuator_forcerange", slice(None), 0.25)

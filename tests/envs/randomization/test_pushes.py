@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+import envs
 from deploy.errors import ConfigError
+from envs.draws import Draws
+from envs.randomization import Randomization, read_terms
 from envs.worlds import Worlds
 from tests.envs.randomization.worlds import BASE, DT, LEFT, RIGHT, WALKER, begin, walkers
 
@@ -222,6 +225,30 @@ def test_term_that_means_nothing_is_refused(term: dict, problem: str):
     with pytest.raises(ConfigError) as error:
         walkers([term])
     assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("term", [PUSH, WRENCH])
+def test_event_that_no_episode_lives_to_see_is_refused(term: dict):
+    simulation, _ = walkers([])
+    terms = read_terms([term | {"interval_s": (2.0, 4.0)}], source="terms")
+    for episode_s in (2.0, 1.99):
+        settings = {"signals": {}, "control_dt_s": DT, "episode_s": episode_s}
+        if episode_s == 2.0:
+            Randomization(terms, simulation, Draws(0, simulation.device), **settings)
+            continue
+        with pytest.raises(ConfigError) as error:
+            Randomization(terms, simulation, Draws(0, simulation.device), **settings)
+        assert str(error.value).endswith(
+            "never happens: the first comes 2 s or more after an episode starts, and none is "
+            "longer than 1.99 s; lower interval_s"
+        )
+
+
+def test_episodes_of_an_environment_are_as_long_as_its_task_says():
+    push = {"push": "elbow_flex", "range": (-1.0, 1.0), "interval_s": (2.0, 4.0)}
+    envs.make("arm_reach", randomization=[push], task_config={"episode_s": 2.0})
+    with pytest.raises(ConfigError, match="never happens"):
+        envs.make("arm_reach", randomization=[push], task_config={"episode_s": 1.0})
 
 
 def test_wrench_on_a_body_that_cannot_move_is_refused():

@@ -352,6 +352,11 @@ def test_no_load_speed_and_stall_torque_of_a_dcmotor_follow_the_supply():
         ({"field": "joint_zero", "range": (0.5, 2)}, "an angle is added to a joint's zero"),
         ({"field": "friction", "operation": "add", "range": (0, 1)}, "are scaled together; for an"),
         ({"supply": "*", "range": (0, 1)}, "supply: without voltage nothing moves"),
+        (
+            {"supply": "*", "range": (11.1, 12.6)},
+            "supply is a factor on the nominal voltage, at "
+            "most 2, found [11.1, 12.6]; is it in volts?",
+        ),
         ({"supply": "lefft", "range": (0.8, 1)}, "'supply' has no element matching 'lefft' (did"),
     ],
 )

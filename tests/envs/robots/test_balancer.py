@@ -289,7 +289,8 @@ def test_task_that_sends_angles_refuses_it():
         (
             ' ctrlrange="-47 47"',
             "",
-            "actuator left_wheel has no ctrlrange: give the fastest target",
+            "each of the actuators left_wheel, right_wheel has no ctrlrange: give the fastest "
+            "target",
         ),
     ],
     ids=["mixed", "no ctrlrange"],

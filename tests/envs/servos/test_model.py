@@ -253,7 +253,81 @@ def test_keyframes_of_several_joints_get_a_zero_each_in_its_place():
     assert key.qvel.tolist() == [1, 2, 3, 4, 5, 6, 7, 0, 8, 0]
 
 
+def test_servo_inherits_nothing_from_the_model_it_is_put_into():
+    """Neither from defaults, whose ctrlrange MuJoCo would refuse, nor from a converted URDF."""
+    plain, full = arm(), arm()
+    position = "<position kp='9' kv='3' ctrlrange='-1 1' forcerange='-9 9' timeconst='0.1'/>"
+    general = (
+        "<general gear='5' dyntype='filter' biastype='affine' biasprm='1 2 3' gainprm='3 4 5' "
+        "actlimited='true' actrange='-1 1' actearly='true' ctrllimited='false'/>"
+    )
+    for inherited in (position, general):
+        text = ARM.replace("<default>", f"<default>{inherited}").replace(
+            'name="lift"', 'name="lift" actuatorfrcrange="-0.1 0.1"'
+        )
+        full = mujoco.MjSpec.from_string(
+            text.format(angle="radian", mass=0.1, length=0, range="-3000 3000")
+        )
+        plain = arm()
+        models = []
+        for spec in (plain, full):
+            add_servo(spec, "lift", SERVOS["XL430-W250"], p_gain=800)
+            models.append(spec.compile())
+        expected, found = models
+        assert found.na == 0
+        assert not found.jnt_actfrclimited.any()
+        for name in dir(expected):
+            value = getattr(expected, name)
+            if name.startswith("actuator_") and isinstance(value, np.ndarray):
+                assert np.array_equal(getattr(found, name), value), name
+
+
+@pytest.mark.parametrize("prefix", ["left_", "left/"])
+def test_robot_that_is_attached_with_a_prefix_keeps_its_servos_and_play(prefix: str):
+    def motion(spec: mujoco.MjSpec) -> torch.Tensor:
+        simulation = worlds(spec)
+        simulation.data("ctrl")[:] = 0.5
+        simulation.step(300)
+        return simulation.data("qpos").clone()
+
+    alone = arm(mass=0.3, length=0.1)
+    add_servo(alone, "lift", SERVOS["XL430-W250"], p_gain=800, load_friction=True)
+    add_backlash(alone, "lift", 0.02)
+    table = mujoco.MjSpec.from_string(
+        "<mujoco><option timestep='0.001' integrator='implicitfast'/><worldbody/></mujoco>"
+    )
+    table.attach(alone.copy(), prefix=prefix, frame=table.worldbody.add_frame())
+
+    assert torch.equal(motion(table), motion(alone))
+
+
+def test_play_that_is_not_found_by_its_joints_name_is_refused():
+    alone = arm()
+    add_servo(alone, "lift", SERVOS["XL430-W250"], p_gain=800, load_friction=True)
+    add_backlash(alone, "lift", 0.02)
+    table = mujoco.MjSpec.from_string(
+        "<mujoco><option timestep='0.001' integrator='implicitfast'/><worldbody/></mujoco>"
+    )
+    table.attach(alone, prefix="", suffix="_left", frame=table.worldbody.add_frame())
+    with pytest.raises(ConfigError) as error:
+        worlds(table)
+    assert str(error.value) == (
+        "joint 'lift/backlash_left' is the play of 'lift_left' and is found by its name, which "
+        "must then be 'lift_left/backlash': attach a robot with a prefix instead of a suffix, or "
+        "add its play afterwards"
+    )
+
+
 # What is refused
+
+
+def test_servo_on_a_joint_without_a_range_is_refused():
+    spec = mujoco.MjSpec.from_string(
+        '<mujoco><worldbody><body><joint name="wheel"/><geom size="0.1"/></body></worldbody>'
+        "</mujoco>"
+    )
+    with pytest.raises(ConfigError, match="joint 'wheel' has no range"):
+        add_servo(spec, "wheel", SERVOS["XL430-W250"], p_gain=800)
 
 
 def refusal(**options: object) -> str:

@@ -1,0 +1,302 @@
+"""Walk: follow a velocity (forward, left, turning) on any robot with legs, or stand still.
+
+The actor sees gyro, gravity, joints, the last target, the command and the clock of a gait (see
+`envs.walking`); its action is an offset from the home pose. Rewards compare the velocity, smoothed
+over 0.3 s as a stride sways, with the command. A robot brings an MJCF with a free base, an IMU and
+the names of its feet; its own settings are in `configs/train/`. Training may go through `stages`
+with other weights and commands: the first of microduck_walk.yaml pulls it out of standing still.
+"""
+
+import math
+from typing import Annotated, Any
+
+import mujoco
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from deploy.configuration import validate
+from deploy.quantities import Speed
+from envs.action_decoder import JointOffsetDecoder
+from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
+from envs.draws import Draws, Stream
+from envs.mirror import Mirror
+from envs.observation_encoder import ObservationEncoder
+from envs.reach_features import XYZ
+from envs.robot import load_robot
+from envs.sensors import SensorReader
+from envs.simulation import Simulation, State
+from envs.task import Deployment
+from envs.tasks.settings import RobotTaskConfig, count_steps
+from envs.walking.features import WalkFeatures, walk_mirror
+from envs.walking.gait import asked_to_move, expected_lift, phase_of
+from envs.walking.legs import Legs, Motion
+from envs.walking.score import CommandScore
+from envs.walking.terms import Gait, Stage, Step, WalkWeights, reference, walk_terms
+from envs.worlds import Worlds, as_slice, choose, every
+
+MEASURED = ("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity")
+SMOOTHED_S = 0.3
+"""Time constant of the velocity that is compared with the command."""
+
+
+class VelocityConfig(RobotTaskConfig):
+    """Settings of the task."""
+
+    robot: str = "microduck"
+    gait: Gait = Gait()
+    command: VelocityCommandConfig = VelocityCommandConfig()
+    action_scale_rad: Annotated[float, Field(gt=0, le=7)] = 0.5
+    """What an action of 1 adds to the home pose."""
+    target_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the last target in the next one."""
+    max_target_speed_rad_s: Speed = 30.0
+    """Fastest change of a joint target."""
+    limit_margin_rad: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Targets stay this far inside the joint limits."""
+    start_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.05
+    """Episodes start this far around the home pose."""
+    max_tilt_rad: Annotated[float, Field(gt=0, le=3.2)] = 1.0
+    """A base that is tilted more has fallen."""
+    min_height_share: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """So has one that is lower than this share of its height at home."""
+    pose_weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = {"*": 1.0}
+    """How much each joint counts in the term `pose`, by patterns of names; the last that fits."""
+    rewards: WalkWeights = WalkWeights()
+    stages: Annotated[list[Stage], Field(max_length=20)] = []
+    """What differs early in training; in order of `until_steps`. Evaluation knows none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "VelocityConfig":
+        ends = [stage.until_steps for stage in self.stages]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"stages must be in order of until_steps, found {ends}")
+        for stage in self.stages:
+            self.during(stage)
+        return self
+
+    def during(self, stage: Stage) -> tuple[WalkWeights, VelocityCommandConfig]:
+        """Weights and commands of a stage."""
+        return (
+            validate(self.rewards.model_dump() | stage.rewards, WalkWeights, source="stages"),
+            validate(
+                self.command.model_dump() | stage.command, VelocityCommandConfig, source="stages"
+            ),
+        )
+
+
+class Velocity:
+    """See the module docstring.
+
+    Args:
+        simulation: the worlds, of the config's robot.
+        config: settings.
+        draws: the run's random numbers.
+    """
+
+    Config = VelocityConfig
+
+    @staticmethod
+    def load_model(config: VelocityConfig) -> mujoco.MjModel:
+        """The model to simulate."""
+        return load_robot(config.robot).model
+
+    def __init__(self, simulation: Simulation, config: VelocityConfig, draws: Draws):
+        self.config, self._draws, self._compact = config, draws, simulation.compact
+        self._robot = robot = load_robot(config.robot)
+        model, joints, device = simulation.model, robot.joints, simulation.device
+        dt, gait = config.control_dt_s, config.gait
+        self.control_dt_s, self.num_substeps = dt, config.num_substeps(model)
+        self.episode_steps = count_steps(config.episode_s, dt)
+        self.legs = Legs(simulation, robot, list(gait.feet))
+        home = torch.from_numpy(robot.home)
+        low, high = map(torch.from_numpy, robot.target_range(config.limit_margin_rad))
+        self.encoder = ObservationEncoder(WalkFeatures(joints, home, gait.period_s)).to(device)
+        self.decoder = JointOffsetDecoder(
+            scale=config.action_scale_rad,
+            step=config.max_target_speed_rad_s * dt,
+            smoothing=config.target_smoothing,
+            low=low,
+            high=high,
+            home=home,
+        ).to(device)
+        self.deployment = Deployment(
+            robot,
+            robot.joint_specs(
+                low=low.tolist(), high=high.tolist(), velocity_limit=config.max_target_speed_rad_s
+            ),
+            config.command.spec(),
+        )
+        self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
+        feet = list(gait.feet)
+        self.signals = {
+            **dict.fromkeys(MEASURED[:2], XYZ),
+            **dict.fromkeys(MEASURED[2:], joints),
+            "command": TWIST,
+            "time": ("time",),
+        }
+        self.privileged = {
+            "velocity": XYZ,
+            "spin": XYZ,
+            "velocity_error": TWIST,
+            "height": ("",),
+            "foot_height": feet,
+            "foot_down": feet,
+            "foot_velocity": [f"{foot}.{axis}" for foot in feet for axis in XYZ],
+        }
+        self.actuators = torch.from_numpy(robot.actuators).to(device)
+        self._servos = as_slice(self.actuators)
+        qpos, dofs = (torch.from_numpy(v).to(device) for v in (robot.qpos, robot.dofs))
+        self._joint_qpos, self._joint_dofs = as_slice(qpos), as_slice(dofs)
+        self._qpos, self._qvel = simulation.data("qpos"), simulation.data("qvel")
+        self._force, self._nu = simulation.data("actuator_force"), model.nu
+        self._home_qpos = torch.from_numpy(robot.home_qpos).to(self._qpos)
+        self._home, self._low, self._high = (v.to(self._qpos) for v in (home, low, high))
+        self._reference = reference(robot, self.legs, gait, config.pose_weights)
+        self._every = every(simulation.num_envs, device)
+        self._command = VelocityCommand(simulation, draws, config.command, control_dt_s=dt)
+        self._offsets = torch.tensor(list(gait.feet.values()), device=device)
+        rows, k = simulation.num_envs, len(joints)
+        self._ticks = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._twist = torch.zeros(rows, 3, device=device)
+        """Smoothed."""
+        self._change = torch.zeros(rows, k, device=device)
+        self._score = CommandScore(rows, joints, control_dt_s=dt, device=device)
+        self._motion: Motion = self.legs.read(self._every)
+        self._fallen = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._steps = 0
+        self._stages = [(stage.until_steps, config.during(stage)) for stage in config.stages]
+
+    @property
+    def command(self) -> Tensor:
+        """(num_envs, 3) speed forward, to the left, and of turning, that is asked for."""
+        return self._command.value
+
+    @property
+    def twist(self) -> Tensor:
+        """(num_envs, 3) achieved, smoothed over `SMOOTHED_S`."""
+        return self._twist
+
+    @property
+    def motion(self) -> Motion:
+        """What base and feet did at the end of the last step."""
+        return self._motion
+
+    def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
+        """See `Task.initial_state`; the clock starts anywhere."""
+        streams = [Stream("initial_pose", len(self._home)), Stream("initial_phase", 1)]
+        pose, phase = self._draws.uniform(streams, worlds.ids, episode)
+        spread = self.config.start_spread_rad
+        angles = (self._home + spread * (2 * pose - 1)).clamp(self._low, self._high)
+        qpos = self._home_qpos.repeat(len(worlds), 1)
+        qpos[:, self._joint_qpos] = angles
+        ctrl = qpos.new_zeros(len(worlds), self._nu)
+        ctrl[:, self.actuators] = angles
+        period = self.config.gait.period_s / self.control_dt_s
+        worlds.put(self._ticks, (period * phase[:, 0]).long())
+        for table in (self._twist, self._change):
+            worlds.put(table, 0)
+        self._new_command(worlds)
+        return State(qpos, qpos.new_zeros(len(worlds), self._qvel.shape[1]), ctrl)
+
+    def measure(self, worlds: Worlds) -> dict[str, Tensor]:
+        """See `Task.measure`."""
+        return self._sensors.read(worlds) | {
+            "command": worlds.take(self.command).clone(),
+            "time": worlds.take(self._ticks)[:, None].float() * self.control_dt_s,
+        }
+
+    def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
+        """True velocities, heights and contacts."""
+        motion = self.legs.read(worlds)
+        return {
+            "velocity": motion.velocity,
+            "spin": motion.spin,
+            "velocity_error": worlds.take(self._twist) - worlds.take(self.command),
+            "height": motion.height[:, None],
+            "foot_height": motion.foot_height,
+            "foot_down": (motion.foot_height < self.config.gait.contact_m).float(),
+            "foot_velocity": motion.foot_velocity.flatten(1),
+        }
+
+    def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
+        """See `Task.rewards` and `envs.walking.terms`."""
+        config, weights, motion = self.config, self._settings()[0], self.legs.read(self._every)
+        self._motion = motion
+        self._ticks += 1
+        self._twist += (motion.twist - self._twist) * (self.control_dt_s / SMOOTHED_S)
+        low = motion.height < config.min_height_share * self.legs.home_height
+        self._fallen = low | (motion.up[:, 2] < math.cos(config.max_tilt_rad))
+        moving = asked_to_move(self.command)
+        phase = phase_of(self._ticks * self.control_dt_s, config.gait.period_s)
+        down, lift = expected_lift(phase, self._offsets, config.gait.stance_share, moving)
+        change = action - previous_action
+        step = Step(
+            motion=motion,
+            twist=self._twist,
+            command=self.command,
+            moving=moving,
+            down=down,
+            lift=lift,
+            angle=self._qpos[:, self._joint_qpos].float(),
+            speed=self._qvel[:, self._joint_dofs].float(),
+            torque=self._force[:, self._servos].float(),
+            change=change,
+            second_change=change - self._change,
+            fallen=self._fallen,
+        )
+        self._change = change
+        self._score.add(step, self._command)
+        return walk_terms(step, self._reference, weights)
+
+    def terminated(self) -> Tensor:
+        """See `Task.terminated`: it is tilted too much, or its base is too low."""
+        return self._fallen
+
+    def advance(self) -> tuple[dict[str, Tensor], Tensor]:
+        """See `Task.advance` and `CommandScore`; a command ends by its time or by a fall."""
+        ended = self._command.advance(self._motion.heading)
+        metrics = self._score.metrics(self._command, self._fallen)
+        self._steps += len(ended)
+        worlds = choose(ended, compact=self._compact)
+        if not worlds.none:
+            self._new_command(worlds)
+        return metrics, ended | self._fallen
+
+    @property
+    def mirror(self) -> Mirror:
+        """See `envs.mirror.Symmetric`."""
+        maps = walk_mirror(self._robot, self.legs.base, self.config.gait.feet)
+        actor = [maps[name] for name in self.encoder.features.columns]
+        critic = actor + [maps[name] for name in self.privileged]
+        return Mirror(torch.block_diag(*actor), torch.block_diag(*critic), maps["joint_target"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Task.state_dict`."""
+        return {
+            "command": self._command.state_dict(),
+            "score": self._score.sums.clone(),
+            "steps": self._steps,
+            **{name: getattr(self, name).clone() for name in self._STATE},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Task.load_state_dict`."""
+        self._command.load_state_dict(state["command"])
+        self._score.sums.copy_(state["score"])
+        self._steps = state["steps"]
+        for name in self._STATE:
+            getattr(self, name).copy_(state[name])
+
+    _STATE = ("_ticks", "_twist", "_change")
+
+    def _settings(self) -> tuple[WalkWeights, VelocityCommandConfig]:
+        """Weights and commands of now."""
+        for until, settings in self._stages:
+            if self._steps < until:
+                return settings
+        return self.config.rewards, self.config.command
+
+    def _new_command(self, worlds: Worlds) -> None:
+        self._command.renew(worlds, self._settings()[1].shares)
+        self._score.restart(worlds)

@@ -1,0 +1,45 @@
+"""The clock of a gait: which foot should be down, and how high the others, at any time.
+
+A gait repeats after `period_s`; each foot is a share of it ahead of the clock (`offsets`), stands
+for the share `stance_share` of its own cycle and swings for the rest. The phase is a function of
+the signal `time`, so a controller needs no memory for it. Where the command is to stand still there
+is no clock and every foot should be down.
+"""
+
+import torch
+from torch import Tensor
+
+STILL = 0.05
+"""A slower command is to stand still [m/s, rad/s]."""
+
+
+def asked_to_move(command: Tensor) -> Tensor:
+    """Whether a command (n, 3) [m/s, m/s, rad/s] is one to move, (n,) bool."""
+    return torch.linalg.vector_norm(command, dim=-1) > STILL
+
+
+def phase_of(time: Tensor, period_s: float) -> Tensor:
+    """Share of the gait that has passed at a time [s], in [0, 1)."""
+    cycles = time / period_s
+    return cycles - cycles.floor()
+
+
+def clock(phase: Tensor, moving: Tensor) -> Tensor:
+    """What a policy sees of the phase (n,): its sine and cosine (n, 2); zero where not moving."""
+    angle = 2 * torch.pi * phase
+    return torch.stack([angle.sin(), angle.cos()], dim=-1) * moving[:, None]
+
+
+def expected_lift(
+    phase: Tensor, offsets: Tensor, stance_share: float, moving: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What each foot should do at a phase (n,), for offsets (feet,) in the gait.
+
+    Returns:
+        (n, feet) bool, whether it should be down; and (n, feet) how high it should be as a share of
+        the highest: sin² over the swing, so it leaves and meets the ground softly.
+    """
+    own = (phase[:, None] + offsets).remainder(1)
+    swing = (own - stance_share) / (1 - stance_share)
+    down = (swing < 0) | ~moving[:, None]
+    return down, torch.where(down, 0.0, (torch.pi * swing).sin().square())

@@ -1,0 +1,198 @@
+"""What a robot is, what it still lacks, and what it looks like: `robotrl robot`.
+
+    report = check_robot(load_robot("my_arm.yaml"))
+    for line in report.lines(): print(line)
+    draw_robot(load_robot("my_arm.yaml"), Path("my_arm.png"))
+
+Beside what is missing or wrong, two seconds of plain MuJoCo tell what no file says: how far the
+servos let the home pose sag, how far the rest pose slides without power, and which parts touch.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+
+from deploy.servo_models import servos_of
+from envs.robot import Robot, free_joint, position_servos, velocity_servos
+from envs.sensors import SENSORS, sensor_columns
+
+SECONDS = 2.0
+"""How long a pose is watched."""
+MOVES_RAD = 0.1
+"""A pose whose joints move more than this in `SECONDS` is worth a look."""
+_SUNK_M = 0.002
+_GROUND = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
+_HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
+
+
+class Report(NamedTuple):
+    """What `check_robot` finds."""
+
+    found: list[str]
+    """Joints, masses, servos, poses, sensors."""
+    problems: list[str]
+    """What is missing or wrong, in the order to correct it."""
+    remarks: list[str]
+    """What may be meant so, and may not."""
+
+    def lines(self) -> list[str]:
+        """What `robotrl robot` prints."""
+        last = "nothing is missing: it can be trained"
+        if self.problems:
+            last = f"{len(self.problems)} to correct before it can be trained, in this order:"
+        return [
+            *self.found,
+            *(f"worth a look: {text}" for text in self.remarks),
+            last,
+            *(f"  {number}. {text}" for number, text in enumerate(self.problems, 1)),
+        ]
+
+
+def check_robot(robot: Robot) -> Report:
+    """Everything about a robot, as far as its files can be read.
+
+    Raises:
+        ConfigError: nothing can be made of its files.
+    """
+    problems = robot.problems()
+    if (model := robot.unchecked) is None:
+        return Report([], problems, [])
+    remarks = list(_touching(model))
+    if not problems:
+        problems = list(_outside(robot, model))
+        remarks += _moving(robot, model)
+    return Report(list(_found(robot, model)), problems, remarks)
+
+
+def _found(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
+    base = free_joint(model)
+    bodies = np.flatnonzero(model.body_mass)
+    yield (
+        f"robot {robot.name!r}: {model.njnt - bool(base)} joints, {model.nu} actuators, "
+        f"{model.body_mass.sum():.4g} kg, "
+        f"{f'free base by joint {base!r}' if base else 'the base stands fast'}, "
+        f"physics step {1e3 * model.opt.timestep:g} ms"
+    )
+    yield "files: " + ", ".join(file.name for file in robot.files)
+    yield "masses [g]: " + ", ".join(
+        f"{model.body(body).name or f'body {body}'} {1e3 * model.body_mass[body]:.4g}"
+        for body in bodies
+    )
+    yield "joints:"
+    yield from _joint_table(model)
+    keys = [model.key(index).name for index in range(model.nkey)]
+    yield f"keyframes: {', '.join(keys) or 'none'}"
+    sites = [
+        f"{model.site(index).name} on {model.body(model.site_bodyid[index]).name}"
+        for index in range(model.nsite)
+        if model.site(index).name
+    ]
+    yield f"sites: {', '.join(sites) or 'none'}"
+    driven = sorted({int(model.actuator_trnid[row, 0]) for row in range(model.nu)})
+    measured = [
+        kind for kind, row in SENSORS.items()
+        if (driven or not row.per_joint) and all(
+            sensor_columns(model, kind, joint) is not None
+            for joint in (driven if row.per_joint else [-1])
+        )
+    ]  # fmt: skip
+    yield f"signals: {', '.join(measured) or 'none'}"
+
+
+def _joint_table(model: mujoco.MjModel) -> Iterator[str]:
+    """A line per hinge or slide: limits, servo, gains, angles of the keyframes."""
+    servos = servos_of(model)
+    drives = {int(model.actuator_trnid[row, 0]): row for row in reversed(range(model.nu))}
+    width = max((len(model.joint(index).name) for index in range(model.njnt)), default=0)
+    keys = {model.key(index).name: model.key_qpos[index] for index in range(model.nkey)}
+    for index in range(model.njnt):
+        if model.jnt_type[index] not in (_HINGE, int(mujoco.mjtJoint.mjJNT_SLIDE)):
+            continue
+        name, unit = model.joint(index).name, "rad" if model.jnt_type[index] == _HINGE else "m"
+        low, high = model.jnt_range[index]
+        limits = f"{low:+.2f} to {high:+.2f} {unit}" if model.jnt_limited[index] else "no limits"
+        words = [f"  {name:{width}s}  {limits:19s}"]
+        if index in drives:
+            words.append(_servo(model, drives[index], servos[name].name if name in servos else ""))
+        place = model.jnt_qposadr[index]
+        words += [f"{key} {keys[key][place]:+.2f}" for key in ("home", "rest") if key in keys]
+        yield "  ".join(words)
+
+
+def _servo(model: mujoco.MjModel, row: int, name: str) -> str:
+    if position_servos(model)[row]:
+        gain = f"kp {model.actuator_gainprm[row, 0]:.3g} N·m/rad"
+    elif velocity_servos(model)[row]:
+        gain = f"kv {model.actuator_gainprm[row, 0]:.3g} N·m·s/rad"
+    else:
+        return "an actuator that is no servo"
+    return f"{name or 'servo'}: {gain}, {model.actuator_forcerange[row, 1]:.3g} N·m"
+
+
+def _touching(model: mujoco.MjModel) -> Iterator[str]:
+    """Parts of the robot that are in each other."""
+    data = mujoco.MjData(model)
+    for key in range(model.nkey):
+        mujoco.mj_resetDataKeyframe(model, data, key)
+        mujoco.mj_forward(model, data)
+        pairs, sunk = set(), 0.0
+        for contact in data.contact:
+            if np.isin(model.geom_type[contact.geom], _GROUND).any():
+                sunk = max(sunk, -contact.dist)
+            elif contact.dist < 0:
+                bodies = (model.body(model.geom_bodyid[geom]).name for geom in contact.geom)
+                pairs.add(" in ".join(sorted(body or "a body" for body in bodies)))
+        if pairs:
+            yield f"{model.key(key).name}: {', '.join(sorted(pairs))}; exclude contacts not meant"
+        if sunk > _SUNK_M:
+            yield f"{model.key(key).name}: {1e3 * sunk:.0f} mm deep in the floor; raise the base"
+
+
+def _outside(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
+    """Joints of a keyframe beyond their limits."""
+    ids = [model.joint(name).id for name in robot.joints]
+    low, high = np.where(model.jnt_limited[ids, None], model.jnt_range[ids], [-np.inf, np.inf]).T
+    for key in ("home", "rest"):
+        pose = model.keyframe(key).qpos[robot.qpos]
+        for row in np.flatnonzero((pose < low) | (pose > high)).tolist():
+            yield (
+                f"{key}: joint {robot.joints[row]!r} is at {pose[row]:+.3g} rad, its limits are "
+                f"{low[row]:+.3g} to {high[row]:+.3g}; correct the keyframe"
+            )
+
+
+def _moving(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
+    """Poses that do not last."""
+    for key, powered, how in (
+        ("home", True, "held by its servos; stronger gains or another pose may last"),
+        ("rest", False, "without power; another pose may last"),
+    ):
+        joint, moved = _settle(robot, model, key, powered=powered)
+        if moved > MOVES_RAD:
+            yield f"{key}: joint {joint!r} moves by {moved:.2f} rad in {SECONDS:g} s {how}"
+
+
+def _settle(robot: Robot, model: mujoco.MjModel, key: str, *, powered: bool) -> tuple[str, float]:
+    """The joint that leaves a keyframe farthest, and how far [rad]."""
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, model.key(key).id)
+    for row in range(model.nu) if powered else ():
+        if samples := int(model.actuator_history[row, 0]):
+            target = np.full(samples, data.ctrl[row])
+            mujoco.mj_initCtrlHistory(model, data, row, None, target)
+    if not powered:
+        model = _limp(model)
+    start = data.qpos[robot.qpos].copy()
+    mujoco.mj_step(model, data, nstep=round(SECONDS / model.opt.timestep))
+    moved = np.abs(data.qpos[robot.qpos] - start)
+    worst = int(moved.argmax())
+    return robot.joints[worst], float(moved[worst])
+
+
+def _limp(model: mujoco.MjModel) -> mujoco.MjModel:
+    """The robot with all torque off; a coasting motor has no back-EMF either."""
+    limp = mujoco.MjModel.__copy__(model)
+    limp.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
+    return limp
