@@ -7,6 +7,7 @@ buffers to zero, which would command every servo to angle 0 after a reset; `rese
 the given control and the sensors' own values instead.
 """
 
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -117,9 +118,11 @@ class BatchSimulation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Simulation.load_state_dict`."""
+        for name in self._fields.keys() - state["fields"].keys():  # they did not differ yet
+            self._fields[name].copy_(torch.as_tensor(operator.attrgetter(name)(self.model)))
         for name, values in state["fields"].items():
             self.field(name).copy_(values)
-        if state["constants_recomputed"]:
+        if state["constants_recomputed"] or self._constants_recomputed:
             self.recompute_constants(every(self.num_envs))
         self._batch.state[:] = state["state"].numpy()
         self._batch.forward(stage=self._after_write)

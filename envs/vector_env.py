@@ -307,6 +307,7 @@ class VectorEnv:
             rewards = {name: term.masked_fill(failed, 0) for name, term in rewards.items()}
         truncated = (self._episode_step >= task.episode_steps) & ~terminated
         metrics, measured = task.advance()
+        measured = measured & ~failed  # what they say is of a world that broke
         if over is not None:
             rewards = {name: term.masked_fill(over, 0) for name, term in rewards.items()}
             terminated, truncated, measured = (

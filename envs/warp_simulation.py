@@ -114,6 +114,7 @@ class WarpSimulation:
         self._streams: dict[int, wp.Stream] = {}
         self._views: dict[str, Tensor] = {}
         self._fields: dict[str, Tensor] = {}
+        self._nominal: dict[str, Tensor] = {}
         self._delays: dict[str, Tensor] = {}
         self._chosen, self._failed = wp.to_torch(self._mask), wp.to_torch(self._bad)
         self._overflow_now = wp.to_torch(self._data.overflow)
@@ -243,6 +244,8 @@ class WarpSimulation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Simulation.load_state_dict`."""
+        for name in self._fields.keys() - state["fields"].keys():  # they did not differ yet
+            self._fields[name].copy_(self._nominal[name])
         for name, values in state["fields"].items():
             self.field(name).copy_(values)
         self._clear(torch.ones_like(self._chosen))
@@ -364,7 +367,9 @@ class WarpSimulation:
         values.copy_(wp.to_torch(shared).expand_as(values))
         setattr(owner, attribute, own)
         self._graphs.clear()  # they point to the shared values
-        return values.view(self.num_envs, *np.shape(getattr(nominal, attribute)))
+        own_shape = np.shape(getattr(nominal, attribute))
+        self._nominal[name] = wp.to_torch(shared)[0].reshape(own_shape)
+        return values.view(self.num_envs, *own_shape)
 
 
 def _size(array: wp.array) -> int:

@@ -18,11 +18,21 @@ from torch.utils.tensorboard import SummaryWriter
 
 import envs
 from deploy.errors import ConfigError
-from robotrl.ppo import PPO, TrainingError
+from robotrl.ppo import PPO, PPOConfig, TrainingError
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
 Progress = Callable[[dict[str, float]], None]
+_MAY_CHANGE = {
+    *("env_steps", "checkpoint_interval", "simulation_threads", "torch_threads"),
+    *("nconmax", "njmax"),
+    *(
+        f"algorithm.{name}"
+        for name in PPOConfig.model_fields.keys()
+        - {"name", "rollout_steps", "initial_std", "actor_hidden", "critic_hidden"}
+    ),
+}
+"""What may be another where a run goes on; all else is in its checkpoint, which would prevail."""
 
 
 def train(
@@ -42,7 +52,12 @@ def train(
 
     Raises:
         TrainingError: something is not finite; says where, and what to do.
+        ConfigError: `config` is not what the checkpoint was made with, where that matters.
     """
+    checkpoint = None
+    if resume and folder.checkpoint_path.exists():  # else killed before its first
+        checkpoint = folder.load_checkpoint()
+        _require_same_run(config, checkpoint, folder)
     torch.set_num_threads(config.torch_threads)
     torch.set_flush_denormal(True)
     env = make_env(config)
@@ -50,17 +65,15 @@ def train(
     learner = _make_learner(config, env)
     observation = env.reset(stagger=True)
     iteration = 0
-    if resume and not folder.checkpoint_path.exists():  # killed before its first checkpoint
-        folder.drop_metrics_after(0)
-    elif resume:
-        checkpoint = folder.load_checkpoint()
+    if checkpoint is not None:
         learner.load_state_dict(checkpoint["algorithm"])
         env.load_state_dict(checkpoint["env"])
         observation = {
             name: rows.to(env.device) for name, rows in checkpoint["observation"].items()
         }
         iteration = checkpoint["iteration"]
-        folder.drop_metrics_after(checkpoint["env_steps"])
+    if resume:
+        folder.drop_metrics_after(checkpoint["env_steps"] if checkpoint else 0)
 
     steps_per_iteration = config.num_envs * config.algorithm.rollout_steps
     iterations = math.ceil(config.env_steps / steps_per_iteration)
@@ -102,6 +115,7 @@ def train(
                         "observation": observation,
                         "iteration": iteration,
                         "env_steps": metrics["env_steps"],
+                        "run": _fixed(config),
                         "robot_sha256": robot_sha256(env),
                     }
                 )
@@ -163,6 +177,34 @@ def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> PPO:
         device=env.device,
         mirror=env.mirror if config.algorithm.symmetry else None,
     )
+
+
+def _require_same_run(config: TrainConfig, checkpoint: dict[str, Any], folder: RunFolder) -> None:
+    """Refuse a configuration that its checkpoint does not fit, or would silently outvote.
+
+    Raises:
+        ConfigError: names what was changed, and what it was.
+    """
+    now = _fixed(config)
+    before = checkpoint.get("run", now)  # earlier versions kept none
+    changed = [
+        f"{key} was {before.get(key)}, found {now.get(key)}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder.config_path}: {'; '.join(changed)}; the checkpoint does not fit that: change "
+            "it back, or start a new run with --output"
+        )
+
+
+def _fixed(config: TrainConfig) -> dict[str, Any]:
+    """What must stay as it is for as long as a run lasts, as plain data, by dotted key."""
+    settings = config.model_dump(mode="json")
+    algorithm = settings.pop("algorithm")
+    settings |= {f"algorithm.{name}": value for name, value in algorithm.items()}
+    return {key: value for key, value in settings.items() if key not in _MAY_CHANGE}
 
 
 def _advice(folder: RunFolder) -> str:

@@ -246,6 +246,22 @@ def test_restored_simulation_continues_with_the_same_bits(
     assert torch.equal(restored.field("body_subtreemass"), simulation.field("body_subtreemass"))
 
 
+def test_field_that_did_not_differ_yet_is_the_models_again_when_a_state_is_restored(
+    simulation: BatchSimulation, model: mujoco.MjModel
+):
+    state = simulation.state_dict()
+    expected = run(simulation, 6)
+    simulation.load_state_dict(state)
+
+    for name in ("opt.gravity", "body_mass", "body_inertia", "geom_friction", "dof_damping"):
+        simulation.field(name)[1] *= 2
+    simulation.recompute_constants(every(4))
+    run(simulation, 3)
+    simulation.load_state_dict(state)
+
+    assert torch.equal(run(simulation, 6), expected)
+
+
 def test_sensors_are_current_as_soon_as_a_state_is_restored(
     simulation: BatchSimulation, model: mujoco.MjModel
 ):

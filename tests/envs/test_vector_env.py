@@ -433,6 +433,19 @@ def test_diverged_world_is_terminated_without_reward_and_starts_anew(
     assert (observation["actor"][2] != expected["actor"][2]).any()
 
 
+def test_metrics_of_a_diverged_world_do_not_count(make: Make, monkeypatch: pytest.MonkeyPatch):
+    env = make(episode_steps=1000)
+    env.reset()
+    advance = env.task.advance
+    every_world = torch.ones(NUM_ENVS, dtype=torch.bool)
+    monkeypatch.setattr(env.task, "advance", lambda: (advance()[0], every_world))
+    monkeypatch.setattr(BatchSimulation, "step", lambda *_: torch.arange(NUM_ENVS) == 2)
+
+    step = env.step(torch.zeros(NUM_ENVS, env.num_actions))
+
+    assert step.info.measured.tolist() == [True, True, False, True]
+
+
 def test_world_that_is_over_does_not_diverge_again(make: Make, monkeypatch: pytest.MonkeyPatch):
     env = make(episode_steps=1000)
     env.reset()

@@ -319,6 +319,22 @@ def test_restored_simulation_continues_with_the_same_bits(
         assert torch.equal(values, kept[name]), name
 
 
+def test_field_that_did_not_differ_yet_is_the_models_again_when_a_state_is_restored(
+    simulation: WarpSimulation, model: mujoco.MjModel
+):
+    state = simulation.state_dict()
+    expected = run(simulation, 6)
+    simulation.load_state_dict(state)
+
+    for name in ("opt.gravity", "body_mass", "body_inertia", "geom_friction", "dof_damping"):
+        simulation.field(name)[1] *= 2
+    simulation.recompute_constants(every(NUM_ENVS))
+    run(simulation, 3)
+    simulation.load_state_dict(state)
+
+    assert torch.equal(run(simulation, 6), expected)
+
+
 def test_steps_of_a_whole_task_never_wait_for_the_device():
     env = envs.make("arm_reach", num_envs=NUM_ENVS, backend="warp", task_config={"episode_s": 0.4})
     action = torch.zeros(NUM_ENVS, env.num_actions)

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from deploy.configuration import validate
+from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
 from envs.divergence import replay
 from envs.vector_env import VectorEnv
@@ -184,6 +187,48 @@ def test_resuming_a_finished_run_changes_nothing(
 
     assert_same_checkpoint(folder, tiny_run)
     assert [row["env_steps"] for row in metrics(folder)] == [row["env_steps"] for row in before]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_envs", 4),
+        ("seed", 1),
+        ("backend", "warp"),
+        ("algorithm", {"rollout_steps": 2}),
+        ("algorithm", {"actor_hidden": [7]}),
+        ("task_config", {"episode_s": 3.0}),
+        ("randomization", [{"field": "mass", "range": [0.9, 1.1]}]),
+    ],
+)
+def test_what_the_checkpoint_does_not_fit_is_refused_and_nothing_is_written(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path, key: str, value: Any
+):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    before = folder.metrics_path.read_text()
+    written = tiny_config.model_dump(mode="json")
+    changed = {**written[key], **value} if isinstance(value, dict) else value
+    config = validate({**written, key: changed, "env_steps": 1000}, TrainConfig, source="test")
+
+    with pytest.raises(ConfigError, match=f"config.yaml: {key}.* was .*, found .*: change it back"):
+        train(config, folder, resume=True)
+
+    assert folder.metrics_path.read_text() == before
+    assert_same_checkpoint(folder, tiny_run)
+
+
+def test_learning_rate_and_length_of_a_run_may_be_changed_before_it_goes_on(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    algorithm = tiny_config.algorithm.model_copy(update={"learning_rate": 1e-5})
+
+    longer = tiny_config.model_copy(update={"env_steps": 128, "algorithm": algorithm})
+    train(longer, folder, resume=True)
+
+    assert [row["env_steps"] for row in metrics(folder)] == [32, 64, 96, 128]
 
 
 def test_progress_is_told_what_is_written_down(tiny_config: TrainConfig, tmp_path: Path):
