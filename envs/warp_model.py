@@ -63,7 +63,7 @@ def refuse(model: mujoco.MjModel, error: Exception) -> ConfigError:
     remedy = next((text for word, text in _REMEDIES.items() if word in reason), "change the model")
     return ConfigError(
         f"mujoco_warp cannot simulate this model: {reason.rstrip('.')}{where}; {remedy}, "
-        "or use device 'cpu', which is MuJoCo itself"
+        "or use device 'cpu' with backend 'batch', MuJoCo itself"
     )
 
 
