@@ -65,8 +65,14 @@ class UniformCommand:
         """Draw the next command of some worlds."""
         count = worlds.take(self._count)
         place = count % _PAGE
-        if not self._compact or (place == 0).any():
-            self._turn_page(worlds, count)
+        used_up = place == 0
+        if not self._compact or used_up.any():
+            (drawn,) = self._draws.uniform([self._stream], worlds.ids, count // _PAGE)
+            page = worlds.take(self._page)
+            worlds.put(
+                self._page,
+                torch.where(used_up[:, None, None], drawn.unflatten(1, (_PAGE, -1)), page),
+            )
         u = worlds.take(self._page)[torch.arange(len(worlds), device=count.device), place]
         shortest, longest = self._interval_s
         interval_s = shortest + (longest - shortest) * u[:, -1]
@@ -75,15 +81,6 @@ class UniformCommand:
         worlds.put(self.steps, steps)
         worlds.put(self.remaining, steps)
         worlds.put(self._count, count + 1)
-
-    def _turn_page(self, worlds: Worlds, count: Tensor) -> None:
-        """Draw the next commands of those worlds that have used theirs up."""
-        page, place = count // _PAGE, count % _PAGE
-        (u,) = self._draws.uniform([self._stream], worlds.ids, page)
-        drawn = u.unflatten(1, (_PAGE, -1))
-        worlds.put(
-            self._page, torch.where((place == 0)[:, None, None], drawn, worlds.take(self._page))
-        )
 
     def advance(self) -> Tensor:
         """Let a step pass; returns (num_envs,) bool: worlds whose command has ended."""

@@ -25,6 +25,8 @@ from envs.vector_env import VectorEnv
 TASKS = {"arm_reach": ArmReach, "velocity": Velocity}
 """Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
 
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+Backend = Literal["auto", "batch", "warp"]
 Room = Annotated[int, Field(ge=1, le=1_000_000)] | None
 
 
@@ -32,8 +34,8 @@ class WorldSettings(Section):
     """How many worlds, and where they are simulated."""
 
     num_envs: Annotated[int, Field(ge=1, le=1_000_000)]
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
-    backend: Literal["auto", "batch", "warp"]
+    device: Device
+    backend: Backend
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)]
     num_threads: Annotated[int, Field(ge=0, le=1024)]
     nconmax: Room
@@ -45,7 +47,7 @@ def make(
     *,
     num_envs: int = 1,
     device: str = "cpu",
-    backend: Literal["auto", "batch", "warp"] = "auto",
+    backend: Backend = "auto",
     seed: int = 0,
     randomization: Sequence[RandomTerm | dict[str, Any]] = (),
     task_config: dict[str, Any] | None = None,

@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from deploy.configuration import Section, load_yaml, validate
 from deploy.quantities import Seed
 from envs.randomization import RandomTerm
-from envs.registry import find_task
+from envs.registry import Backend, Device, find_task
 from envs.robot_file import SUFFIXES
 from envs.user_task import absolute_task, is_path
 from robotrl.ppo import PPOConfig
@@ -38,9 +38,9 @@ class TrainConfig(Section):
     """Worlds simulated together."""
     env_steps: Count = 3_000_000
     """Control steps to train for, summed over worlds."""
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    device: Device = "cpu"
     """Where worlds live: `cpu`, or a GPU, e.g. `cuda`."""
-    backend: Literal["auto", "batch", "warp"] = "auto"
+    backend: Backend = "auto"
     """Physics: MuJoCo on CPU threads, or mujoco_warp; `auto` chooses by device."""
     nconmax: Annotated[Count, Field(le=1_000_000)] | None = None
     """Room for contacts of each world, on `warp`; by default what a rehearsal needed."""
