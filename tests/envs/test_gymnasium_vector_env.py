@@ -19,6 +19,7 @@ from envs.gymnasium_env import GymnasiumEnv
 from envs.gymnasium_vector_env import GymnasiumVectorEnv
 from envs.registry import TASKS
 from tests.envs.cart import Cart
+from tests.envs.same import assert_same
 
 IDS = [name for name in gymnasium.registry if name.startswith("robotrl/")]
 NOISE = {"signal": "joint_velocity", "operation": "add", "range": [-0.1, 0.1], "when": "step"}
@@ -49,23 +50,6 @@ def run(env: Any, actions: np.ndarray) -> list[Any]:
         if env.metadata["autoreset_mode"] is AutoresetMode.DISABLED and ended.any():
             results.append(env.reset(options={"reset_mask": ended}))
     return results
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """To the bit, and of the same type, through tuples, lists, dictionaries and object arrays."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, np.ndarray) and one.dtype != object:
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other, strict=True)
-    elif isinstance(one, (tuple, list, np.ndarray)):
-        for pair in zip(one, other, strict=True):
-            assert_same(*pair)
-    else:
-        assert one == other
 
 
 @every_mode

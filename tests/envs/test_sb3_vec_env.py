@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,6 +17,7 @@ from envs.gymnasium_vector_env import GymnasiumVectorEnv
 from envs.registry import TASKS
 from envs.sb3_vec_env import SB3VecEnv
 from tests.envs.cart import Cart
+from tests.envs.same import assert_same
 
 pytest.importorskip("stable_baselines3", reason="the adapter needs stable-baselines3")
 
@@ -38,20 +38,6 @@ def cart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(num_envs: int = NUM_ENVS) -> SB3VecEnv:
     return SB3VecEnv(GymnasiumVectorEnv("cart", num_envs, autoreset_mode="SameStep"))
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """To the bit, through tuples, lists and dictionaries of arrays."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, (tuple, list)):
-        for pair in zip(one, other, strict=True):
-            assert_same(*pair)
-    else:
-        np.testing.assert_array_equal(one, other, strict=True)
 
 
 def test_everything_returned_is_what_stable_baselines3_returns_for_single_environments():
