@@ -61,7 +61,8 @@ class JointStepDecoder(nn.Module):
 
 
 class ScaleDecoder(nn.Module):
-    """target = low + (action + 1) / 2 · (high - low): for tasks in simulation only.
+    """target = low + (action + 1) / 2 · (high - low): for wheels, whose targets are speeds, and
+    for tasks in simulation only, whose targets are whatever their model takes.
 
     Args:
         low, high: (actions,) ends of each target's range.
