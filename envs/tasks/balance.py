@@ -23,7 +23,7 @@ from deploy.contract import CommandSpec
 from deploy.errors import ConfigError
 from deploy.quantities import Name, Period, Speed
 from envs.action_decoder import ScaleDecoder
-from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
+from envs.commands import TWIST, Share, Twist, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
 from envs.mirror import DIRECTION_MIRROR, Mirror, imu_mirror, joint_mirror
 from envs.observation_encoder import ObservationEncoder
@@ -60,6 +60,23 @@ class BalanceWeights(Section):
     fall: Weight = -5.0
 
 
+class WheelCommandConfig(VelocityCommandConfig):
+    """What it is asked for; the second number of `low` and `high` is 0."""
+
+    low: Twist = (-0.4, 0.0, -2.0)
+    high: Twist = (0.4, 0.0, 2.0)
+    heading_share: Share = 0.0
+
+    @model_validator(mode="after")
+    def _check_ahead(self) -> "WheelCommandConfig":
+        if self.low[1] or self.high[1]:
+            raise ValueError(
+                f"wheels do not go sideways, found low {self.low} and high {self.high}; write 0 as "
+                "the second number of each"
+            )
+        return self
+
+
 class BalanceConfig(RobotTaskConfig):
     """Settings of the task."""
 
@@ -67,9 +84,7 @@ class BalanceConfig(RobotTaskConfig):
     control_dt_s: Period = 0.01
     wheels: Annotated[list[Name], Field(min_length=1, max_length=100)] = ["left_tyre", "right_tyre"]
     """Geoms that roll on the ground."""
-    command: VelocityCommandConfig = VelocityCommandConfig(
-        low=(-0.4, 0.0, -2.0), high=(0.4, 0.0, 2.0), heading_share=0.0
-    )
+    command: WheelCommandConfig = WheelCommandConfig()
     max_wheel_speed_rad_s: Speed = 30.0
     """What an action of 1 asks of a wheel."""
     rest_share: Annotated[float, Field(ge=0, le=1)] = 0.25
@@ -79,15 +94,6 @@ class BalanceConfig(RobotTaskConfig):
     max_tilt_rad: Annotated[float, Field(gt=0, le=3.2)] = 1.0
     """One that is tilted more has fallen."""
     rewards: BalanceWeights = BalanceWeights()
-
-    @model_validator(mode="after")
-    def _check(self) -> "BalanceConfig":
-        if self.command.low[1] or self.command.high[1]:
-            raise ValueError(
-                f"command: wheels do not go sideways, found low {self.command.low} and high "
-                f"{self.command.high}; write 0 as the second number of each"
-            )
-        return self
 
 
 class BalanceFeatures(nn.Module):

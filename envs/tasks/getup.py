@@ -78,7 +78,7 @@ class GetupConfig(RobotTaskConfig):
     """Fallen robots that episodes start from."""
     settle_s: Duration = 1.5
     """Time from their drop to the start."""
-    home_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    home_share: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Episodes that start at home instead."""
     home_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.2
     """These start this far around the home pose."""
