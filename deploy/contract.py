@@ -32,7 +32,16 @@ from deploy.quantities import (
     Stiffness,
     Torque,
 )
-from deploy.signals import LAST_TARGET, SIGNALS, TARGETS, UNITS, Frame, Signal, SignalKind, TargetKind
+from deploy.signals import (
+    LAST_TARGET,
+    SIGNALS,
+    TARGETS,
+    UNITS,
+    Frame,
+    Signal,
+    SignalKind,
+    TargetKind,
+)
 
 SCHEMA_VERSION = 2
 METADATA_KEY = "robotrl.contract"

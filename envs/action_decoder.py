@@ -61,8 +61,9 @@ class JointStepDecoder(nn.Module):
 
 
 class ScaleDecoder(nn.Module):
-    """target = low + (action + 1) / 2 · (high - low): for wheels, whose targets are speeds, and
-    for tasks in simulation only, whose targets are whatever their model takes.
+    """target = low + (action + 1) / 2 · (high - low).
+
+    For wheels, whose targets are speeds, and for tasks in simulation only.
 
     Args:
         low, high: (actions,) ends of each target's range.

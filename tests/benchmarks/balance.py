@@ -117,9 +117,7 @@ class Bench:
     @torch.no_grad()
     def follow(self, pilot: str) -> tuple[float, float, float, float]:
         """Rms error of speed [m/s] and turning [rad/s], rms tilt [rad], share that fell."""
-        env, task, fly, seen = self.start(
-            pilot, episode_s=8.0, rest_share=0.0, start_tilt_rad=0.0
-        )
+        env, task, fly, seen = self.start(pilot, episode_s=8.0, rest_share=0.0, start_tilt_rad=0.0)
         age, before = torch.zeros(self._worlds), task.command.clone()
         alive = torch.ones(self._worlds, dtype=torch.bool)
         sums = torch.zeros(4)
