@@ -163,7 +163,6 @@ class Getup:
             "foot_height": feet,
             "foot_level": feet,
             "joint_torque": joints,
-            "time_left": ("",),
         }
         self.actuators = torch.from_numpy(robot.actuators).to(device)
         self._servos = as_slice(self.actuators)
@@ -228,7 +227,7 @@ class Getup:
         return self._sensors.read(worlds)
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
-        """True velocity, heights and torques, and how much of the episode is left."""
+        """True velocity, heights and torques."""
         motion = self.legs.read(worlds)
         return {
             "velocity": motion.velocity,
@@ -236,7 +235,6 @@ class Getup:
             "foot_height": motion.foot_height,
             "foot_level": motion.foot_level,
             "joint_torque": worlds.take(self._force)[:, self._servos].float() / self._effort,
-            "time_left": 1 - worlds.take(self._steps)[:, None].float() / self.episode_steps,
         }
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
@@ -282,8 +280,7 @@ class Getup:
         feet = geom_mirror(self._robot, base, config.feet)
         direction, spin = imu_mirror(self._robot, base)
         actor = torch.block_diag(spin, direction, joints, joints, joints)
-        one = torch.eye(1)
-        critic = torch.block_diag(actor, DIRECTION_MIRROR, one, feet, feet, joints, one)
+        critic = torch.block_diag(actor, DIRECTION_MIRROR, torch.eye(1), feet, feet, joints)
         return Mirror(actor, critic, joints)
 
     def state_dict(self) -> dict[str, Any]:

@@ -443,7 +443,8 @@ def test_site_reaches_for_a_point_of_the_base_frame(document: Document, key: str
 
 
 def test_policy_may_use_any_signal_of_the_table(contract: Contract):
-    policy = using(contract, *(kind for kind in SIGNALS if kind != "joint_target_velocity"))
+    kinds: list[SignalKind] = [kind for kind in SIGNALS if kind != "joint_target_velocity"]
+    policy = using(contract, *kinds)
 
     described = {spec.name: (spec.unit, spec.frame, spec.elements) for spec in policy.inputs}
     assert described["imu_angular_velocity"] == ("rad/s", "imu", ["x", "y", "z"])
