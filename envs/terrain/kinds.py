@@ -1,0 +1,169 @@
+"""Kinds of uneven ground, each a pure function of how hard it is.
+
+    stairs_up(0.5, hardest, rng)         # Blocks: boxes, whose sides are upright
+    rough(1.0, hardest, rng)             # Surface: a height field, for what is smooth
+
+A height field joins its points by ramps: a riser would lean over a whole cell, and cells as small
+as that needs cost most where a foot covers many of them. So what has edges is made of boxes, whose
+edges are exact. Every tile is level at 0 along its rim and level around its middle, where robots
+start. Lengths are shares of the robot's height, x and y from the middle of the tile. Stairs, slopes
+and gaps run round the middle, so that they are met in whichever direction a robot walks; after
+Rudin et al., "Learning to walk in minutes using massively parallel deep reinforcement learning",
+CoRL 2021.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+PLATFORM, RIM = 2.0, 2.0
+"""Half the side of the level middle, and width of the level rim."""
+CELL = 0.05
+"""Edges of boxes lie on a lattice of this, so that a table of it says exactly what is where."""
+MAX_SLOPE = 1.0
+"""Steepest part of a height field."""
+_BLOCK_SIDES = (1.0, 3.0)
+_BLOCK_COVER = 0.6
+_BAR, _STONE = 2.0, 1.5
+"""Width of what lies between two gaps, and of a stone."""
+
+
+class Hardest(NamedTuple):
+    """The sizes at difficulty 1; see `TerrainConfig`."""
+
+    half: float
+    """Half the side of a tile."""
+    slope: float
+    """Rise by run."""
+    roughness: float
+    mesh: float
+    riser: float
+    tread: float
+    block: float
+    gap: float
+
+    @property
+    def end(self) -> float:
+        """Where the rim begins."""
+        return self.half - RIM
+
+
+class Blocks(NamedTuple):
+    """The highest of the boxes that cover a place; a hole where none does."""
+
+    boxes: np.ndarray
+    """(n, 5) x from, x to, y from, y to, top."""
+
+
+class Surface(NamedTuple):
+    """Points joined by triangles; see `Ground` for how."""
+
+    heights: np.ndarray
+    """(points, points) at the lattice of the whole tile, rows along y."""
+
+
+Tile = Blocks | Surface
+
+
+def slope_down(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Surface:
+    """A pyramid with its top cut off: from the middle, every way leads down."""
+    run = hardest.end - PLATFORM
+    return Surface(difficulty * hardest.slope * np.clip(hardest.end - _distance(hardest), 0, run))
+
+
+def slope_up(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Surface:
+    """The same upside down."""
+    return Surface(-slope_down(difficulty, hardest, rng).heights)
+
+
+def rough(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Surface:
+    """Every point up or down by a draw of its own."""
+    distance = _distance(hardest)
+    heights = difficulty * hardest.roughness * rng.uniform(-1, 1, distance.shape)
+    level = (distance <= PLATFORM + hardest.mesh) | (distance >= hardest.end)
+    return Surface(np.where(level, 0.0, heights))
+
+
+def steps(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
+    """Boxes of random sizes and heights strewn over the ground, over each other too."""
+    count = round(_BLOCK_COVER * (2 * hardest.end) ** 2 / np.mean(_BLOCK_SIDES) ** 2)
+    sides = _snap(rng.uniform(*_BLOCK_SIDES, (count, 2)))
+    low = _snap(rng.uniform(-hardest.end, hardest.end - sides))
+    tops = difficulty * hardest.block * rng.uniform(0.2, 1, count)
+    (x0, y0), (x1, y1) = low.T, (low + sides).T
+    clear = np.maximum(np.maximum(x0, -x1), np.maximum(y0, -y1)) >= PLATFORM
+    boxes = np.stack([x0, x1, y0, y1, tops], axis=1)[clear]
+    return Blocks(np.vstack([_square(hardest.half, 0.0), boxes]))
+
+
+def stairs_down(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
+    """A stepped pyramid: from the middle, every way leads down."""
+    rise, edges = difficulty * hardest.riser, _tread_edges(hardest)
+    squares = [_square(edge, rise * (len(edges) - i)) for i, edge in enumerate(edges)]
+    return Blocks(np.vstack([_square(hardest.half, 0.0), *squares]))
+
+
+def stairs_up(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
+    """The same upside down: a stepped pit."""
+    rise, edges = difficulty * hardest.riser, _tread_edges(hardest)
+    outer = [*edges[1:], hardest.half]
+    frames = [
+        _frame(a, b, rise * (i + 1 - len(edges)))
+        for i, (a, b) in enumerate(zip(edges, outer, strict=True))
+    ]
+    return Blocks(np.vstack([_square(edges[0], -rise * len(edges)), *frames]))
+
+
+def gaps(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
+    """Ditches without a floor to speak of, one round the other."""
+    gap = max(_snap(difficulty * hardest.gap), CELL)
+    starts = np.arange(PLATFORM + gap, hardest.end - _BAR, _BAR + gap)
+    bars = [_frame(start, start + _BAR, 0.0) for start in starts]
+    last = _frame(_snap(starts[-1]) + _BAR + gap, hardest.half, 0.0)
+    return Blocks(np.vstack([_square(PLATFORM, 0.0), *bars, last]))
+
+
+def stones(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
+    """Stepping stones, without a floor to speak of between them."""
+    pitch = _STONE + max(_snap(difficulty * hardest.gap), CELL)
+    count = int(2 * hardest.end / pitch)
+    low = _snap((np.arange(count) - count / 2) * pitch)
+    x, y = (v.ravel() for v in np.meshgrid(low, low))
+    tops = np.zeros_like(x)
+    boxes = np.stack([x, x + _STONE, y, y + _STONE, tops], axis=1)
+    outside = np.abs(boxes[:, :4]).max(axis=1) > PLATFORM
+    rim = _frame(hardest.end, hardest.half, 0.0)
+    return Blocks(np.vstack([_square(PLATFORM, 0.0), boxes[outside], rim]))
+
+
+KINDS: dict[str, Callable[[float, Hardest, np.random.Generator], Tile]] = {
+    make.__name__: make
+    for make in (slope_up, slope_down, rough, steps, stairs_up, stairs_down, gaps, stones)
+}
+
+
+def _distance(hardest: Hardest) -> np.ndarray:
+    """(points, points) how far each point of a surface is from the middle, along x or y."""
+    axis = np.linspace(-hardest.half, hardest.half, round(2 * hardest.half / hardest.mesh) + 1)
+    return np.maximum(np.abs(axis), np.abs(axis)[:, None])
+
+
+def _tread_edges(hardest: Hardest) -> np.ndarray:
+    """Where each riser is."""
+    return _snap(np.arange(PLATFORM, hardest.end - hardest.tread + CELL / 2, hardest.tread))
+
+
+def _square(half: float, top: float) -> np.ndarray:
+    return np.array([[-half, half, -half, half, top]])
+
+
+def _frame(inner: float, outer: float, top: float) -> np.ndarray:
+    """Four boxes between two squares; edges on the lattice."""
+    a, b = _snap(inner), _snap(outer)
+    sides = [[-b, b, a, b], [-b, b, -b, -a], [a, b, -a, a], [-b, -a, -a, a]]
+    return np.array([[*side, top] for side in sides])
+
+
+def _snap(lengths):
+    return np.round(np.asarray(lengths) / CELL) * CELL
