@@ -20,20 +20,20 @@ _SMALLEST_TILE = 4 * math.ceil(PLATFORM + RIM)
 class TerrainConfig(Section):
     """Uneven ground: tiles in rows by level, from flat to hardest, and in columns by kind."""
 
-    kinds: Annotated[list[str], Field(min_length=1, max_length=20)] = [
+    kinds: Annotated[list[str], Field(min_length=1, max_length=10)] = [
         *("slope_up", "slope_down", "rough", "steps", "stairs_up", "stairs_down")
     ]
     """Columns, of `envs.terrain.KINDS`; a kind named twice gets twice as many worlds."""
-    levels: Annotated[int, Field(ge=2, le=20)] = 5
+    levels: Annotated[int, Field(ge=2, le=10)] = 5
     """Rows; the first is flat."""
-    tile: Annotated[int, Field(ge=_SMALLEST_TILE, le=200)] = 32
+    tile: Annotated[int, Field(ge=_SMALLEST_TILE, le=60)] = 26
     """Side of a tile."""
     slope_rad: Annotated[float, Field(ge=0, le=math.atan(MAX_SLOPE))] = 0.1
     """Hardest slope."""
-    roughness: Share = 0.05
-    """Rough ground at its hardest is this much up or down at each point of its mesh."""
-    mesh: Annotated[float, Field(ge=0.1, le=1)] = 0.5
-    """Distance of these points; a fine mesh costs much time where feet are large."""
+    roughness: Share = 0.08
+    """At its hardest, cells of rough ground are up to this much higher than others."""
+    mesh: Annotated[float, Field(ge=0.5, le=4)] = 1.5
+    """Side of these cells; a fine mesh costs time, for each cell is a box."""
     riser: Share = 0.12
     """Hardest step of stairs."""
     tread: Annotated[float, Field(ge=0.1, le=10)] = 1.0
@@ -56,13 +56,11 @@ class TerrainConfig(Section):
                     f"unknown kind {kind!r}{did_you_mean(kind, KINDS)}; there are "
                     f"{', '.join(KINDS)}"
                 )
-        steepest = 2 * self.roughness / self.mesh
-        if "rough" in self.kinds and steepest > MAX_SLOPE:
+        if "rough" in self.kinds and self.roughness > MAX_SLOPE * self.mesh:
             raise ValueError(
-                f"rough ground of ±{self.roughness} is steeper than its mesh: points {self.mesh} "
-                f"apart may differ by {2 * self.roughness}, {math.degrees(math.atan(steepest)):.0f}"
-                f"°, and a height field makes ramps, no walls, so expected at most 45°. Lower "
-                "roughness, widen mesh, or use `steps`, whose sides are upright"
+                f"rough ground is steeper than its mesh: cells {self.mesh} wide that differ by "
+                f"{self.roughness} are pillars; expected roughness to be at most {MAX_SLOPE:g} "
+                "times mesh. Lower roughness, or widen mesh"
             )
         return self
 

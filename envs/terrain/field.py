@@ -18,7 +18,7 @@ import numpy as np
 from deploy.errors import ConfigError
 from envs.robot import Robot
 from envs.terrain.config import TerrainConfig
-from envs.terrain.kinds import CELL, KINDS, Blocks, Surface, Tile
+from envs.terrain.kinds import CELL, KINDS, PLATFORM, Blocks, Pyramid, Tile, frame, square
 
 _GEOM = mujoco.mjtGeom
 _DEEP = 1.5
@@ -31,7 +31,7 @@ _TOUCH = (
     *("contype", "conaffinity", "condim", "priority", "friction", "solmix", "solref", "solimp"),
     *("margin", "gap"),
 )
-_SHADES = {"": (0.74, 0.77, 0.80), "odd": (0.66, 0.70, 0.75)}
+_LOW_RGB, _HIGH_RGB = np.array([0.55, 0.62, 0.72]), np.array([0.98, 0.96, 0.90])
 
 
 class Field:
@@ -53,10 +53,8 @@ class Field:
     @cached_property
     def tiles(self) -> list[list[Tile]]:
         """By level, then by column; lengths in heights of the robot."""
-        config = self.config
-        half = config.tile / 2
-        slab = np.array([[-half, half, -half, half, 0.0]])
-        rows: list[list[Tile]] = [[Blocks(slab)] * self.columns]
+        config, half = self.config, self.config.tile / 2
+        rows: list[list[Tile]] = [[Blocks(square(half, 0.0))] * self.columns]
         for level in range(1, self.levels):
             difficulty = level / (self.levels - 1)
             rows.append(
@@ -78,7 +76,7 @@ class Field:
     def floor_m(self) -> float:
         """Height of the floor under everything."""
         lowest = min(
-            float(tile.boxes[:, 4].min() if isinstance(tile, Blocks) else tile.heights.min())
+            float(tile.boxes[:, 4].min() if isinstance(tile, Blocks) else tile.top)
             for row in self.tiles
             for tile in row
         )
@@ -132,17 +130,17 @@ class Field:
         """
         floor = _floor_of(spec)
         floor.pos = [*floor.pos[:2], self.floor_m]
+        floor.size = [0, 0, floor.size[2]]  # without end, also to rays and to the eye
         for level, row in enumerate(self.tiles):
             for column, tile in enumerate(row):
                 name = f"terrain_{level}_{column}_{self.config.kinds[column]}"
-                rgba = (*_SHADES["odd" if (level + column) % 2 else ""], 1.0)
-                if isinstance(tile, Blocks):
-                    boxes = tile.boxes.copy() * self.height_m
-                    boxes[:, :2] += level * self.tile_m
-                    boxes[:, 2:4] += column * self.tile_m
-                    self._add_boxes(spec, floor, name, boxes, rgba)
-                else:
-                    self._add_surface(spec, floor, name, tile, (level, column), rgba)
+                middle = np.array(self.centre_m(level, column))
+                if isinstance(tile, Pyramid):
+                    for geom in self._add_slopes(spec, floor, name, tile):
+                        geom.pos = [*middle, 0]
+                boxes = self.height_m * self._boxes(tile)
+                boxes[:, :4] += np.repeat(middle, 2)
+                self._add_boxes(spec, floor, name, boxes)
         x0, x1, y0, y1 = self.bounds_m
         wide = _BORDER * self.height_m
         border = np.array(
@@ -153,7 +151,15 @@ class Field:
                 [x1, x1 + wide, y0, y1, 0],
             ]
         )
-        self._add_boxes(spec, floor, "terrain_border", border, (*_SHADES[""], 1.0))
+        self._add_boxes(spec, floor, "terrain_border", border)
+
+    def _boxes(self, tile: Tile) -> np.ndarray:
+        """(n, 5) what of a tile is boxes."""
+        if isinstance(tile, Blocks):
+            return tile.boxes
+        hardest = self.config.hardest
+        pit = [square(PLATFORM, tile.top)] if tile.top < 0 else []
+        return np.vstack([*pit, frame(hardest.end, hardest.half, 0.0)])
 
     def raster(self, tile: Blocks) -> np.ndarray:
         """(cells, cells) height [m] of a tile of boxes, rows along y."""
@@ -165,14 +171,10 @@ class Field:
         return np.maximum(self.height_m * table, self.floor_m)
 
     def _add_boxes(
-        self,
-        spec: mujoco.MjSpec,
-        floor: mujoco.MjsGeom,
-        name: str,
-        boxes: np.ndarray,
-        rgba: tuple[float, ...],
+        self, spec: mujoco.MjSpec, floor: mujoco.MjsGeom, name: str, boxes: np.ndarray
     ) -> None:
-        """Boxes (n, 5) [m] that reach down to the floor."""
+        """Boxes (n, 5) [m] that reach down to the floor; the higher the lighter."""
+        lightness = 0.5 + boxes[:, 4] / (2 * np.abs(boxes[:, 4]).max(initial=1e-6))
         for i, (x0, x1, y0, y1, top) in enumerate(boxes):
             half = (top - self.floor_m) / 2
             geom = spec.worldbody.add_geom(
@@ -180,36 +182,38 @@ class Field:
                 type=_GEOM.mjGEOM_BOX,
                 pos=[(x0 + x1) / 2, (y0 + y1) / 2, top - half],
                 size=[(x1 - x0) / 2, (y1 - y0) / 2, half],
-                rgba=rgba,
+                rgba=[*_LOW_RGB + lightness[i] * (_HIGH_RGB - _LOW_RGB), 1],
             )
             _touch_like(geom, floor)
 
-    def _add_surface(
-        self,
-        spec: mujoco.MjSpec,
-        floor: mujoco.MjsGeom,
-        name: str,
-        tile: Surface,
-        place: tuple[int, int],
-        rgba: tuple[float, ...],
-    ) -> None:
-        heights = self.height_m * tile.heights
-        low, span = float(heights.min()), float(np.ptp(heights))
-        spec.add_hfield(
-            name=name,
-            nrow=len(heights),
-            ncol=len(heights),
-            size=[self.tile_m / 2, self.tile_m / 2, max(span, 1e-6), low - self.floor_m],
-            userdata=heights.ravel().tolist(),
-        )
-        geom = spec.worldbody.add_geom(
-            name=name,
-            type=_GEOM.mjGEOM_HFIELD,
-            hfieldname=name,
-            pos=[*self.centre_m(*place), low],
-            rgba=rgba,
-        )
-        _touch_like(geom, floor)
+    def _add_slopes(
+        self, spec: mujoco.MjSpec, floor: mujoco.MjsGeom, name: str, tile: Pyramid
+    ) -> list[mujoco.MjsGeom]:
+        """Convex meshes, around the origin: one that bulges, or four around a pit."""
+        end, unit = self.config.hardest.end, self.height_m
+        corners = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)])
+        sides = [corners] if tile.top >= 0 else [np.roll(corners, -i, axis=0)[:2] for i in range(4)]
+        geoms = []
+        for i, side in enumerate(sides):
+            outline = np.vstack([PLATFORM * side, end * side])
+            tops = np.repeat([tile.top, 0.0], len(side))
+            points = np.vstack(
+                [
+                    np.column_stack([unit * outline, unit * tops]),
+                    np.column_stack([unit * outline, np.full(len(tops), self.floor_m)]),
+                ]
+            )
+            spec.add_mesh(name=f"{name}_{i}", uservert=points.ravel().tolist())
+            geoms.append(
+                spec.worldbody.add_geom(
+                    name=f"{name}_slope_{i}",
+                    type=_GEOM.mjGEOM_MESH,
+                    meshname=f"{name}_{i}",
+                    rgba=[*(_LOW_RGB + _HIGH_RGB) / 2, 1],
+                )
+            )
+            _touch_like(geoms[-1], floor)
+        return geoms
 
 
 def with_terrain(robot: Robot, field: Field) -> mujoco.MjModel:
@@ -245,7 +249,7 @@ def _touch_like(geom: mujoco.MjsGeom, floor: mujoco.MjsGeom) -> None:
 
 def _middle(tile: Tile) -> float:
     """Height of the middle."""
-    if isinstance(tile, Surface):
-        return float(tile.heights[tuple(n // 2 for n in tile.heights.shape)])
+    if isinstance(tile, Pyramid):
+        return tile.top
     x0, x1, y0, y1, top = tile.boxes.T
     return float(top[(x0 < 0) & (x1 > 0) & (y0 < 0) & (y1 > 0)].max())

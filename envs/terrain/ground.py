@@ -3,8 +3,7 @@
     ground = Ground(field, device)
     ground.height(xy)                # (..., 2) -> (...) [m]
 
-Boxes are looked up in a table of their lattice. A height field is triangulated as MuJoCo does it:
-each cell is split along the diagonal from its corner of low x and y to that of high x and y.
+Boxes are looked up in a table of their lattice; slopes are a formula.
 """
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from envs.terrain.field import Field
-from envs.terrain.kinds import CELL, Blocks
+from envs.terrain.kinds import CELL, PLATFORM, Blocks
 
 _HOLE_M = 1e-4
 
@@ -28,14 +27,13 @@ class Ground:
     def __init__(self, field: Field, device: torch.device | str):
         self.field = field
         tiles = [tile for row in field.tiles for tile in row]
-        of_boxes = [isinstance(tile, Blocks) for tile in tiles]
+        of_boxes = np.array([isinstance(tile, Blocks) for tile in tiles])
         rasters = [field.raster(tile) for tile in tiles if isinstance(tile, Blocks)]
-        surfaces = [field.height_m * tile.heights for tile in tiles if not isinstance(tile, Blocks)]
-        self._of_boxes = torch.tensor(of_boxes, device=device)
-        place = np.where(of_boxes, np.cumsum(of_boxes), np.cumsum(~np.array(of_boxes))) - 1
-        self._place = torch.from_numpy(place).to(device)
-        self._raster = _table(rasters, device)
-        self._surface = _table(surfaces, device) if surfaces else None
+        tops = [0.0 if isinstance(tile, Blocks) else field.height_m * tile.top for tile in tiles]
+        self._of_boxes = torch.from_numpy(of_boxes).to(device)
+        self._place = torch.from_numpy(np.where(of_boxes, np.cumsum(of_boxes) - 1, 0)).to(device)
+        self._raster = torch.from_numpy(np.stack(rasters)).float().to(device)
+        self._top_m = torch.tensor(tops, device=device)
         self._cell_m = CELL * field.height_m
         self._last = torch.tensor([field.levels - 1, field.columns - 1], device=device)
         self.start_m = torch.from_numpy(field.start_m).to(device)
@@ -50,11 +48,9 @@ class Ground:
         row, column = which.long().unbind(-1)
         tile = row * field.columns + column
         x, y = local.unbind(-1)
-        place, of_boxes = self._place[tile], self._of_boxes[tile]
-        height = self._of_raster(place * of_boxes, x, y)
-        if self._surface is not None:
-            surface = self._of_surface(self._surface, place * ~of_boxes, x, y)
-            height = torch.where(of_boxes, height, surface)
+        on_boxes = self._of_raster(self._place[tile], x, y)
+        on_slopes = self._top_m[tile] * self._share_of_slope(x, y)
+        height = torch.where(self._of_boxes[tile], on_boxes, on_slopes)
         outside = ((local < 0) | (local >= field.tile_m)).any(dim=-1)
         return torch.where(outside, 0.0, height)
 
@@ -72,19 +68,8 @@ class Ground:
         i, j = ((v / self._cell_m).long().clamp(0, cells - 1) for v in (x, y))
         return self._raster.view(-1)[(place * cells + j) * cells + i]
 
-    def _of_surface(self, table: Tensor, place: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        points = table.shape[-1]
-        scale = (points - 1) / self.field.tile_m
-        i, j = ((v * scale).long().clamp(0, points - 2) for v in (x, y))
-        a, b = x * scale - i, y * scale - j
-        corner = (place * points + j) * points + i
-        flat = table.view(-1)
-        low, high = flat[corner], flat[corner + points + 1]
-        # the third corner of the triangle: that of high x, or of high y
-        third = flat[corner + torch.where(a >= b, 1, points)]
-        long, short = torch.maximum(a, b), torch.minimum(a, b)
-        return low + long * (third - low) + short * (high - third)
-
-
-def _table(heights: list[np.ndarray], device: torch.device | str) -> Tensor:
-    return torch.from_numpy(np.stack(heights)).float().to(device)
+    def _share_of_slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """How far from the rim to the middle of its tile a place is, in [0, 1]."""
+        half, end = self.field.tile_m / 2, self.field.height_m * self.field.config.hardest.end
+        distance = torch.maximum((x - half).abs(), (y - half).abs())
+        return ((end - distance) / (end - PLATFORM * self.field.height_m)).clamp(0, 1)
