@@ -5,9 +5,10 @@
 
 Nothing is a height field. Its risers would lean over a whole cell; and MuJoCo takes it for prisms
 side by side, so that a foot that sinks in near an edge between two of them is pushed aside: on one
-that was flat a walking quadruped fell 16 times in 4 minutes, on a box never. Every tile is level at 0 along its rim and level around its middle, where robots start. Lengths are shares of the
-robot's height, x and y from the middle. Stairs, slopes and gaps run round the middle, so that they
-are met in whichever direction a robot walks; after Rudin et al., "Learning to walk in minutes using
+that was flat a walking quadruped fell 16 times in 4 minutes, on a box never. Every tile is level at
+0 along its rim and level around its middle, where robots start. Lengths are shares of the robot's
+height, x and y from the middle. Stairs, slopes and gaps run round the middle, so that they are met
+in whichever direction a robot walks; after Rudin et al., "Learning to walk in minutes using
 massively parallel deep reinforcement learning", CoRL 2021.
 """
 
