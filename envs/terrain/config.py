@@ -43,8 +43,8 @@ class TerrainConfig(Section):
     gap: Share = 0.3
     """Widest gap, of `gaps`, and between `stones`."""
     rise: bool = True
-    """Whether worlds start at the flat level and rise as they succeed; else they are spread over
-    all levels and stay there, as in evaluation."""
+    """Whether worlds start at the flat level and rise as they succeed; else each episode is on a
+    random tile, as in evaluation."""
     seed: Seed = 0
     """Of what is random in the ground."""
 

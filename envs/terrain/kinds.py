@@ -117,10 +117,10 @@ def stairs_up(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> 
 
 def gaps(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
     """Ditches without a floor to speak of, one round the other."""
-    gap = max(_snap(difficulty * hardest.gap), CELL)
+    gap = max(float(_snap(difficulty * hardest.gap)), CELL)
     starts = np.arange(PLATFORM + gap, hardest.end - _BAR, _BAR + gap)
     bars = [frame(start, start + _BAR, 0.0) for start in starts]
-    last = frame(_snap(starts[-1]) + _BAR + gap, hardest.half, 0.0)
+    last = frame(float(_snap(starts[-1])) + _BAR + gap, hardest.half, 0.0)
     return Blocks(np.vstack([square(PLATFORM, 0.0), *bars, last]))
 
 

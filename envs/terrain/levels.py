@@ -41,8 +41,6 @@ class Levels:
         """(num_envs,) kind of each world's tile."""
         self.level = torch.zeros(rows, dtype=torch.int64, device=device)
         """(num_envs,)"""
-        if not self._field.config.rise:
-            self.level = worlds // self._field.columns % self._field.levels
         self._asked = torch.zeros(rows, device=device)
         self._covered = torch.zeros(rows, device=device)
         self._fallen = torch.zeros(rows, dtype=torch.bool, device=device)
@@ -78,9 +76,14 @@ class Levels:
             (n, 3) place to add to the base's at home.
         """
         level, column = worlds.take(self.level), worlds.take(self.column)
+        (uniform,) = self._draws.uniform([Stream("terrain", 2)], worlds.ids, episode)
+        anywhere = (uniform[:, 0] * self._field.levels).long()
         if self._field.config.rise:
-            level = self._next_level(worlds, level, episode)
-            worlds.put(self.level, level)
+            level = self._next_level(worlds, level, anywhere)
+        else:
+            level, column = anywhere, (uniform[:, 1] * self._field.columns).long()
+        worlds.put(self.level, level)
+        worlds.put(self.column, column)
         for table in (self._asked, self._covered):
             worlds.put(table, 0)
         for table in (self._fallen, self.left):
@@ -97,9 +100,9 @@ class Levels:
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
-    _STATE = ("level", "left", "_asked", "_covered", "_fallen")
+    _STATE = ("level", "column", "left", "_asked", "_covered", "_fallen")
 
-    def _next_level(self, worlds: Worlds, level: Tensor, episode: Tensor) -> Tensor:
+    def _next_level(self, worlds: Worlds, level: Tensor, anywhere: Tensor) -> Tensor:
         asked, covered, fallen, left = (
             worlds.take(table) for table in (self._asked, self._covered, self._fallen, self.left)
         )
@@ -107,7 +110,5 @@ class Levels:
         tried = asked >= _ASKED_HEIGHTS * self._field.height_m
         up = left & enough & ~fallen
         down = fallen | (tried & ~left & ~enough)
-        (uniform,) = self._draws.uniform([Stream("terrain_level", 1)], worlds.ids, episode)
-        anywhere = (uniform[:, 0] * self._field.levels).long()
         following = (level + up.long() - down.long()).clamp(min=0)
         return torch.where(following >= self._field.levels, anywhere, following)
