@@ -24,6 +24,7 @@ from deploy.configuration import Section, load_yaml
 from deploy.errors import ConfigError
 from deploy.quantities import Angle, Length, Name
 from envs import robot_parts
+from envs.robot import free_joint
 from envs.robot_model import missing_files, read_model
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -176,6 +177,9 @@ def _finish(
     model = None
     try:
         model = spec.compile()
+        if free_joint(model) is not None:
+            robot_parts.carry_lamps(spec)
+            model = spec.compile()
         if poses is not None:
             robot_parts.add_sensors(spec, model)
             problems += (

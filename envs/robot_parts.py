@@ -212,6 +212,13 @@ def add_key(spec: mujoco.MjSpec, model: mujoco.MjModel, name: str, pose: "Pose")
     spec.add_key(name=name, qpos=qpos)
 
 
+def carry_lamps(spec: mujoco.MjSpec) -> None:
+    """Let lamps that stand in the world go along: where a robot walks to, it shall not be dark."""
+    for light in spec.worldbody.lights:
+        if light.mode == mujoco.mjtCamLight.mjCAMLIGHT_FIXED:
+            light.mode = mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM
+
+
 def hold(spec: mujoco.MjSpec, model: mujoco.MjModel) -> None:
     """Targets that hold each keyframe, where it has none."""
     servos = position_servos(model)

@@ -93,7 +93,7 @@ def starting_yaml(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
         yield "servos:"
         yield f"  - {{joints: [{', '.join(names)}], servo: XL430-W250, p_gain: 800}}"
         yield f"    # yours is one of {', '.join(SERVOS)}; for any other, instead of servos:"
-        yield "    # motors: [{joints: [..], kp_nm_per_rad: .., kd_nm_s_per_rad: .., torque_nm: ..}]"
+        yield "  # motors: [{joints: [..], kp_nm_per_rad: .., kd_nm_s_per_rad: .., torque_nm: ..}]"
     base = free_joint(model)
     if base is None:
         yield "# free_base: true      # if it walks; and then `floor: true` and `imu: {body: ..}`"
