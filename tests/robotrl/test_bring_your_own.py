@@ -391,3 +391,40 @@ def test_everything_a_robot_lacks_is_numbered_in_the_order_to_correct_it(tmp_pat
     assert lines[start + 1].startswith("  1. servos.1: joint 'elbo' is not in the model (did")
     assert lines[start + 2].startswith("  2. sites.tool: body 'tipp' is not in the model (did")
     assert result.exit_code == 1
+
+
+def test_bare_model_is_told_and_the_yaml_to_begin_with_is_one(tmp_path: Path):
+    shutil.copy(MODELS / "strider.xml", tmp_path)
+    report = check_robot(load_robot(str(tmp_path / "strider.xml")))
+    found = "\n".join(report.found)
+
+    assert "robot 'strider': 16 joints, 8 actuators, 1.72 kg, free base by joint 'root'" in found
+    assert (
+        "yaw_front_left     -0.87 to +0.87 rad   servo: kp 10 N·m/rad, no limit of torque" in found
+    )
+    assert found.count("servo:") == 4  # the tendons' actuators are no servos of joints
+    assert report.problems[2].endswith(
+        "drives no joint, which a policy's targets are for: delete it"
+    )
+    assert "it cannot measure imu_angular_velocity and projected_gravity" in report.remarks[-1]
+    assert report.beginning[0].endswith("To begin with, as strider.yaml:")
+    (tmp_path / "strider.yaml").write_text("\n".join(line[2:] for line in report.beginning[1:]))
+    again = load_robot(str(tmp_path / "strider.yaml"))
+    assert check_robot(again).problems == []
+    assert len(again.joints) == 16
+
+
+def test_model_without_actuators_on_a_free_base_is_told_that_it_may_walk(tmp_path: Path):
+    path = tmp_path / "legs.xml"
+    path.write_text("""
+<mujoco><worldbody><body name="trunk"><freejoint name="root"/><geom size="0.1" mass="1"/>
+  <body name="shank"><joint name="knee" range="60 120"/><geom size="0.1" mass="12.3456"/></body>
+</body></worldbody></mujoco>""")
+    report = check_robot(load_robot(str(path)))
+
+    assert report.found[0].startswith("robot 'legs': 1 joints, 0 actuators, 13.35 kg, free base by")
+    assert "masses [g]: trunk 1000, shank 12346" in report.found
+    assert report.remarks[0].startswith("it has nothing to stand on: add a plane, or `floor: true`")
+    assert "  imu: {body: trunk}    # where yours sits" in report.beginning
+    # 90°, the middle, as 0 is outside.
+    assert any(line.startswith("  home: {joints: {knee: 1.57}}") for line in report.beginning)
