@@ -17,6 +17,7 @@ import contextlib
 import math
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,13 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="folder for the robot and our configuration")
     arguments = parser.parse_args()
     try:
-        import mjlab
+        import_module("mjlab.tasks")  # registers them
     except ImportError as error:
         sys.exit(f"mjlab is not in this Python ({error}); see the top of {Path(__file__).name}")
     device = "CPU: whether it runs; these are no speeds"
     if arguments.device != "cpu":
         device = torch.cuda.get_device_name(arguments.device)
-    print(f"{device}; {mjlab.__name__} {TASK}\n{HEAD}")
+    print(f"{device}; {TASK}\n{HEAD}")
     for num_envs in arguments.num_envs:
         with contextlib.redirect_stdout(sys.stderr):  # which tells what it is made of
             env = make(num_envs, arguments.device)
@@ -93,13 +94,9 @@ def main() -> None:
 
 def make(num_envs: int, device: str) -> Any:
     """Their environment, its episodes staggered."""
-    import mjlab.tasks  # noqa: F401 (registers them)
-    from mjlab.envs import ManagerBasedRlEnv
-    from mjlab.tasks.registry import load_env_cfg
-
-    config = load_env_cfg(TASK)
+    config = import_module("mjlab.tasks.registry").load_env_cfg(TASK)
     config.scene.num_envs = num_envs
-    env = ManagerBasedRlEnv(config, device=device)
+    env = import_module("mjlab.envs").ManagerBasedRlEnv(config, device=device)
     env.reset()
     env.episode_length_buf = torch.randint_like(env.episode_length_buf, env.max_episode_length)
     return env
@@ -123,8 +120,7 @@ def measure(env: Any, device: str, steps: int) -> str:
 
 def save(env: Any, folder: Path) -> None:
     """Their scene as an MJCF of ours: with its physics options, and targets within its limits."""
-    from mjlab.asset_zoo.robots.unitree_go1.go1_constants import GO1_XML
-
+    constants = import_module("mjlab.asset_zoo.robots.unitree_go1.go1_constants")
     spec, model = env.scene.spec, env.sim.mj_model
     for name in OPTIONS:
         setattr(spec.option, name, getattr(model.opt, name))
@@ -136,7 +132,7 @@ def save(env: Any, folder: Path) -> None:
             )
         actuator.ctrllimited = True
     env.scene.write(folder)
-    shutil.copytree(GO1_XML.parent / "assets", folder / "assets", dirs_exist_ok=True)
+    shutil.copytree(constants.GO1_XML.parent / "assets", folder / "assets", dirs_exist_ok=True)
     (folder / "go1.yaml").write_text(ROBOT)
     (folder / "walk.yaml").write_text(WALK)
     print(f"{folder}/walk.yaml: their robot, our task", file=sys.stderr)
