@@ -69,7 +69,8 @@ def test_own_robot_and_own_task_train_and_export_as_they_are_written(tmp_path: P
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     shutil.copy(ROOT / "tests" / "envs" / "models" / "arm.urdf", tmp_path / "my_arm.urdf")
-    small = ["num_envs=4", "env_steps=32", "algorithm.rollout_steps=8", "algorithm.minibatches=1"]
+    small = ["num_envs=4", "env_steps=32", "torch_threads=1", "algorithm.rollout_steps=8"]
+    small += ["algorithm.epochs=1", "algorithm.minibatches=1", "algorithm.actor_hidden=[16]"]
     config = load_train_config(tmp_path / "calm_reach.yaml", small)
     folder = RunFolder(tmp_path / "run")
     folder.create(config)

@@ -36,7 +36,7 @@ name: go1
 imu: {body: robot/trunk, position_m: [-0.01592, -0.06659, -0.00617]}
 home:
   joints: {"*R_hip_joint": 0.1, "*L_hip_joint": -0.1, "*_thigh_joint": 0.9, "*_calf_joint": -1.8}
-  base_position_m: [0, 0, 0.2945]          # on its feet; theirs starts 16 mm in the floor, and falls
+  base_position_m: [0, 0, 0.2945]          # on its feet; theirs begins 16 mm lower
 rest: {joints: {"*_thigh_joint": 1.3, "*_calf_joint": -2.7}, base_position_m: [0, 0, 0.1]}
 """
 WALK = """\
