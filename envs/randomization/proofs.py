@@ -150,9 +150,11 @@ def _stale_constant(simulation: Simulation, fields: Mapping[str, Tensor]) -> str
             getattr(model, name)[:] = values[0].numpy()
     mujoco.mj_setConst(model, mujoco.MjData(model))
     for name in _DERIVED:
+        expected = getattr(model, name)
+        if not expected.size:
+            continue
         found = simulation.field(name)[0].numpy()
-        expected = getattr(model, name)[: len(found)]  # of bvh_aabb, meshes' own boxes are shared
-        if expected.size and not np.array_equal(found, expected):
+        if not np.array_equal(found, expected[: len(found)]):  # worlds share the meshes' `bvh_aabb`
             return name
     return ""
 
