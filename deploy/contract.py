@@ -32,7 +32,16 @@ from deploy.quantities import (
     Stiffness,
     Torque,
 )
-from deploy.signals import SIGNALS, TARGETS, UNITS, Frame, Signal, SignalKind, TargetKind
+from deploy.signals import (
+    LAST_TARGET,
+    SIGNALS,
+    TARGETS,
+    UNITS,
+    Frame,
+    Signal,
+    SignalKind,
+    TargetKind,
+)
 
 SCHEMA_VERSION = 2
 METADATA_KEY = "robotrl.contract"
@@ -339,6 +348,9 @@ def _tensor_problems(contract: Contract) -> Iterator[str]:
     for joint in contract.joints:
         if output.kind != TARGET_OF[joint.operating_mode]:
             yield f"{output.name!r} drives {joint.name!r}, in operating_mode {joint.operating_mode}"
+    for spec in contract.inputs:
+        if spec.kind == "joint_target_velocity" and LAST_TARGET.get(output.kind) != spec.kind:
+            yield f"{spec.name!r} is not what was sent last by a policy that sends {output.name!r}"
     if len(set(contract.observation)) != len(contract.observation):
         yield "the numbers of the observation must have different names"
     for spec in contract.state:

@@ -21,6 +21,7 @@ SignalKind = Literal[
     "joint_velocity",
     "joint_effort",
     "joint_target",
+    "joint_target_velocity",
     "imu_angular_velocity",
     "projected_gravity",
     "object_position",
@@ -71,6 +72,7 @@ SIGNALS: Mapping[SignalKind, Signal] = MappingProxyType(
         "joint_velocity": Signal("rad/s", (-8.0, 8.0), 92.0),
         "joint_effort": Signal("N·m", "effort_limit", 10.0),
         "joint_target": Signal("rad", "position_limits", _ROUNDING, measured=False),
+        "joint_target_velocity": Signal("rad/s", "velocity_limit", _ROUNDING, measured=False),
         "imu_angular_velocity": Signal("rad/s", (-8.0, 8.0), 32.0, axes=_XYZ, frame="imu"),
         "projected_gravity": Signal("1", (-1.0, 1.0), 0.1, axes=_XYZ, frame="imu"),
         "object_position": Signal(
@@ -80,8 +82,9 @@ SIGNALS: Mapping[SignalKind, Signal] = MappingProxyType(
         "time": Signal("s", (0.0, 20.0), 80.0, axes=("time",), measured=False),
     }
 )
-"""What a controller may be given. `joint_target` is what was sent last, after the governor;
-`projected_gravity` a unit vector that points down; `time` passes from the policy's first tick."""
+"""What a controller may be given. `joint_target` is what was sent last, after the governor, and
+`joint_target_velocity` the same where joints are driven by speed; `projected_gravity` a unit vector
+that points down; `time` passes from the policy's first tick."""
 
 TARGETS: Mapping[TargetKind, Signal] = MappingProxyType(
     {
@@ -91,3 +94,11 @@ TARGETS: Mapping[TargetKind, Signal] = MappingProxyType(
     }
 )
 """What a controller may ask for."""
+
+LAST_TARGET: Mapping[TargetKind, SignalKind] = MappingProxyType(
+    {
+        "joint_position_target": "joint_target",
+        "joint_velocity_target": "joint_target_velocity",
+    }
+)
+"""The signal that says what was sent last."""

@@ -61,7 +61,9 @@ class JointStepDecoder(nn.Module):
 
 
 class ScaleDecoder(nn.Module):
-    """target = low + (action + 1) / 2 · (high - low): for tasks in simulation only.
+    """target = low + (action + 1) / 2 · (high - low).
+
+    For wheels, whose targets are speeds, and for tasks in simulation only.
 
     Args:
         low, high: (actions,) ends of each target's range.

@@ -84,7 +84,8 @@ class Task(Protocol):
     def measure(self, worlds: Worlds) -> dict[str, Tensor]:
         """What can be sensed now, (n, elements) each and free to be changed: the true signals.
 
-        The environment adds noise and delay, and the signal `joint_target`, what was sent last.
+        The environment adds noise and delay, and `joint_target` (or `joint_target_velocity`, where
+        joints are driven by speed), what was sent last.
         """
         ...
 

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from deploy.configuration import did_you_mean
+from deploy.contract import TARGET_OF
 from deploy.errors import ConfigError
-from deploy.signals import SIGNALS
+from deploy.signals import LAST_TARGET, SIGNALS, SignalKind
 from envs.divergence import Recordable, Recorder
 from envs.draws import Draws
 from envs.mirror import Mirror, Symmetric
@@ -93,13 +94,14 @@ class VectorEnv:
         self.columns = {"actor": actor, "critic": actor + column_names(task.privileged)}
         """Name of each number of the observations."""
         self.observation_sizes = {name: len(columns) for name, columns in self.columns.items()}
-        _check_signals(task)
+        self._last_target = _last_target(task)
+        _check_signals(task, self._last_target)
         self._simulation = simulation
         self._recipe = recipe
         self._recorder: Recorder | None = None
         self._every = every(self.num_envs, self.device)
         self._ctrl, self._actuators = simulation.data("ctrl"), as_slice(task.actuators)
-        self._sees_targets = "joint_target" in (*task.encoder.signals, *task.decoder.signals)
+        self._read = {*task.encoder.signals, *task.decoder.signals}
         self.randomization = Randomization(
             randomization,
             simulation,
@@ -423,8 +425,8 @@ class VectorEnv:
         signals = task.measure(worlds)
         episode = worlds.take(self._episode) if starting else None
         self.randomization.sense(signals, worlds, self._step_count, episode)
-        if self._sees_targets:
-            signals["joint_target"] = worlds.take(self._targets).clone()
+        if self._last_target is not None and self._last_target in self._read:
+            signals[self._last_target] = worlds.take(self._targets).clone()
         state = {name: worlds.take(value) for name, value in self._encoder_state.items()}
         actor, state = task.encoder(signals, state)
         for name, value in state.items():  # copied: it may share memory with the observation
@@ -443,9 +445,16 @@ class VectorEnv:
         }
 
 
-def _check_signals(task: Task) -> None:
+def _last_target(task: Task) -> SignalKind | None:
+    """The signal that says what was sent last: angles, or speeds; there is none for torques."""
+    if task.deployment is None:
+        return "joint_target"
+    return LAST_TARGET.get(TARGET_OF[task.deployment.joints[0].operating_mode])
+
+
+def _check_signals(task: Task, last_target: SignalKind | None) -> None:
     """Refuse an actor that would be blind, or that sees what no robot can know."""
-    known = {*task.signals, "joint_target"}
+    known = {*task.signals} | ({last_target} if last_target else set())
     if task.deployment:
         known &= SIGNALS.keys()
     for name in (*task.encoder.signals, *task.decoder.signals):

@@ -443,7 +443,8 @@ def test_site_reaches_for_a_point_of_the_base_frame(document: Document, key: str
 
 
 def test_policy_may_use_any_signal_of_the_table(contract: Contract):
-    policy = using(contract, *SIGNALS)
+    kinds: list[SignalKind] = [kind for kind in SIGNALS if kind != "joint_target_velocity"]
+    policy = using(contract, *kinds)
 
     described = {spec.name: (spec.unit, spec.frame, spec.elements) for spec in policy.inputs}
     assert described["imu_angular_velocity"] == ("rad/s", "imu", ["x", "y", "z"])
@@ -510,6 +511,16 @@ def test_joint_and_observation_that_cannot_be_are_refused(
     change(document)
 
     assert refusal(document) == f"policy.onnx: the contract is not valid: {problem}"
+
+
+def test_policy_that_sends_angles_has_sent_no_speeds(contract: Contract):
+    with pytest.raises(ContractError) as error:
+        using(contract, "joint_target_velocity")
+
+    assert str(error.value) == (
+        "using: the contract is not valid: (top level): 'joint_target_velocity' is not what was "
+        "sent last by a policy that sends 'joint_position_target'"
+    )
 
 
 def test_joints_that_do_not_obey_the_output_are_named(document: Document):

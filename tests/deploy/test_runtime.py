@@ -308,6 +308,25 @@ def test_policy_that_needs_more_than_the_robot_has_is_refused_before_it_is_conne
     assert bench.port.sent == []
 
 
+def test_policy_that_sends_wheel_speeds_is_refused_before_the_robot_is_connected(
+    make_bench: MakeBench, contract: Contract
+):
+    policy = using(driven_by(contract, "velocity"), "joint_velocity", "joint_target_velocity")
+    bench = make_bench(contract=contract)
+
+    with pytest.raises(ContractError) as caught:
+        Runtime(
+            bench.robot, ScriptedController(policy), Governor(policy, bench.config), bench.clock
+        )
+
+    assert str(caught.value) == (
+        "the policy cannot run on this robot:\n"
+        "  target 'joint_velocity_target': the policy sends it, this robot obeys only "
+        "joint_position_target"
+    )
+    assert bench.port.sent == []
+
+
 def test_states_follow_each_other(trial: Trial):
     trial.run()
     assert trial.states == [

@@ -22,6 +22,7 @@ def test_every_kind_has_its_si_unit_frame_and_elements():
         "joint_velocity": ("rad/s", "", JOINTS),
         "joint_effort": ("N·m", "", JOINTS),
         "joint_target": ("rad", "", JOINTS),
+        "joint_target_velocity": ("rad/s", "", JOINTS),
         "imu_angular_velocity": ("rad/s", "imu", XYZ),
         "projected_gravity": ("1", "imu", XYZ),
         "object_position": ("m", "base", XYZ),
@@ -42,6 +43,7 @@ def test_units_and_frames_are_known_ones():
 def test_only_what_the_runtime_knows_by_itself_needs_no_device():
     assert [kind for kind, row in SIGNALS.items() if not row.measured] == [
         "joint_target",
+        "joint_target_velocity",
         "command",
         "time",
     ]
