@@ -66,6 +66,10 @@ class Robot:
         """All files it is made of: YAML, model, included files, meshes."""
         return self._built.files
 
+    def spec(self) -> mujoco.MjSpec:
+        """The model to add to, a copy."""
+        return self._built.spec.copy()
+
     def mjcf(self) -> str:
         """The whole robot as one MJCF; meshes stay where they are."""
         spec = self._built.spec
