@@ -29,6 +29,7 @@ from envs.worlds import Worlds
 OBJECT = "object"
 """Name of its body, joint and geom."""
 _PLANE = int(mujoco.mjtGeom.mjGEOM_PLANE)
+_NET_FORCE = 3  # how a contact sensor makes one of many: their sum, in the world frame
 
 Edge = Annotated[float, Field(ge=0.005, le=0.5)]
 
@@ -48,15 +49,23 @@ class Thing(Section):
     """Coefficient of sliding friction, on the desk and between fingers."""
 
 
-def with_object(robot: Robot, thing: Thing) -> mujoco.MjModel:
+def with_object(
+    robot: Robot, thing: Thing, *, fingers: Sequence[str] = ()
+) -> mujoco.MjModel:
     """The robot's model with a thing in front of it.
 
+    Args:
+        robot: a robot whose base stands fast.
+        thing: the thing.
+        fingers: bodies that hold it; a sensor `object/<body>` tells the force of each.
+
     Raises:
-        ConfigError: the robot has no desk, nothing that could touch the thing, or a part with the
-            thing's name.
+        ConfigError: the robot has no desk, nothing or no finger that could touch the thing, or a
+            part with the thing's name.
     """
     robot.check(fixed_base=True)
-    _check_surroundings(robot)
+    desk_height(robot.model)
+    _check_touch(robot, fingers)
     spec = robot.spec()
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = max(10.0, spec.option.impratio)
@@ -78,6 +87,16 @@ def with_object(robot: Robot, thing: Thing) -> mujoco.MjModel:
         priority=2,
         rgba=[0.85, 0.2, 0.2, 1.0],
     )
+    for finger in fingers:
+        spec.add_sensor(
+            name=f"{OBJECT}/{finger}",
+            type=mujoco.mjtSensor.mjSENS_CONTACT,
+            objtype=mujoco.mjtObj.mjOBJ_BODY,
+            objname=finger,
+            reftype=mujoco.mjtObj.mjOBJ_BODY,
+            refname=OBJECT,
+            intprm=[1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), _NET_FORCE, 1],
+        )
     for key in spec.keys:
         key.qpos = [*key.qpos, *place, 1.0, 0.0, 0.0, 0.0]
     try:
@@ -111,12 +130,13 @@ def touching_bodies(model: mujoco.MjModel) -> list[str]:
     return [name for index in bodies if (name := model.body(index).name) != OBJECT]
 
 
-def _check_surroundings(robot: Robot) -> None:
-    desk_height(robot.model)
-    if not touching_bodies(robot.model):
+def _check_touch(robot: Robot, fingers: Sequence[str]) -> None:
+    found = touching_bodies(robot.model)
+    lacking = [finger for finger in fingers if finger not in found]
+    if lacking or not found:
         raise ConfigError(
-            f"no geom of robot {robot.name!r} ({robot.path}) touches things; give those of its "
-            'fingers conaffinity="1"'
+            f"robot {robot.name!r} ({robot.path}): no geom of {lacking or 'it'} touches things; "
+            'give those that should conaffinity="1"'
         )
 
 

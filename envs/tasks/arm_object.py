@@ -45,7 +45,7 @@ class ArmObjectConfig(ArmConfig):
     start_high_m: Spot = (0.22, 0.12)
     """High corner of the ground."""
     start_yaw_rad: Annotated[float, Field(ge=0, le=3.2)] = 0.0
-    """It starts turned by up to this much."""
+    """It starts with a side towards the base, turned by up to this much."""
     lost_margin_m: Annotated[float, Field(ge=0, le=1)] = 0.06
     """A thing this far outside the ground of starts and goals is lost."""
 
@@ -171,14 +171,10 @@ class ArmObject:
             worlds, episode, self._draws, spread_rad=config.start_spread_rad
         )
         (u,) = self._draws.uniform([Stream("initial_object", 3)], worlds.ids, episode)
-        spot = [
-            low + (high - low) * u[:, axis]
-            for axis, (low, high) in enumerate(
-                zip(config.start_low_m, config.start_high_m, strict=True)
-            )
-        ]
-        yaw = config.start_yaw_rad * (2 * u[:, 2] - 1)
-        self.object.put_down(state.qpos, worlds, torch.stack(spot, dim=1), yaw)
+        (x, y), (far_x, far_y) = config.start_low_m, config.start_high_m
+        spot = torch.stack([x + (far_x - x) * u[:, 0], y + (far_y - y) * u[:, 1]], dim=1)
+        yaw = torch.atan2(spot[:, 1], spot[:, 0]) + config.start_yaw_rad * (2 * u[:, 2] - 1)
+        self.object.put_down(state.qpos, worlds, spot, yaw)
         self._new_command(worlds)
         return state
 
