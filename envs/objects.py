@@ -49,9 +49,7 @@ class Thing(Section):
     """Coefficient of sliding friction, on the desk and between fingers."""
 
 
-def with_object(
-    robot: Robot, thing: Thing, *, fingers: Sequence[str] = ()
-) -> mujoco.MjModel:
+def with_object(robot: Robot, thing: Thing, *, fingers: Sequence[str] = ()) -> mujoco.MjModel:
     """The robot's model with a thing in front of it.
 
     Args:

@@ -167,9 +167,7 @@ class ArmObject:
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """See `Task.initial_state`."""
         config = self.config
-        state = self._joints.start(
-            worlds, episode, self._draws, spread_rad=config.start_spread_rad
-        )
+        state = self._joints.start(worlds, episode, self._draws, spread_rad=config.start_spread_rad)
         (u,) = self._draws.uniform([Stream("initial_object", 3)], worlds.ids, episode)
         (x, y), (far_x, far_y) = config.start_low_m, config.start_high_m
         spot = torch.stack([x + (far_x - x) * u[:, 0], y + (far_y - y) * u[:, 1]], dim=1)
