@@ -22,6 +22,7 @@ class ObjectFeatures(nn.Module):
         arm: indices of the joints the policy moves.
         home: (joints,) their angles in the home pose [rad].
         axes: those of x, y, z that the goal has.
+        push_m: how far behind the thing a push begins; None: it is not pushed. See `behind`.
     """
 
     arm: Tensor
@@ -34,9 +35,10 @@ class ObjectFeatures(nn.Module):
         arm: list[int],
         home: Tensor,
         axes: Sequence[str],
+        push_m: float | None = None,
     ):
         super().__init__()
-        self.kinematics = kinematics
+        self.kinematics, self.push_m = kinematics, push_m
         self.register_buffer("arm", torch.tensor(arm))
         self.register_buffer("home", home[arm].float())
         self.signals = (
@@ -53,6 +55,7 @@ class ObjectFeatures(nn.Module):
             "fine_reach": XYZ,
             "way": axes,
             "fine_way": axes,
+            **({} if push_m is None else {"start": XYZ, "fine_start": XYZ}),
             "joint_target": names,
         }
 
@@ -61,9 +64,10 @@ class ObjectFeatures(nn.Module):
         position, thing, goal = (
             signals[name] for name in ("joint_position", "object_position", "command")
         )
-        reach = thing - self.kinematics(position)  # (n, 3) from the tool to the thing
+        tool = self.kinematics(position)
+        reach = thing - tool  # (n, 3)
         way = goal - thing[:, : goal.shape[1]]  # (n, axes) from the thing to its goal
-        return {
+        features = {
             "joint_position": position.index_select(1, self.arm) - self.home,
             "joint_velocity": signals["joint_velocity"].index_select(1, self.arm),
             "object": thing,
@@ -74,3 +78,24 @@ class ObjectFeatures(nn.Module):
             "fine_way": torch.tanh(way / 0.03),
             "joint_target": signals["joint_target"].index_select(1, self.arm),
         }
+        if self.push_m is not None:
+            start = behind(thing, way, self.push_m) - tool  # (n, 3) from the tool
+            features |= {"start": start, "fine_start": torch.tanh(start / 0.03)}
+        return features
+
+
+def behind(puck: Tensor, way: Tensor, distance_m: float) -> Tensor:
+    """Where a push along a way begins.
+
+    Args:
+        puck: (n, 3) its middle [m].
+        way: (n, 2) from the puck to its goal [m].
+        distance_m: from the middle to that point; less where the way is shorter than 2 cm, as its
+            direction means less there.
+
+    Returns:
+        (n, 3) [m].
+    """
+    length = torch.linalg.vector_norm(way, dim=1, keepdim=True)
+    back = way / length.clamp(min=0.02) * distance_m
+    return puck - torch.cat([back, torch.zeros_like(back[:, :1])], dim=1)

@@ -63,7 +63,7 @@ def with_object(robot: Robot, thing: Thing, *, fingers: Sequence[str] = ()) -> m
     """
     robot.check(fixed_base=True)
     desk_height(robot.model)
-    _check_touch(robot, fingers)
+    _check_room(robot, fingers)
     spec = robot.spec()
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = max(10.0, spec.option.impratio)
@@ -97,13 +97,7 @@ def with_object(robot: Robot, thing: Thing, *, fingers: Sequence[str] = ()) -> m
         )
     for key in spec.keys:
         key.qpos = [*key.qpos, *place, 1.0, 0.0, 0.0, 0.0]
-    try:
-        return spec.compile()
-    except ValueError as error:
-        raise ConfigError(
-            f"robot {robot.name!r} ({robot.path}) with a {thing.shape} named {OBJECT!r}: {error}. "
-            "Rename what has that name in the robot"
-        ) from error
+    return spec.compile()
 
 
 def desk_height(model: mujoco.MjModel) -> float:
@@ -128,8 +122,15 @@ def touching_bodies(model: mujoco.MjModel) -> list[str]:
     return [name for index in bodies if (name := model.body(index).name) != OBJECT]
 
 
-def _check_touch(robot: Robot, fingers: Sequence[str]) -> None:
-    found = touching_bodies(robot.model)
+def _check_room(robot: Robot, fingers: Sequence[str]) -> None:
+    model, kinds = robot.model, ("BODY", "JOINT", "GEOM")
+    types = [int(getattr(mujoco.mjtObj, f"mjOBJ_{kind}")) for kind in kinds]
+    if any(mujoco.mj_name2id(model, kind, OBJECT) >= 0 for kind in types):
+        raise ConfigError(
+            f"robot {robot.name!r} ({robot.path}) has a part named {OBJECT!r}, as the thing on the "
+            "desk is; rename it"
+        )
+    found = touching_bodies(model)
     lacking = [finger for finger in fingers if finger not in found]
     if lacking or not found:
         raise ConfigError(

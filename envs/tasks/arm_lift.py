@@ -80,7 +80,8 @@ def grip(tool: Tensor, tip: Tensor, forces: Tensor) -> Tensor:
     """How hard a thing is held between two fingers [N]: the weaker push towards the other finger.
 
     Args:
-        tool, tip: (n, 3) where the fingers end [m].
+        tool: (n, 3) where the first finger ends [m].
+        tip: (n, 3) where the other ends [m].
         forces: (n, 2, 3) what the finger of `tool` and the other do to the thing [N].
 
     Returns:

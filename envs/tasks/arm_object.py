@@ -99,7 +99,9 @@ class ArmObject:
         joints = self._joints = RobotJoints(simulation, robot, margin_rad=config.limit_margin_rad)
         self._arm = joints.columns(config.arm_joints)
         self._arm_home = joints.home[self._arm].float()
-        self.encoder = self._encoder(robot).to(device)
+        self.encoder = ObservationEncoder(
+            self._features(robot), config.history, changes=["joint_target"]
+        ).to(device)
         self.decoder = config.decoder(joints).to(device)
         self.actuators = joints.actuators
         size = len(self.axes)
@@ -235,15 +237,12 @@ class ArmObject:
         self._command.load_state_dict(state["command"])
         self._settling.mean.copy_(state["settling"])
 
-    def _encoder(self, robot: Robot) -> ObservationEncoder:
+    def _features(self, robot: Robot, push_m: float | None = None) -> ObjectFeatures:
+        """What the actor makes of its signals."""
         config, home = self.config, torch.from_numpy(robot.home)
         arm = [robot.joints.index(name) for name in config.arm_joints]
         kinematics = ForwardKinematics(robot.model, config.site, robot.joints)
-        return ObservationEncoder(
-            ObjectFeatures(kinematics, robot.joints, arm, home, self.axes),
-            config.history,
-            changes=["joint_target"],
-        )
+        return ObjectFeatures(kinematics, robot.joints, arm, home, self.axes, push_m)
 
     def _new_command(self, worlds: Worlds) -> None:
         self._command.renew(worlds)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from deploy.configuration import Section
 from deploy.quantities import Duration
+from envs.object_features import ObjectFeatures, behind
 from envs.objects import Thing
 from envs.rewards import closeness, mean_square
+from envs.robot import Robot
 from envs.tasks.arm import Point, desk
 from envs.tasks.arm_object import ArmObject, ArmObjectConfig
 from envs.tasks.settings import Weight
@@ -47,23 +49,6 @@ class ArmPushConfig(ArmObjectConfig):
     rewards: PushWeights = PushWeights()
 
 
-def behind(puck: Tensor, way: Tensor, distance_m: float) -> Tensor:
-    """Where a push along a way begins.
-
-    Args:
-        puck: (n, 3) its middle [m].
-        way: (n, 2) from the puck to its goal [m].
-        distance_m: from the middle to that point; less where the way is shorter than 2 cm, as its
-            direction means less there.
-
-    Returns:
-        (n, 3) [m].
-    """
-    length = torch.linalg.vector_norm(way, dim=1, keepdim=True)
-    back = way / length.clamp(min=0.02) * distance_m
-    return puck - torch.cat([back, torch.zeros_like(back[:, :1])], dim=1)
-
-
 class ArmPush(ArmObject):
     """See the module docstring."""
 
@@ -71,6 +56,14 @@ class ArmPush(ArmObject):
     config: ArmPushConfig
     axes = ("x", "y")
     scores = ("push_error_m",)
+
+    @property
+    def _push_m(self) -> float:
+        """From the middle of the puck to where a push begins."""
+        return self.config.thing.width_m / 2 + _BEHIND_M
+
+    def _features(self, robot: Robot, push_m: float | None = None) -> ObjectFeatures:
+        return super()._features(robot, self._push_m)
 
     def score(self) -> Sequence[Tensor]:
         """Distance of the puck from its goal [m]."""
@@ -80,7 +73,7 @@ class ArmPush(ArmObject):
         """See `Task.rewards`."""
         weights, joints, tool, way = self.config.rewards, self._joints, self.tool, self.way
         distance = torch.linalg.vector_norm(way, dim=1)
-        start = behind(self.object.position, way, self.config.thing.width_m / 2 + _BEHIND_M)
+        start = behind(self.object.position, way, self._push_m)
         reach = torch.linalg.vector_norm(start - tool, dim=1)
         bent = joints.angle[:, self._arm] - self._arm_home
         return {
