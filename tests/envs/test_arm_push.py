@@ -1,4 +1,4 @@
-"""Pushing: rewards and metric by hand, what the actor may know, and that all of it can be reached."""
+"""Pushing: rewards and metric by hand, what the actor may know, and what can be reached."""
 
 from typing import Any
 
