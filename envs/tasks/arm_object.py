@@ -9,7 +9,6 @@ failure: no value is bootstrapped, so all that could still have been earned ther
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
-import mujoco
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -20,7 +19,7 @@ from envs.commands import UniformCommand
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
 from envs.object_features import ObjectFeatures
-from envs.objects import OBJECT, FreeObject, Thing, outside, with_object
+from envs.objects import OBJECT, FreeObject, Thing, outside
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
 from envs.robot import Robot, load_robot
@@ -82,11 +81,6 @@ class ArmObject:
     scores: ClassVar[Sequence[str]]
     """What `score` returns: names of metrics, each of which is a mean over the last second of a
     command; where the thing is lost, what it is at that moment."""
-
-    @staticmethod
-    def load_model(config: ArmObjectConfig) -> mujoco.MjModel:
-        """The model to simulate."""
-        return with_object(load_robot(config.robot), config.thing)
 
     def __init__(self, simulation: Simulation, config: ArmObjectConfig, draws: Draws):
         self.config = config

@@ -7,15 +7,16 @@ and when an episode fails stands in `envs.tasks.arm_object`.
 
 from collections.abc import Sequence
 
+import mujoco
 import torch
 from torch import Tensor
 
 from deploy.configuration import Section
 from deploy.quantities import Duration
 from envs.object_features import ObjectFeatures, behind
-from envs.objects import Thing
+from envs.objects import Thing, with_object
 from envs.rewards import closeness, mean_square
-from envs.robot import Robot
+from envs.robot import Robot, load_robot
 from envs.tasks.arm import Point, desk
 from envs.tasks.arm_object import ArmObject, ArmObjectConfig
 from envs.tasks.settings import Weight
@@ -56,6 +57,11 @@ class ArmPush(ArmObject):
     config: ArmPushConfig
     axes = ("x", "y")
     scores = ("push_error_m",)
+
+    @staticmethod
+    def load_model(config: ArmPushConfig) -> mujoco.MjModel:
+        """The model to simulate."""
+        return with_object(load_robot(config.robot), config.thing)
 
     @property
     def _push_m(self) -> float:

@@ -1,4 +1,4 @@
-"""What is asked for, drawn: a ball where tool or thing should be, an arrow where the base should go.
+"""What is asked for, drawn: a ball where a tool or thing should be, an arrow where the base goes.
 
 The arrow is as long as the way of one second, and starts above the base. How fast to turn is not
 drawn; the viewer shows the number.

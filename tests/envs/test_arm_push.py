@@ -73,7 +73,7 @@ def test_rewards_of_a_puck_at_its_goal_and_of_one_10_cm_off():
 def test_metric_is_the_mean_distance_in_the_last_second_of_a_goal():
     env = make(num_envs=3, target_interval_s=(2.0, 2.0), episode_s=20.0)
     env.reset()
-    errors = []
+    errors, distance = [], torch.zeros(3)
     for _ in range(100):
         step = env.step(still(env))
         errors.append(step.info.metrics["push_error_m"])
