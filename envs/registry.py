@@ -16,6 +16,8 @@ from envs.draws import Draws
 from envs.randomization import RandomTerm, read_terms
 from envs.servos import with_servos
 from envs.simulation import Simulation
+from envs.tasks.arm_lift import ArmLift
+from envs.tasks.arm_push import ArmPush
 from envs.tasks.arm_reach import ArmReach
 from envs.tasks.balance import Balance
 from envs.tasks.getup import Getup
@@ -24,7 +26,14 @@ from envs.tasks.velocity import Velocity
 from envs.user_task import blamed, check_user_task, find_user_task, is_user_task
 from envs.vector_env import VectorEnv
 
-TASKS = {"arm_reach": ArmReach, "balance": Balance, "getup": Getup, "velocity": Velocity}
+TASKS = {
+    "arm_reach": ArmReach,
+    "arm_push": ArmPush,
+    "arm_lift": ArmLift,
+    "balance": Balance,
+    "getup": Getup,
+    "velocity": Velocity,
+}
 """Tasks of our own, on robots; beside them there are Gymnasium's, `GYM_TASKS`."""
 
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]

@@ -1,4 +1,4 @@
-"""What is asked for, drawn: a ball where the tool should be, an arrow where the base should go.
+"""What is asked for, drawn: a ball where a tool or thing should be, an arrow where the base goes.
 
 The arrow is as long as the way of one second, and starts above the base. How fast to turn is not
 drawn; the viewer shows the number.
@@ -30,8 +30,9 @@ def command_markers(
         return []
     value = dict(zip(spec.elements, command, strict=True))
     model, extent = data.model, float(data.model.stat.extent)
-    if spec.site:
-        return [_geom(mujoco.mjtGeom.mjGEOM_SPHERE, [0.02 * extent] * 3, list(command))]
+    if {"x", "y"} <= value.keys() and set(spec.units) == {"m"} and spec.frame == "base":
+        point = [value["x"], value["y"], value.get("z", 0.0)]
+        return [_geom(mujoco.mjtGeom.mjGEOM_SPHERE, [0.02 * extent] * 3, point)]
     units = dict(zip(spec.elements, spec.units, strict=True))
     base = moving_base(model)
     if base is None or units.get("x") != "m/s":

@@ -13,7 +13,8 @@ from envs.randomization import RandomTerm
 from envs.randomization.fields import FieldTerm
 from envs.randomization.signal_errors import SignalError
 from envs.rewards import closeness, mean_square
-from envs.tasks.arm_reach import ArmReachConfig, desk
+from envs.tasks.arm import desk
+from envs.tasks.arm_reach import ArmReachConfig
 from envs.vector_env import Step
 
 CONTROL_DT_S = ArmReachConfig().control_dt_s

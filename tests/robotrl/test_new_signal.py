@@ -24,7 +24,8 @@ from envs.reach_features import XYZ, ReachFeatures
 from envs.robot import load_robot
 from envs.sensors import SensorReader
 from envs.simulation import Simulation
-from envs.tasks.arm_reach import MEASURED, ArmReach, ArmReachConfig
+from envs.tasks.arm import MEASURED
+from envs.tasks.arm_reach import ArmReach, ArmReachConfig
 from robotrl.export import export
 from robotrl.run_folder import RunFolder
 from robotrl.train import train

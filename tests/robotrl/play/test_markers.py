@@ -56,3 +56,12 @@ def test_standing_has_no_arrow(walker: mujoco.MjData):
 
 def test_task_without_a_command_has_no_marker(walker: mujoco.MjData):
     assert command_markers(None, [], walker) == []
+
+
+def test_goal_on_the_desk_is_a_ball_there(walker: mujoco.MjData):
+    push = REACH.model_copy(
+        update={"elements": ["x", "y"], "site": "", "low": [-1, -1], "high": [1, 1]}
+    )
+    (ball,) = command_markers(push, [0.1, -0.2], walker)
+    assert ball.type == mujoco.mjtGeom.mjGEOM_SPHERE
+    np.testing.assert_allclose(ball.pos, [0.1, -0.2, 0.0], atol=1e-6)

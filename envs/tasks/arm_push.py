@@ -1,0 +1,93 @@
+"""Push: move a puck over the desk to a point, leave it there, move it to the next point.
+
+The command is a point on the desk in the base frame. Rewards draw the tool to the far side of the
+puck, seen from the goal, and the puck to the goal. What is shared with lifting, what the actor sees
+and when an episode fails stands in `envs.tasks.arm_object`.
+"""
+
+from collections.abc import Sequence
+
+import mujoco
+import torch
+from torch import Tensor
+
+from deploy.configuration import Section
+from deploy.quantities import Duration
+from envs.object_features import ObjectFeatures, behind
+from envs.objects import Thing, with_object
+from envs.rewards import closeness, mean_square
+from envs.robot import Robot, load_robot
+from envs.tasks.arm import Point, desk
+from envs.tasks.arm_object import ArmObject, ArmObjectConfig
+from envs.tasks.settings import Weight
+
+_BEHIND_M = 0.01
+"""From the rim of the puck to where a push begins."""
+
+
+class PushWeights(Section):
+    """Weights of the reward terms; see `ArmPush.rewards`."""
+
+    approach: Weight = 0.5
+    push: Weight = 1.0
+    settle: Weight = 1.0
+    action_rate: Weight = -0.1
+    joint_speed: Weight = -0.02
+    posture: Weight = -0.02
+    desk: Weight = -0.5
+
+
+class ArmPushConfig(ArmObjectConfig):
+    """Settings of the task."""
+
+    thing: Thing = Thing(shape="puck", width_m=0.05, height_m=0.03, mass_kg=0.05, friction=0.4)
+    target_low_m: Point = (0.12, -0.12, 0.0)
+    """Low corner of the goals; their height is of no meaning here."""
+    target_high_m: Point = (0.22, 0.12, 0.0)
+    """High corner of the goals."""
+    target_interval_s: tuple[Duration, Duration] = (4.0, 6.0)
+    """Time between goals."""
+    rewards: PushWeights = PushWeights()
+
+
+class ArmPush(ArmObject):
+    """See the module docstring."""
+
+    Config = ArmPushConfig
+    config: ArmPushConfig
+    axes = ("x", "y")
+    scores = ("push_error_m",)
+
+    @staticmethod
+    def load_model(config: ArmPushConfig) -> mujoco.MjModel:
+        """The model to simulate."""
+        return with_object(load_robot(config.robot), config.thing)
+
+    @property
+    def _push_m(self) -> float:
+        """From the middle of the puck to where a push begins."""
+        return self.config.thing.width_m / 2 + _BEHIND_M
+
+    def _features(self, robot: Robot, push_m: float | None = None) -> ObjectFeatures:
+        return super()._features(robot, self._push_m)
+
+    def score(self) -> Sequence[Tensor]:
+        """Distance of the puck from its goal [m]."""
+        return (torch.linalg.vector_norm(self.way, dim=1),)
+
+    def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
+        """See `Task.rewards`."""
+        weights, joints, tool, way = self.config.rewards, self._joints, self.tool, self.way
+        distance = torch.linalg.vector_norm(way, dim=1)
+        start = behind(self.object.position, way, self._push_m)
+        reach = torch.linalg.vector_norm(start - tool, dim=1)
+        bent = joints.angle[:, self._arm] - self._arm_home
+        return {
+            "approach": weights.approach * closeness(reach, 0.1),
+            "push": weights.push * closeness(distance, 0.1),  # finds the way
+            "settle": weights.settle * closeness(distance, 0.02),  # makes it precise
+            "action_rate": weights.action_rate * mean_square(action - previous_action),
+            "joint_speed": weights.joint_speed * mean_square(joints.speed[:, self._arm]),
+            "posture": weights.posture * mean_square(bent),
+            "desk": weights.desk * desk(tool[:, 2], 0.01),
+        }

@@ -1,0 +1,146 @@
+"""Lifting: fingers, grip and rewards by hand, and a cube that is really grasped."""
+
+import mujoco
+import pytest
+import torch
+from torch import Tensor
+
+import envs
+from deploy.errors import ConfigError
+from envs.rewards import closeness
+from envs.robot import load_robot
+from envs.tasks.arm_lift import ArmLift, ArmLiftConfig, fingers_of, grip
+
+X, NOTHING = torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3)
+
+
+def make(robot: str = "desk_arm", num_envs: int = 2, *, weights: bool = True) -> envs.VectorEnv:
+    rewards = {} if weights else dict.fromkeys(("approach", "pinch"), 0.0)
+    settings = {"robot": robot, "rewards": rewards, "start_spread_rad": 0.0}
+    return envs.make("arm_lift", num_envs=num_envs, num_threads=1, task_config=settings)
+
+
+def lift(env: envs.VectorEnv) -> ArmLift:
+    assert isinstance(env.task, ArmLift)
+    return env.task
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (3 * X, -2 * X, 2.0),  # both press towards the other: the weaker counts
+        (3 * X, NOTHING, 0.0),  # one finger
+        (3 * X, 2 * X, 0.0),  # both push the same way
+        (-3 * X, 2 * X, 0.0),  # it is torn apart
+        (3 * X + torch.tensor([0, 5.0, 0]), -2 * X, 2.0),  # what is across does not count
+    ],
+)
+def test_grip_is_the_weaker_of_two_fingers_that_press_towards_each_other(
+    first: Tensor, second: Tensor, expected: float
+):
+    tool, tip = torch.zeros(1, 3), 0.02 * X[None]
+    found = grip(tool, tip, torch.stack([first, second])[None])
+    assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("robot", "bodies"), [("desk_arm", ["hand", "jaw"]), ("so101_arm", ["gripper", "moving_jaw"])]
+)
+def test_fingers_are_those_of_the_tool_and_of_the_gripper_and_meet_when_it_is_closed(
+    robot: str, bodies: list[str]
+):
+    names, tip = fingers_of(load_robot(robot), ArmLiftConfig(robot=robot))
+    assert names == bodies
+    model = load_robot(robot).model
+    for angle, gap in ((model.joint("gripper").range[0], 0.0), (0.5, None)):
+        data = mujoco.MjData(model)
+        data.joint("gripper").qpos = angle
+        mujoco.mj_kinematics(model, data)
+        body = data.body(names[1])
+        end = body.xpos + body.xmat.reshape(3, 3) @ tip
+        found = float(((end - data.site("tool").xpos) ** 2).sum() ** 0.5)
+        if gap == 0.0:
+            assert found < 1e-9
+        else:
+            assert 0.025 < found < 0.06  # wide enough for a cube
+
+
+@pytest.mark.parametrize("robot", ["desk_arm", "so101_arm"])
+def test_pinch_point_is_between_the_fingertips_of_the_worlds(robot: str):
+    env = make(robot)
+    env.reset()
+    task, model = lift(env), env.simulation.model
+    data = mujoco.MjData(model)
+    data.qpos[:] = env.simulation.data("qpos")[0].numpy()
+    mujoco.mj_kinematics(model, data)
+    names, tip = fingers_of(load_robot(robot), task.config)
+    body = data.body(names[1])
+    end = body.xpos + body.xmat.reshape(3, 3) @ tip
+    expected = (end + data.site("tool").xpos) / 2
+    assert task.pinch[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def hold_cube(env: envs.VectorEnv) -> None:
+    """Close the grippers of a desk arm around its cubes in the air, and then let gravity act."""
+    simulation, task = env.simulation, lift(env)
+    gravity, qpos = simulation.field("opt.gravity"), simulation.data("qpos")
+    gravity.zero_()
+    opened = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]).repeat(env.num_envs, 1)
+    for _ in range(12):
+        env.step(opened)
+    tool = simulation.data("site_xpos")[:, simulation.model.site("tool").id]
+    turn = simulation.data("site_xmat")[:, simulation.model.site("tool").id].view(-1, 3, 3)
+    qpos[:, -7:-4] = tool + 0.012 * turn[:, :, 1]
+    for world in range(env.num_envs):
+        mujoco.mju_mat2Quat(qpos[world, -4:].numpy(), turn[world].flatten().numpy())
+    simulation.data("qvel").zero_()
+    for _ in range(40):
+        env.step(-opened)
+    gravity[:, 2] = -9.81
+    for _ in range(20):
+        env.step(-opened)
+    assert (task.grip > 1).all()
+
+
+def test_held_cube_earns_grasp_and_lift_and_is_told_to_the_critic():
+    env = make(weights=False)
+    env.reset()
+    first = env.step(torch.zeros(2, 6))
+    assert (first.info.rewards["grasp"] == 0).all()
+    assert (first.info.rewards["lift"].abs() < 0.05).all()
+    hold_cube(env)
+    task = lift(env)
+    task.command[:] = task.object.position + torch.tensor([0.0, 0.0, 0.02])
+
+    step = env.step(torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, -1.0]]).repeat(2, 1))
+
+    terms = step.info.rewards
+    weights = task.config.rewards
+    assert terms["grasp"].tolist() == pytest.approx([weights.grasp] * 2)
+    assert terms["lift"].tolist() == pytest.approx([weights.lift] * 2)
+    near = closeness(torch.linalg.vector_norm(task.way, dim=1), 0.1)
+    torch.testing.assert_close(terms["carry"], weights.carry * near)
+    columns = env.columns["critic"]
+    seen = step.observation["critic"]
+    torch.testing.assert_close(seen[:, columns.index("grip")], task.grip)
+    torch.testing.assert_close(seen[:, columns.index("lift")], task.object.lift)
+    distance, lifted = task.score()
+    assert lifted.tolist() == [1, 1]
+    torch.testing.assert_close(distance, torch.linalg.vector_norm(task.way, dim=1))
+
+
+def test_cube_on_the_desk_is_not_lifted_however_near_its_goal_is():
+    env = make()
+    env.reset()
+    task = lift(env)
+    task.command[:] = task.object.position
+
+    terms = env.step(torch.zeros(2, 6)).info.rewards
+
+    for name in ("lift", "carry", "hold"):
+        assert terms[name].abs().max() < 0.02
+
+
+def test_gripper_whose_finger_cannot_touch_is_refused():
+    with pytest.raises(ConfigError, match=r"no geom of \['wrist', 'jaw'\]|\['wrist'\] touches"):
+        envs.make("arm_lift", task_config={"gripper": "wrist_flex"})
