@@ -110,7 +110,7 @@ def test_arm_of_a_urdf_trains_exports_and_runs(
     assert contract.joint_names == ["pan", "lift", "elbow"]
     # P 800 and 400 of `duty_per_p`, at 12 V and 5 V; the effort limit is the motor's at full duty.
     kp = [joint.kp_nm_per_rad for joint in contract.joints]
-    assert kp == pytest.approx([7.0434, 7.0434, 1.2265], rel=1e-4)
+    assert kp == pytest.approx([7.0434, 7.0434, 0.61325], rel=1e-4)
     env = make_test_env(folder.config(), num_envs=1, num_threads=1, randomization=[])
     assert contract.provenance.robot_model_sha256 == env.deployment.robot.sha256
     angles = run_in_simulation(folder.config(), path, 25)
@@ -262,7 +262,7 @@ def test_robot_is_told_and_drawn(tmp_path: Path):
     )
     assert "masses [g]: turret 100, upper 80, fore 60" in lines
     assert (
-        "  elbow  -2.00 to +2.00 rad   XL330-M288: kp 1.23 N·m/rad, 0.533 N·m  home +0.80  "
+        "  elbow  -2.00 to +2.00 rad   XL330-M288: kp 0.613 N·m/rad, 0.533 N·m  home +0.80  "
         "rest -1.65"
     ) in lines
     assert "nothing is missing: it can be trained" in lines
