@@ -7,6 +7,7 @@ the names of its feet; its own settings are in `configs/train/`. Training may go
 with other weights and commands: the first of microduck_walk.yaml pulls it out of standing still.
 """
 
+import copy
 import math
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import validate
-from deploy.quantities import Speed
+from deploy.quantities import Period, Speed
 from envs.action_decoder import JointOffsetDecoder
 from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
@@ -65,6 +66,9 @@ class VelocityConfig(RobotTaskConfig):
     rewards: WalkWeights = WalkWeights()
     stages: Annotated[list[Stage], Field(max_length=20)] = []
     """What differs early in training; in order of `until_steps`. Evaluation knows none."""
+    training_timestep_s: Period | None = None
+    """Timestep of the physics in training, where it may be coarser than the model's. Evaluation
+    knows none."""
 
     @model_validator(mode="after")
     def _check(self) -> "VelocityConfig":
@@ -99,7 +103,11 @@ class Velocity:
     @staticmethod
     def load_model(config: VelocityConfig) -> mujoco.MjModel:
         """The model to simulate."""
-        return load_robot(config.robot).model
+        model = load_robot(config.robot).model
+        if config.training_timestep_s:
+            model = copy.copy(model)
+            model.opt.timestep = config.training_timestep_s
+        return model
 
     def __init__(self, simulation: Simulation, config: VelocityConfig, draws: Draws):
         self.config, self._draws, self._compact = config, draws, simulation.compact
