@@ -236,14 +236,17 @@ class Velocity:
         low = motion.height < config.min_height_share * self.legs.home_height
         self._fallen = low | (motion.up[:, 2] < math.cos(config.max_tilt_rad))
         moving = asked_to_move(self.command)
+        pushed = torch.linalg.vector_norm(self._twist[:, :2], dim=-1) > config.gait.catch_m_s
+        stepping = moving | pushed
         phase = phase_of(self._ticks * self.control_dt_s, config.gait.period_s)
-        down, lift = expected_lift(phase, self._offsets, config.gait.stance_share, moving)
+        down, lift = expected_lift(phase, self._offsets, config.gait.stance_share, stepping)
         change = action - previous_action
         step = Step(
             motion=motion,
             twist=self._twist,
             command=self.command,
             moving=moving,
+            stepping=stepping,
             down=down,
             lift=lift,
             angle=self._qpos[:, self._joint_qpos].float(),

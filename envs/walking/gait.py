@@ -2,8 +2,8 @@
 
 A gait repeats after `period_s`; each foot is a share of it ahead of the clock (`offsets`), stands
 for the share `stance_share` of its own cycle and swings for the rest. The phase is a function of
-the signal `time`, so a controller needs no memory for it. Where the command is to stand still there
-is no clock and every foot should be down.
+the signal `time`, so a controller needs no memory for it. Where the command is to stand still every
+foot should be down, but for a robot that was pushed: that may step until it is caught.
 """
 
 import torch
@@ -24,16 +24,18 @@ def phase_of(time: Tensor, period_s: float) -> Tensor:
     return cycles - cycles.floor()
 
 
-def clock(phase: Tensor, moving: Tensor) -> Tensor:
-    """What a policy sees of the phase (n,): its sine and cosine (n, 2); zero where not moving."""
+def clock(phase: Tensor) -> Tensor:
+    """What a policy sees of the phase (n,): its sine and cosine (n, 2)."""
     angle = 2 * torch.pi * phase
-    return torch.stack([angle.sin(), angle.cos()], dim=-1) * moving[:, None]
+    return torch.stack([angle.sin(), angle.cos()], dim=-1)
 
 
 def expected_lift(
-    phase: Tensor, offsets: Tensor, stance_share: float, moving: Tensor
+    phase: Tensor, offsets: Tensor, stance_share: float, stepping: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What each foot should do at a phase (n,), for offsets (feet,) in the gait.
+
+    Where `stepping` (n,) is false, that is to stay down.
 
     Returns:
         (n, feet) bool, whether it should be down; and (n, feet) how high it should be as a share of
@@ -41,5 +43,5 @@ def expected_lift(
     """
     own = (phase[:, None] + offsets).remainder(1)
     swing = (own - stance_share) / (1 - stance_share)
-    down = (swing < 0) | ~moving[:, None]
+    down = (swing < 0) | ~stepping[:, None]
     return down, torch.where(down, 0.0, (torch.pi * swing).sin().square())

@@ -25,13 +25,9 @@ def test_phase_is_still_good_after_an_hour():
 
 
 def test_clock_is_a_point_on_the_circle():
-    seen = clock(torch.tensor([0.0, 0.25, 0.5]), torch.ones(3, dtype=torch.bool))
+    seen = clock(torch.tensor([0.0, 0.25, 0.5]))
 
     assert seen.flatten().tolist() == pytest.approx([0, 1, 1, 0, 0, -1], abs=1e-6)
-
-
-def test_there_is_no_clock_while_standing():
-    assert clock(torch.tensor([0.3]), STANDING).tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize(
