@@ -47,8 +47,8 @@ class CommandScore:
 
         `speed_share` is the speed along the command by that asked for, `velocity_error_m_s` the rms
         of what lacks, `fell` whether it ends by a fall, `torque_rms_nm/<joint>` what the servo had
-        to give. What does not apply is nan: the share of a speed of about zero, the error of a command
-        that did not last for a second.
+        to give. What does not apply is nan: the share of a speed of about zero, the error of a
+        command that did not last for a second.
         """
         steps, error, along, asked, *torques = self.sums.unbind(-1)
         lasted = (command.steps - command.remaining).clamp(min=1)
