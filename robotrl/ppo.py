@@ -64,8 +64,8 @@ class PPOConfig(Section):
     learning_rate: Annotated[float, Field(ge=1e-12, le=1)] = 3e-4
     """Step size of Adam, for actor and critic."""
     anneal_steps: Annotated[float, Field(gt=0, le=1e15)] | None = None
-    """Environment steps over which learning rate and entropy bonus fall to a tenth, linearly; by
-    default they stay."""
+    """Environment steps over which learning rate and entropy bonus fall to a tenth, linearly, and
+    the standard deviation to `final_std`; by default they stay."""
     gamma: Unit = 0.97
     """Discount factor."""
     gae_lambda: Unit = 0.95
@@ -80,6 +80,9 @@ class PPOConfig(Section):
     """Clip of the gradient norm."""
     initial_std: Annotated[float, Field(ge=1e-3, le=10)] = 0.8
     """Standard deviation before tanh at the start."""
+    final_std: Annotated[float, Field(ge=1e-3, le=10)] = 10.0
+    """With `anneal_steps`, its largest value at the end. What was learned in spite of noise is done
+    too fast without it: walking robots overspeed."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     critic_hidden: Layers = [128, 128]
@@ -306,6 +309,7 @@ class PPO:
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
         self._steps += len(advantages)
+        self._quieten()
         return {name: float(value) for name, value in losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -361,10 +365,22 @@ class PPO:
             "policy/clip_fraction": (ratio != clipped).float().mean(),
         }
 
+    def _passed(self) -> float:
+        """Share of `anneal_steps`."""
+        over = self.config.anneal_steps
+        return 0.0 if over is None else min(self._steps / over, 1.0)
+
     def _share_left(self) -> float:
         """Of learning rate and entropy bonus."""
-        over = self.config.anneal_steps
-        return 1.0 if over is None else 1 - 0.9 * min(self._steps / over, 1.0)
+        return 1 - 0.9 * self._passed()
+
+    @torch.no_grad()
+    def _quieten(self) -> None:
+        """Bound the standard deviation, linearly from `initial_std` to `final_std`."""
+        if self.config.anneal_steps:
+            first, last = self.config.initial_std, self.config.final_std
+            bound = first + (last - first) * self._passed()
+            self.policy.log_std.clamp_(max=math.log(bound))
 
     def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One gradient step on a minibatch; returns losses and diagnostics."""

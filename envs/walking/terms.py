@@ -44,7 +44,7 @@ class Gait(Section):
     """How high it swings."""
     contact_m: Annotated[float, Field(gt=0, le=1)] = 0.0015
     """A foot lower than this is down."""
-    catch_m_s: Annotated[float, Field(gt=0, le=100)] = 0.06
+    catch_m_s: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Where asked to stand still, a base that moves faster than this is to step in the gait."""
 
 

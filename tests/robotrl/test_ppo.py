@@ -606,6 +606,20 @@ def test_rate_and_entropy_bonus_fall_to_a_tenth_and_go_on_falling_where_a_run_is
     )
 
 
+def test_noise_is_bounded_by_a_line_to_its_final_value():
+    env = Walk(num_envs=8)
+    settings = {"rollout_steps": 4, "initial_std": 1.0, "final_std": 0.2, "entropy_coef": 9.0}
+    learner = make(env, anneal_steps=128, **settings)  # the bonus alone would let it grow
+
+    bounds = []
+    for _ in range(5):
+        iterate(learner, env)
+        bounds.append(float(learner.policy.log_std.detach().exp().max()))
+
+    # a quarter of the way down after each 32 steps
+    assert bounds == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
+
+
 def identity_critic(env: VectorEnv) -> PPO:
     """A learner with V(x) = x and γ = 0.9, whose normalisers change nothing."""
     learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[])
