@@ -86,15 +86,14 @@ class ServoModel:
         """Torque lost to back-EMF per joint speed [N·m·s/rad]."""
         return self.stall_torque_nm / self.no_load_speed_rad_s
 
-    @property
-    def full_duty_torques_nm(self) -> tuple[float, ...]:
-        """What models of this servo have as motor torque at full duty and nominal voltage.
+    def full_duty_torques_nm(self, voltage_v: float) -> tuple[float, ...]:
+        """What models of this servo have as motor torque at full duty of a supply.
 
         The data sheet's stall torque, that and constant friction, that and friction under load.
         """
-        volts = self.nominal_voltage_v
+        stall = self.stall_torque_nm * voltage_v / self.nominal_voltage_v
         motors = (self.physics.plain, self.physics)
-        return self.stall_torque_nm, *(motor.drive_torque(volts) for motor in motors)
+        return stall, *(motor.drive_torque(voltage_v) for motor in motors)
 
     def kp(self, p_gain: int, full_duty_nm: float | None = None) -> float:
         """Stiffness of a Position P Gain [N·m/rad].

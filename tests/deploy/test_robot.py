@@ -207,8 +207,8 @@ def test_supply_of_another_voltage_is_refused(bench: Bench):
     bench.set("elbow_flex", registers.MIN_VOLTAGE_LIMIT, 31)  # so the servo does not mind
     bench.twin.servos[2].voltage_v = 3.2
     assert refusal(bench.robot) == (
-        "elbow_flex (id 3) is supplied with 3.2 V, XL330-M288 needs 3.5..7.0 V; check the power "
-        "supply"
+        "elbow_flex (id 3) is supplied with 3.2 V, expected 5 V ± 15%; check power supply or "
+        "battery, or correct `supply_v` in the robot's YAML"
     )
 
 

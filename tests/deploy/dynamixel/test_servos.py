@@ -118,7 +118,7 @@ def test_register_is_the_same_for_models_of_other_torque(servo: ServoModel):
             assert servo.p_gain(motor.kp(640, volts), torque) == 640
             assert servo.d_gain(motor.kd(400, volts), torque) == 400
             assert servo.kp(640, torque) == pytest.approx(motor.kp(640, volts))
-    torques = servo.full_duty_torques_nm
+    torques = servo.full_duty_torques_nm(servo.nominal_voltage_v)
     assert torques[0] == servo.stall_torque_nm
     assert torques[0] < torques[1]
     assert torques[2] == servo.physics.drive_torque(servo.nominal_voltage_v)
