@@ -30,7 +30,7 @@ from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.settings import RobotTaskConfig, count_steps
 from envs.walking.features import WalkFeatures, walk_mirror
-from envs.walking.gait import asked_to_move, expected_lift, phase_of
+from envs.walking.gait import asked_to_move, expected_lift, phase_of, tipping
 from envs.walking.legs import Legs, Motion
 from envs.walking.score import CommandScore
 from envs.walking.terms import Gait, Stage, Step, WalkWeights, reference, walk_terms
@@ -236,8 +236,7 @@ class Velocity:
         low = motion.height < config.min_height_share * self.legs.home_height
         self._fallen = low | (motion.up[:, 2] < math.cos(config.max_tilt_rad))
         moving = asked_to_move(self.command)
-        pushed = torch.linalg.vector_norm(self._twist[:, :2], dim=-1) > config.gait.catch_m_s
-        stepping = moving | pushed
+        stepping = moving | tipping(motion.spin, motion.up)
         phase = phase_of(self._ticks * self.control_dt_s, config.gait.period_s)
         down, lift = expected_lift(phase, self._offsets, config.gait.stance_share, stepping)
         change = action - previous_action

@@ -2,8 +2,9 @@
 
 A gait repeats after `period_s`; each foot is a share of it ahead of the clock (`offsets`), stands
 for the share `stance_share` of its own cycle and swings for the rest. The phase is a function of
-the signal `time`, so a controller needs no memory for it. Where the command is to stand still every
-foot should be down, but for a robot that was pushed: that may step until it is caught.
+the signal `time`, so a controller needs no memory for it. Where the command is to stand still
+there is no clock and every foot should be down, but while the robot tips over from a push: stepping
+is how it catches itself.
 """
 
 import torch
@@ -11,11 +12,25 @@ from torch import Tensor
 
 STILL = 0.05
 """A slower command is to stand still [m/s, rad/s]."""
+TIPPING = 0.7
+"""A faster tilt is that of a robot that was pushed [rad/s]. A microduck that stands tilts by up to
+0.35 rad/s; those that fell from a push had all tilted by 0.7 rad/s or more."""
 
 
 def asked_to_move(command: Tensor) -> Tensor:
     """Whether a command (n, 3) [m/s, m/s, rad/s] is one to move, (n,) bool."""
     return torch.linalg.vector_norm(command, dim=-1) > STILL
+
+
+def tipping(spin: Tensor, vertical: Tensor) -> Tensor:
+    """Whether a body tilts fast, (n,) bool; as seen by its IMU, however that is mounted.
+
+    Args:
+        spin: (n, 3) angular velocity [rad/s].
+        vertical: (n, 3) unit vector up or down, in the same frame.
+    """
+    turning = (spin * vertical).sum(-1)
+    return spin.square().sum(-1) - turning.square() > TIPPING**2
 
 
 def phase_of(time: Tensor, period_s: float) -> Tensor:
@@ -24,10 +39,10 @@ def phase_of(time: Tensor, period_s: float) -> Tensor:
     return cycles - cycles.floor()
 
 
-def clock(phase: Tensor) -> Tensor:
-    """What a policy sees of the phase (n,): its sine and cosine (n, 2)."""
+def clock(phase: Tensor, stepping: Tensor) -> Tensor:
+    """What a policy sees of the phase (n,): its sine and cosine (n, 2); zero where not stepping."""
     angle = 2 * torch.pi * phase
-    return torch.stack([angle.sin(), angle.cos()], dim=-1)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1) * stepping[:, None]
 
 
 def expected_lift(

@@ -44,8 +44,6 @@ class Gait(Section):
     """How high it swings."""
     contact_m: Annotated[float, Field(gt=0, le=1)] = 0.0015
     """A foot lower than this is down."""
-    catch_m_s: Annotated[float, Field(gt=0, le=100)] = 0.1
-    """Where asked to stand still, a base that moves faster than this is to step in the gait."""
 
 
 class WalkWeights(Section):
@@ -118,7 +116,7 @@ class Step(NamedTuple):
     moving: Tensor
     """(n,) bool: whether that is to move."""
     stepping: Tensor
-    """(n,) bool: whether the robot is to step, as it is to move or was pushed."""
+    """(n,) bool: whether the robot is to step, as it is to move or tips over."""
     down: Tensor
     """(n, feet) bool: whether the gait has them down."""
     lift: Tensor
