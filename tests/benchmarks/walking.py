@@ -6,8 +6,8 @@ For every command `--episodes` episodes of 20 s, each in its own randomized worl
 in training, every term at its full range). Speed and error count from 1 s after the start. A fall
 ends an episode, and the next one begins. `lifts` are the feet's departures from the ground per
 second; at the command zero they should be none, but for steps that catch a push: there only those
-count that come a second after the robot last tipped over. Torques are held against `--continuous`, what a
-servo can give for ever.
+count that come a second after the robot last tipped over. Torques are held against `--continuous`,
+what a servo can give for ever.
 """
 
 import argparse
