@@ -158,9 +158,12 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
 def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     """The environment of a run for evaluation and export: MuJoCo itself, on the CPU.
 
-    What a task says of training alone does not count in it.
+    What a task says of training alone does not count in it, and its episodes are on all levels of
+    its terrain.
     """
     task_config = {k: value for k, value in config.task_config.items() if k not in TRAINING_ONLY}
+    if terrain := task_config.get("terrain"):
+        task_config["terrain"] = terrain | {"rise": False}
     settings = {"device": "cpu", "backend": "batch", "task_config": task_config}
     return make_env(config, **(settings | changes))
 

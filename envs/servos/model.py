@@ -104,15 +104,22 @@ def add_servo(
     hinge.armature = servo.armature
     hinge.actfrclimited = mujoco.mjtLimited.mjLIMITED_FALSE
 
+    actuator = add_bare_actuator(spec, joint, delay_s=delay_s)
+    actuator.set_to_position(kp=servo.kp(p_gain, voltage), kv=kd, inheritrange=True)
+    limit = servo.drive_torque(voltage)
+    actuator.forcerange = [-limit, limit]
+    actuator.damping = [servo.back_emf_damping, 0, 0]
+    return actuator
+
+
+def add_bare_actuator(spec: mujoco.MjSpec, joint: str, *, delay_s: float) -> mujoco.MjsActuator:
+    """An actuator of a joint and of its name, limited, its target delayed, as no default says."""
     actuator = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     blank = mujoco.MjSpec().add_actuator()
     for inherited in _INHERITED:
         setattr(actuator, inherited, getattr(blank, inherited))
-    actuator.set_to_position(kp=servo.kp(p_gain, voltage), kv=kd, inheritrange=True)
     actuator.ctrllimited = actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
-    limit = servo.drive_torque(voltage)
-    actuator.forcerange = [-limit, limit]
-    actuator.damping = [servo.back_emf_damping, 0, 0]
+    actuator.damping = [0, 0, 0]
     actuator.armature = 0.0
     actuator.gear = [1, 0, 0, 0, 0, 0]
     steps = math.ceil(delay_s / spec.option.timestep) + _SPARE_DELAY_STEPS
