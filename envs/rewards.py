@@ -22,10 +22,13 @@ def kernel(squared_error: Tensor, width: float) -> Tensor:
 def progress(achieved: Tensor, asked: Tensor) -> Tensor:
     """Share of a motion asked for (n, k) that is achieved along it, within ±1; 0 if none is asked.
 
-    A pull of the same strength everywhere, also where `kernel` has none.
+    A pull of the same strength everywhere, also where `kernel` has none. What is too fast counts
+    for as much less as what is too slow: were it merely cut off at 1, a motion that sways about
+    what was asked would gain from being faster on average.
     """
     along = (achieved * asked).sum(dim=-1)
-    return (along / asked.square().sum(dim=-1).clamp(min=1e-6)).clamp(-1, 1)
+    share = along / asked.square().sum(dim=-1).clamp(min=1e-6)
+    return torch.where(share > 1, 2 - share, share).clamp(-1, 1)
 
 
 def beyond(values: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -6,8 +6,9 @@
     losses = ppo.update(rollout)
 
 Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels. The
-learning rate is fixed: following the KL in each minibatch cost a third of HalfCheetah's return; on
-Hopper and Walker2d few seeds do not separate the rules (tests/benchmarks/ppo.py and its CSV).
+learning rate is fixed, or falls linearly: following the KL in each minibatch cost a third of
+HalfCheetah's return; on Hopper and Walker2d few seeds do not separate the rules
+(tests/benchmarks/ppo.py and its CSV).
 Observations are normalised with the statistics that the rollout was collected with, which absorb
 it afterwards; value targets with statistics that already know them, and the critic's predictions
 do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,
@@ -62,6 +63,9 @@ class PPOConfig(Section):
     """Parts a pass is split into."""
     learning_rate: Annotated[float, Field(ge=1e-12, le=1)] = 3e-4
     """Step size of Adam, for actor and critic."""
+    anneal_steps: Annotated[float, Field(gt=0, le=1e15)] | None = None
+    """Environment steps over which learning rate and entropy bonus fall to a tenth, linearly, and
+    the standard deviation to `final_std`; by default they stay."""
     gamma: Unit = 0.97
     """Discount factor."""
     gae_lambda: Unit = 0.95
@@ -76,6 +80,9 @@ class PPOConfig(Section):
     """Clip of the gradient norm."""
     initial_std: Annotated[float, Field(ge=1e-3, le=10)] = 0.8
     """Standard deviation before tanh at the start."""
+    final_std: Annotated[float, Field(ge=1e-3, le=10)] = 10.0
+    """With `anneal_steps`, its largest value at the end. What was learned in spite of noise is done
+    too fast without it: walking robots overspeed."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     critic_hidden: Layers = [128, 128]
@@ -155,6 +162,8 @@ class PPO:
         for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):
             module.to(self.device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._steps = 0
+        """Environment steps that were learned from."""
         self._optimizer = torch.optim.Adam(
             [*self.policy.parameters(), *self.critic.parameters()],
             lr=config.learning_rate,
@@ -265,6 +274,9 @@ class PPO:
         Raises:
             TrainingError: a loss or a weight is not finite; the learner is of no use any more.
         """
+        if self.config.anneal_steps:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._share_left() * self.config.learning_rate
         batch = {
             name: getattr(rollout, name).flatten(0, 1)
             for name in ("actor", "critic", "pre_tanh", "mean", "log_prob", "values", "advantages")
@@ -296,6 +308,8 @@ class PPO:
         _require_finite(losses | weights)
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
+        self._steps += len(advantages)
+        self._quieten()
         return {name: float(value) for name, value in losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -307,6 +321,7 @@ class PPO:
             "return_normalizer": self.return_normalizer.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
+            "steps": self._steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -318,6 +333,7 @@ class PPO:
         self._optimizer.load_state_dict(state["optimizer"])
         for group in self._optimizer.param_groups:  # a resumed run may have been given another
             group["lr"] = self.config.learning_rate
+        self._steps = state.get("steps", 0)  # earlier versions kept none
         self._generator.set_state(state["generator"])
 
     def loss(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -340,13 +356,31 @@ class PPO:
         value = self.critic(batch["critic"]).squeeze(-1)
         value_loss = (value - batch["targets"]).square().mean()
         entropy = distributions.entropy(mean, log_std, noise).mean()
-        loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+        bonus = self._share_left() * config.entropy_coef * entropy
+        loss = policy_loss + config.value_coef * value_loss - bonus
         return loss, {
             "loss/policy": policy_loss.detach(),
             "loss/value": value_loss.detach(),
             "policy/entropy": entropy.detach(),
             "policy/clip_fraction": (ratio != clipped).float().mean(),
         }
+
+    def _passed(self) -> float:
+        """Share of `anneal_steps`."""
+        over = self.config.anneal_steps
+        return 0.0 if over is None else min(self._steps / over, 1.0)
+
+    def _share_left(self) -> float:
+        """Of learning rate and entropy bonus."""
+        return 1 - 0.9 * self._passed()
+
+    @torch.no_grad()
+    def _quieten(self) -> None:
+        """Bound the standard deviation, linearly from `initial_std` to `final_std`."""
+        if self.config.anneal_steps:
+            first, last = self.config.initial_std, self.config.final_std
+            bound = first + (last - first) * self._passed()
+            self.policy.log_std.clamp_(max=math.log(bound))
 
     def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """One gradient step on a minibatch; returns losses and diagnostics."""

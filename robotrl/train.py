@@ -33,6 +33,8 @@ _MAY_CHANGE = {
     ),
 }
 """What may be another where a run goes on; all else is in its checkpoint, which would prevail."""
+TRAINING_ONLY = ("stages", "training_timestep_s")
+"""Settings of tasks that evaluation and export do without."""
 
 
 def train(
@@ -156,10 +158,10 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
 def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     """The environment of a run for evaluation and export: MuJoCo itself, on the CPU.
 
-    What a task says of the stages of training does not count in it, and its episodes are on all
-    levels of its terrain.
+    What a task says of training alone does not count in it, and its episodes are on all levels of
+    its terrain.
     """
-    task_config = {name: value for name, value in config.task_config.items() if name != "stages"}
+    task_config = {k: value for k, value in config.task_config.items() if k not in TRAINING_ONLY}
     if terrain := task_config.get("terrain"):
         task_config["terrain"] = terrain | {"rise": False}
     settings = {"device": "cpu", "backend": "batch", "task_config": task_config}

@@ -7,6 +7,7 @@ the names of its feet; its own settings are in `configs/train/`. Training may go
 with other weights and commands: the first of microduck_walk.yaml pulls it out of standing still.
 """
 
+import copy
 import math
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import validate
-from deploy.quantities import Speed
+from deploy.quantities import Period, Speed
 from envs.action_decoder import JointOffsetDecoder
 from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
@@ -31,7 +32,7 @@ from envs.tasks.settings import RobotTaskConfig, count_steps
 from envs.terrain import Field as TerrainField
 from envs.terrain import Ground, Levels, Scan, TerrainConfig, with_terrain
 from envs.walking.features import WalkFeatures, walk_mirror
-from envs.walking.gait import asked_to_move, expected_lift, phase_of
+from envs.walking.gait import asked_to_move, expected_lift, phase_of, tipping
 from envs.walking.legs import Legs, Motion, home_height
 from envs.walking.score import CommandScore
 from envs.walking.terms import Gait, Stage, Step, WalkWeights, reference, walk_terms
@@ -67,6 +68,9 @@ class VelocityConfig(RobotTaskConfig):
     rewards: WalkWeights = WalkWeights()
     stages: Annotated[list[Stage], Field(max_length=20)] = []
     """What differs early in training; in order of `until_steps`. Evaluation knows none."""
+    training_timestep_s: Period | None = None
+    """Timestep of the physics in training, where it may be coarser than the model's. Evaluation
+    knows none."""
     terrain: TerrainConfig | None = None
     """Uneven ground; without it, a plane."""
 
@@ -104,7 +108,11 @@ class Velocity:
     def load_model(config: VelocityConfig) -> mujoco.MjModel:
         """The model to simulate."""
         robot = load_robot(config.robot)
-        return robot.model if config.terrain is None else with_terrain(robot, _field(config))
+        model = robot.model if config.terrain is None else with_terrain(robot, _field(config))
+        if config.training_timestep_s:
+            model = copy.copy(model)
+            model.opt.timestep = config.training_timestep_s
+        return model
 
     def __init__(self, simulation: Simulation, config: VelocityConfig, draws: Draws):
         self.config, self._draws, self._compact = config, draws, simulation.compact
@@ -244,14 +252,16 @@ class Velocity:
         low = motion.height < config.min_height_share * self.legs.home_height
         self._fallen = low | (motion.up[:, 2] < math.cos(config.max_tilt_rad))
         moving = asked_to_move(self.command)
+        stepping = moving | tipping(motion.spin, motion.up)
         phase = phase_of(self._ticks * self.control_dt_s, config.gait.period_s)
-        down, lift = expected_lift(phase, self._offsets, config.gait.stance_share, moving)
+        down, lift = expected_lift(phase, self._offsets, config.gait.stance_share, stepping)
         change = action - previous_action
         step = Step(
             motion=motion,
             twist=self._twist,
             command=self.command,
             moving=moving,
+            stepping=stepping,
             down=down,
             lift=lift,
             angle=self._qpos[:, self._joint_qpos].float(),

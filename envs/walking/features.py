@@ -16,7 +16,7 @@ from envs.mirror import (
 )
 from envs.reach_features import XYZ
 from envs.robot import Robot
-from envs.walking.gait import asked_to_move, clock, phase_of
+from envs.walking.gait import asked_to_move, clock, phase_of, tipping
 
 
 class WalkFeatures(nn.Module):
@@ -50,13 +50,14 @@ class WalkFeatures(nn.Module):
 
     def forward(self, signals: dict[str, Tensor]) -> dict[str, Tensor]:
         """Signals (n, ...) -> features (n, columns)."""
-        command = signals["command"]
+        command, spin = signals["command"], signals["imu_angular_velocity"]
         phase = phase_of(signals["time"][:, 0], self.period_s)
+        stepping = asked_to_move(command) | tipping(spin, signals["projected_gravity"])
         return {
-            "imu_angular_velocity": signals["imu_angular_velocity"],
+            "imu_angular_velocity": spin,
             "projected_gravity": signals["projected_gravity"],
             "command": command,
-            "clock": clock(phase, asked_to_move(command)),
+            "clock": clock(phase, stepping),
             "joint_position": signals["joint_position"] - self.home,
             "joint_velocity": signals["joint_velocity"],
             "joint_target": signals["joint_target"] - self.home,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from envs.commands import VelocityCommand
+from envs.walking.gait import STILL
 from envs.walking.terms import Step, as_speed
 from envs.worlds import Worlds
 
@@ -46,14 +47,14 @@ class CommandScore:
 
         `speed_share` is the speed along the command by that asked for, `velocity_error_m_s` the rms
         of what lacks, `fell` whether it ends by a fall, `torque_rms_nm/<joint>` what the servo had
-        to give. What does not apply is nan: the share of a speed of zero, the error of a command
-        that did not last for a second.
+        to give. What does not apply is nan: the share of a speed of about zero, the error of a
+        command that did not last for a second.
         """
         steps, error, along, asked, *torques = self.sums.unbind(-1)
         lasted = (command.steps - command.remaining).clamp(min=1)
         rms = (torch.stack(torques, dim=-1) / lasted[:, None]).sqrt().unbind(-1)
         return {
-            "speed_share": torch.where(asked > 0, along / asked, torch.nan),
+            "speed_share": torch.where(asked > STILL**2 * steps, along / asked, torch.nan),
             "velocity_error_m_s": torch.where(steps > 0, error / steps, torch.nan).sqrt(),
             "fell": fallen.float(),
             **{

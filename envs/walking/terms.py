@@ -115,6 +115,8 @@ class Step(NamedTuple):
     """(n, 3) what was asked for."""
     moving: Tensor
     """(n,) bool: whether that is to move."""
+    stepping: Tensor
+    """(n,) bool: whether the robot is to step, as it is to move or tips over."""
     down: Tensor
     """(n, feet) bool: whether the gait has them down."""
     lift: Tensor
@@ -159,7 +161,7 @@ def walk_terms(step: Step, reference: Reference, weights: WalkWeights) -> dict[s
     tilt = (1 - motion.foot_level.square()).clamp(min=0).sqrt()
     side = reference.foot_side
     inward = torch.relu(_CROSSING * side.abs() - motion.foot_side * side.sign()) / side.abs()
-    still = mean_square(step.speed) * ~step.moving
+    still = mean_square(step.speed) * ~step.stepping
     return {
         "velocity": weights.velocity
         * kernel(error[:, :2].square().sum(-1), weights.velocity_width),

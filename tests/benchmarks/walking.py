@@ -5,8 +5,9 @@
 For every command `--episodes` episodes of 20 s, each in its own randomized world (other draws than
 in training, every term at its full range). Speed and error count from 1 s after the start. A fall
 ends an episode, and the next one begins. `lifts` are the feet's departures from the ground per
-second, which at the command zero should be none. Torques are held against `--continuous`, what a
-servo can give for ever.
+second; at the command zero they should be none, but for steps that catch a push: there only those
+count that come a second after the robot last tipped over. Torques are held against `--continuous`,
+what a servo can give for ever.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from torch import Tensor
 from envs.randomization import at_full_range
 from envs.tasks.velocity import Velocity
 from envs.vector_env import VectorEnv
+from envs.walking.gait import asked_to_move, tipping
 from envs.walking.terms import as_speed
 from robotrl.evaluate import load_policy
 from robotrl.run_folder import RunFolder
@@ -66,8 +68,8 @@ def measure(folder: RunFolder, command: tuple[float, float, float], episodes: in
     policy = load_policy(config, env, folder.load_checkpoint())
     task, observation = env.task, env.reset()
     assert isinstance(task, Velocity)
-    age = torch.zeros(episodes)
-    falls, lifts, steps = 0, 0.0, env.task.episode_steps
+    age, calm = torch.zeros(episodes), torch.zeros(episodes)
+    falls, lifts, watched, steps = 0, 0.0, 0.0, env.task.episode_steps
     achieved, asked, squared, counted = 0.0, 0.0, 0.0, 0.0
     torque = torch.zeros(env.num_actions, dtype=torch.float64)
     down = None
@@ -84,8 +86,11 @@ def measure(folder: RunFolder, command: tuple[float, float, float], episodes: in
         squared += float((error * settled).sum())
         counted += float(settled.sum())
         now = task.motion.foot_height < task.config.gait.contact_m
+        calm = torch.where(tipping(task.motion.spin, task.motion.up), 0, calm + 1)
+        unforced = settled & (asked_to_move(task.command) | (calm > SETTLED_STEPS))
         if down is not None:
-            lifts += float(((down & ~now).sum(-1) * settled).sum())
+            lifts += float(((down & ~now).sum(-1) * unforced).sum())
+            watched += float(unforced.sum())
         down = now
         force = env.simulation.data("actuator_force")[:, task.actuators]
         torque = torque + force.square().mean(dim=0)
@@ -96,7 +101,7 @@ def measure(folder: RunFolder, command: tuple[float, float, float], episodes: in
         achieved / asked if asked else float("nan"),
         (squared / max(counted, 1)) ** 0.5,
         60 * falls / (episodes * seconds),
-        lifts / max(counted, 1) / task.control_dt_s,
+        lifts / max(watched, 1) / task.control_dt_s,
         (torque / steps).sqrt(),
     )
 

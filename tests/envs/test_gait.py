@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from envs.walking.gait import asked_to_move, clock, expected_lift, phase_of
+from envs.walking.gait import asked_to_move, clock, expected_lift, phase_of, tipping
 
 OFFSETS = torch.tensor([0.0, 0.5])
 MOVING, STANDING = torch.tensor([True]), torch.tensor([False])
@@ -32,6 +32,18 @@ def test_clock_is_a_point_on_the_circle():
 
 def test_there_is_no_clock_while_standing():
     assert clock(torch.tensor([0.3]), STANDING).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("spin", "vertical", "tips"),
+    [([0.8, 0.0, 0.0], [0.0, 0.0, -1.0], True), ([0.5, -0.6, 3.0], [0.0, 0.0, 1.0], True),
+     ([0.4, 0.4, 3.0], [0.0, 0.0, 1.0], False),  # it turns, and tilts by 0.57 rad/s
+     ([3.0, 0.4, 0.4], [1.0, 0.0, 0.0], False)],  # the same, by an IMU that lies on its side
+)  # fmt: skip
+def test_what_tilts_by_more_than_seven_tenths_of_a_radian_per_second_tips_over(
+    spin: list[float], vertical: list[float], tips: bool
+):
+    assert tipping(torch.tensor([spin]), torch.tensor([vertical])).tolist() == [tips]
 
 
 @pytest.mark.parametrize(

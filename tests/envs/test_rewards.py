@@ -29,8 +29,16 @@ def test_progress_is_the_share_along_what_is_asked():
     asked = torch.tensor([[0.4, 0.0]]).expand(5, 2)
     achieved = torch.tensor([[0.4, 0.0], [0.1, 0.3], [0.0, 0.4], [-0.2, 0.0], [0.9, 0.0]])
 
-    # sideways does not count, backwards counts against, more than asked is no better
-    assert progress(achieved, asked).tolist() == pytest.approx([1, 0.25, 0, -0.5, 1])
+    # sideways does not count, backwards counts against; 2.25 times is as far off as -0.25 times
+    assert progress(achieved, asked).tolist() == pytest.approx([1, 0.25, 0, -0.5, -0.25])
+
+
+def test_progress_gives_nothing_for_being_faster_to_a_motion_that_sways():
+    asked = torch.tensor([[0.3]]).expand(100, 1)
+    sway = 0.1 * torch.linspace(0, 2 * math.pi, 101)[:100, None].sin()
+    means = {speed: float(progress(speed + sway, asked).mean()) for speed in (0.27, 0.3, 0.33)}
+
+    assert max(means, key=means.__getitem__) == 0.3
 
 
 def test_progress_is_zero_where_nothing_is_asked():

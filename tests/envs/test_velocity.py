@@ -192,6 +192,25 @@ def test_it_has_fallen_when_tilted_or_low(tilt: float, height: float, fallen: bo
     assert step.info.rewards["fall"].tolist() == [0, 0, -float(fallen), 0]
 
 
+@pytest.mark.parametrize(("tilt_rate", "steps"), [(0.5, False), (0.9, True)])
+def test_who_is_to_stand_still_and_tips_over_is_to_step(tilt_rate: float, steps: bool):
+    stand = {**STRAIGHT, **NO_KINDS, "standing_share": 1.0}
+    env = make(64, command=stand, rewards={"gait": 1.0})
+    env.reset()
+    float_away(env, [0.0, 0.0, 0.0])
+    env.simulation.data("qvel")[:, 3] = tilt_rate
+    step = env.step(still(env))
+
+    # No foot is down. A step asks two of four to be up, in swing; who stands has no match. Clocks
+    # start anywhere: of 64 worlds some are in swing.
+    columns = env.columns["actor"]
+    clock = step.observation["actor"][
+        :, [columns.index(f"clock.{name}") for name in ("sin", "cos")]
+    ]
+    assert clock.square().sum(-1).tolist() == pytest.approx([float(steps)] * 64, abs=1e-5)
+    assert (step.info.rewards["gait"].max() == 0.5) == steps
+
+
 def test_stages_change_weights_and_commands_after_their_steps_in_all_worlds():
     stages = [
         {"until_steps": 2 * WORLDS, "rewards": {"alive": 7.0}, "command": {"standing_share": 1.0}},

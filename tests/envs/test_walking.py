@@ -45,6 +45,7 @@ STEP = Step(
     twist=torch.zeros(1, 3),
     command=torch.zeros(1, 3),
     moving=torch.tensor([False]),
+    stepping=torch.tensor([False]),
     down=BOTH,
     lift=torch.zeros(1, 2),
     angle=REFERENCE.home[None],
@@ -144,8 +145,8 @@ def test_term(name: str, step: Step, expected: float):
     assert terms(step)[name] == pytest.approx(expected, abs=1e-6)
 
 
-def test_moving_joints_cost_nothing_extra_when_asked_to_move():
-    step = STEP._replace(moving=torch.tensor([True]), speed=torch.tensor([[0.3, -0.1]]))
+def test_moving_joints_cost_nothing_extra_when_stepping():
+    step = STEP._replace(stepping=torch.tensor([True]), speed=torch.tensor([[0.3, -0.1]]))
     assert terms(step)["still"] == 0
 
 
@@ -163,7 +164,8 @@ def test_walking_pays_more_than_standing_still_or_skating():
     asked = torch.tensor([[0.3, 0.0, 0.0]])
     right_up = torch.tensor([[True, False]])
     lift = torch.tensor([[0.0, 1.0]])
-    asks = STEP._replace(command=asked, moving=torch.tensor([True]), down=right_up, lift=lift)
+    yes = torch.tensor([True])
+    asks = STEP._replace(command=asked, moving=yes, stepping=yes, down=right_up, lift=lift)
     stander = asks
     skater = asks._replace(
         twist=asked, motion=MOTION._replace(foot_velocity=torch.tensor([[[0.3, 0, 0]] * 2]))

@@ -130,14 +130,16 @@ def test_metric_is_described_by_the_worlds_in_which_it_applies():
     assert not any(name.startswith("none") for name in result)
 
 
-def test_stages_of_training_do_not_count_in_evaluation():
+def test_stages_and_the_timestep_of_training_do_not_count_in_evaluation():
     stages = [{"until_steps": 1e6, "rewards": {"alive": 9.0}}]
-    settings = {"rewards": {"alive": 3.0}, "stages": stages}
+    settings = {"rewards": {"alive": 3.0}, "stages": stages, "training_timestep_s": 0.01}
     config = TrainConfig.model_validate({"task": "velocity", "task_config": settings})
-    earned = {}
+    earned, timesteps = {}, {}
     for make in (train.make_env, train.make_test_env):
         env = make(config, num_envs=1, num_threads=1)
         env.reset()
         earned[make] = float(env.step(torch.zeros(1, 14)).info.rewards["alive"])
+        timesteps[make] = env.simulation.model.opt.timestep
 
     assert list(earned.values()) == [9, 3]
+    assert list(timesteps.values()) == [0.01, 0.005]

@@ -585,6 +585,41 @@ def test_resumed_learner_takes_a_new_learning_rate():
     assert torch.equal(weights(slower.policy), weights(learner.policy))
 
 
+def test_rate_and_entropy_bonus_fall_to_a_tenth_and_go_on_falling_where_a_run_is_resumed():
+    env = Walk(num_envs=8)
+    settings = {"rollout_steps": 4, "learning_rate": 0.01, "anneal_steps": 64.0}
+    learner, resumed = make(env, **settings), make(env, **settings)
+
+    iterate(learner, env, 2)  # the second update came after 32 of 64 steps
+    assert learner._optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.55)
+    resumed.load_state_dict(learner.state_dict())
+    iterate(resumed, env, 3)  # the last after 128
+
+    assert resumed._optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.1)
+    batch = {"actor": torch.zeros(1, 2), "critic": torch.zeros(1, 3)}
+    batch |= dict.fromkeys(("pre_tanh", "noise"), torch.zeros(1, 2))
+    batch |= dict.fromkeys(("log_prob", "advantages", "targets"), torch.zeros(1))
+    loss, parts = resumed.loss(batch, batch.pop("noise"))
+    bonus = parts["loss/policy"] + resumed.config.value_coef * parts["loss/value"] - loss
+    assert bonus.item() == pytest.approx(
+        0.1 * resumed.config.entropy_coef * float(parts["policy/entropy"]), abs=1e-6
+    )
+
+
+def test_noise_is_bounded_by_a_line_to_its_final_value():
+    env = Walk(num_envs=8)
+    settings = {"rollout_steps": 4, "initial_std": 1.0, "final_std": 0.2, "entropy_coef": 9.0}
+    learner = make(env, anneal_steps=128, **settings)  # the bonus alone would let it grow
+
+    bounds = []
+    for _ in range(5):
+        iterate(learner, env)
+        bounds.append(float(learner.policy.log_std.detach().exp().max()))
+
+    # a quarter of the way down after each 32 steps
+    assert bounds == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
+
+
 def identity_critic(env: VectorEnv) -> PPO:
     """A learner with V(x) = x and γ = 0.9, whose normalisers change nothing."""
     learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[])
