@@ -1,9 +1,8 @@
 """PPO with a squashed Gaussian policy (Schulman et al. 2017, arXiv 1707.06347).
 
     ppo = PPO(PPOConfig(), env.observation_sizes, env.num_actions, seed=0)
-    observation = env.reset(stagger=True)
-    rollout, observation = ppo.collect(env, observation)
-    losses = ppo.update(rollout)
+    step = env.step(ppo.act(observation))
+    losses = ppo.learn(step)                  # with every `rollout_steps`-th step; else nothing
 
 Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels. The
 learning rate is fixed: following the KL in each minibatch cost a third of HalfCheetah's return; on
@@ -16,38 +15,23 @@ raises `TrainingError` instead of being learned from.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
-from deploy.errors import ConfigError, DeployError
+from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from robotrl import distributions
+from robotrl.algorithm import Layers, Rate, Unit, require_finite
 from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
+from robotrl.policy import Policy
 from robotrl.returns import compute_gae
-
-Unit = Annotated[float, Field(ge=0, le=1)]
-Layers = Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Field(max_length=16)]
-
-
-class TrainingError(DeployError, ArithmeticError):
-    """Something that is not a number came up: a reward, an observation, a loss, a weight."""
-
-
-class VectorEnv(Protocol):
-    """What an algorithm needs of an environment; see `envs.vector_env`."""
-
-    num_envs: int
-
-    def step(self, action: Tensor) -> Step:
-        """Observation, reward, terminated, truncated, info."""
-        ...
 
 
 class PPOConfig(Section):
@@ -60,7 +44,7 @@ class PPOConfig(Section):
     """Passes over each rollout."""
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Parts a pass is split into."""
-    learning_rate: Annotated[float, Field(ge=1e-12, le=1)] = 3e-4
+    learning_rate: Rate = 3e-4
     """Step size of Adam, for actor and critic."""
     gamma: Unit = 0.97
     """Discount factor."""
@@ -84,19 +68,31 @@ class PPOConfig(Section):
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
+    FIXED: ClassVar = frozenset({"rollout_steps", "initial_std", "actor_hidden", "critic_hidden"})
 
-class Policy(nn.Module):
-    """The actor: normaliser, network and a state-independent standard deviation."""
+    @property
+    def iteration_steps(self) -> int:
+        """See `AlgorithmConfig`."""
+        return self.rollout_steps
+
+    def new_policy(self, observation_size: int, num_actions: int) -> "PPOPolicy":
+        """See `AlgorithmConfig`."""
+        return PPOPolicy(observation_size, num_actions, self)
+
+    def learner(
+        self, observation_sizes: Mapping[str, int], num_actions: int, **settings: Any
+    ) -> "PPO":
+        """See `AlgorithmConfig`."""
+        return PPO(self, observation_sizes, num_actions, **settings)
+
+
+class PPOPolicy(Policy):
+    """The actor, with a standard deviation that is the same everywhere."""
 
     def __init__(self, observation_size: int, num_actions: int, config: PPOConfig):
-        super().__init__()
-        self.normalizer = Normalizer(observation_size)
-        self.network = mlp([observation_size, *config.actor_hidden, num_actions], output_gain=0.01)
+        sizes = [observation_size, *config.actor_hidden, num_actions]
+        super().__init__(observation_size, mlp(sizes, output_gain=0.01))
         self.log_std = nn.Parameter(torch.full((num_actions,), config.initial_std).log())
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """The deterministic action tanh(mean), (..., num_actions) in (-1, 1)."""
-        return torch.tanh(self.network(self.normalizer(observation)))
 
 
 class Rollout(NamedTuple):
@@ -111,8 +107,16 @@ class Rollout(NamedTuple):
     log_prob: Tensor
     values: Tensor
     advantages: Tensor
-    info: dict[str, Tensor]
-    """Mean of each reward term; all values of each metric."""
+
+
+class _Acted(NamedTuple):
+    """What an action came from, and what followed it; (B, ...) each."""
+
+    observation: dict[str, Tensor]
+    actor: Tensor
+    mean: Tensor
+    pre_tanh: Tensor
+    step: Step | None = None
 
 
 class PPO:
@@ -130,7 +134,7 @@ class PPO:
     def __init__(
         self,
         config: PPOConfig,
-        observation_sizes: dict[str, int],
+        observation_sizes: Mapping[str, int],
         num_actions: int,
         *,
         seed: int,
@@ -146,7 +150,7 @@ class PPO:
         self._mirror = mirror
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.policy = Policy(observation_sizes["actor"], num_actions, config)
+            self.policy = config.new_policy(observation_sizes["actor"], num_actions)
             self.critic = mlp(
                 [observation_sizes["critic"], *config.critic_hidden, 1], output_gain=1.0
             )
@@ -155,6 +159,7 @@ class PPO:
         for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):
             module.to(self.device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._taken: list[_Acted] = []
         self._optimizer = torch.optim.Adam(
             [*self.policy.parameters(), *self.critic.parameters()],
             lr=config.learning_rate,
@@ -163,97 +168,93 @@ class PPO:
         )
 
     @torch.no_grad()
-    def collect(
-        self, env: VectorEnv, observation: dict[str, Tensor]
-    ) -> tuple[Rollout, dict[str, Tensor]]:
-        """Act for `rollout_steps` and estimate advantages.
+    def act(self, observation: dict[str, Tensor]) -> Tensor:
+        """See `Algorithm`."""
+        actor = self.policy.normalizer(observation["actor"])
+        mean = self.policy.network(actor)
+        u = distributions.sample(mean, self.policy.log_std, self._generator)
+        self._acted = _Acted(observation, actor, mean, u)
+        # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
+        if self.device.type == "cpu" and not u.isfinite().all():
+            acted = [*self._taken, self._acted]
+            require_finite(
+                {
+                    f"the {name}'s observation": torch.stack([a.observation[name] for a in acted])
+                    for name in observation
+                }
+                | {"the action": torch.stack([each.pre_tanh for each in acted])},
+                of_rollout=True,
+            )
+        return torch.tanh(u)
 
-        Args:
-            env: the environment.
-            observation: its latest observation.
+    def learn(self, step: Step) -> dict[str, float]:
+        """See `Algorithm`."""
+        self.store(step)
+        return self.update(self.rollout()) if len(self._taken) == self.config.rollout_steps else {}
 
-        Returns:
-            The rollout and the observation that follows it.
+    def store(self, step: Step) -> None:
+        """Keep what followed the latest actions."""
+        self._taken.append(self._acted._replace(step=step))
+
+    @torch.no_grad()
+    def rollout(self) -> Rollout:
+        """What was stored, with advantages; nothing is stored then.
 
         Raises:
             TrainingError: an observation, a reward or a value is not finite.
         """
-        steps, log_std = self.config.rollout_steps, self.policy.log_std
-        raw: dict[str, list[Tensor]] = {"actor": [], "critic": []}
-        columns: dict[str, list[Tensor]] = {}
-        following, measured = [], []
-        terms: dict[str, list[Tensor]] = {}
-        metrics: dict[str, list[Tensor]] = {}
-        for _ in range(steps):
-            actor = self.policy.normalizer(observation["actor"])
-            mean = self.policy.network(actor)
-            u = distributions.sample(mean, log_std, self._generator)
-            for name, value in observation.items():
-                raw[name].append(value)
-            # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
-            if self.device.type == "cpu" and not u.isfinite().all():
-                seen = {f"the {name}'s observation": torch.stack(raw[name]) for name in raw}
-                acted = torch.stack([*columns.get("pre_tanh", []), u])
-                _require_finite(seen | {"the action": acted}, of_rollout=True)
-            observation, reward, terminated, truncated, info = env.step(torch.tanh(u))
-            record = {
-                "actor": actor,
-                "pre_tanh": u,
-                "mean": mean,
-                "reward": reward,
-                "terminated": terminated,
-                "truncated": truncated,
-            }
-            for name, value in record.items():
-                columns.setdefault(name, []).append(value)
-            following.append(info.final_observation["critic"])
-            for name, value in info.rewards.items():
-                terms.setdefault(f"reward/{name}", []).append(value.mean())
-            measured.append(info.measured)
-            for name, value in info.metrics.items():
-                metrics.setdefault(name, []).append(value)
-        data = {name: torch.stack(values) for name, values in columns.items()}
-        raw_data = {name: torch.stack(values) for name, values in raw.items()}
+        taken, self._taken = self._taken, []
+        steps = [each.step for each in taken if each.step]
+        raw = {
+            name: torch.stack([each.observation[name] for each in taken])
+            for name in taken[0].observation
+        }
+        actor, mean, pre_tanh = (
+            torch.stack([getattr(each, name) for each in taken])
+            for name in ("actor", "mean", "pre_tanh")
+        )
+        rewards, terminated, truncated = (
+            torch.stack([getattr(step, name) for step in steps])
+            for name in ("reward", "terminated", "truncated")
+        )
+        following = torch.stack([step.info.final_observation["critic"] for step in steps])
 
-        critic = self.critic_normalizer(raw_data["critic"])
-        next_critic = self.critic_normalizer(torch.stack(following))
+        critic, next_critic = (
+            self.critic_normalizer(raw["critic"]),
+            self.critic_normalizer(following),
+        )
         values = self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
         next_values = self.return_normalizer.inverse(self.critic(next_critic)).squeeze(-1)
         advantages = compute_gae(
-            data["reward"],
+            rewards,
             values,
             next_values,
-            data["terminated"],
-            data["truncated"],
+            terminated,
+            truncated,
             gamma=self.config.gamma,
             gae_lambda=self.config.gae_lambda,
         )
-        counted = torch.stack(measured)
-        info = {name: torch.stack(value) for name, value in terms.items()}
-        info |= {name: torch.stack(value)[counted] for name, value in metrics.items()}
-        rollout = Rollout(
-            actor=data["actor"],
-            critic=critic,
-            raw=raw_data,
-            pre_tanh=data["pre_tanh"],
-            mean=data["mean"],
-            log_prob=distributions.log_prob(data["pre_tanh"], data["mean"], log_std),
-            values=values,
-            advantages=advantages,
-            info=info,
-        )
-        _require_finite(
+        require_finite(
             {
-                "the actor's observation": raw_data["actor"],
-                "the critic's observation": raw_data["critic"],
-                "the action": rollout.pre_tanh,
-                "the reward" + _culprits(rollout.info): data["reward"],
+                "the actor's observation": raw["actor"],
+                "the critic's observation": raw["critic"],
+                "the action": pre_tanh,
+                "the reward" + _culprits(steps): rewards,
                 "the value": values,
                 "the advantage (maybe by an episode's last observation)": advantages,
             },
             of_rollout=True,
         )
-        return rollout, observation
+        return Rollout(
+            actor=actor,
+            critic=critic,
+            raw=raw,
+            pre_tanh=pre_tanh,
+            mean=mean,
+            log_prob=distributions.log_prob(pre_tanh, mean, self.policy.log_std),
+            values=values,
+            advantages=advantages,
+        )
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learn from a rollout.
@@ -293,7 +294,7 @@ class PPO:
             f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
             for name, network in networks.items()
         }
-        _require_finite(losses | weights)
+        require_finite(losses | weights)
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
         return {name: float(value) for name, value in losses.items()}
@@ -397,21 +398,11 @@ class PPO:
             last.bias.copy_((last.bias * std + mean - normalizer.mean) / normalizer.std)
 
 
-def _culprits(info: dict[str, Tensor]) -> str:
+def _culprits(steps: Sequence[Step]) -> str:
     """The reward terms that are not finite, as ` (term, ...)`."""
     names = [
-        name.removeprefix("reward/")
-        for name, value in info.items()
-        if name.startswith("reward/") and not value.isfinite().all()
+        name
+        for name in steps[0].info.rewards
+        if not torch.stack([step.info.rewards[name] for step in steps]).isfinite().all()
     ]
     return f" ({', '.join(names)})" if names else ""
-
-
-def _require_finite(tensors: dict[str, Tensor], *, of_rollout: bool = False) -> None:
-    """Refuse NaN and infinity; a rollout's tensors (T, B, ...) are told by step and world."""
-    for name, value in tensors.items():
-        bad = ~value.isfinite()
-        if bad.any():
-            index = tuple(bad.nonzero()[0].tolist())
-            place = f" in world {index[1]}, {index[0] + 1} steps on" if of_rollout else ""
-            raise TrainingError(f"{name} is {value[index].item()}{place}")

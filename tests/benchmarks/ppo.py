@@ -29,7 +29,7 @@ from torch import Tensor
 
 from envs.vector_env import Step, StepInfo
 from robotrl import distributions
-from robotrl.ppo import PPO, PPOConfig, Rollout, VectorEnv
+from robotrl.ppo import PPO, PPOConfig, Rollout
 from robotrl.shipped import config_path
 from robotrl.train import make_env
 from robotrl.train_config import load_train_config
@@ -126,7 +126,7 @@ RULES = {
 
 
 class GymnasiumWorlds:
-    """A Gymnasium task as our `VectorEnv`.
+    """A Gymnasium task as our `envs.vector_env.VectorEnv`.
 
     With SAME_STEP, the observation of a world that ended is the first of its next episode, and the
     last one is in `info`; so no step is a mere reset, whose action does nothing.
@@ -150,7 +150,7 @@ class GymnasiumWorlds:
         return self._observe(self._env.reset(seed=self._seed)[0])
 
     def step(self, action: Tensor) -> Step:
-        """See `VectorEnv.step`."""
+        """See `envs.vector_env.VectorEnv.step`."""
         observation, reward, terminated, truncated, info = self._env.step(action.numpy())
         final = observation.copy()
         for world in np.flatnonzero(terminated | truncated):
@@ -177,14 +177,15 @@ def learn(rule: str, config: PPOConfig, env: Any, env_steps: int, *, seed: int) 
     updates = math.ceil(env_steps / (env.num_envs * config.rollout_steps))
     if isinstance(learner, Annealed):
         learner.total_updates = updates
-    for _ in range(updates):
-        rollout, observation = learner.collect(env, observation)
-        learner.update(rollout)
+    for _ in range(updates * config.rollout_steps):
+        step = env.step(learner.act(observation))
+        learner.learn(step)
+        observation = step.observation
     return learner
 
 
 @torch.no_grad()
-def mean_return(learner: PPO, env: VectorEnv, observation: dict[str, Tensor]) -> float:
+def mean_return(learner: PPO, env: Any, observation: dict[str, Tensor]) -> float:
     """Mean return of each world's first episode, without noise."""
     total, running = torch.zeros(env.num_envs), torch.ones(env.num_envs, dtype=torch.bool)
     for _ in range(EPISODE_STEPS):

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step, StepInfo
-from robotrl.ppo import PPO, PPOConfig, TrainingError, VectorEnv
+from robotrl.algorithm import TrainingError
+from robotrl.ppo import PPO, PPOConfig, Rollout
+
+
+class ToyEnv(Protocol):
+    """What a toy is to these tests."""
+
+    observation: dict[str, Tensor]
+    """The latest."""
+
+    def step(self, action: Tensor) -> Step: ...
 
 
 class Bandit:
@@ -133,7 +143,7 @@ def answer(
     return Step(observation, reward, terminated, truncated, info)
 
 
-def make(env: VectorEnv, *, seed: int = 0, **settings: Any) -> PPO:
+def make(env: ToyEnv, *, seed: int = 0, **settings: Any) -> PPO:
     """A learner with small networks for a toy environment."""
     settings = {"actor_hidden": [16], "critic_hidden": [16], "learning_rate": 3e-3} | settings
     walks = isinstance(env, Walk | Spoilt)
@@ -141,11 +151,22 @@ def make(env: VectorEnv, *, seed: int = 0, **settings: Any) -> PPO:
     return PPO(PPOConfig(**settings), sizes, 2 if walks else 1, seed=seed)
 
 
-def iterate(learner: PPO, env: Bandit | Walk | Chain, iterations: int = 1) -> dict[str, float]:
+def collect(
+    learner: PPO, env: ToyEnv, observation: dict[str, Tensor]
+) -> tuple[Rollout, dict[str, Tensor]]:
+    """A rollout that nothing was learned from yet, and the observation that follows it."""
+    for _ in range(learner.config.rollout_steps):
+        step = env.step(learner.act(observation))
+        learner.store(step)
+        observation = step.observation
+    return learner.rollout(), observation
+
+
+def iterate(learner: PPO, env: ToyEnv, iterations: int = 1) -> dict[str, float]:
     """Collect and learn; returns the last losses."""
     losses = {}
     for _ in range(iterations):
-        rollout, _ = learner.collect(env, env.observation)
+        rollout, _ = collect(learner, env, env.observation)
         losses = learner.update(rollout)
     return losses
 
@@ -170,7 +191,7 @@ def test_value_function_learns_returns_in_the_unit_of_the_reward():
     learner = make(env, rollout_steps=8)
 
     iterate(learner, env, 30)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     # The reward is 50 x, but for at most (1 + 1/2)² = 2.25 that the action costs.
     x = rollout.raw["critic"].squeeze(-1)
@@ -181,7 +202,7 @@ def test_truncated_episode_bootstraps_from_its_final_observation():
     env = OneStepEpisodes(terminates=False)
     learner = identity_critic(env)
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     # r + γ V(final) - V(first) = 1 + 0.9 · 5 - 0, not 1 + 0.9 · V(first observation after reset)
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 5.5))
@@ -191,7 +212,7 @@ def test_terminated_episode_does_not_bootstrap():
     env = OneStepEpisodes(terminates=True)
     learner = identity_critic(env)
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 1.0))
 
@@ -202,7 +223,7 @@ def test_last_step_of_a_rollout_bootstraps_from_the_observation_that_follows():
     set_linear(learner.critic, weight=[1.0, 0.0, 0.0])
     start = env.observation
 
-    rollout, following = learner.collect(env, start)
+    rollout, following = collect(learner, env, start)
 
     value = learner.critic(learner.critic_normalizer(start["critic"])).squeeze(-1)
     next_value = learner.critic(learner.critic_normalizer(following["critic"])).squeeze(-1)
@@ -257,11 +278,11 @@ def test_value_loss_does_not_disturb_the_actor():
 def test_statistics_are_frozen_while_a_rollout_is_collected_and_grow_afterwards():
     env = Walk(num_envs=8)
     learner = make(env, rollout_steps=4)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     learner.update(rollout)
     mean, count = learner.policy.normalizer.mean.clone(), learner.policy.normalizer.count.clone()
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     assert torch.equal(learner.policy.normalizer.mean, mean)
 
     learner.update(rollout)
@@ -273,7 +294,7 @@ def test_actor_acts_on_its_own_observation_only():
     rollouts = []
     for privileged in (1.0, 0.0):
         env = Walk(num_envs=8, privileged=privileged)
-        rollouts.append(make(env).collect(env, env.observation)[0])
+        rollouts.append(collect(make(env), env, env.observation)[0])
 
     assert torch.equal(rollouts[0].pre_tanh, rollouts[1].pre_tanh)
     assert not torch.equal(rollouts[0].values, rollouts[1].values)
@@ -330,7 +351,7 @@ def test_every_epoch_sees_every_sample_once_and_losses_are_means_over_minibatche
         return found
 
     monkeypatch.setattr(learner, "loss", watched)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     losses = learner.update(rollout)
 
     everything = rollout.pre_tanh[0, :, 0].sort().values
@@ -439,7 +460,7 @@ def test_every_observation_and_every_return_is_counted_once():
 
     observation = env.observation
     for _ in range(3):
-        rollout, observation = learner.collect(env, observation)
+        rollout, observation = collect(learner, env, observation)
         learner.update(rollout)
         seen.append(rollout.raw["critic"].reshape(-1, 3).numpy())
         returns.append((rollout.values + rollout.advantages).reshape(-1, 1).numpy())
@@ -458,7 +479,7 @@ def test_new_statistics_of_returns_do_not_move_the_predictions():
     env = Walk(num_envs=8)
     learner = make(env, learning_rate=1e-12)  # only the statistics change
     iterate(learner, env)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     shifted = rollout._replace(advantages=100 + 7 * rollout.advantages)
 
     learner.update(shifted)
@@ -471,7 +492,7 @@ def test_new_statistics_of_returns_do_not_move_the_predictions():
 def test_rare_large_return_is_a_target_in_full(monkeypatch: pytest.MonkeyPatch):
     env = Walk(num_envs=50)
     learner = make(env, rollout_steps=20, epochs=1, minibatches=1)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     returns = torch.zeros(20, 50)
     returns[3, 7] = -1000  # one of 1000: 31.6 standard deviations below the mean
     targets = []
@@ -519,7 +540,7 @@ def test_what_is_not_finite_is_refused_before_anything_is_learned_from_it(
     before = copy.deepcopy(learner.state_dict())
 
     with pytest.raises(TrainingError) as error:
-        learner.collect(env, env.observation)
+        collect(learner, env, env.observation)
 
     assert str(error.value) == message
     for part in ("policy", "critic", "critic_normalizer", "return_normalizer"):
@@ -531,7 +552,7 @@ def test_last_observation_of_a_terminated_episode_may_be_anything(bad: float):
     env = OneStepEpisodes(terminates=True, final=bad)
     learner = identity_critic(env)
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 1.0))
 
@@ -540,7 +561,7 @@ def test_last_observation_of_a_truncated_episode_must_be_finite():
     env = OneStepEpisodes(terminates=False, final=math.nan)
 
     with pytest.raises(TrainingError, match=r"the advantage .* is nan in world 0, 1 steps on"):
-        identity_critic(env).collect(env, env.observation)
+        collect(identity_critic(env), env, env.observation)
 
 
 @pytest.mark.parametrize(
@@ -585,7 +606,7 @@ def test_resumed_learner_takes_a_new_learning_rate():
     assert torch.equal(weights(slower.policy), weights(learner.policy))
 
 
-def identity_critic(env: VectorEnv) -> PPO:
+def identity_critic(env: ToyEnv) -> PPO:
     """A learner with V(x) = x and γ = 0.9, whose normalisers change nothing."""
     learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[])
     set_linear(learner.critic, weight=[1.0])
@@ -613,7 +634,7 @@ def test_half_of_the_samples_are_learned_from_as_their_mirror_image(
     env = Walk(num_envs=500)
     learner = symmetric(rollout_steps=4, epochs=1, minibatches=1)
     iterate(learner, env)  # so that the normalisers do something
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     actor = learner.policy.normalizer(rollout.raw["actor"] * torch.tensor([1.0, -1.0]))
     critic = learner.critic_normalizer(rollout.raw["critic"] * torch.tensor([1.0, -1.0, 1.0]))
     swapped = rollout.pre_tanh[..., [1, 0]]

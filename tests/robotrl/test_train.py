@@ -18,7 +18,8 @@ from envs.batch_simulation import BatchSimulation
 from envs.divergence import replay
 from envs.vector_env import VectorEnv
 from envs.warp_simulation import WarpSimulation
-from robotrl.ppo import PPO, TrainingError
+from robotrl.algorithm import TrainingError
+from robotrl.ppo import PPO
 from robotrl.progress import train_with_progress
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env, make_test_env, train
