@@ -10,12 +10,14 @@ Hopper and Walker2d few seeds do not separate the rules (tests/benchmarks/ppo.py
 Observations are normalised with the statistics that the rollout was collected with, which absorb
 it afterwards; value targets with statistics that already know them, and the critic's predictions
 do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,
-the critic may see more. Gradients of actor and critic are clipped separately. What is not finite
-raises `TrainingError` instead of being learned from.
+the critic may see more. They share no weight and are clipped separately, so each learns in a thread
+of its own where that pays, and the bits are the same. What is not finite raises `TrainingError`
+instead of being learned from.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -26,12 +28,18 @@ from deploy.configuration import Section
 from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
+from envs.worlds import choose
 from robotrl import distributions
 from robotrl.algorithm import Layers, Rate, Unit, require_finite
 from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
+from robotrl.optimizer import ClippedAdam, side_by_side
 from robotrl.policy import Policy
 from robotrl.returns import compute_gae
+
+LARGE = 2e7
+"""Rows times weights of a minibatch from which actor and critic learn at the same time; a step
+then takes about a millisecond, of which little is Python."""
 
 
 class PPOConfig(Section):
@@ -105,6 +113,7 @@ class Rollout(NamedTuple):
     pre_tanh: Tensor
     mean: Tensor
     log_prob: Tensor
+    """Of `pre_tanh`; the Jacobian of tanh cancels in the ratio."""
     values: Tensor
     advantages: Tensor
 
@@ -159,13 +168,9 @@ class PPO:
         for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):
             module.to(self.device)
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._actor_step = ClippedAdam(self.policy, config.learning_rate, config.max_grad_norm)
+        self._critic_step = ClippedAdam(self.critic, config.learning_rate, config.max_grad_norm)
         self._taken: list[_Acted] = []
-        self._optimizer = torch.optim.Adam(
-            [*self.policy.parameters(), *self.critic.parameters()],
-            lr=config.learning_rate,
-            eps=1e-5,
-            fused=True,
-        )
 
     @torch.no_grad()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
@@ -219,12 +224,13 @@ class PPO:
         )
         following = torch.stack([step.info.final_observation["critic"] for step in steps])
 
-        critic, next_critic = (
-            self.critic_normalizer(raw["critic"]),
-            self.critic_normalizer(following),
-        )
-        values = self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
-        next_values = self.return_normalizer.inverse(self.critic(next_critic)).squeeze(-1)
+        critic = self.critic_normalizer(torch.cat([raw["critic"], following[-1:]]))
+        values = self._values(critic)
+        critic, next_values, values = critic[:-1], values[1:].clone(), values[:-1]
+        ended = choose((terminated | truncated).flatten(), compact=self.device.type == "cpu")
+        if not ended.none:  # else the next observation is the one that is acted on
+            final = self.critic_normalizer(ended.take(following.flatten(0, 1)))
+            ended.put(next_values.view(-1), self._values(final))
         advantages = compute_gae(
             rewards,
             values,
@@ -251,7 +257,7 @@ class PPO:
             raw=raw,
             pre_tanh=pre_tanh,
             mean=mean,
-            log_prob=distributions.log_prob(pre_tanh, mean, self.policy.log_std),
+            log_prob=distributions.gaussian_log_prob(pre_tanh, mean, self.policy.log_std),
             values=values,
             advantages=advantages,
         )
@@ -272,23 +278,32 @@ class PPO:
         }
         returns = (batch["values"] + batch["advantages"])[:, None]
         self._absorb_returns(returns)
-        batch["targets"] = self.return_normalizer(returns).squeeze(-1)
+        targets = self.return_normalizer(returns)
         advantages = batch["advantages"]
         spread = advantages.std(correction=0) + 1e-8
-        batch["advantages"] = (advantages - advantages.mean()) / spread
-        sampled = batch["actor"]
+        advantages = (advantages - advantages.mean()) / spread
+        sampled, old_log_std = batch["actor"], self.policy.log_std.detach().clone()
         if self.config.symmetry:
             batch |= self._with_mirror_images(batch, rollout)
-        old_log_std = self.policy.log_std.detach().clone()
-        steps = [
-            self._step({name: value[index] for name, value in batch.items()})
-            for index in self._minibatches(len(advantages))
-        ]
-        losses = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        parts = list(self._minibatches(len(advantages)))
+        actor_batch = (batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages)
+        of_actor, of_critic = side_by_side(
+            partial(self._learn_actor, actor_batch, parts),
+            partial(self._learn_critic, (batch["critic"], targets), parts),
+            together=self._large(parts[0]),
+        )
         with torch.no_grad():
             mean, log_std = self.policy.network(sampled), self.policy.log_std
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
-        losses |= {"policy/kl": kl, "policy/std": log_std.detach().exp().mean()}
+            entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
+            std = log_std.exp().mean()
+        losses = {
+            **of_actor,
+            **of_critic,
+            "policy/kl": kl,
+            "policy/entropy": entropy,
+            "policy/std": std,
+        }
         networks = {"actor": self.policy, "critic": self.critic}
         weights = {
             f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
@@ -306,7 +321,8 @@ class PPO:
             "critic": self.critic.state_dict(),
             "critic_normalizer": self.critic_normalizer.state_dict(),
             "return_normalizer": self.return_normalizer.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "actor_step": self._actor_step.state_dict(),
+            "critic_step": self._critic_step.state_dict(),
             "generator": self._generator.get_state(),
         }
 
@@ -316,49 +332,57 @@ class PPO:
         self.critic.load_state_dict(state["critic"])
         self.critic_normalizer.load_state_dict(state["critic_normalizer"])
         self.return_normalizer.load_state_dict(state["return_normalizer"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        for group in self._optimizer.param_groups:  # a resumed run may have been given another
-            group["lr"] = self.config.learning_rate
+        self._actor_step.load_state_dict(state["actor_step"])
+        self._critic_step.load_state_dict(state["critic_step"])
         self._generator.set_state(state["generator"])
 
-    def loss(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The clipped surrogate (eq. 7), the value loss and the entropy bonus of a minibatch.
-
-        Args:
-            batch: `actor`, `critic`, `pre_tanh`, `log_prob` as in `Rollout`, but (n, ...) and with
-                normalised `advantages` and value `targets`, (n,).
-            noise: standard normal (n, actions), for the estimate of the entropy.
-
-        Returns:
-            The loss, and its parts and the clip fraction without gradients.
-        """
+    def _learn_actor(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
         config, log_std = self.config, self.policy.log_std
-        mean = self.policy.network(batch["actor"])
-        ratio = (distributions.log_prob(batch["pre_tanh"], mean, log_std) - batch["log_prob"]).exp()
-        clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
-        advantages = batch["advantages"]
-        policy_loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
-        value = self.critic(batch["critic"]).squeeze(-1)
-        value_loss = (value - batch["targets"]).square().mean()
-        entropy = distributions.entropy(mean, log_std, noise).mean()
-        loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
-        return loss, {
-            "loss/policy": policy_loss.detach(),
-            "loss/value": value_loss.detach(),
-            "policy/entropy": entropy.detach(),
-            "policy/clip_fraction": (ratio != clipped).float().mean(),
-        }
+        sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
+        table, found = _beside(batch), []
+        for part in parts:
+            observation, u, log_prob, advantages = table[part].split(sizes, dim=1)
+            mean = self.policy.network(observation)
+            with torch.no_grad():
+                loss, clipped, slopes = surrogate(
+                    mean, log_std, u, log_prob, advantages, clip_range=config.clip_range
+                )
+                found.append(torch.stack([loss, clipped]))
+                if config.entropy_coef:
+                    bonus = distributions.entropy_slopes(mean, log_std, self._noise(mean))
+                    coef = config.entropy_coef / len(part)
+                    slopes = (slopes[0] - coef * bonus[0], slopes[1] - coef * bonus[1])
+            self._actor_step.backward((mean, log_std), (slopes[0], slopes[1].sum(dim=0)))
+            self._actor_step.step()
+        loss, clipped = torch.stack(found).mean(dim=0)
+        return {"loss/policy": loss, "policy/clip_fraction": clipped}
 
-    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One gradient step on a minibatch; returns losses and diagnostics."""
-        noise = torch.randn(batch["pre_tanh"].shape, generator=self._generator, device=self.device)
-        loss, diagnostics = self.loss(batch, noise)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
-        nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.max_grad_norm)
-        self._optimizer.step()
-        return diagnostics
+    def _learn_critic(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Steps on the squared error; returns what it was, on average."""
+        table, found = _beside(batch), []
+        for part in parts:
+            rows = table[part]
+            value = self.critic(rows[:, :-1])
+            with torch.no_grad():
+                error = value - rows[:, -1:]
+                found.append(error.square().mean())
+                slope = error * (2 * self.config.value_coef / len(part))
+            self._critic_step.backward((value,), (slope,))
+            self._critic_step.step()
+        return {"loss/value": torch.stack(found).mean()}
+
+    def _values(self, critic: Tensor) -> Tensor:
+        """Values [unit of reward] of normalised observations (..., n); (...,)."""
+        return self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
+
+    def _noise(self, mean: Tensor) -> Tensor:
+        return torch.randn(mean.shape, generator=self._generator, device=self.device)
+
+    def _large(self, part: Tensor) -> bool:
+        """Whether a step on these rows takes so long that a second thread is worth its price."""
+        weights = sum(parameter.numel() for parameter in self.critic.parameters())
+        return self.device.type == "cpu" and len(part) * weights > LARGE
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""
@@ -396,6 +420,50 @@ class PPO:
         if learned:
             last.weight.mul_(std / normalizer.std)
             last.bias.copy_((last.bias * std + mean - normalizer.mean) / normalizer.std)
+
+
+def surrogate(
+    mean: Tensor,
+    log_std: Tensor,
+    u: Tensor,
+    log_prob: Tensor,
+    advantages: Tensor,
+    *,
+    clip_range: float,
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """The clipped surrogate (eq. 7) as a loss, and its slopes, worked out by hand.
+
+    By hand because autograd takes several times as many operations, and with small networks it is
+    their number that costs.
+
+    Args:
+        mean: (n, actions) of the policy now, before tanh.
+        log_std: (actions,) of the policy now.
+        u: (n, actions) what was sampled, before tanh.
+        log_prob: (n, 1) of `u` when it was sampled.
+        advantages: (n, 1) normalised.
+        clip_range: how far the ratio may go from 1.
+
+    Returns:
+        The loss, the share that was clipped, and the slopes of the loss in `mean` and in each row's
+        log σ, (n, actions) each.
+    """
+    scale = (-log_std).exp()
+    normalised = (u - mean) * scale
+    squares = normalised.square()
+    constant = (log_std + distributions.HALF_LOG_2PI).sum()
+    ratio = (-0.5 * squares.sum(dim=1, keepdim=True) - constant - log_prob).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    gain, clipped_gain = ratio * advantages, clipped * advantages
+    loss = -torch.minimum(gain, clipped_gain).mean()
+    slope = torch.where(gain <= clipped_gain, gain, 0) / -len(u)  # in the logarithm of the ratio
+    slopes = (slope * normalised * scale, slope * (squares - 1))
+    return loss, (ratio != clipped).float().mean(), slopes
+
+
+def _beside(tensors: Sequence[Tensor]) -> Tensor:
+    """One table (n, columns), so that a minibatch is gathered at once."""
+    return torch.cat([tensor.view(len(tensor), -1) for tensor in tensors], dim=1)
 
 
 def _culprits(steps: Sequence[Step]) -> str:
