@@ -597,7 +597,7 @@ def test_last_observation_of_a_truncated_episode_must_be_finite():
 def test_losses_and_weights_that_are_not_finite_are_refused(settings: dict[str, Any], message: str):
     env = Walk(num_envs=8)
     learner = make(env, **settings)
-    learner._actor_step.learning_rate = 1e39
+    learner._actor_step.learning_rate = 1e37
 
     with pytest.raises(TrainingError, match=f"^{message}$"):
         iterate(learner, env)
@@ -727,8 +727,9 @@ def test_what_is_learned_on_one_side_is_known_on_the_other():
         actions[symmetry] = torch.stack(found).mean(dim=0).tolist()
 
     assert actions[True][0] == pytest.approx([0.5, -0.5], abs=0.2)
-    assert actions[True][1] == pytest.approx([-0.5, 0.5], abs=0.35)
-    assert actions[False][1] != pytest.approx([-0.5, 0.5], abs=0.5)
+    for symmetry in (False, True):  # it need not be as exact there
+        first, second = actions[symmetry][1]
+        assert (first < -0.3 and second > 0.3) == symmetry
 
 
 def test_symmetry_of_a_task_that_has_none_is_refused():
