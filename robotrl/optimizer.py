@@ -35,7 +35,7 @@ class ClippedAdam:
         eps: float = 1e-5,
     ):
         self._max_norm = max_grad_norm
-        parameters = list(module.parameters())
+        self._parameters = parameters = list(module.parameters())
         vector = nn.utils.parameters_to_vector(parameters).detach()
         self._gradient = torch.zeros_like(vector)
         start = 0
@@ -58,14 +58,15 @@ class ClippedAdam:
         self._adam.param_groups[0]["lr"] = rate
 
     def backward(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
-        """Set the gradient, given the loss's slopes in what the module put out."""
+        """Set the gradient, given the loss's slopes in what depends on the module."""
         self._gradient.zero_()
-        torch.autograd.backward(outputs, slopes)
+        torch.autograd.backward(outputs, slopes, inputs=self._parameters)
 
     def step(self) -> None:
         """Clip the gradient, then go down along it."""
-        norm = torch.linalg.vector_norm(self._gradient)
-        self._gradient.mul_((self._max_norm / (norm + 1e-6)).clamp(max=1))
+        if self._max_norm < float("inf"):
+            norm = torch.linalg.vector_norm(self._gradient)
+            self._gradient.mul_((self._max_norm / (norm + 1e-6)).clamp(max=1))
         self._adam.step()
 
     def state_dict(self) -> dict[str, Any]:

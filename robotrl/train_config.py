@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from deploy.configuration import Section, load_yaml, validate
 from deploy.quantities import Seed
@@ -16,6 +16,7 @@ from envs.robot_file import SUFFIXES
 from envs.user_task import absolute_task, is_path
 from robotrl.ppo import PPOConfig
 from robotrl.presets import Line, expand
+from robotrl.sac import SACConfig
 
 
 def _whole_number(value: Any) -> Any:
@@ -25,6 +26,22 @@ def _whole_number(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_whole_number), Field(gt=0, le=10**15)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
+
+
+def _algorithm(value: Any) -> Any:
+    """Name of an algorithm's section or of a mapping; ppo where it says nothing."""
+    return value.get("name", "ppo") if isinstance(value, dict) else getattr(value, "name", None)
+
+
+AnyAlgorithm = Annotated[
+    Annotated[PPOConfig, Tag("ppo")] | Annotated[SACConfig, Tag("sac")],
+    Discriminator(
+        _algorithm,
+        custom_error_type="no_algorithm",
+        custom_error_message="`name` must be ppo or sac",
+    ),
+]
+"""Every algorithm, by its name; see `robotrl.algorithm`."""
 
 
 class TrainConfig(Section):
@@ -55,7 +72,7 @@ class TrainConfig(Section):
     """Iterations between checkpoints."""
     task_config: dict[str, Any] = {}
     """Settings of the task that differ from its defaults."""
-    algorithm: PPOConfig = PPOConfig()
+    algorithm: AnyAlgorithm = PPOConfig()
     """Algorithm and hyper-parameters."""
     randomization: list[Line] = []
     """Domain randomization terms, and presets of them; see `robotrl.presets`."""

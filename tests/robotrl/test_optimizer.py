@@ -1,5 +1,6 @@
 """Adam beside torch's, and two jobs at once."""
 
+import copy
 import math
 import threading
 
@@ -43,7 +44,7 @@ def test_restored_steps_go_on_with_the_same_bits_and_the_rate_of_now():
     stepper.backward((ours(x),), (slope,))
     stepper.step()
     other.load_state_dict(ours.state_dict())
-    restored.load_state_dict(stepper.state_dict())
+    restored.load_state_dict(copy.deepcopy(stepper.state_dict()))
     assert restored.learning_rate == 0.5
     restored.learning_rate = stepper.learning_rate
 

@@ -22,6 +22,7 @@ from robotrl.algorithm import TrainingError
 from robotrl.ppo import PPO
 from robotrl.progress import train_with_progress
 from robotrl.run_folder import RunFolder
+from robotrl.sac import SACConfig
 from robotrl.train import make_env, make_test_env, train
 from robotrl.train_config import TrainConfig
 
@@ -128,16 +129,37 @@ def test_another_seed_gives_other_weights(
     )
 
 
+SMALL_SAC = SACConfig(
+    iteration_steps=4,
+    learning_starts=40,  # within the second iteration
+    buffer_size=80,  # it is full in the third
+    batch_size=16,
+    updates_per_step=0.3,
+    n_step=2,
+    actor_hidden=[16],
+    critic_hidden=[16],
+)
+
+
+@pytest.mark.parametrize("algorithm", [None, SMALL_SAC], ids=["ppo", "sac"])
 @pytest.mark.parametrize(
     ("checkpoint_interval", "killed_after"),
     [(1, 2), (2, 3)],
     ids=["at a checkpoint", "an iteration after a checkpoint"],
 )
 def test_killed_run_resumes_to_the_same_bits(
-    tiny_config: TrainConfig, tmp_path: Path, checkpoint_interval: int, killed_after: int
+    tiny_config: TrainConfig,
+    tmp_path: Path,
+    checkpoint_interval: int,
+    killed_after: int,
+    algorithm: SACConfig | None,
 ):
     config = tiny_config.model_copy(
-        update={"env_steps": 5 * STEPS_PER_ITERATION, "checkpoint_interval": checkpoint_interval}
+        update={
+            "env_steps": 5 * STEPS_PER_ITERATION,
+            "checkpoint_interval": checkpoint_interval,
+            "algorithm": algorithm or tiny_config.algorithm,
+        }
     )
     uninterrupted = finish(config, tmp_path / "uninterrupted")
     killed = train_until_killed(config, tmp_path / "killed", after=killed_after)
