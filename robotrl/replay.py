@@ -40,7 +40,7 @@ class Replay:
     Args:
         size: transitions of all worlds together; memory is taken as it fills.
         num_envs: number of worlds.
-        sizes: of the observations `actor` and `critic`.
+        sizes: of the observations that are kept, by name.
         num_actions: size of the action.
         device: where it lies.
 
@@ -84,8 +84,8 @@ class Replay:
 
     def start(self, observation: Mapping[str, Tensor]) -> None:
         """Keep the observations (num_envs, ...) that the next actions answer."""
-        for name, value in observation.items():
-            self._tables[f"observation/{name}"][self._head] = value
+        for name in self._finals:
+            self._tables[f"observation/{name}"][self._head] = observation[name]
 
     def add(self, action: Tensor, step: Step) -> None:
         """Keep actions (num_envs, actions) and what followed them."""

@@ -255,7 +255,7 @@ def test_reward_that_is_not_finite_is_refused():
     step = env.step(learner.act(env.observation))
     step.reward[3] = math.nan
 
-    with pytest.raises(TrainingError, match="^the reward is nan$"):
+    with pytest.raises(TrainingError, match=r"^the reward is nan$"):
         learner.learn(step)
 
 
