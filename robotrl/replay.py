@@ -65,7 +65,7 @@ class Replay:
             )
 
         def table(*columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(self._rows, num_envs, *columns, dtype=dtype, device=device)
+            return torch.zeros(self._rows, num_envs, *columns, dtype=dtype, device=device)
 
         self._tables = {f"observation/{name}": table(width) for name, width in sizes.items()} | {
             "action": table(num_actions),

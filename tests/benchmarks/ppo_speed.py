@@ -6,7 +6,8 @@
 Identical settings: HalfCheetah-v5, 8 worlds × 256 steps, 10 epochs of minibatches of 256, networks
 of 64-64, float32. The two differ in the activation (SiLU and tanh, as each comes) and in who steps
 the worlds: ours are `envs`, SB3's are Gymnasium's own in one process, the faster of its two. What
-counts is the ratio: learners take turns, and medians bear what else the machine does.
+counts is the ratio, of CPU seconds as of wall time: learners take turns, and medians bear what else
+the machine does.
 """
 
 import argparse
@@ -63,11 +64,11 @@ def theirs() -> Callable[[], None]:
         device="cpu",
         seed=0,
     )
-    return lambda: void(learner.learn(WORLDS * STEPS, reset_num_timesteps=False))
 
+    def iterate() -> None:
+        learner.learn(WORLDS * STEPS, reset_num_timesteps=False)
 
-def void(_: object) -> None:
-    """Nothing."""
+    return iterate
 
 
 def main() -> None:
@@ -83,17 +84,22 @@ def main() -> None:
     learners = {"robotrl": ours(arguments.threads), "SB3": theirs()}
     for iterate in learners.values():
         iterate()  # first calls allocate
-    rates: dict[str, list[float]] = {name: [] for name in learners}
+    wall: dict[str, list[float]] = {name: [] for name in learners}
+    cpu: dict[str, list[float]] = {name: [] for name in learners}
     for _ in range(arguments.turns):
         for name, iterate in learners.items():
-            started_s = time.perf_counter()
+            cpu_s, wall_s = time.process_time(), time.perf_counter()
             iterate()
-            rates[name].append(WORLDS * STEPS / (time.perf_counter() - started_s))
-    for name, found in rates.items():
-        median = statistics.median(found)
-        print(f"{name:8} {median:8,.0f} env-steps/s  ({min(found):,.0f} … {max(found):,.0f})")
-    ratios = [a / b for a, b in zip(*rates.values(), strict=True)]
-    print(f"ratio    {statistics.median(ratios):8.2f}  ({min(ratios):.2f} … {max(ratios):.2f})")
+            cpu[name].append(WORLDS * STEPS / (time.process_time() - cpu_s))
+            wall[name].append(WORLDS * STEPS / (time.perf_counter() - wall_s))
+    for name in learners:
+        print(
+            f"{name:8} {statistics.median(wall[name]):8,.0f} env-steps/s "
+            f"{statistics.median(cpu[name]):8,.0f} per CPU second"
+        )
+    for of, rates in (("wall time", wall), ("CPU time", cpu)):
+        ratios = [a / b for a, b in zip(rates["robotrl"], rates["SB3"], strict=True)]
+        print(f"ratio in {of}: {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":
