@@ -35,8 +35,10 @@ class TrainingError(DeployError, ArithmeticError):
 class Algorithm(Protocol):
     """A learner. Between iterations, `state_dict` is all there is to it."""
 
-    policy: Policy
-    """What acts; its weights are the entry `policy` of the state."""
+    @property
+    def policy(self) -> Policy:
+        """What acts; its weights are the entry `policy` of the state."""
+        ...
 
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """Actions (num_envs, actions) in [-1, 1] that explore, for observations of all worlds.

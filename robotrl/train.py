@@ -9,9 +9,10 @@ meets a NaN stops there: what was saved before stays, and nothing worse is ever 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from robotrl.train_config import TrainConfig
 Progress = Callable[[dict[str, float]], None]
 _MAY_CHANGE = {
     *("env_steps", "checkpoint_interval", "simulation_threads", "torch_threads"),
+    "learner_precision",
     *("nconmax", "njmax"),
 }
 """What may be another where a run goes on, beside what the algorithm allows; all else is in its
@@ -118,7 +120,8 @@ def _iterate(
         observation = step.observation
         infos.append(step.info)
         stepped_s = time.perf_counter()
-        losses |= learner.learn(step)
+        with _precision(config.learner_precision):
+            losses |= learner.learn(step)
         learned_s += time.perf_counter() - stepped_s
     env.simulation.check()
     taken_s = time.perf_counter() - started_s
@@ -140,6 +143,20 @@ def _iterate(
         "speed/env_steps_per_s": config.num_envs * steps / taken_s,
         "speed/collect_share": 1 - learned_s / taken_s,
     }
+
+
+@contextmanager
+def _precision(kind: Literal["float32", "bfloat16"]) -> Iterator[None]:
+    """Products of float32 matrices in bfloat16, within; what is exported is held to float32."""
+    if kind == "float32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def rehearse(config: TrainConfig, *, source: Path) -> None:

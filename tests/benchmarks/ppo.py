@@ -179,6 +179,7 @@ def run(task: str, rule: str, seed: int, env_steps: int) -> dict[str, Any]:
         shipped = load_train_config(config_path("train/arm_reach.yaml"), [f"seed={seed}"])
         env_steps = shipped.env_steps
         env = make_env(shipped, num_threads=1)
+        assert isinstance(shipped.algorithm, PPOConfig)
         learner = learn(rule, shipped.algorithm, env, env_steps, seed=seed)
         cpu_s = time.process_time() - started_s
         fresh = make_env(shipped, num_envs=128, num_threads=1, seed=seed + SEED_OFFSET)

@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 
 import mujoco
@@ -66,9 +67,7 @@ def main() -> None:
     mujoco.set_mju_user_warning(lambda _: None)  # Gymnasium's XML is written for an older MuJoCo
     learners = {"robotrl": ours(), "SB3": peer(SB3SAC)}
     if find_spec("sbx"):
-        from sbx import SAC as SBXSAC
-
-        learners["SBX"] = peer(SBXSAC)
+        learners["SBX"] = peer(import_module("sbx").SAC)
     for iterate in learners.values():
         iterate()  # first calls allocate and compile
     wall: dict[str, list[float]] = {name: [] for name in learners}

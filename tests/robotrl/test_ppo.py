@@ -430,7 +430,7 @@ def check_slope(function: Callable[[np.ndarray], float], at: np.ndarray, slope: 
 def test_a_step_goes_down_the_gradient_of_the_whole_loss_clipped_for_each_network():
     """One minibatch against autograd on the textbook's loss, and Adam's first step by hand."""
     env = Walk(num_envs=16)
-    settings = {"value_coef": 0.7, "entropy_coef": 0.3, "max_grad_norm": 0.05}
+    settings: dict[str, Any] = {"value_coef": 0.7, "entropy_coef": 0.3, "max_grad_norm": 0.05}
     learner = make(env, rollout_steps=4, epochs=1, minibatches=1, **settings)
     rollout, _ = collect(learner, env, env.observation)
     reference = copy.deepcopy(learner)

@@ -87,8 +87,8 @@ class Known:
 
     observation: float
     reward: float
-    terminated: bool
-    ended: bool
+    terminated: float
+    ended: float
     following: float
 
 
@@ -122,16 +122,14 @@ def test_full_ring_gives_what_a_plain_list_of_the_latest_steps_gives():
         start = batch.observation["actor"][row].item()
         series, place = latest[start]
         counts[start] += 1
-        reward, steps_made = 0.0, 0
-        for one in series[place : place + 3]:
-            reward += 0.9**steps_made * one.reward
-            steps_made += 1
-            if one.ended:
-                break
-        discount = 0 if one.terminated else 0.9**steps_made
+        made = [series[place]]
+        while len(made) < 3 and not made[-1].ended and place + len(made) < len(series):
+            made.append(series[place + len(made)])
+        reward = sum(0.9**k * one.reward for k, one in enumerate(made))
+        discount = 0 if made[-1].terminated else 0.9 ** len(made)
         assert batch.action[row].item() == start
         assert batch.reward[row].item() == pytest.approx(reward, rel=1e-5)
-        assert batch.next_observation["actor"][row].item() == one.following
+        assert batch.next_observation["actor"][row].item() == made[-1].following
         assert batch.discount[row].item() == pytest.approx(discount, rel=1e-5)
     # 2000 draws of 21: 95 each, with a standard deviation of 9.5
     assert all(95 - 45 < count < 95 + 45 for count in counts.values())

@@ -43,7 +43,12 @@ class Bandit:
 
 
 def make(*, seed: int = 0, mirror: Mirror | None = None, **settings: Any) -> SAC:
-    small = {"actor_hidden": [16], "critic_hidden": [16], "learning_rate": 3e-3, "batch_size": 64}
+    small: dict[str, Any] = {
+        "actor_hidden": [16],
+        "critic_hidden": [16],
+        "learning_rate": 3e-3,
+        "batch_size": 64,
+    }
     config = SACConfig(**(small | {"learning_starts": 64, "iteration_steps": 10} | settings))
     return SAC(config, {"actor": 1, "critic": 1}, 1, seed=seed, mirror=mirror)
 

@@ -254,6 +254,20 @@ def test_learning_rate_and_length_of_a_run_may_be_changed_before_it_goes_on(
     assert [row["env_steps"] for row in metrics(folder)] == [32, 64, 96, 128]
 
 
+def test_learner_of_lower_precision_is_as_reproducible_and_leaves_torch_as_it_was(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+):
+    config = tiny_config.model_copy(update={"learner_precision": "bfloat16"})
+
+    one, other = finish(config, tmp_path / "one"), finish(config, tmp_path / "other")
+
+    assert_same_checkpoint(one, other)
+    assert torch.get_float32_matmul_precision() == "highest"
+    rewards = [[row["reward/mean"] for row in metrics(folder)] for folder in (one, tiny_run)]
+    assert rewards[0][0] == rewards[1][0]  # nothing was learned yet, and acting is exact
+    assert rewards[0] == pytest.approx(rewards[1], rel=0.05)
+
+
 def test_progress_is_told_what_is_written_down(tiny_config: TrainConfig, tmp_path: Path):
     folder, told = RunFolder(tmp_path / "run"), []
     folder.create(tiny_config)
