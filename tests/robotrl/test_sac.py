@@ -48,8 +48,10 @@ def make(*, seed: int = 0, mirror: Mirror | None = None, **settings: Any) -> SAC
         "critic_hidden": [16],
         "learning_rate": 3e-3,
         "batch_size": 64,
+        "learning_starts": 64,
+        "iteration_steps": 10,
     }
-    config = SACConfig(**(small | {"learning_starts": 64, "iteration_steps": 10} | settings))
+    config = SACConfig(**{**small, **settings})
     return SAC(config, {"actor": 1, "critic": 1}, 1, seed=seed, mirror=mirror)
 
 
