@@ -66,7 +66,13 @@ def train(
     observation = env.reset(stagger=True)
     iteration = 0
     if checkpoint is not None:
-        learner.load_state_dict(checkpoint["algorithm"])
+        try:
+            learner.load_state_dict(checkpoint["algorithm"])
+        except (KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"{folder.checkpoint_path}: is not of this version's {config.algorithm.name} "
+                f"({error}); go on with the version that wrote it, or start a new run with --output"
+            ) from error
         env.load_state_dict(checkpoint["env"])
         observation = {
             name: rows.to(env.device) for name, rows in checkpoint["observation"].items()

@@ -241,6 +241,18 @@ def test_what_the_checkpoint_does_not_fit_is_refused_and_nothing_is_written(
     assert_same_checkpoint(folder, tiny_run)
 
 
+def test_checkpoint_of_an_earlier_version_is_refused(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    folder, checkpoint = RunFolder(tmp_path / "run"), tiny_run.load_checkpoint()
+    del checkpoint["algorithm"]["actor_step"]  # it had one optimiser for both
+    folder.save_checkpoint(checkpoint)
+
+    with pytest.raises(ConfigError, match=r"is not of this version's ppo \('actor_step'\); go on"):
+        train(tiny_config, folder, resume=True)
+
+
 def test_learning_rate_and_length_of_a_run_may_be_changed_before_it_goes_on(
     tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
 ):

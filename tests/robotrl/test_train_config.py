@@ -6,6 +6,7 @@ import pytest
 
 from deploy.errors import ConfigError
 from envs.registry import TASKS
+from robotrl.sac import SACConfig
 from robotrl.train import make_env
 from robotrl.train_config import TrainConfig, load_train_config
 
@@ -119,9 +120,9 @@ def test_algorithm_is_chosen_by_its_name_and_an_unknown_one_is_refused(path: Pat
     path.write_text("task: arm_reach\n")
 
     assert load_train_config(path, []).algorithm.name == "ppo"
-    assert (
-        load_train_config(path, ["algorithm.tau=0.01", "algorithm.name=sac"]).algorithm.tau == 0.01
-    )
+    sac = load_train_config(path, ["algorithm.tau=0.01", "algorithm.name=sac"]).algorithm
+    assert isinstance(sac, SACConfig)
+    assert sac.tau == 0.01
     assert refusal(path, "algorithm.name=ddpg") == (
         f"{path}: algorithm: `name` must be ppo or sac, found {{'name': 'ddpg'}}"
     )
