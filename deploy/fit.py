@@ -96,11 +96,11 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
         )
     if joint.operating_mode == "position":
         yield from _gain_differences(joint, wiring.model)
-    effort, known = joint.effort_limit_nm, servo.full_duty_torques_nm
+    effort, known = joint.effort_limit_nm, servo.full_duty_torques_nm(wiring.voltage_v)
     if not any(abs(effort / torque - 1) <= 0.05 for torque in known):
         yield (
             f"joint {joint.name!r}: trained with a servo of {effort:.3g} N·m, "
-            f"{wiring.model} has {servo.stall_torque_nm:.3g} N·m"
+            f"{wiring.model} has {known[0]:.3g} N·m at {wiring.voltage_v:g} V"
         )
 
 

@@ -64,6 +64,8 @@ _SETTINGS_SIZE = registers.GOAL_POSITION.address + registers.GOAL_POSITION.size 
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
 noise costs one."""
+SUPPLY_TOLERANCE = 0.15
+"""A supply may be off by as much: two lithium cells of 7.4 V end at 6.6 V and start at 8.4 V."""
 _SET_BY_ENERGISE = (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG)
 
 
@@ -162,6 +164,13 @@ class Robot:
         self._ids = [wiring.id for wiring in wirings]
         self._id_of = {joint.name: wiring.id for joint, wiring in zip(joints, wirings, strict=True)}
         self._models = [MODELS[wiring.model] for wiring in wirings]
+        self._overfed = np.array(
+            [
+                wiring.voltage_v * (1 + SUPPLY_TOLERANCE) > model.voltage_limits_v[1]
+                for wiring, model in zip(wirings, self._models, strict=True)
+            ]
+        )
+        """Servos that the YAML feeds more than they are rated for: they always complain."""
         self._zero = np.array([wiring.zero_ticks for wiring in wirings])
         self._direction = np.array([wiring.direction for wiring in wirings])
         self._tick_limits = np.array([_tick_limits(wiring) for wiring in wirings])
@@ -332,9 +341,9 @@ class Robot:
 
     @property
     def alerts(self) -> NDArray[np.bool_]:
-        """Joints whose servo reports a hardware error."""
+        """Joints whose servo reports a hardware error; `verify_next` asks those that always do."""
         assert self._feedback is not None, "connect() comes first"
-        return self._feedback.alert
+        return self._feedback.alert & ~self._overfed
 
     def write(self, targets: NDArray[np.float64]) -> None:
         """Send joint targets (n,) [rad]."""
@@ -363,6 +372,9 @@ class Robot:
         if not answered:
             return ""
         data = settings.data[0].tobytes()
+        status = registers.HARDWARE_ERROR_STATUS
+        if faults := self._faults(row, status.decode(data[status.address - _SETTINGS :][:1])):
+            return f"{self.joints[row].name}: {_describe(faults)}"
         for register, wanted in self._wanted[row].items():
             start = register.address - _SETTINGS
             if (found := register.decode(data[start : start + register.size])) != wanted:
@@ -477,19 +489,23 @@ class Robot:
         return [firmware for _, firmware in identities]
 
     def _check_health(self, row: int, name: str) -> None:
-        id, model = self._ids[row], self._models[row]
-        if status := self.bus.read(id, registers.HARDWARE_ERROR_STATUS):
+        id, expected = self._ids[row], self._wirings[row].voltage_v
+        if faults := self._faults(row, self.bus.read(id, registers.HARDWARE_ERROR_STATUS)):
             raise ServoError(
-                f"{name} (id {id}) reports {_describe(status)}; remove the cause, then switch its "
+                f"{name} (id {id}) reports {_describe(faults)}; remove the cause, then switch its "
                 "power off and on"
             )
         volts = self.bus.read(id, registers.PRESENT_INPUT_VOLTAGE) * 0.1
-        low, high = model.voltage_limits_v
-        if not low <= volts <= high:
+        if abs(volts / expected - 1) > SUPPLY_TOLERANCE:
             raise ServoError(
-                f"{name} (id {id}) is supplied with {volts:.1f} V, {model.name} needs "
-                f"{low}..{high} V; check the power supply"
+                f"{name} (id {id}) is supplied with {volts:.1f} V, expected {expected:g} V ± "
+                f"{SUPPLY_TOLERANCE:.0%}; check power supply or battery, or correct `supply_v` in "
+                "the robot's YAML"
             )
+
+    def _faults(self, row: int, status: int) -> int:
+        """What a Hardware Error Status says beyond what the YAML has the servo put up with."""
+        return status & ~HardwareError.INPUT_VOLTAGE if self._overfed[row] else status
 
     def _set_up_eeprom(self, holding: list[bool]) -> None:
         """Change what is kept in EEPROM where it differs and that is approved."""
@@ -505,6 +521,8 @@ class Robot:
                 registers.MIN_POSITION_LIMIT: low,
                 registers.MAX_POSITION_LIMIT: high,
             }
+            if self._overfed[row]:  # else it lets go
+                wanted[registers.SHUTDOWN] = self._faults(row, self._models[row].shutdown)
             for register, value in wanted.items():
                 if (found := self.bus.read(id, register)) != value:
                     changes.append(SettingChange(joint.name, id, register, found, value))

@@ -13,6 +13,7 @@ from deploy.configuration import Section, did_you_mean
 from deploy.dynamixel.registers import BAUD_RATES, RAD_PER_TICK, TICKS_PER_TURN
 from deploy.dynamixel.servos import MODELS
 from deploy.quantities import Angle, Name, Speed
+from deploy.servo_physics import SUPPLY_SHARES
 
 WATCHDOG_STEP_MS = 20
 SPEED_RESERVE = 1.5
@@ -52,6 +53,9 @@ class JointWiring(Section):
     """Servo id on the bus."""
     model: Name
     """Servo model, e.g. XL430-W250; checked against what answers."""
+    supply_v: Annotated[float, Field(ge=1, le=100)] | None = None
+    """Voltage it is fed, a battery's in the middle of its charge; by default the model's nominal
+    one. Policies are for servos of this voltage, and `connect` compares it with what arrives."""
     direction: Annotated[Literal[1, -1], BeforeValidator(_a_number)] = 1
     """+1 when the servo's counts grow with the joint angle."""
     zero_ticks: Annotated[int, Field(ge=0, le=4095)] = 2048
@@ -90,7 +94,15 @@ class JointWiring(Section):
                 f"unknown servo model {self.model!r}{did_you_mean(self.model, MODELS)}; "
                 f"known models are {', '.join(MODELS)}"
             )
-        fastest = SPEED_RESERVE * MODELS[self.model].no_load_speed_rad_s
+        servo = MODELS[self.model].physics
+        lowest_v, highest_v = (share * servo.nominal_voltage_v for share in SUPPLY_SHARES)
+        if not lowest_v <= self.voltage_v <= highest_v:
+            raise ValueError(
+                f"supply_v {self.voltage_v:g} is no supply for a {self.model}, expected "
+                f"{lowest_v:g}..{highest_v:g} V; correct it, or leave it out for "
+                f"{servo.nominal_voltage_v:g} V"
+            )
+        fastest = SPEED_RESERVE * servo.no_load_speed(self.voltage_v)
         if self.velocity_limit_rad_s > fastest:
             raise ValueError(
                 f"velocity_limit_rad_s {self.velocity_limit_rad_s:g} is no limit for a "
@@ -98,6 +110,11 @@ class JointWiring(Section):
                 f"expected at most {fastest:.2g}"
             )
         return self
+
+    @property
+    def voltage_v(self) -> float:
+        """`supply_v`, or the nominal one."""
+        return self.supply_v or MODELS[self.model].nominal_voltage_v
 
 
 def _whole_steps(watchdog_ms: int) -> int:

@@ -63,10 +63,13 @@ def _sheet(*rows: tuple[float, float, float, float | None]) -> tuple[Rating, ...
     )
 
 
-# Both gains, eManual "Position PID Gain": duty = P/128 · ticks of error / 885. BAM saw 256 instead
-# of 128 on an oscilloscope for the XL330 (bam/dynamixel/actuator.py), which would make it half as
-# stiff as the manual says; the manual is kept, as what the registers are set by.
+# Both gains, eManual "Position PID Gain": duty = P/128 · ticks of error / 885.
 _X_DUTY_PER_P = POSITION_P_GAIN.scale / (PWM_FULL * RAD_PER_TICK)
+# The XL330 is half as stiff as its manual says: BAM observed P/256 (bam/dynamixel/actuator.py,
+# XL330_KP_DIVISOR), and the microduck's published fits agree: 0.55 N·m/rad and 0.96 N·m, earlier
+# 0.43 and 0.75, at P 200 are 0.573 of full duty per rad; P/256 gives 0.575. On D nobody says
+# anything, so the manual's is kept.
+_XL330_DUTY_PER_P = _X_DUTY_PER_P * 128 / 256
 _X_DUTY_PER_D = POSITION_D_GAIN.scale / (PWM_FULL * RAD_PER_TICK) * CONTROL_PERIOD_S
 _X330_SLOPE_V_S = 276.84  # eManual, "PWM Slope(62)": 140 · 1.977 mV/ms
 
@@ -98,7 +101,7 @@ SERVOS: Mapping[str, ServoPhysics] = MappingProxyType(
                 armature=0.001895,  # BAM, xl330/m4.json
                 friction=_XL330,
                 coulomb=_XL330_COULOMB,
-                duty_per_p=_X_DUTY_PER_P,
+                duty_per_p=_XL330_DUTY_PER_P,
                 duty_per_d=_X_DUTY_PER_D,
                 pwm_slope_v_s=_X330_SLOPE_V_S,
             ),
@@ -118,7 +121,7 @@ SERVOS: Mapping[str, ServoPhysics] = MappingProxyType(
                 armature=0.001895 * _M077**2,
                 friction=Friction(base=0.008759 * _M077, viscous=0.004621 * _M077**2),
                 coulomb=Friction(base=0.01283 * _M077, viscous=0.003662 * _M077**2),
-                duty_per_p=_X_DUTY_PER_P,
+                duty_per_p=_XL330_DUTY_PER_P,
                 duty_per_d=_X_DUTY_PER_D,
                 pwm_slope_v_s=_X330_SLOPE_V_S,
             ),

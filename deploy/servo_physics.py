@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 RAD_S_PER_RPM = 0.10471975511965977
+SUPPLY_SHARES = (0.5, 2.0)
+"""Supply voltages over the nominal one that make sense."""
 
 
 @dataclass(frozen=True, kw_only=True)

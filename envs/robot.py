@@ -66,6 +66,10 @@ class Robot:
         """All files it is made of: YAML, model, included files, meshes."""
         return self._built.files
 
+    def spec(self) -> mujoco.MjSpec:
+        """A copy of what the model is compiled from, to add to."""
+        return self._built.spec.copy()
+
     def mjcf(self) -> str:
         """The whole robot as one MJCF; meshes stay where they are."""
         spec = self._built.spec
@@ -89,8 +93,9 @@ class Robot:
             ConfigError: lists everything that is missing.
         """
         problems, model = self.problems(), self._built.model
-        if fixed_base and model and (joint := free_joint(model)):
-            problems.append(f"its base moves freely, by joint {joint!r}; this task needs it fixed")
+        if fixed_base and model and (joint := free_joint(model)) is not None:
+            name = model.joint(joint).name
+            problems.append(f"its base moves freely, by joint {name!r}; this task needs it fixed")
         if problems:
             raise self.refused(problems)
 
@@ -292,28 +297,15 @@ def _affine(model: mujoco.MjModel) -> np.ndarray:
 def _problems(model: mujoco.MjModel) -> list[str]:
     """Everything a robot needs and this model lacks."""
     problems = [] if model.nu else ["it has no actuators"]
-    driven: dict[int, str] = {}
-    found: dict[str, list[str]] = {}
-    for index in range(model.nu):
-        actuator = model.actuator(index).name or str(index)
-        joint = int(model.actuator_trnid[index, 0])
-        if model.actuator_trntype[index] != int(mujoco.mjtTrn.mjTRN_JOINT):
-            found.setdefault("drives no joint", []).append(actuator)
-            continue
-        for problem in _servo_problems(model, index, joint):
-            found.setdefault(problem, []).append(actuator)
-        if joint in driven:
-            same = f"drives the same joint as actuator {driven[joint]}"
-            found.setdefault(same, []).append(actuator)
-        driven[joint] = actuator
-    problems += [_each("actuator", names, problem) for problem, names in found.items()]
+    problems += servo_problems(model)
     if position_servos(model).any() and velocity_servos(model).any():
         problems.append(
             "some of its servos follow a position and others a velocity: a policy has one kind of "
             "target"
         )
+    driven = sorted(set(model.actuator_trnid[driving(model), 0].tolist()))
     for kind in _JOINT_SENSORS:
-        lacking = [joint for joint in sorted(driven) if sensor_columns(model, kind, joint) is None]
+        lacking = [joint for joint in driven if sensor_columns(model, kind, joint) is None]
         if lacking:
             names = [repr(model.joint(joint).name) for joint in lacking]
             problems.append(_each("joint", names, f"has no {SENSORS[kind].xml} sensor"))
@@ -324,6 +316,26 @@ def _problems(model: mujoco.MjModel) -> list[str]:
         if name not in keyframes
     ]
     return problems
+
+
+def servo_problems(model: mujoco.MjModel) -> list[str]:
+    """Why actuators are no servos that a policy can command, one line for each reason."""
+    driven: dict[int, str] = {}
+    found: dict[str, list[str]] = {}
+    for index in range(model.nu):
+        actuator = model.actuator(index).name or str(index)
+        joint = int(model.actuator_trnid[index, 0])
+        if model.actuator_trntype[index] != int(mujoco.mjtTrn.mjTRN_JOINT):
+            what = "drives no joint, which a policy's targets are for: delete it"
+            found.setdefault(what, []).append(actuator)
+            continue
+        for problem in _servo_problems(model, index, joint):
+            found.setdefault(problem, []).append(actuator)
+        if joint in driven:
+            same = f"drives the same joint as actuator {driven[joint]}"
+            found.setdefault(same, []).append(actuator)
+        driven[joint] = actuator
+    return [_each("actuator", names, problem) for problem, names in found.items()]
 
 
 def _each(what: str, names: list[str], problem: str) -> str:
@@ -360,14 +372,17 @@ def _servo_problems(model: mujoco.MjModel, index: int, joint: int) -> list[str]:
     return problems
 
 
-def free_joint(model: mujoco.MjModel) -> str | None:
-    """Name of a free joint between the world and an actuated joint."""
-    for actuator in range(model.nu):
-        if model.actuator_trntype[actuator] != int(mujoco.mjtTrn.mjTRN_JOINT):
-            continue
-        body = int(model.jnt_bodyid[model.actuator_trnid[actuator, 0]])
-        root = int(model.body_rootid[body])
+def driving(model: mujoco.MjModel) -> np.ndarray:
+    """Actuators that drive a joint, and not a tendon, a site or a body."""
+    return np.flatnonzero(model.actuator_trntype == int(mujoco.mjtTrn.mjTRN_JOINT))
+
+
+def free_joint(model: mujoco.MjModel) -> int | None:
+    """The free joint between the world and a driven joint; or any joint, if none is driven."""
+    joints = model.actuator_trnid[driving(model), 0]
+    for joint in joints if len(joints) else range(model.njnt):
+        root = int(model.body_rootid[model.jnt_bodyid[joint]])
         first = int(model.body_jntadr[root])
-        if first >= 0 and model.jnt_type[first] == int(mujoco.mjtJoint.mjJNT_FREE):
-            return model.joint(first).name or "(without a name)"
+        if first not in (-1, joint) and model.jnt_type[first] == int(mujoco.mjtJoint.mjJNT_FREE):
+            return first
     return None

@@ -125,3 +125,13 @@ class Commanded(Protocol):
     def command(self) -> Tensor:
         """(num_envs, elements) what is asked for now, live: writing changes it."""
         ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A task whose worlds may have an end, which truncates the episode of whoever reaches it."""
+
+    @property
+    def out_of_bounds(self) -> Tensor | None:
+        """(num_envs,) bool after a step; None: these worlds have no end."""
+        ...

@@ -31,7 +31,7 @@ from envs.mirror import Mirror, Symmetric
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
-from envs.task import Commanded, Deployment, Task
+from envs.task import Bounded, Commanded, Deployment, Task
 from envs.worlds import Worlds, as_slice, choose, every
 
 _GROUPS = 32
@@ -61,7 +61,8 @@ class Step(NamedTuple):
     terminated: Tensor
     """(num_envs,) bool: the episode ended because the task failed or the physics diverged."""
     truncated: Tensor
-    """(num_envs,) bool: it ended because its time was up; never together with `terminated`."""
+    """(num_envs,) bool: it ended because its time was up, or its world came to an end (`Bounded`);
+    never together with `terminated`."""
     info: StepInfo
 
 
@@ -305,7 +306,10 @@ class VectorEnv:
             self._diverged += failed.sum()
             terminated = terminated | failed
             rewards = {name: term.masked_fill(failed, 0) for name, term in rewards.items()}
-        truncated = (self._episode_step >= task.episode_steps) & ~terminated
+        truncated = self._episode_step >= task.episode_steps
+        if isinstance(task, Bounded) and (out := task.out_of_bounds) is not None:
+            truncated = truncated | out
+        truncated = truncated & ~terminated
         metrics, measured = task.advance()
         measured = measured & ~failed  # what they say is of a world that broke
         if over is not None:

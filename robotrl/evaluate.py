@@ -37,15 +37,23 @@ def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any])
     Raises:
         ConfigError: the robot is another one since: its files were changed.
     """
-    found = robot_sha256(env)
-    if checkpoint.get("robot_sha256", found) != found:
-        raise ConfigError(
-            f"the files of robot {env.deployment.robot.path} are not those that this run was "
-            "trained with; restore them, or train again"
-        )
+    check_robot_files(env, checkpoint.get("robot_sha256", robot_sha256(env)), "this run")
     policy = config.algorithm.new_policy(env.observation_sizes["actor"], env.num_actions)
     policy.load_state_dict(checkpoint["algorithm"]["policy"])
     return policy.eval()
+
+
+def check_robot_files(env: VectorEnv, expected: str, what: str) -> None:
+    """Refuse a robot that is not the one something was trained with, by its files' hash.
+
+    Raises:
+        ConfigError: it is another.
+    """
+    if robot_sha256(env) != expected:
+        raise ConfigError(
+            f"the files of robot {env.deployment.robot.path} are not those that {what} was "
+            "trained with; restore them, or train again"
+        )
 
 
 def evaluate_run(folder: RunFolder, *, episodes: int = 128) -> dict[str, float]:
@@ -83,6 +91,7 @@ def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
     ]
     seed = config.seed + _SEED_OFFSET
     env = make_test_env(config, num_envs=1, num_threads=1, seed=seed, randomization=terms)
+    check_robot_files(env, provenance.robot_model_sha256, str(path))
     env.reset()
     (output,) = controller.outputs.values()
     episode = torch.zeros(1, dtype=torch.int64)

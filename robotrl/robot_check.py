@@ -8,21 +8,25 @@ Beside what is missing or wrong, two seconds of plain MuJoCo tell what no file s
 servos let the home pose sag, how far the rest pose slides without power, and which parts touch.
 """
 
+import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import mujoco
 import numpy as np
 
-from deploy.servo_models import servos_of
-from envs.robot import Robot, free_joint, position_servos, velocity_servos
-from envs.sensors import SENSORS, sensor_columns
+from deploy.servo_models import SERVOS, servos_of
+from envs.robot import Robot, driving, free_joint, position_servos, servo_problems, velocity_servos
+from envs.robot_file import YAML_SUFFIXES
+from envs.robot_model import MESH_SUFFIXES
+from envs.sensors import IMU_SITE, SENSORS, sensor_columns
 
 SECONDS = 2.0
 """How long a pose is watched."""
 MOVES_RAD = 0.1
 """A pose whose joints move more than this in `SECONDS` is worth a look."""
 _SUNK_M = 0.002
+_IMU = ("imu_angular_velocity", "projected_gravity")
 _GROUND = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 
@@ -36,6 +40,8 @@ class Report(NamedTuple):
     """What is missing or wrong, in the order to correct it."""
     remarks: list[str]
     """What may be meant so, and may not."""
+    beginning: list[str] = []
+    """A YAML to begin with, if there is none and something is missing."""
 
     def lines(self) -> list[str]:
         """What `robotrl robot` prints."""
@@ -47,6 +53,7 @@ class Report(NamedTuple):
             *(f"worth a look: {text}" for text in self.remarks),
             last,
             *(f"  {number}. {text}" for number, text in enumerate(self.problems, 1)),
+            *self.beginning,
         ]
 
 
@@ -59,26 +66,69 @@ def check_robot(robot: Robot) -> Report:
     problems = robot.problems()
     if (model := robot.unchecked) is None:
         return Report([], problems, [])
-    remarks = list(_touching(model))
+    remarks = [*_touching(model), *_standing(model)]
+    beginning = []
+    if problems and robot.path.suffix not in YAML_SUFFIXES:
+        name = robot.path.with_suffix(".yaml").name
+        beginning = [f"A YAML beside it can add this. To begin with, as {name}:"]
+        beginning += [f"  {line}" for line in starting_yaml(robot, model)]
     if not problems:
         problems = list(_outside(robot, model))
         remarks += _moving(robot, model)
-    return Report(list(_found(robot, model)), problems, remarks)
+    return Report(list(_found(robot, model)), problems, remarks, beginning)
+
+
+def starting_yaml(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
+    """Lines of a `RobotFile` with which a bare model can be trained; the numbers are to correct."""
+    yield f"model: {robot.path.name}"
+    usable = driving(model).size == model.nu and not any(servo_problems(model))
+    if not model.nu or not usable:
+        if model.nu:
+            yield "replace_actuators: true"
+        names = [
+            joint.name
+            for joint in map(model.joint, _hinges(model))
+            if model.jnt_limited[joint.id] and joint.name
+        ]
+        yield "servos:"
+        yield f"  - {{joints: [{', '.join(names)}], servo: XL430-W250, p_gain: 800}}"
+        yield f"    # yours is one of {', '.join(SERVOS)}; for any other, instead of servos:"
+        yield "  # motors: [{joints: [..], kp_nm_per_rad: .., kd_nm_s_per_rad: .., torque_nm: ..}]"
+    base = free_joint(model)
+    if base is None:
+        yield "# free_base: true      # if it walks; and then `floor: true` and `imu: {body: ..}`"
+    else:
+        if not _has_ground(model):
+            yield "floor: true"
+        if mujoco.mj_name2id(model, int(mujoco.mjtObj.mjOBJ_SITE), IMU_SITE) < 0:
+            yield f"imu: {{body: {model.body(model.jnt_bodyid[base]).name}}}    # where yours sits"
+    outside = {}
+    for index in _hinges(model):
+        low, high = model.jnt_range[index].tolist()
+        if model.jnt_limited[index] and not low <= 0 <= high:
+            outside[model.joint(index).name] = round((low + high) / 2, 2)
+    joints = json.dumps(outside).replace('"', "")
+    keys = {model.key(index).name for index in range(model.nkey)}
+    for key, what in (("home", "start pose"), ("rest", "stable without power")):
+        if key not in keys:
+            yield f"{key}: {{joints: {joints}}}    # {what}; the others at 0"
 
 
 def _found(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
     base = free_joint(model)
-    bodies = np.flatnonzero(model.body_mass)
+    stands = "the base stands fast"
+    if base is not None:
+        stands = f"free base by joint {model.joint(base).name!r}"
     yield (
-        f"robot {robot.name!r}: {model.njnt - bool(base)} joints, {model.nu} actuators, "
-        f"{model.body_mass.sum():.4g} kg, "
-        f"{f'free base by joint {base!r}' if base else 'the base stands fast'}, "
-        f"physics step {1e3 * model.opt.timestep:g} ms"
+        f"robot {robot.name!r}: {len(_hinges(model))} joints, {model.nu} actuators, "
+        f"{model.body_mass.sum():.4g} kg, {stands}, physics step {1e3 * model.opt.timestep:g} ms"
     )
-    yield "files: " + ", ".join(file.name for file in robot.files)
+    meshes = [file for file in robot.files if file.suffix.lower() in MESH_SUFFIXES]
+    files = [file.name for file in robot.files if file not in meshes]
+    yield "files: " + ", ".join(files + ([f"{len(meshes)} meshes"] if meshes else []))
     yield "masses [g]: " + ", ".join(
-        f"{model.body(body).name or f'body {body}'} {1e3 * model.body_mass[body]:.4g}"
-        for body in bodies
+        f"{model.body(body).name or f'body {body}'} {_grams(model.body_mass[body])}"
+        for body in np.flatnonzero(model.body_mass)
     )
     yield "joints:"
     yield from _joint_table(model)
@@ -90,7 +140,7 @@ def _found(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
         if model.site(index).name
     ]
     yield f"sites: {', '.join(sites) or 'none'}"
-    driven = sorted({int(model.actuator_trnid[row, 0]) for row in range(model.nu)})
+    driven = sorted(set(model.actuator_trnid[driving(model), 0].tolist()))
     measured = [
         kind for kind, row in SENSORS.items()
         if (driven or not row.per_joint) and all(
@@ -104,12 +154,10 @@ def _found(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
 def _joint_table(model: mujoco.MjModel) -> Iterator[str]:
     """A line per hinge or slide: limits, servo, gains, angles of the keyframes."""
     servos = servos_of(model)
-    drives = {int(model.actuator_trnid[row, 0]): row for row in reversed(range(model.nu))}
-    width = max((len(model.joint(index).name) for index in range(model.njnt)), default=0)
+    drives = {int(model.actuator_trnid[row, 0]): row for row in reversed(driving(model).tolist())}
+    width = max((len(model.joint(index).name) for index in _hinges(model)), default=0)
     keys = {model.key(index).name: model.key_qpos[index] for index in range(model.nkey)}
-    for index in range(model.njnt):
-        if model.jnt_type[index] not in (_HINGE, int(mujoco.mjtJoint.mjJNT_SLIDE)):
-            continue
+    for index in _hinges(model):
         name, unit = model.joint(index).name, "rad" if model.jnt_type[index] == _HINGE else "m"
         low, high = model.jnt_range[index]
         limits = f"{low:+.2f} to {high:+.2f} {unit}" if model.jnt_limited[index] else "no limits"
@@ -128,7 +176,38 @@ def _servo(model: mujoco.MjModel, row: int, name: str) -> str:
         gain = f"kv {model.actuator_gainprm[row, 0]:.3g} N·m·s/rad"
     else:
         return "an actuator that is no servo"
-    return f"{name or 'servo'}: {gain}, {model.actuator_forcerange[row, 1]:.3g} N·m"
+    limited = model.actuator_forcelimited[row]
+    torque = f"{model.actuator_forcerange[row, 1]:.3g} N·m" if limited else "no limit of torque"
+    return f"{name or 'servo'}: {gain}, {torque}"
+
+
+def _hinges(model: mujoco.MjModel) -> list[int]:
+    """Joints with an angle or a length."""
+    kinds = (_HINGE, int(mujoco.mjtJoint.mjJNT_SLIDE))
+    return np.flatnonzero(np.isin(model.jnt_type, kinds)).tolist()
+
+
+def _grams(mass: float) -> str:
+    """Four digits, and no exponent."""
+    return f"{1e3 * mass:.4g}" if mass < 10 else f"{1e3 * mass:.0f}"
+
+
+def _has_ground(model: mujoco.MjModel) -> bool:
+    return bool(np.isin(model.geom_type[model.geom_bodyid == 0], _GROUND).any())
+
+
+def _standing(model: mujoco.MjModel) -> Iterator[str]:
+    """What a robot that walks needs."""
+    if free_joint(model) is None:
+        return
+    if not _has_ground(model):
+        yield "it has nothing to stand on: add a plane, or `floor: true` in its YAML"
+    if lacking := [kind for kind in _IMU if sensor_columns(model, kind) is None]:
+        lines = ", ".join(SENSORS[kind].xml for kind in lacking)
+        yield (
+            f"it cannot measure {' and '.join(lacking)}, which walking needs: add a site "
+            f"{IMU_SITE!r} with {lines}, or `imu: {{body: ..}}` in its YAML"
+        )
 
 
 def _touching(model: mujoco.MjModel) -> Iterator[str]:

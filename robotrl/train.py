@@ -198,9 +198,12 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
 def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     """The environment of a run for evaluation and export: MuJoCo itself, on the CPU.
 
-    What a task says of the stages of training does not count in it.
+    What a task says of the stages of training does not count in it, and its episodes are on all
+    levels of its terrain.
     """
     task_config = {name: value for name, value in config.task_config.items() if name != "stages"}
+    if terrain := task_config.get("terrain"):
+        task_config["terrain"] = terrain | {"rise": False}
     settings = {"device": "cpu", "backend": "batch", "task_config": task_config}
     return make_env(config, **(settings | changes))
 

@@ -11,10 +11,19 @@ import pytest
 from typer.main import get_command
 
 from robotrl.cli import app
+from robotrl.export import export
+from robotrl.run_folder import RunFolder
+from robotrl.train import train
+from robotrl.train_config import load_train_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"robotrl ([a-z]+)((?: [^\s`#]+)*)", README)
+FILES = {
+    name: text
+    for text in re.findall(r"```(?:python|yaml)\n(.*?)```", README, re.DOTALL)
+    for name in re.findall(r"^# ([\w/]+\.(?:py|yaml))", text)
+}
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -53,3 +62,21 @@ def test_every_program_runs_beside_a_policy(program: str, policy_path: Path, tmp
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_own_robot_and_own_task_train_and_export_as_they_are_written(tmp_path: Path):
+    assert set(FILES) == {"my_arm.yaml", "calm_reach.py", "calm_reach.yaml"}
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    shutil.copy(ROOT / "tests" / "envs" / "models" / "arm.urdf", tmp_path / "my_arm.urdf")
+    small = ["num_envs=4", "env_steps=32", "torch_threads=1", "algorithm.rollout_steps=8"]
+    small += ["algorithm.epochs=1", "algorithm.minibatches=1", "algorithm.actor_hidden=[16]"]
+    config = load_train_config(tmp_path / "calm_reach.yaml", small)
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+
+    train(config, folder)
+    contract = export(folder, tmp_path / "policy.onnx", {})
+
+    assert contract.robot == "my_arm"
+    assert contract.provenance.task == f"{tmp_path}/calm_reach.py:CalmReach"

@@ -10,26 +10,17 @@ https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/, values as they leave the 
 speed and current are those of `deploy.servo_models` at `nominal_voltage_v`. The joint's sign and
 zero are applied in `deploy.robot`.
 
-The position controller turns error into PWM duty, and a stalled motor turns duty into torque:
-`duty = P/128 · error_ticks / 885` and `torque = stall_torque · duty` (eManual, "Position PID
-Gain"). A register is a duty, not a torque: a model with friction under load, or another supply,
-has another torque at full duty for the same gain. Torque also falls with speed, by `damping`,
-whatever the gains (back-EMF). The D gain acts
-on the change of the error per control period; ROBOTIS does not publish that period, 1 ms is our
-assumption.
+The position controller turns error into PWM duty, `duty_per_p` of `deploy.servo_models`, and a
+stalled motor turns duty into `torque = stall_torque · duty`. A register is a duty, not a torque: a
+model with friction under load, or another supply, has another torque at full duty for the same
+gain. Torque also falls with speed, by `damping`, whatever the gains (back-EMF).
 """
 
 from dataclasses import dataclass
 
-from deploy.dynamixel.registers import (
-    POSITION_D_GAIN,
-    POSITION_P_GAIN,
-    PWM_FULL,
-    RAD_PER_TICK,
-    Register,
-)
+from deploy.dynamixel.registers import POSITION_D_GAIN, POSITION_P_GAIN, Register
 from deploy.errors import ConfigError
-from deploy.servo_models import CONTROL_PERIOD_S, SERVOS
+from deploy.servo_models import SERVOS
 from deploy.servo_physics import ServoPhysics
 
 MAX_GAIN = 16383
@@ -95,15 +86,14 @@ class ServoModel:
         """Torque lost to back-EMF per joint speed [N·m·s/rad]."""
         return self.stall_torque_nm / self.no_load_speed_rad_s
 
-    @property
-    def full_duty_torques_nm(self) -> tuple[float, ...]:
-        """What models of this servo have as motor torque at full duty and nominal voltage.
+    def full_duty_torques_nm(self, voltage_v: float) -> tuple[float, ...]:
+        """What models of this servo have as motor torque at full duty of a supply.
 
         The data sheet's stall torque, that and constant friction, that and friction under load.
         """
-        volts = self.nominal_voltage_v
+        stall = self.stall_torque_nm * voltage_v / self.nominal_voltage_v
         motors = (self.physics.plain, self.physics)
-        return self.stall_torque_nm, *(motor.drive_torque(volts) for motor in motors)
+        return stall, *(motor.drive_torque(voltage_v) for motor in motors)
 
     def kp(self, p_gain: int, full_duty_nm: float | None = None) -> float:
         """Stiffness of a Position P Gain [N·m/rad].
@@ -112,11 +102,14 @@ class ServoModel:
             p_gain: the register.
             full_duty_nm: motor torque at full duty; None for the stall torque.
         """
-        return p_gain * self._torque_per_rad(POSITION_P_GAIN, full_duty_nm)
+        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
+        return p_gain * self.physics.duty_per_p * torque
 
     def kd(self, d_gain: int, full_duty_nm: float | None = None) -> float:
         """Damping of a Position D Gain [N·m·s/rad], on top of `damping`; arguments as in `kp`."""
-        return d_gain * self._torque_per_rad(POSITION_D_GAIN, full_duty_nm) * CONTROL_PERIOD_S
+        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
+        assert self.physics.duty_per_d is not None, "known for every X servo"
+        return d_gain * self.physics.duty_per_d * torque
 
     def p_gain(self, kp: float, full_duty_nm: float | None = None) -> int:
         """Position P Gain nearest to a stiffness [N·m/rad].
@@ -137,10 +130,6 @@ class ServoModel:
             ConfigError: the servo cannot damp that much.
         """
         return self._gain(POSITION_D_GAIN, kd, self.kd(1, full_duty_nm), "N·m·s/rad")
-
-    def _torque_per_rad(self, gain: Register, full_duty_nm: float | None) -> float:
-        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
-        return torque * gain.scale / (PWM_FULL * RAD_PER_TICK)
 
     def _gain(self, register: Register, wanted: float, per_count: float, unit: str) -> int:
         counts = wanted / per_count

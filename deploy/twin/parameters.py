@@ -42,10 +42,11 @@ keep moving (BAM's m6 of the XL330: 0.0047 N·m of each)."""
 LOAD_FRICTION: Range = (0.05, 0.27)
 """Friction per motor torque, of gears under load; 0.07 (m4) to 0.27 (m6) in BAM's fits of the
 XL330."""
+TOOL_SITE = "tool"
 PAYLOAD_KG: Range = (0.0, 0.05)
-"""At the tool: from nothing to an egg."""
+"""At the tool, if there is one: from nothing to an egg."""
 SUPPLY_SCALE: Range = (0.95, 1.05)
-"""Supply voltage over each servo's nominal one: tolerance of adapters and converters."""
+"""Supply voltage over what the robot file says: tolerance of adapters and converters."""
 SUPPLY_RESISTANCE_OHM: Range = (0.1, 0.5)
 """Of adapter, plugs and a daisy chain of 22 AWG cables, for all servos of one voltage together."""
 COMMAND_LATENCY_S: Range = (0.0, 0.03)
@@ -83,7 +84,7 @@ class TwinParameters:
     payload_kg: float = 0.0
     """A point mass at the tool."""
     supply_scale: float = 1.0
-    """Supply voltage over each servo's nominal one, while no current is drawn."""
+    """Supply voltage over what the robot file says, while no current is drawn."""
     supply_resistance_ohm: float = 0.0
     """See `SUPPLY_RESISTANCE_OHM`."""
     command_latency_s: float = 0.0
@@ -108,6 +109,7 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
     model = mujoco.MjModel.from_xml_path(str(model_path))
     bodies = [model.body(index).name for index in np.flatnonzero(model.body_mass)]
     joints = [model.joint(index).name for index in range(model.njnt)]
+    has_tool = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, TOOL_SITE) >= 0
     rng = np.random.default_rng(seed)
 
     def each(names: Sequence[str], bounds: Range) -> dict[str, float]:
@@ -124,7 +126,7 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
         backlash_rad=each(joints, BACKLASH_RAD),
         stribeck_scale=rng.uniform(*STRIBECK_SCALE),
         load_friction=rng.uniform(*LOAD_FRICTION),
-        payload_kg=rng.uniform(*PAYLOAD_KG),
+        payload_kg=rng.uniform(*PAYLOAD_KG) * has_tool,
         supply_scale=rng.uniform(*SUPPLY_SCALE),
         supply_resistance_ohm=rng.uniform(*SUPPLY_RESISTANCE_OHM),
         command_latency_s=rng.uniform(*COMMAND_LATENCY_S),

@@ -34,13 +34,12 @@ from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
 from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
 from deploy.twin.friction import LoadFriction, check_servos
-from deploy.twin.parameters import TwinParameters
+from deploy.twin.parameters import TOOL_SITE, TwinParameters
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
 START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""
-TOOL_SITE = "tool"
 STRIBECK_SPEED_RAD_S = 0.1
 """Speed at which the additional friction at rest has fallen to a third; usual, no source."""
 
@@ -95,6 +94,7 @@ class Twin:
         self._zero_ticks = np.array([joint.zero_ticks for joint in wiring])
         self._zero_error = self._each(parameters.zero_error_rad, 0.0)
         self._nominal_v = np.array([model.nominal_voltage_v for model in models])
+        supply_v = np.array([joint.voltage_v for joint in wiring])
         servos = servos_of(self._model)
         check_servos(servos, {name: joint.model for name, joint in robot_config.joints.items()})
         named = {row: servos[name] for row, name in enumerate(self.joints) if name in servos}
@@ -125,14 +125,14 @@ class Twin:
                 model,
                 self.baud_rate,
                 shaft_ticks=ticks,
-                voltage_v=parameters.supply_scale * model.nominal_voltage_v,
+                voltage_v=parameters.supply_scale * joint.voltage_v,
                 command_latency_s=parameters.command_latency_s,
                 now_s=start_s,
             )
             for joint, model, ticks in zip(wiring, models, self._shaft_ticks(), strict=True)
         ]
         self._current_per_torque = current / stall
-        self._same_supply = self._nominal_v[:, None] == self._nominal_v
+        self._same_supply = supply_v[:, None] == supply_v
         self._wire = Wire(self.servos, self.baud_rate, usb_latency_s=parameters.usb_latency_s)
         self._start_s, self._steps = start_s, 0
 

@@ -113,6 +113,8 @@ class Servo:
         self._command_latency_s = command_latency_s
         self._raw_shaft, self._raw_speed, self._now_s = shaft_ticks, 0.0, now_s
         self._position = PositionController()
+        self._pwm_per_p = model.physics.duty_per_p * PWM_FULL * RAD_PER_TICK
+        """PWM counts per count of error and unit of the Position P Gain."""
         self._velocity = VelocityController()
         self._table = ControlTable(model, firmware)
         self._table.set(registers.ID, id)
@@ -426,7 +428,7 @@ class Servo:
         self._watchdog_s = table.scaled(registers.BUS_WATCHDOG)
         limits = (registers.MIN_VOLTAGE_LIMIT, registers.MAX_VOLTAGE_LIMIT)
         self._voltage_limits_v = tuple(table.scaled(limit) for limit in limits)
-        position.p = table.scaled(registers.POSITION_P_GAIN)
+        position.p = table.get(registers.POSITION_P_GAIN) * self._pwm_per_p
         position.i = table.scaled(registers.POSITION_I_GAIN)
         position.d = table.scaled(registers.POSITION_D_GAIN)
         position.feedforward_1st = table.scaled(registers.FEEDFORWARD_1ST_GAIN)

@@ -20,13 +20,11 @@ import numpy as np
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from deploy.servo_models import BACKLASH_HINGE, PLAIN, SERVO_TEXT, SERVOS
-from deploy.servo_physics import ServoPhysics
+from deploy.servo_physics import SUPPLY_SHARES, ServoPhysics
 from envs.sensors import ENCODER, SENSORS
 
 _SPARE_DELAY_STEPS = 8
 """Physics steps by which a delay may be randomized upwards."""
-_VOLTAGE = (0.5, 2.0)
-"""Supply voltages over the nominal one that make sense."""
 _MAX_BACKLASH_RAD = 0.2
 _END_S = 0.004
 """How soft the ends of the play are: time constant of the constraint, at least two steps."""
@@ -79,11 +77,11 @@ def add_servo(
             "in the MJCF"
         )
     voltage = servo.nominal_voltage_v if supply_v is None else supply_v
-    if not _VOLTAGE[0] <= voltage / servo.nominal_voltage_v <= _VOLTAGE[1]:
+    low, high = (share * servo.nominal_voltage_v for share in SUPPLY_SHARES)
+    if not low <= voltage <= high:
         raise ConfigError(
-            f"joint {joint!r}: a supply of {voltage:g} V, expected "
-            f"{_VOLTAGE[0] * servo.nominal_voltage_v:g}..{_VOLTAGE[1] * servo.nominal_voltage_v:g} "
-            f"for {servo.name}; correct supply_v"
+            f"joint {joint!r}: a supply of {voltage:g} V, expected {low:g}..{high:g} for "
+            f"{servo.name}; correct supply_v"
         )
     if not (p_gain > 0 and d_gain >= 0 and delay_s >= 0):
         raise ConfigError(
@@ -106,15 +104,22 @@ def add_servo(
     hinge.armature = servo.armature
     hinge.actfrclimited = mujoco.mjtLimited.mjLIMITED_FALSE
 
+    actuator = add_bare_actuator(spec, joint, delay_s=delay_s)
+    actuator.set_to_position(kp=servo.kp(p_gain, voltage), kv=kd, inheritrange=True)
+    limit = servo.drive_torque(voltage)
+    actuator.forcerange = [-limit, limit]
+    actuator.damping = [servo.back_emf_damping, 0, 0]
+    return actuator
+
+
+def add_bare_actuator(spec: mujoco.MjSpec, joint: str, *, delay_s: float) -> mujoco.MjsActuator:
+    """An actuator of a joint and of its name, limited, its target delayed, as no default says."""
     actuator = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
     blank = mujoco.MjSpec().add_actuator()
     for inherited in _INHERITED:
         setattr(actuator, inherited, getattr(blank, inherited))
-    actuator.set_to_position(kp=servo.kp(p_gain, voltage), kv=kd, inheritrange=True)
     actuator.ctrllimited = actuator.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE
-    limit = servo.drive_torque(voltage)
-    actuator.forcerange = [-limit, limit]
-    actuator.damping = [servo.back_emf_damping, 0, 0]
+    actuator.damping = [0, 0, 0]
     actuator.armature = 0.0
     actuator.gear = [1, 0, 0, 0, 0, 0]
     steps = math.ceil(delay_s / spec.option.timestep) + _SPARE_DELAY_STEPS

@@ -28,9 +28,11 @@ from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.settings import RobotTaskConfig, count_steps
+from envs.terrain import Field as TerrainField
+from envs.terrain import Ground, Levels, Scan, TerrainConfig, with_terrain
 from envs.walking.features import WalkFeatures, walk_mirror
 from envs.walking.gait import asked_to_move, expected_lift, phase_of
-from envs.walking.legs import Legs, Motion
+from envs.walking.legs import Legs, Motion, home_height
 from envs.walking.score import CommandScore
 from envs.walking.terms import Gait, Stage, Step, WalkWeights, reference, walk_terms
 from envs.worlds import Worlds, as_slice, choose, every
@@ -65,6 +67,8 @@ class VelocityConfig(RobotTaskConfig):
     rewards: WalkWeights = WalkWeights()
     stages: Annotated[list[Stage], Field(max_length=20)] = []
     """What differs early in training; in order of `until_steps`. Evaluation knows none."""
+    terrain: TerrainConfig | None = None
+    """Uneven ground; without it, a plane."""
 
     @model_validator(mode="after")
     def _check(self) -> "VelocityConfig":
@@ -99,7 +103,8 @@ class Velocity:
     @staticmethod
     def load_model(config: VelocityConfig) -> mujoco.MjModel:
         """The model to simulate."""
-        return load_robot(config.robot).model
+        robot = load_robot(config.robot)
+        return robot.model if config.terrain is None else with_terrain(robot, _field(config))
 
     def __init__(self, simulation: Simulation, config: VelocityConfig, draws: Draws):
         self.config, self._draws, self._compact = config, draws, simulation.compact
@@ -108,7 +113,12 @@ class Velocity:
         dt, gait = config.control_dt_s, config.gait
         self.control_dt_s, self.num_substeps = dt, config.num_substeps(model)
         self.episode_steps = count_steps(config.episode_s, dt)
-        self.legs = Legs(simulation, robot, list(gait.feet))
+        ground = None if config.terrain is None else Ground(_field(config), device)
+        self.legs = Legs(simulation, robot, list(gait.feet), ground)
+        self._scan = None if ground is None else Scan(ground)
+        self._levels = (
+            None if ground is None else Levels(simulation, ground, draws, self.legs.qpos_at)
+        )
         home = torch.from_numpy(robot.home)
         low, high = map(torch.from_numpy, robot.target_range(config.limit_margin_rad))
         self.encoder = ObservationEncoder(WalkFeatures(joints, home, gait.period_s)).to(device)
@@ -143,6 +153,7 @@ class Velocity:
             "foot_height": feet,
             "foot_down": feet,
             "foot_velocity": [f"{foot}.{axis}" for foot in feet for axis in XYZ],
+            **({"ground": self._scan.columns} if self._scan else {}),
         }
         self.actuators = torch.from_numpy(robot.actuators).to(device)
         self._servos = as_slice(self.actuators)
@@ -190,6 +201,10 @@ class Velocity:
         angles = (self._home + spread * (2 * pose - 1)).clamp(self._low, self._high)
         qpos = self._home_qpos.repeat(len(worlds), 1)
         qpos[:, self._joint_qpos] = angles
+        if self._levels:
+            qpos[:, self.legs.qpos_at : self.legs.qpos_at + 3] += self._levels.begin(
+                worlds, episode
+            )
         ctrl = qpos.new_zeros(len(worlds), self._nu)
         ctrl[:, self.actuators] = angles
         period = self.config.gait.period_s / self.control_dt_s
@@ -217,6 +232,7 @@ class Velocity:
             "foot_height": motion.foot_height,
             "foot_down": (motion.foot_height < self.config.gait.contact_m).float(),
             "foot_velocity": motion.foot_velocity.flatten(1),
+            **self._see_ground(worlds, motion),
         }
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
@@ -247,16 +263,26 @@ class Velocity:
         )
         self._change = change
         self._score.add(step, self._command)
+        if self._levels:
+            self._levels.add(motion.twist, self.command, self._fallen, dt_s=self.control_dt_s)
         return walk_terms(step, self._reference, weights)
 
     def terminated(self) -> Tensor:
         """See `Task.terminated`: it is tilted too much, or its base is too low."""
         return self._fallen
 
+    @property
+    def out_of_bounds(self) -> Tensor | None:
+        """See `Bounded`: it has left its tile."""
+        return self._levels.left if self._levels else None
+
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
         """See `Task.advance` and `CommandScore`; a command ends by its time or by a fall."""
         ended = self._command.advance(self._motion.heading)
         metrics = self._score.metrics(self._command, self._fallen)
+        if self._levels:
+            metrics |= {"terrain_level": self._levels.level.float()}
+            ended = ended | self._levels.left
         self._steps += len(ended)
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
@@ -268,6 +294,8 @@ class Velocity:
         """See `envs.mirror.Symmetric`."""
         maps = walk_mirror(self._robot, self.legs.base, self.config.gait.feet)
         actor = [maps[name] for name in self.encoder.features.columns]
+        if self._scan:
+            maps["ground"] = self._scan.mirror
         critic = actor + [maps[name] for name in self.privileged]
         return Mirror(torch.block_diag(*actor), torch.block_diag(*critic), maps["joint_target"])
 
@@ -277,6 +305,7 @@ class Velocity:
             "command": self._command.state_dict(),
             "score": self._score.sums.clone(),
             "steps": self._steps,
+            **({"levels": self._levels.state_dict()} if self._levels else {}),
             **{name: getattr(self, name).clone() for name in self._STATE},
         }
 
@@ -285,10 +314,19 @@ class Velocity:
         self._command.load_state_dict(state["command"])
         self._score.sums.copy_(state["score"])
         self._steps = state["steps"]
+        if self._levels:
+            self._levels.load_state_dict(state["levels"])
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
     _STATE = ("_ticks", "_twist", "_change")
+
+    def _see_ground(self, worlds: Worlds, motion: Motion) -> dict[str, Tensor]:
+        if self._scan is None:
+            return {}
+        start = self.legs.qpos_at
+        base = worlds.take(self._qpos)[:, start : start + 3]
+        return {"ground": self._scan.read(base, motion.heading)}
 
     def _settings(self) -> tuple[WalkWeights, VelocityCommandConfig]:
         """Weights and commands of now."""
@@ -300,3 +338,23 @@ class Velocity:
     def _new_command(self, worlds: Worlds) -> None:
         self._command.renew(worlds, self._settings()[1].shares)
         self._score.restart(worlds)
+
+
+def _field(config: VelocityConfig) -> TerrainField:
+    """The ground of a config that has one.
+
+    Raises:
+        ConfigError: its tiles do not fit the commands.
+    """
+    assert config.terrain is not None
+    field, command = (
+        TerrainField(config.terrain, home_height(load_robot(config.robot))),
+        config.command,
+    )
+    fastest = [
+        max(abs(low), abs(high)) for low, high in zip(command.low, command.high, strict=True)
+    ]
+    field.check_reach(
+        math.hypot(*fastest[:2]), episode_s=config.episode_s, command_s=command.interval_s[0]
+    )
+    return field

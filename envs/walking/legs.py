@@ -1,14 +1,17 @@
-"""How a robot on legs moves: its base, and its feet against the ground at z = 0.
+"""How a robot on legs moves: its base, and its feet against the ground, at z = 0 or uneven.
 
     legs = Legs(simulation, robot, ["left_foot", "right_foot"])
     motion = legs.read(worlds)           # velocities, heights, all from the current state
 
 A foot is a geom. Its height is that of its lowest point, in closed form for every shape that
-MuJoCo has one for, so nothing has to look for contacts. The heading frame is the world's, turned
-about z to where the base's x axis points.
+MuJoCo has one for, so nothing has to look for contacts. Over uneven ground it is that of the lowest
+of its corners, edge and face middles over the ground under each, and the base's height is that over
+the ground under the feet. The heading frame is the world's, turned about z to where the base's x
+axis points.
 """
 
 from collections.abc import Sequence
+from itertools import product
 from typing import NamedTuple
 
 import mujoco
@@ -20,6 +23,7 @@ from deploy.errors import ConfigError
 from envs.robot import Robot
 from envs.simulation import Simulation
 from envs.tasks.settings import require_names
+from envs.terrain import Ground
 from envs.worlds import Worlds
 
 _OFF_GROUND_M = 0.01
@@ -39,9 +43,9 @@ class Motion(NamedTuple):
     heading: Tensor
     """(n, 2) cosine and sine of the yaw."""
     height: Tensor
-    """(n,) of the base's origin [m]."""
+    """(n,) of the base's origin over the ground [m]."""
     foot_height: Tensor
-    """(n, feet) of its lowest point [m]."""
+    """(n, feet) of its lowest point over the ground [m]."""
     foot_velocity: Tensor
     """(n, feet, 3) of its centre, heading frame [m/s]."""
     foot_side: Tensor
@@ -63,13 +67,20 @@ class Legs:
         simulation: the worlds.
         robot: on a free base; x forward, y to the left, z up.
         feet: names of its geoms that touch the ground.
+        ground: uneven ground; None: z = 0.
 
     Raises:
         ConfigError: the base is fixed, a foot is no geom or has no closed form, or the feet of the
             home pose are not on the ground.
     """
 
-    def __init__(self, simulation: Simulation, robot: Robot, feet: Sequence[str]):
+    def __init__(
+        self,
+        simulation: Simulation,
+        robot: Robot,
+        feet: Sequence[str],
+        ground: Ground | None = None,
+    ):
         model, device = simulation.model, simulation.device
         self.base = free_base(robot)
         geoms = [name for index in range(model.ngeom) if (name := model.geom(index).name)]
@@ -94,7 +105,9 @@ class Legs:
         )
         self._geoms = torch.tensor(ids, device=device)
         self._bodies = torch.from_numpy(model.geom_bodyid[ids].astype(np.int64)).to(device)
-        self._set_home(robot, ids, device)
+        self._ground = ground
+        self._corners = _corners(self._straight)
+        self._set_home(robot, feet, device)
         lowest = float(self.home_foot_height.min())
         if abs(lowest) > _OFF_GROUND_M:
             raise ConfigError(
@@ -121,14 +134,20 @@ class Legs:
         motion = cvel[:, self._bodies].float()  # of the point of the body that is at `com`
         arm = (foot - com[:, None]).float()
         foot_velocity = motion[..., 3:] + torch.linalg.cross(motion[..., :3], arm)
-        foot_up = geom_xmat[:, self._geoms].float().view(-1, len(self._geoms), 3, 3)[:, :, 2]
+        foot_matrix = geom_xmat[:, self._geoms].float().view(-1, len(self._geoms), 3, 3)
+        foot_up = foot_matrix[:, :, 2]
+        height = base[:, 2].float()
+        foot_height = foot[..., 2].float() - self._reach_down(foot_up)
+        if self._ground is not None:
+            height = height - self._ground.support(foot[..., :2]).mean(dim=-1)
+            foot_height = self._over(self._ground, foot, foot_matrix)
         return Motion(
             velocity=_turn_back(velocity, heading),
             spin=qvel[:, self.dof_at + 3 : self.dof_at + 6].float(),
             up=matrix[:, 2],
             heading=heading,
-            height=base[:, 2].float(),
-            foot_height=foot[..., 2].float() - self._reach_down(foot_up),
+            height=height,
+            foot_height=foot_height,
             foot_velocity=_turn_back(foot_velocity, heading[:, None]),
             foot_side=_turn_back((foot - base[:, None]).float(), heading[:, None])[..., 1],
             foot_level=(foot_up * self._home_foot_up).sum(-1),
@@ -137,8 +156,23 @@ class Legs:
     def _reach_down(self, up: Tensor) -> Tensor:
         return reach(up, self._straight, self._rounded, self._radius)
 
-    def _set_home(self, robot: Robot, ids: list[int], device: torch.device) -> None:
+    def _over(self, ground: Ground, foot: Tensor, matrix: Tensor) -> Tensor:
+        """(n, feet) height over uneven ground of the lowest of each foot's points.
+
+        Args:
+            ground: it.
+            foot: (n, feet, 3) centres.
+            matrix: (n, feet, 3, 3) of their frames.
+        """
+        points = torch.einsum("nfij,fpj->nfpi", matrix, self._corners)
+        places = foot[:, :, None, :2] + points[..., :2]
+        over = points[..., 2] - (ground.height(places) - foot[:, :, None, 2].float())
+        round_part = reach(matrix[:, :, 2], 0 * self._straight, self._rounded, self._radius)
+        return over.amin(dim=-1) - round_part
+
+    def _set_home(self, robot: Robot, feet: Sequence[str], device: torch.device) -> None:
         model, data = robot.model, mujoco.MjData(robot.model)
+        ids = [model.geom(name).id for name in feet]
         data.qpos[:] = robot.home_qpos
         mujoco.mj_kinematics(model, data)
         up = torch.from_numpy(data.geom_xmat[ids].reshape(-1, 3, 3)[:, 2]).float().to(device)
@@ -164,6 +198,13 @@ def free_base(robot: Robot) -> int:
             f"{model.body(base).name!r}, is fixed. Give that body a <freejoint/>"
         )
     return base
+
+
+def home_height(robot: Robot) -> float:
+    """Of the base's origin over z = 0 in the home pose [m]."""
+    return float(
+        robot.home_qpos[robot.model.jnt_qposadr[robot.model.body_jntadr[free_base(robot)]] + 2]
+    )
 
 
 def reach(direction: Tensor, straight: Tensor, rounded: Tensor, radius: Tensor) -> Tensor:
@@ -197,6 +238,12 @@ def _shape(
             "cylinder, box or ellipsoid. Add one to the foot, and name that"
         )
     return shapes[kind]
+
+
+def _corners(straight: Tensor) -> Tensor:
+    """(feet, points, 3) corners, edge and face middles of boxes with half sizes (feet, 3)."""
+    signs = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3)), device=straight.device)
+    return (signs * straight[:, None]).unique(dim=1)
 
 
 def _turn_back(vector: Tensor, heading: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.render import look_at
 from envs.vector_env import Step, VectorEnv
-from robotrl.evaluate import load_policy
+from robotrl.evaluate import check_robot_files, load_policy
 from robotrl.policy import Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
@@ -182,6 +182,7 @@ def open_session(
         provenance = controller.contract.provenance
         config = validate(provenance.config, TrainConfig, source=source)
         env = _make_world(config, seed)
+        check_robot_files(env, provenance.robot_model_sha256, source)
         return Session(env, ControllerActor(controller), f"{path.name}: {config.task}")
     if path.is_dir():
         folder = RunFolder(path)

@@ -45,7 +45,7 @@ HOME = {
     "wrist_roll": 0.0,
     "gripper": 0.2,
 }
-P_GAINS = (800, 1200, 1500, 800, 400, 400)
+P_GAINS = (800, 1200, 3000, 1600, 800, 800)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_servo_of_another_torque_is_refused(contract: Contract, desk_arm: RobotC
     weaker = wired(desk_arm, shoulder_lift={"model": "XL330-M288"})
 
     assert differences(contract, weaker) == [
-        "joint 'shoulder_lift': trained with a servo of 1.5 N·m, XL330-M288 has 0.52 N·m"
+        "joint 'shoulder_lift': trained with a servo of 1.5 N·m, XL330-M288 has 0.52 N·m at 5 V"
     ]
 
 
@@ -170,7 +170,7 @@ def test_every_difference_is_named_at_once(contract: Contract, desk_arm: RobotCo
         "joint 'gripper': in the policy but not wired on this robot",
         "joint 'tail': wired on this robot but not in the policy",
         "joint 'shoulder_lift': the policy uses [-1.5, 1.57] rad, the hardware allows [-1.5, 1.0]",
-        "joint 'shoulder_lift': trained with a servo of 1.5 N·m, XL330-M288 has 0.52 N·m",
+        "joint 'shoulder_lift': trained with a servo of 1.5 N·m, XL330-M288 has 0.52 N·m at 5 V",
     ]
 
 
@@ -203,7 +203,9 @@ def test_rounding_is_no_difference(
 def test_servo_may_differ_by_a_twentieth_in_torque(
     contract: Contract, desk_arm: RobotConfig, pick: Any, share: float, count: int
 ):
-    torque = pick(MODELS["XL430-W250"].full_duty_torques_nm)  # of its models, with friction or not
+    torque = pick(
+        MODELS["XL430-W250"].full_duty_torques_nm(12.0)
+    )  # of its models, with friction or not
     joint = contract.joints[0].model_copy(update={"effort_limit_nm": share * torque})
     policy = contract.model_copy(update={"joints": [joint, *contract.joints[1:]]})
 
@@ -221,7 +223,7 @@ def test_every_model_of_the_servo_gives_the_same_register(
     # and the stiffness alike. Half the duty per radian is half the gain.
     joint = contract.joints[0]
     servo = MODELS[desk_arm.joints[joint.name].model]
-    effort = servo.full_duty_torques_nm[which]
+    effort = servo.full_duty_torques_nm(12.0)[which]
     stiffness = effort * joint.kp_nm_per_rad / servo.stall_torque_nm
     changed = {"effort_limit_nm": effort, "kp_nm_per_rad": stiffness}
     joints = [joint.model_copy(update=changed), *contract.joints[1:]]

@@ -207,8 +207,8 @@ def test_supply_of_another_voltage_is_refused(bench: Bench):
     bench.set("elbow_flex", registers.MIN_VOLTAGE_LIMIT, 31)  # so the servo does not mind
     bench.twin.servos[2].voltage_v = 3.2
     assert refusal(bench.robot) == (
-        "elbow_flex (id 3) is supplied with 3.2 V, XL330-M288 needs 3.5..7.0 V; check the power "
-        "supply"
+        "elbow_flex (id 3) is supplied with 3.2 V, expected 5 V ± 15%; check power supply or "
+        "battery, or correct `supply_v` in the robot's YAML"
     )
 
 
@@ -230,7 +230,7 @@ def test_gain_the_servo_does_not_reach_is_refused(make_bench: MakeBench, contrac
         (registers.MIN_POSITION_LIMIT, "shoulder_lift", 1070),  # 2048 - 1.5 rad · 4096 / 2π
         (registers.MAX_POSITION_LIMIT, "shoulder_lift", 3071),  # 2048 + 1.57 rad · 4096 / 2π
         (registers.POSITION_P_GAIN, "shoulder_pan", 800),
-        (registers.POSITION_P_GAIN, "elbow_flex", 1500),
+        (registers.POSITION_P_GAIN, "elbow_flex", 3000),
         (registers.POSITION_I_GAIN, "elbow_flex", 0),
         (registers.POSITION_D_GAIN, "shoulder_pan", 0),
         (registers.FEEDFORWARD_1ST_GAIN, "wrist_flex", 0),
@@ -511,7 +511,7 @@ def test_servos_as_they_were_set_up_give_no_complaint(bench: Bench):
     ("register", "value", "expected"),
     [
         (registers.TORQUE_ENABLE, 0, 1),
-        (registers.POSITION_P_GAIN, 0, 1500),
+        (registers.POSITION_P_GAIN, 0, 3000),
         (registers.POSITION_I_GAIN, 9, 0),
         (registers.POSITION_D_GAIN, 9, 0),
         (registers.BUS_WATCHDOG, 0, 5),

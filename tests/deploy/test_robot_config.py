@@ -88,7 +88,7 @@ def test_message_begins_with_the_file(path: Path):
             "joints.hip.directon=-1",
             "joints.hip: unknown key 'directon' (did you mean 'direction'?); valid keys are "
             "direction, id, model, position_limits_rad, rest_rad, rest_tolerance_rad, "
-            "velocity_limit_rad_s, zero_ticks",
+            "supply_v, velocity_limit_rad_s, zero_ticks",
         ),
         (
             "bus.latency=4",
@@ -301,6 +301,29 @@ def test_speed_limit_beyond_what_the_servo_can_do_is_refused(path: Path):
     assert refusal(path, "joints.hip.velocity_limit_rad_s=10") == (
         "joints.hip: velocity_limit_rad_s 10 is no limit for a XL430-W250, which turns at 6.4 "
         "rad/s without load; expected at most 9.6"
+    )
+
+
+def test_supply_is_the_nominal_one_unless_it_is_said(path: Path):
+    assert load_yaml(path, RobotConfig).joints["hip"].voltage_v == 12.0
+    fed = load_yaml(path, RobotConfig, ["joints.hip.supply_v=11.1"])
+    assert fed.joints["hip"].voltage_v == 11.1
+
+
+@pytest.mark.parametrize("volts", [5.9, 24.1])
+def test_supply_that_is_no_servos_is_refused(path: Path, volts: float):
+    assert refusal(path, f"joints.hip.supply_v={volts}") == (
+        f"joints.hip: supply_v {volts} is no supply for a XL430-W250, expected 6..24 V; correct "
+        "it, or leave it out for 12 V"
+    )
+
+
+def test_higher_supply_makes_a_faster_servo(path: Path):
+    # Friction takes a share of 12 V that does not grow with the supply: a bit more than 1.5 times.
+    overrides = ["joints.hip.velocity_limit_rad_s=14.3", "joints.hip.supply_v=18"]
+    load_yaml(path, RobotConfig, overrides)
+    assert "turns at 9.6 rad/s without load" in refusal(
+        path, "joints.hip.velocity_limit_rad_s=15", "joints.hip.supply_v=18"
     )
 
 

@@ -425,7 +425,7 @@ def test_servo_gains_are_those_of_training_while_the_policy_runs(trial: Trial):
         trial.bench.get(joint, registers.POSITION_P_GAIN) for joint in trial.bench.twin.joints
     )
     trial.run()
-    assert gains == [800, 1200, 1500, 800, 400, 400]
+    assert gains == [800, 1200, 3000, 1600, 800, 800]
 
 
 # The exported policy

@@ -92,12 +92,19 @@ def test_stiffness_is_motor_torque_at_the_error_that_gives_full_duty():
 
 @pytest.mark.parametrize(
     ("name", "p_gain", "volts", "published"),
-    # Published stiffnesses of BAM's m1 and m6, as MJCFs have them. BAM saw half the manual's gain
-    # on the XL330.
-    [("STS3215-7.4V", 32, 7.4, 17.8), ("XL330-M288", 200, 7.4, 2 * 0.576)],
+    # Published stiffnesses of BAM's m1 and m6, as the MJCFs of SO-101 and microduck have them.
+    [("STS3215-7.4V", 32, 7.4, 17.8), ("XL330-M288", 200, 7.4, 0.55)],
 )
 def test_stiffness_is_near_the_published_one(name, p_gain, volts, published):
     assert SERVOS[name].kp(p_gain, volts) == pytest.approx(published, rel=0.10)
+
+
+@pytest.mark.parametrize("name", ["XL330-M288", "XL330-M077"])
+def test_xl330_gives_half_the_duty_per_gain_that_its_manual_says(name):
+    # BAM, XL330_KP_DIVISOR: P 400 is 400/256 PWM counts per tick, 566.4 ticks are full duty
+    servo = SERVOS[name]
+    expected = servo.drive_torque(5.0) / (885 * 256 / 400 * 2 * math.pi / 4096)
+    assert servo.kp(400, 5.0) == pytest.approx(expected, rel=1e-9)
 
 
 def test_damping_gain_is_motor_torque_at_the_speed_that_gives_full_duty():

@@ -13,10 +13,10 @@ from envs.tasks.arm_reach import ArmReachConfig
 SERVOS = {
     "shoulder_pan": ("XL430-W250", 800),
     "shoulder_lift": ("XL430-W250", 1200),
-    "elbow_flex": ("XL330-M288", 1500),
-    "wrist_flex": ("XL330-M288", 800),
-    "wrist_roll": ("XL330-M288", 400),
-    "gripper": ("XL330-M288", 400),
+    "elbow_flex": ("XL330-M288", 3000),
+    "wrist_flex": ("XL330-M288", 1600),
+    "wrist_roll": ("XL330-M288", 800),
+    "gripper": ("XL330-M288", 800),
 }
 """Joint -> servo model and Position P Gain, in the order of every joint array."""
 

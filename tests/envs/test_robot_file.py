@@ -197,6 +197,49 @@ def test_a_mesh_is_found_by_its_ros_package_as_the_folders_lie(tmp_path: Path):
     assert load_robot(str(package / "urdf" / "arm.yaml")).sha256 != before
 
 
+def test_motor_that_is_in_no_table_is_given_by_its_numbers(tmp_path: Path):
+    text = """
+model: model.xml
+motors:
+  - {joints: [hip], kp_nm_per_rad: 15.9, kd_nm_s_per_rad: 1.5, torque_nm: 23.7,
+     armature_kg_m2: 0.004, delay_s: 0.006}
+home: {}
+rest: {}
+"""
+    robot = load_robot(str(write(tmp_path, text, LEG.replace("<joint", '<joint damping="0.3"'))))
+    robot.check()
+    (joint,) = robot.joint_specs(velocity_limit=10.0)
+
+    assert (joint.kp_nm_per_rad, joint.kd_nm_s_per_rad) == (15.9, 1.5)
+    assert joint.effort_limit_nm == 23.7
+    assert joint.position_limits_rad == pytest.approx((-np.pi / 3, np.pi / 3))  # 60°
+    assert robot.model.actuator_delay.tolist() == [0.006]
+    assert robot.model.dof_armature.tolist() == [0.004]
+    assert robot.model.dof_damping.tolist() == [0.3]  # the model's own
+    assert servos_of(robot.model) == {}
+
+
+def test_home_places_the_robot_and_not_what_lies_about():
+    model = load_robot(str(MODELS / "strider.yaml")).model
+    home = model.keyframe("home").qpos
+
+    assert home[model.joint("root").qposadr[0] :][:3].tolist() == [0, 0, 0.14]
+    assert home[model.joint("ball_root").qposadr[0] :][:3].tolist() == [2, 0, 0.1]
+
+
+def test_lamp_goes_along_with_a_robot_that_walks_away():
+    model = load_robot("quadruped").model
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+    mujoco.mj_forward(model, data)
+    before = data.light_xpos.copy()
+
+    data.qpos[:2] += [7.0, -3.0]
+    mujoco.mj_forward(model, data)
+
+    assert data.light_xpos - before == pytest.approx(np.array([[7.0, -3.0, 0.0]]))
+
+
 # --- what it is identified by ------------------------------------------------------------------
 
 

@@ -5,9 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
+from deploy.configuration import validate
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
@@ -25,6 +27,7 @@ from robotrl.check_config import check_config
 from robotrl.cli import app
 from robotrl.evaluate import evaluate_policy, evaluate_run
 from robotrl.export import export
+from robotrl.play.session import open_session
 from robotrl.report import Log, tool_path
 from robotrl.robot_check import check_robot
 from robotrl.run_folder import RunFolder
@@ -32,6 +35,7 @@ from robotrl.train import make_test_env, train
 from robotrl.train_config import TrainConfig, load_train_config
 
 MODELS = Path(__file__).parents[1] / "envs" / "models"
+DESK_ARM = Path(__file__).parents[2] / "configs" / "robots" / "desk_arm.yaml"
 ROBOTS = Path(__file__).parents[2] / "envs" / "robots"
 SMALL = {
     "num_envs": 4,
@@ -54,9 +58,31 @@ REACH = SMALL | {
 STAND = SMALL | {"task": "../tasks/stand_task.py:Stand"}
 
 
+class Exported(NamedTuple):
+    """A user's folder, a run of the arm in it, and its policy."""
+
+    project: Path
+    run: RunFolder
+    policy: Path
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A user's folder: robots/, tasks/ and configs/."""
+    return make_project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    path = tmp_path_factory.mktemp("arm")
+    project = make_project(path)
+    folder = trained(load_train_config(project / "configs" / "reach.yaml", []), path / "run")
+    policy = path / "policy.onnx"
+    export(folder, policy, evaluate_run(folder, episodes=2))
+    return Exported(project, folder, policy)
+
+
+def make_project(tmp_path: Path) -> Path:
     for folder in ("robots", "tasks", "configs"):
         (tmp_path / folder).mkdir()
     for name in ("arm.urdf", "arm.yaml"):
@@ -97,20 +123,17 @@ def run_in_simulation(config: TrainConfig, path: Path, steps: int) -> torch.Tens
 
 
 def test_arm_of_a_urdf_trains_exports_and_runs(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arm: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    folder = trained(load_train_config(project / "configs" / "reach.yaml", []), tmp_path / "run")
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")  # the run needs no other folder
-
-    path = tmp_path / "policy.onnx"
-    contract = export(folder, path, evaluate_run(folder, episodes=2))
+    _, folder, path = arm
+    monkeypatch.chdir(tmp_path)  # the run needs no other folder
+    contract = OnnxController(path).contract
 
     assert contract.robot == "maker_arm"
     assert contract.joint_names == ["pan", "lift", "elbow"]
     # P 800 and 400 of `duty_per_p`, at 12 V and 5 V; the effort limit is the motor's at full duty.
     kp = [joint.kp_nm_per_rad for joint in contract.joints]
-    assert kp == pytest.approx([7.0434, 7.0434, 1.2265], rel=1e-4)
+    assert kp == pytest.approx([7.0434, 7.0434, 0.61325], rel=1e-4)
     env = make_test_env(folder.config(), num_envs=1, num_threads=1, randomization=[])
     assert contract.provenance.robot_model_sha256 == env.deployment.robot.sha256
     angles = run_in_simulation(folder.config(), path, 25)
@@ -171,6 +194,54 @@ def test_own_task_trains_exports_and_runs(
     assert len(run_in_simulation(folder.config(), path, 10)) == 10
 
 
+WALK = SMALL | {
+    "task": "velocity",
+    "task_config": {
+        "robot": str(MODELS / "strider.yaml"),
+        "gait": {
+            "feet": {f"toe_{end}_{side}": float(end + side in ("frontright", "backleft")) / 2
+                     for end in ("front", "back") for side in ("left", "right")}
+        },
+    },
+    "randomization": [{"field": "mass", "operation": "scale", "range": [0.9, 1.1]}],
+}  # fmt: skip
+
+
+def test_quadruped_of_tendons_and_meshes_walks_on_named_servos(tmp_path: Path):
+    folder = trained(validate(WALK, TrainConfig, source="walk"), tmp_path / "run")
+    path = tmp_path / "policy.onnx"
+
+    contract = export(folder, path, {})
+
+    legs = ["front_left", "front_right", "back_right", "back_left"]
+    assert contract.joint_names == [
+        f"{joint}_{leg}" for leg in legs for joint in ("yaw", "pitch", "knee", "ankle")
+    ]
+    # P 800 of `duty_per_p`, XL430 and XM430 at 12 V.
+    kp = [joint.kp_nm_per_rad for joint in contract.joints]
+    assert kp == pytest.approx([7.0434, 19.2005, 19.2005, 7.0434] * 4, rel=1e-3)
+    assert contract.command is not None
+    assert contract.command.elements == ["x", "y", "yaw"]
+    assert run_in_simulation(folder.config(), path, 20).isfinite().all()
+
+
+def test_quadruped_of_dm_control_trains_and_exports(tmp_path: Path):
+    suite = pytest.importorskip("dm_control.suite")
+    text = (MODELS / "strider.yaml").read_text()
+    model = Path(suite.__file__).parent / "quadruped.xml"
+    robot = tmp_path / "quadruped.yaml"
+    robot.write_text(
+        text.replace("strider.xml", str(model)).replace("[0, 0, 0.14]", "[0, 0, 0.57]")
+    )
+    settings = WALK["task_config"] | {"robot": str(robot)}
+    config = validate(WALK | {"task_config": settings}, TrainConfig, source="walk")
+
+    contract = export(trained(config, tmp_path / "run"), tmp_path / "policy.onnx", {})
+
+    assert contract.robot == "quadruped"
+    assert len(contract.joint_names) == 16
+
+
 def test_randomization_of_an_own_robot_is_measured(project: Path):
     report = check_config(load_train_config(project / "configs" / "reach.yaml", []))
 
@@ -196,18 +267,39 @@ def test_paths_of_a_file_are_relative_to_it_and_those_of_the_command_line_to_the
     )
 
 
-def test_robot_that_was_changed_since_the_training_is_refused(project: Path, tmp_path: Path):
-    folder = trained(load_train_config(project / "configs" / "reach.yaml", []), tmp_path / "run")
-    robot = project / "robots" / "arm.yaml"
-    robot.write_text(robot.read_text().replace("p_gain: 800", "p_gain: 640"))
+def test_robot_that_was_changed_since_the_training_is_refused(
+    arm: Exported, tmp_path: Path, request: pytest.FixtureRequest
+):
+    _, folder, policy = arm
+    robot = arm.project / "robots" / "arm.yaml"
+    text = robot.read_text()
+    robot.write_text(text.replace("p_gain: 800", "p_gain: 640"))
+    request.addfinalizer(lambda: robot.write_text(text))
 
-    with pytest.raises(ConfigError) as error:
-        export(folder, tmp_path / "policy.onnx", {})
+    users: list[tuple[str, Callable[[], object]]] = [
+        ("this run", lambda: export(folder, tmp_path / "again.onnx", {})),
+        ("this run", lambda: evaluate_run(folder, episodes=1)),
+        ("this run", lambda: open_session(str(folder.path))),
+        (str(policy), lambda: evaluate_policy(policy, episodes=1)),
+        (str(policy), lambda: open_session(str(policy))),
+    ]
+    for what, use in users:
+        with pytest.raises(ConfigError) as error:
+            use()
+        assert str(error.value) == (
+            f"the files of robot {robot} are not those that {what} was trained with; restore them, "
+            "or train again"
+        )
 
-    assert str(error.value) == (
-        f"the files of robot {robot} are not those that this run was trained with; restore them, "
-        "or train again"
-    )
+
+def test_policy_of_another_robot_is_refused_on_a_robot_and_its_twin(arm: Exported):
+    for more in ([], ["--twin"]):
+        result = invoke("run", arm.policy, DESK_ARM, *more)
+
+        assert result.exit_code == 1
+        text = " ".join(result.output.split())
+        assert "the policy is for 'maker_arm', this is 'desk_arm'" in text
+        assert "Use a policy exported for this robot, or correct the robot's YAML." in text
 
 
 def test_robot_without_what_the_task_needs_is_refused_before_a_run_is_made(
@@ -262,7 +354,7 @@ def test_robot_is_told_and_drawn(tmp_path: Path):
     )
     assert "masses [g]: turret 100, upper 80, fore 60" in lines
     assert (
-        "  elbow  -2.00 to +2.00 rad   XL330-M288: kp 1.23 N·m/rad, 0.533 N·m  home +0.80  "
+        "  elbow  -2.00 to +2.00 rad   XL330-M288: kp 0.613 N·m/rad, 0.533 N·m  home +0.80  "
         "rest -1.65"
     ) in lines
     assert "nothing is missing: it can be trained" in lines
@@ -299,3 +391,40 @@ def test_everything_a_robot_lacks_is_numbered_in_the_order_to_correct_it(tmp_pat
     assert lines[start + 1].startswith("  1. servos.1: joint 'elbo' is not in the model (did")
     assert lines[start + 2].startswith("  2. sites.tool: body 'tipp' is not in the model (did")
     assert result.exit_code == 1
+
+
+def test_bare_model_is_told_and_the_yaml_to_begin_with_is_one(tmp_path: Path):
+    shutil.copy(MODELS / "strider.xml", tmp_path)
+    report = check_robot(load_robot(str(tmp_path / "strider.xml")))
+    found = "\n".join(report.found)
+
+    assert "robot 'strider': 16 joints, 8 actuators, 1.72 kg, free base by joint 'root'" in found
+    assert (
+        "yaw_front_left     -0.87 to +0.87 rad   servo: kp 10 N·m/rad, no limit of torque" in found
+    )
+    assert found.count("servo:") == 4  # the tendons' actuators are no servos of joints
+    assert report.problems[2].endswith(
+        "drives no joint, which a policy's targets are for: delete it"
+    )
+    assert "it cannot measure imu_angular_velocity and projected_gravity" in report.remarks[-1]
+    assert report.beginning[0].endswith("To begin with, as strider.yaml:")
+    (tmp_path / "strider.yaml").write_text("\n".join(line[2:] for line in report.beginning[1:]))
+    again = load_robot(str(tmp_path / "strider.yaml"))
+    assert check_robot(again).problems == []
+    assert len(again.joints) == 16
+
+
+def test_model_without_actuators_on_a_free_base_is_told_that_it_may_walk(tmp_path: Path):
+    path = tmp_path / "legs.xml"
+    path.write_text("""
+<mujoco><worldbody><body name="trunk"><freejoint name="root"/><geom size="0.1" mass="1"/>
+  <body name="shank"><joint name="knee" range="60 120"/><geom size="0.1" mass="12.3456"/></body>
+</body></worldbody></mujoco>""")
+    report = check_robot(load_robot(str(path)))
+
+    assert report.found[0].startswith("robot 'legs': 1 joints, 0 actuators, 13.35 kg, free base by")
+    assert "masses [g]: trunk 1000, shank 12346" in report.found
+    assert report.remarks[0].startswith("it has nothing to stand on: add a plane, or `floor: true`")
+    assert "  imu: {body: trunk}    # where yours sits" in report.beginning
+    # 90°, the middle, as 0 is outside.
+    assert any(line.startswith("  home: {joints: {knee: 1.57}}") for line in report.beginning)

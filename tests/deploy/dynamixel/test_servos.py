@@ -82,6 +82,13 @@ def test_stiffness_is_stall_torque_at_the_error_that_gives_full_duty():
     assert servo.kp(640) == pytest.approx(5.5246, rel=1e-4)
 
 
+def test_xl330_is_half_as_stiff_as_its_manual_says():
+    servo = MODELS["XL330-M288"]
+    # Measured: P = 400 is 400/256 PWM counts per tick, so 566.4 ticks = 0.86885 rad give 0.52 N·m.
+    assert servo.kp(400) == pytest.approx(0.52 / 0.86885, rel=1e-4)
+    assert servo.p_gain(0.5985) == 400
+
+
 def test_damping_gain_is_torque_at_the_speed_that_gives_full_duty():
     servo = MODELS["XL430-W250"]
     # D = 4000 is 250 PWM counts per tick of change within 1 ms: 885 / 250 ticks/ms = 5.4303 rad/s.
@@ -111,7 +118,7 @@ def test_register_is_the_same_for_models_of_other_torque(servo: ServoModel):
             assert servo.p_gain(motor.kp(640, volts), torque) == 640
             assert servo.d_gain(motor.kd(400, volts), torque) == 400
             assert servo.kp(640, torque) == pytest.approx(motor.kp(640, volts))
-    torques = servo.full_duty_torques_nm
+    torques = servo.full_duty_torques_nm(servo.nominal_voltage_v)
     assert torques[0] == servo.stall_torque_nm
     assert torques[0] < torques[1]
     assert torques[2] == servo.physics.drive_torque(servo.nominal_voltage_v)

@@ -20,6 +20,7 @@ from deploy.twin.robot import Twin
 Floats = NDArray[np.float64]
 
 XL430_STALL, XL430_NO_LOAD = 1.5, 61 * 2 * math.pi / 60
+SHUTDOWN = 63
 XL330_STALL, XL330_NO_LOAD = 0.52, 103 * 2 * math.pi / 60
 COUNT = 2 * math.pi / 4096
 GOAL_POSITION, TORQUE, P_GAIN, D_GAIN, GOAL_PWM, MODE, PWM_SLOPE = 116, 64, 84, 80, 100, 11, 62
@@ -117,6 +118,22 @@ def test_motor_follows_the_torque_speed_line_of_its_data_sheet(tmp_path, model, 
     assert twin.joint_velocity[0] == pytest.approx(speed * (1 - math.exp(-rate * 0.3)), rel=1e-3)
 
 
+def test_servo_on_another_supply_has_torque_and_speed_in_proportion(tmp_path):
+    """An XL330 at 7.4 V: 0.52 · 7.4/5 N·m at rest, and 103 · 7.4/5 rev/min in the end."""
+    path = tmp_path / "wheel.xml"
+    path.write_text(WHEEL.format(joint=""))
+    config = wired({"wheel": "XL330-M288"})
+    fed = config.joints["wheel"].model_copy(update={"supply_v": 7.4})
+    twin = Twin(path, config.model_copy(update={"joints": {"wheel": fed}}))
+    for address, value in ((MODE, 16), (PWM_SLOPE, 0), (SHUTDOWN, 52), (TORQUE, 1)):
+        write(twin, 0, address, 1, value)
+    write(twin, 0, GOAL_PWM, 2, 885)
+    motion(twin, 0.001)
+    assert twin.motor_torque[0] == pytest.approx(XL330_STALL * 1.48)
+    motion(twin, 1.0)
+    assert twin.joint_velocity[0] == pytest.approx(XL330_NO_LOAD * 1.48, rel=1e-3)
+
+
 def test_step_response_is_that_of_a_pd_law_without_delay(tmp_path):
     """J q'' = kp (goal - q) - d q' with kp = stall · P/128 / 885 / count and d = stall/no_load."""
     twin = wheel(tmp_path, "XL430-W250")
@@ -180,7 +197,7 @@ def test_x330_raises_its_voltage_by_the_slope_of_the_manual(tmp_path):
 
 # Against the model that policies are trained on
 
-P_GAINS = (800, 1200, 1500, 800, 400, 400)
+P_GAINS = (800, 1200, 3000, 1600, 800, 800)
 GOALS = [
     [0.3, -0.9, 0.9, 0.5, 0.4, 0.2],
     [-0.2, -0.3, 0.4, 0.6, -0.5, 0.1],

@@ -177,8 +177,8 @@ def test_factory_reset_keeps_what_it_is_told_to(servo):
 def test_torque_on_drives_to_the_goal_it_had_before(servo):
     hold(servo, since_s=0.0, until_s=0.1, ticks=2148)  # moved by hand, 100 counts
     write(servo, registers.TORQUE_ENABLE, 1)
-    # 400/128 PWM counts per count, 100 counts back
-    assert hold(servo, since_s=0.101, until_s=0.111, ticks=2148) == -312.5
+    # 400/256 PWM counts per count, 100 counts back
+    assert hold(servo, since_s=0.101, until_s=0.111, ticks=2148) == pytest.approx(-156.25)
 
 
 def test_pwm_is_clipped_to_goal_pwm(servo):
@@ -218,7 +218,7 @@ def test_goal_waits_for_the_command_latency():
     write(servo, registers.TORQUE_ENABLE, 1)
     write(servo, registers.GOAL_POSITION, 2058)
     assert hold(servo, since_s=0.0, until_s=0.003) == 0
-    assert hold(servo, since_s=0.004, until_s=0.004) == 31.25  # 10 counts of error
+    assert hold(servo, since_s=0.004, until_s=0.004) == pytest.approx(15.625)  # 10 counts
 
 
 def test_profile_velocity_ramps_the_goal(servo):

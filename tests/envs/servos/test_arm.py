@@ -18,10 +18,10 @@ from envs.servos import add_backlash, add_servo
 P_GAINS = {
     "shoulder_pan": 800,
     "shoulder_lift": 1200,
-    "elbow_flex": 1500,
-    "wrist_flex": 800,
-    "wrist_roll": 400,
-    "gripper": 400,
+    "elbow_flex": 3000,
+    "wrist_flex": 1600,
+    "wrist_roll": 800,
+    "gripper": 800,
 }
 
 

@@ -21,8 +21,8 @@ from envs.worlds import choose, every
 Floats = NDArray[np.float64]
 JOINTS = {
     "shoulder": ("XL430-W250", 1200),
-    "elbow": ("XL330-M288", 1500),
-    "wrist": ("XL330-M288", 800),
+    "elbow": ("XL330-M288", 3000),
+    "wrist": ("XL330-M288", 1600),
 }
 ARM = """
 <mujoco>

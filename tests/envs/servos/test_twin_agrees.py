@@ -25,8 +25,8 @@ COUNT = 2 * math.pi / 4096
 TARGET = 256  # counts: 0.39 rad
 SECONDS = 0.6
 BARS = {  # mass [kg] at 0.1 m, so that gravity takes a fifth of the stall torque; P gain
-    "XL330-M077": (0.044, 300),
-    "XL330-M288": (0.106, 800),
+    "XL330-M077": (0.044, 600),
+    "XL330-M288": (0.106, 1600),
     "XL430-W250": (0.306, 800),
     "XM430-W350": (0.836, 800),
 }
