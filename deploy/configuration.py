@@ -244,7 +244,9 @@ def _certain(annotation: Any) -> Any:
 
 def _tagged(annotation: Any) -> dict[Any, Any]:
     """The members of a union whose tags pydantic puts among the keys."""
-    members = get_args(get_args(annotation)[0]) if get_origin(annotation) is Annotated else ()
+    if get_origin(annotation) is Annotated:  # of a field itself, pydantic keeps only the union
+        annotation = get_args(annotation)[0]
+    members = get_args(annotation)
     return {
         tag.tag: get_args(member)[0]
         for member in members

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LOG_2PI = math.log(2 * math.pi)
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def sample(mean: Tensor, log_std: Tensor, generator: torch.Generator) -> Tensor:
@@ -26,11 +26,15 @@ def log_det_tanh(u: Tensor) -> Tensor:
     return 2 * (math.log(2) - u - F.softplus(-2 * u))
 
 
+def gaussian_log_prob(u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of u itself, before tanh; (...,) from (..., d)."""
+    normalised = (u - mean) * (-log_std).exp()
+    return -(0.5 * normalised.square() + log_std + HALF_LOG_2PI).sum(dim=-1)
+
+
 def log_prob(u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Log density of the action tanh(u) in (-1, 1)^d; (...,) from (..., d)."""
-    normalised = (u - mean) * (-log_std).exp()
-    gaussian = -0.5 * (normalised.square() + _LOG_2PI) - log_std
-    return (gaussian - log_det_tanh(u)).sum(dim=-1)
+    return gaussian_log_prob(u, mean, log_std) - log_det_tanh(u).sum(dim=-1)
 
 
 def kl_divergence(mean: Tensor, log_std: Tensor, new_mean: Tensor, new_log_std: Tensor) -> Tensor:
@@ -50,5 +54,12 @@ def entropy(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
     that term the bonus would push σ up for ever; with it the optimum is near uniform, σ ≈ 0.87.
     """
     u = mean + log_std.exp() * noise
-    gaussian = log_std + 0.5 * (1 + _LOG_2PI)
+    gaussian = log_std + 0.5 + HALF_LOG_2PI
     return (gaussian + log_det_tanh(u)).sum(dim=-1)
+
+
+def entropy_slopes(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of `entropy` in the mean and in log σ, (..., d) each."""
+    scaled = log_std.exp() * noise
+    slope = -2 * torch.tanh(mean + scaled)  # of the log-determinant in u
+    return slope, 1 + slope * scaled

@@ -19,7 +19,7 @@ from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
-from robotrl.ppo import Policy
+from robotrl.policy import Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env, robot_sha256
 from robotrl.train_config import TrainConfig
@@ -38,7 +38,7 @@ def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any])
         ConfigError: the robot is another one since: its files were changed.
     """
     check_robot_files(env, checkpoint.get("robot_sha256", robot_sha256(env)), "this run")
-    policy = Policy(env.observation_sizes["actor"], env.num_actions, config.algorithm)
+    policy = config.algorithm.new_policy(env.observation_sizes["actor"], env.num_actions)
     policy.load_state_dict(checkpoint["algorithm"]["policy"])
     return policy.eval()
 

@@ -1,9 +1,11 @@
-"""Multi-layer perceptrons with orthogonal initialisation."""
+"""Multi-layer perceptrons with orthogonal initialisation, one or several in one."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 SQRT2 = 2**0.5
 
@@ -27,3 +29,39 @@ def mlp(sizes: Sequence[int], *, output_gain: float) -> nn.Sequential:
         nn.init.orthogonal_(layer.weight, output_gain if layer is linear[-1] else SQRT2)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
+
+
+class CriticEnsemble(nn.Module):
+    """Several networks (n, in) -> (count, n) in one, with LayerNorm and SiLU after hidden layers.
+
+    One batched product per layer instead of `count` small ones.
+
+    Args:
+        count: number of networks, which differ in their initial weights.
+        sizes: width of the input, of each hidden layer, and 1.
+    """
+
+    def __init__(self, count: int, sizes: Sequence[int]):
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        self.gains, self.shifts = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in pairwise(sizes):
+            last = len(self.weights) == len(sizes) - 2
+            weight = torch.empty(count, fan_in, fan_out)
+            for member in weight:
+                nn.init.orthogonal_(member, 1.0 if last else SQRT2)
+            self.weights.append(weight)
+            self.biases.append(torch.zeros(count, 1, fan_out))
+            if not last:
+                self.gains.append(torch.ones(count, 1, fan_out))
+                self.shifts.append(torch.zeros(count, 1, fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        hidden = x.expand(len(self.weights[0]), *x.shape)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if layer < len(self.gains):
+                hidden = F.layer_norm(hidden, hidden.shape[-1:])
+                hidden = F.silu(torch.addcmul(self.shifts[layer], hidden, self.gains[layer]))
+        return hidden.squeeze(-1)

@@ -1,9 +1,8 @@
 """PPO with a squashed Gaussian policy (Schulman et al. 2017, arXiv 1707.06347).
 
     ppo = PPO(PPOConfig(), env.observation_sizes, env.num_actions, seed=0)
-    observation = env.reset(stagger=True)
-    rollout, observation = ppo.collect(env, observation)
-    losses = ppo.update(rollout)
+    step = env.step(ppo.act(observation))
+    losses = ppo.learn(step)                  # with every `rollout_steps`-th step; else nothing
 
 Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels. The
 learning rate is fixed, or falls linearly: following the KL in each minibatch cost a third of
@@ -12,43 +11,36 @@ HalfCheetah's return; on Hopper and Walker2d few seeds do not separate the rules
 Observations are normalised with the statistics that the rollout was collected with, which absorb
 it afterwards; value targets with statistics that already know them, and the critic's predictions
 do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,
-the critic may see more. Gradients of actor and critic are clipped separately. What is not finite
-raises `TrainingError` instead of being learned from.
+the critic may see more. They share no weight and are clipped separately, so each learns in a thread
+of its own where that pays, and the bits are the same. What is not finite raises `TrainingError`
+instead of being learned from.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
-from deploy.errors import ConfigError, DeployError
+from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
+from envs.worlds import choose
 from robotrl import distributions
+from robotrl.algorithm import Layers, Rate, Unit, require_finite
 from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
+from robotrl.optimizer import ClippedAdam, side_by_side
+from robotrl.policy import Policy
 from robotrl.returns import compute_gae
 
-Unit = Annotated[float, Field(ge=0, le=1)]
-Layers = Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Field(max_length=16)]
-
-
-class TrainingError(DeployError, ArithmeticError):
-    """Something that is not a number came up: a reward, an observation, a loss, a weight."""
-
-
-class VectorEnv(Protocol):
-    """What an algorithm needs of an environment; see `envs.vector_env`."""
-
-    num_envs: int
-
-    def step(self, action: Tensor) -> Step:
-        """Observation, reward, terminated, truncated, info."""
-        ...
+LARGE = 2e7
+"""Rows times weights of a minibatch from which actor and critic learn at the same time; a step
+then takes about a millisecond, of which little is Python."""
 
 
 class PPOConfig(Section):
@@ -61,7 +53,7 @@ class PPOConfig(Section):
     """Passes over each rollout."""
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Parts a pass is split into."""
-    learning_rate: Annotated[float, Field(ge=1e-12, le=1)] = 3e-4
+    learning_rate: Rate = 3e-4
     """Step size of Adam, for actor and critic."""
     anneal_steps: Annotated[float, Field(gt=0, le=1e15)] | None = None
     """Environment steps over which learning rate and entropy bonus fall to a tenth, linearly, and
@@ -91,19 +83,31 @@ class PPOConfig(Section):
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
+    FIXED: ClassVar = frozenset({"rollout_steps", "initial_std", "actor_hidden", "critic_hidden"})
 
-class Policy(nn.Module):
-    """The actor: normaliser, network and a state-independent standard deviation."""
+    @property
+    def iteration_steps(self) -> int:
+        """See `AlgorithmConfig`."""
+        return self.rollout_steps
+
+    def new_policy(self, observation_size: int, num_actions: int) -> "PPOPolicy":
+        """See `AlgorithmConfig`."""
+        return PPOPolicy(observation_size, num_actions, self)
+
+    def learner(
+        self, observation_sizes: Mapping[str, int], num_actions: int, **settings: Any
+    ) -> "PPO":
+        """See `AlgorithmConfig`."""
+        return PPO(self, observation_sizes, num_actions, **settings)
+
+
+class PPOPolicy(Policy):
+    """The actor, with a standard deviation that is the same everywhere."""
 
     def __init__(self, observation_size: int, num_actions: int, config: PPOConfig):
-        super().__init__()
-        self.normalizer = Normalizer(observation_size)
-        self.network = mlp([observation_size, *config.actor_hidden, num_actions], output_gain=0.01)
+        sizes = [observation_size, *config.actor_hidden, num_actions]
+        super().__init__(observation_size, mlp(sizes, output_gain=0.01))
         self.log_std = nn.Parameter(torch.full((num_actions,), config.initial_std).log())
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """The deterministic action tanh(mean), (..., num_actions) in (-1, 1)."""
-        return torch.tanh(self.network(self.normalizer(observation)))
 
 
 class Rollout(NamedTuple):
@@ -116,10 +120,19 @@ class Rollout(NamedTuple):
     pre_tanh: Tensor
     mean: Tensor
     log_prob: Tensor
+    """Of `pre_tanh`; the Jacobian of tanh cancels in the ratio."""
     values: Tensor
     advantages: Tensor
-    info: dict[str, Tensor]
-    """Mean of each reward term; all values of each metric."""
+
+
+class _Acted(NamedTuple):
+    """What an action came from, and what followed it; (B, ...) each."""
+
+    observation: dict[str, Tensor]
+    actor: Tensor
+    mean: Tensor
+    pre_tanh: Tensor
+    step: Step | None = None
 
 
 class PPO:
@@ -137,7 +150,7 @@ class PPO:
     def __init__(
         self,
         config: PPOConfig,
-        observation_sizes: dict[str, int],
+        observation_sizes: Mapping[str, int],
         num_actions: int,
         *,
         seed: int,
@@ -153,7 +166,7 @@ class PPO:
         self._mirror = mirror
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.policy = Policy(observation_sizes["actor"], num_actions, config)
+            self.policy = config.new_policy(observation_sizes["actor"], num_actions)
             self.critic = mlp(
                 [observation_sizes["critic"], *config.critic_hidden, 1], output_gain=1.0
             )
@@ -164,105 +177,99 @@ class PPO:
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._steps = 0
         """Environment steps that were learned from."""
-        self._optimizer = torch.optim.Adam(
-            [*self.policy.parameters(), *self.critic.parameters()],
-            lr=config.learning_rate,
-            eps=1e-5,
-            fused=True,
-        )
+        self._actor_step = ClippedAdam(self.policy, config.learning_rate, config.max_grad_norm)
+        self._critic_step = ClippedAdam(self.critic, config.learning_rate, config.max_grad_norm)
+        self._taken: list[_Acted] = []
 
     @torch.no_grad()
-    def collect(
-        self, env: VectorEnv, observation: dict[str, Tensor]
-    ) -> tuple[Rollout, dict[str, Tensor]]:
-        """Act for `rollout_steps` and estimate advantages.
+    def act(self, observation: dict[str, Tensor]) -> Tensor:
+        """See `Algorithm`."""
+        actor = self.policy.normalizer(observation["actor"])
+        mean = self.policy.network(actor)
+        u = distributions.sample(mean, self.policy.log_std, self._generator)
+        self._acted = _Acted(observation, actor, mean, u)
+        # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
+        if self.device.type == "cpu" and not u.isfinite().all():
+            acted = [*self._taken, self._acted]
+            require_finite(
+                {
+                    f"the {name}'s observation": torch.stack([a.observation[name] for a in acted])
+                    for name in observation
+                }
+                | {"the action": torch.stack([each.pre_tanh for each in acted])},
+                of_rollout=True,
+            )
+        return torch.tanh(u)
 
-        Args:
-            env: the environment.
-            observation: its latest observation.
+    def learn(self, step: Step) -> dict[str, float]:
+        """See `Algorithm`."""
+        self.store(step)
+        return self.update(self.rollout()) if len(self._taken) == self.config.rollout_steps else {}
 
-        Returns:
-            The rollout and the observation that follows it.
+    def store(self, step: Step) -> None:
+        """Keep what followed the latest actions."""
+        self._taken.append(self._acted._replace(step=step))
+
+    @torch.no_grad()
+    def rollout(self) -> Rollout:
+        """What was stored, with advantages; nothing is stored then.
 
         Raises:
             TrainingError: an observation, a reward or a value is not finite.
         """
-        steps, log_std = self.config.rollout_steps, self.policy.log_std
-        raw: dict[str, list[Tensor]] = {"actor": [], "critic": []}
-        columns: dict[str, list[Tensor]] = {}
-        following, measured = [], []
-        terms: dict[str, list[Tensor]] = {}
-        metrics: dict[str, list[Tensor]] = {}
-        for _ in range(steps):
-            actor = self.policy.normalizer(observation["actor"])
-            mean = self.policy.network(actor)
-            u = distributions.sample(mean, log_std, self._generator)
-            for name, value in observation.items():
-                raw[name].append(value)
-            # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
-            if self.device.type == "cpu" and not u.isfinite().all():
-                seen = {f"the {name}'s observation": torch.stack(raw[name]) for name in raw}
-                acted = torch.stack([*columns.get("pre_tanh", []), u])
-                _require_finite(seen | {"the action": acted}, of_rollout=True)
-            observation, reward, terminated, truncated, info = env.step(torch.tanh(u))
-            record = {
-                "actor": actor,
-                "pre_tanh": u,
-                "mean": mean,
-                "reward": reward,
-                "terminated": terminated,
-                "truncated": truncated,
-            }
-            for name, value in record.items():
-                columns.setdefault(name, []).append(value)
-            following.append(info.final_observation["critic"])
-            for name, value in info.rewards.items():
-                terms.setdefault(f"reward/{name}", []).append(value.mean())
-            measured.append(info.measured)
-            for name, value in info.metrics.items():
-                metrics.setdefault(name, []).append(value)
-        data = {name: torch.stack(values) for name, values in columns.items()}
-        raw_data = {name: torch.stack(values) for name, values in raw.items()}
+        taken, self._taken = self._taken, []
+        steps = [each.step for each in taken if each.step]
+        raw = {
+            name: torch.stack([each.observation[name] for each in taken])
+            for name in taken[0].observation
+        }
+        actor, mean, pre_tanh = (
+            torch.stack([getattr(each, name) for each in taken])
+            for name in ("actor", "mean", "pre_tanh")
+        )
+        rewards, terminated, truncated = (
+            torch.stack([getattr(step, name) for step in steps])
+            for name in ("reward", "terminated", "truncated")
+        )
+        following = torch.stack([step.info.final_observation["critic"] for step in steps])
 
-        critic = self.critic_normalizer(raw_data["critic"])
-        next_critic = self.critic_normalizer(torch.stack(following))
-        values = self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
-        next_values = self.return_normalizer.inverse(self.critic(next_critic)).squeeze(-1)
+        critic = self.critic_normalizer(torch.cat([raw["critic"], following[-1:]]))
+        values = self._values(critic)
+        critic, next_values, values = critic[:-1], values[1:].clone(), values[:-1]
+        ended = choose((terminated | truncated).flatten(), compact=self.device.type == "cpu")
+        if not ended.none:  # else the next observation is the one that is acted on
+            final = self.critic_normalizer(ended.take(following.flatten(0, 1)))
+            ended.put(next_values.view(-1), self._values(final))
         advantages = compute_gae(
-            data["reward"],
+            rewards,
             values,
             next_values,
-            data["terminated"],
-            data["truncated"],
+            terminated,
+            truncated,
             gamma=self.config.gamma,
             gae_lambda=self.config.gae_lambda,
         )
-        counted = torch.stack(measured)
-        info = {name: torch.stack(value) for name, value in terms.items()}
-        info |= {name: torch.stack(value)[counted] for name, value in metrics.items()}
-        rollout = Rollout(
-            actor=data["actor"],
-            critic=critic,
-            raw=raw_data,
-            pre_tanh=data["pre_tanh"],
-            mean=data["mean"],
-            log_prob=distributions.log_prob(data["pre_tanh"], data["mean"], log_std),
-            values=values,
-            advantages=advantages,
-            info=info,
-        )
-        _require_finite(
+        require_finite(
             {
-                "the actor's observation": raw_data["actor"],
-                "the critic's observation": raw_data["critic"],
-                "the action": rollout.pre_tanh,
-                "the reward" + _culprits(rollout.info): data["reward"],
+                "the actor's observation": raw["actor"],
+                "the critic's observation": raw["critic"],
+                "the action": pre_tanh,
+                "the reward" + _culprits(steps): rewards,
                 "the value": values,
                 "the advantage (maybe by an episode's last observation)": advantages,
             },
             of_rollout=True,
         )
-        return rollout, observation
+        return Rollout(
+            actor=actor,
+            critic=critic,
+            raw=raw,
+            pre_tanh=pre_tanh,
+            mean=mean,
+            log_prob=distributions.gaussian_log_prob(pre_tanh, mean, self.policy.log_std),
+            values=values,
+            advantages=advantages,
+        )
 
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learn from a rollout.
@@ -275,37 +282,46 @@ class PPO:
             TrainingError: a loss or a weight is not finite; the learner is of no use any more.
         """
         if self.config.anneal_steps:
-            for group in self._optimizer.param_groups:
-                group["lr"] = self._share_left() * self.config.learning_rate
+            for stepper in (self._actor_step, self._critic_step):
+                stepper.learning_rate = self._share_left() * self.config.learning_rate
         batch = {
             name: getattr(rollout, name).flatten(0, 1)
             for name in ("actor", "critic", "pre_tanh", "mean", "log_prob", "values", "advantages")
         }
         returns = (batch["values"] + batch["advantages"])[:, None]
         self._absorb_returns(returns)
-        batch["targets"] = self.return_normalizer(returns).squeeze(-1)
+        targets = self.return_normalizer(returns)
         advantages = batch["advantages"]
         spread = advantages.std(correction=0) + 1e-8
-        batch["advantages"] = (advantages - advantages.mean()) / spread
-        sampled = batch["actor"]
+        advantages = (advantages - advantages.mean()) / spread
+        sampled, old_log_std = batch["actor"], self.policy.log_std.detach().clone()
         if self.config.symmetry:
             batch |= self._with_mirror_images(batch, rollout)
-        old_log_std = self.policy.log_std.detach().clone()
-        steps = [
-            self._step({name: value[index] for name, value in batch.items()})
-            for index in self._minibatches(len(advantages))
-        ]
-        losses = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        parts = list(self._minibatches(len(advantages)))
+        actor_batch = (batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages)
+        of_actor, of_critic = side_by_side(
+            partial(self._learn_actor, actor_batch, parts),
+            partial(self._learn_critic, (batch["critic"], targets), parts),
+            together=self._large(parts[0]),
+        )
         with torch.no_grad():
             mean, log_std = self.policy.network(sampled), self.policy.log_std
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
-        losses |= {"policy/kl": kl, "policy/std": log_std.detach().exp().mean()}
+            entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
+            std = log_std.exp().mean()
+        losses = {
+            **of_actor,
+            **of_critic,
+            "policy/kl": kl,
+            "policy/entropy": entropy,
+            "policy/std": std,
+        }
         networks = {"actor": self.policy, "critic": self.critic}
         weights = {
             f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
             for name, network in networks.items()
         }
-        _require_finite(losses | weights)
+        require_finite(losses | weights)
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
         self._steps += len(advantages)
@@ -319,7 +335,8 @@ class PPO:
             "critic": self.critic.state_dict(),
             "critic_normalizer": self.critic_normalizer.state_dict(),
             "return_normalizer": self.return_normalizer.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "actor_step": self._actor_step.state_dict(),
+            "critic_step": self._critic_step.state_dict(),
             "generator": self._generator.get_state(),
             "steps": self._steps,
         }
@@ -330,40 +347,46 @@ class PPO:
         self.critic.load_state_dict(state["critic"])
         self.critic_normalizer.load_state_dict(state["critic_normalizer"])
         self.return_normalizer.load_state_dict(state["return_normalizer"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        for group in self._optimizer.param_groups:  # a resumed run may have been given another
-            group["lr"] = self.config.learning_rate
-        self._steps = state.get("steps", 0)  # earlier versions kept none
+        self._actor_step.load_state_dict(state["actor_step"])
+        self._critic_step.load_state_dict(state["critic_step"])
+        self._steps = state["steps"]
         self._generator.set_state(state["generator"])
 
-    def loss(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The clipped surrogate (eq. 7), the value loss and the entropy bonus of a minibatch.
-
-        Args:
-            batch: `actor`, `critic`, `pre_tanh`, `log_prob` as in `Rollout`, but (n, ...) and with
-                normalised `advantages` and value `targets`, (n,).
-            noise: standard normal (n, actions), for the estimate of the entropy.
-
-        Returns:
-            The loss, and its parts and the clip fraction without gradients.
-        """
+    def _learn_actor(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
         config, log_std = self.config, self.policy.log_std
-        mean = self.policy.network(batch["actor"])
-        ratio = (distributions.log_prob(batch["pre_tanh"], mean, log_std) - batch["log_prob"]).exp()
-        clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
-        advantages = batch["advantages"]
-        policy_loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
-        value = self.critic(batch["critic"]).squeeze(-1)
-        value_loss = (value - batch["targets"]).square().mean()
-        entropy = distributions.entropy(mean, log_std, noise).mean()
-        bonus = self._share_left() * config.entropy_coef * entropy
-        loss = policy_loss + config.value_coef * value_loss - bonus
-        return loss, {
-            "loss/policy": policy_loss.detach(),
-            "loss/value": value_loss.detach(),
-            "policy/entropy": entropy.detach(),
-            "policy/clip_fraction": (ratio != clipped).float().mean(),
-        }
+        sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
+        table, found = _beside(batch), []
+        for part in parts:
+            observation, u, log_prob, advantages = table[part].split(sizes, dim=1)
+            mean = self.policy.network(observation)
+            with torch.no_grad():
+                loss, clipped, slopes = surrogate(
+                    mean, log_std, u, log_prob, advantages, clip_range=config.clip_range
+                )
+                found.append(torch.stack([loss, clipped]))
+                if config.entropy_coef:
+                    bonus = distributions.entropy_slopes(mean, log_std, self._noise(mean))
+                    coef = self._share_left() * config.entropy_coef / len(part)
+                    slopes = (slopes[0] - coef * bonus[0], slopes[1] - coef * bonus[1])
+            self._actor_step.backward((mean, log_std), (slopes[0], slopes[1].sum(dim=0)))
+            self._actor_step.step()
+        loss, clipped = torch.stack(found).mean(dim=0)
+        return {"loss/policy": loss, "policy/clip_fraction": clipped}
+
+    def _learn_critic(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Steps on the squared error; returns what it was, on average."""
+        table, found = _beside(batch), []
+        for part in parts:
+            rows = table[part]
+            value = self.critic(rows[:, :-1])
+            with torch.no_grad():
+                error = value - rows[:, -1:]
+                found.append(error.square().mean())
+                slope = error * (2 * self.config.value_coef / len(part))
+            self._critic_step.backward((value,), (slope,))
+            self._critic_step.step()
+        return {"loss/value": torch.stack(found).mean()}
 
     def _passed(self) -> float:
         """Share of `anneal_steps`."""
@@ -382,16 +405,17 @@ class PPO:
             bound = first + (last - first) * self._passed()
             self.policy.log_std.clamp_(max=math.log(bound))
 
-    def _step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One gradient step on a minibatch; returns losses and diagnostics."""
-        noise = torch.randn(batch["pre_tanh"].shape, generator=self._generator, device=self.device)
-        loss, diagnostics = self.loss(batch, noise)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
-        nn.utils.clip_grad_norm_(self.critic.parameters(), self.config.max_grad_norm)
-        self._optimizer.step()
-        return diagnostics
+    def _values(self, critic: Tensor) -> Tensor:
+        """Values [unit of reward] of normalised observations (..., n); (...,)."""
+        return self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
+
+    def _noise(self, mean: Tensor) -> Tensor:
+        return torch.randn(mean.shape, generator=self._generator, device=self.device)
+
+    def _large(self, part: Tensor) -> bool:
+        """Whether a step on these rows takes so long that a second thread is worth its price."""
+        weights = sum(parameter.numel() for parameter in self.critic.parameters())
+        return self.device.type == "cpu" and len(part) * weights > LARGE
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""
@@ -431,21 +455,55 @@ class PPO:
             last.bias.copy_((last.bias * std + mean - normalizer.mean) / normalizer.std)
 
 
-def _culprits(info: dict[str, Tensor]) -> str:
+def surrogate(
+    mean: Tensor,
+    log_std: Tensor,
+    u: Tensor,
+    log_prob: Tensor,
+    advantages: Tensor,
+    *,
+    clip_range: float,
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """The clipped surrogate (eq. 7) as a loss, and its slopes, worked out by hand.
+
+    By hand because autograd takes several times as many operations, and with small networks it is
+    their number that costs.
+
+    Args:
+        mean: (n, actions) of the policy now, before tanh.
+        log_std: (actions,) of the policy now.
+        u: (n, actions) what was sampled, before tanh.
+        log_prob: (n, 1) of `u` when it was sampled.
+        advantages: (n, 1) normalised.
+        clip_range: how far the ratio may go from 1.
+
+    Returns:
+        The loss, the share that was clipped, and the slopes of the loss in `mean` and in each row's
+        log σ, (n, actions) each.
+    """
+    scale = (-log_std).exp()
+    normalised = (u - mean) * scale
+    squares = normalised.square()
+    constant = (log_std + distributions.HALF_LOG_2PI).sum()
+    ratio = (-0.5 * squares.sum(dim=1, keepdim=True) - constant - log_prob).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    gain, clipped_gain = ratio * advantages, clipped * advantages
+    loss = -torch.minimum(gain, clipped_gain).mean()
+    slope = torch.where(gain <= clipped_gain, gain, 0) / -len(u)  # in the logarithm of the ratio
+    slopes = (slope * normalised * scale, slope * (squares - 1))
+    return loss, (ratio != clipped).float().mean(), slopes
+
+
+def _beside(tensors: Sequence[Tensor]) -> Tensor:
+    """One table (n, columns), so that a minibatch is gathered at once."""
+    return torch.cat([tensor.view(len(tensor), -1) for tensor in tensors], dim=1)
+
+
+def _culprits(steps: Sequence[Step]) -> str:
     """The reward terms that are not finite, as ` (term, ...)`."""
     names = [
-        name.removeprefix("reward/")
-        for name, value in info.items()
-        if name.startswith("reward/") and not value.isfinite().all()
+        name
+        for name in steps[0].info.rewards
+        if not torch.stack([step.info.rewards[name] for step in steps]).isfinite().all()
     ]
     return f" ({', '.join(names)})" if names else ""
-
-
-def _require_finite(tensors: dict[str, Tensor], *, of_rollout: bool = False) -> None:
-    """Refuse NaN and infinity; a rollout's tensors (T, B, ...) are told by step and world."""
-    for name, value in tensors.items():
-        bad = ~value.isfinite()
-        if bad.any():
-            index = tuple(bad.nonzero()[0].tolist())
-            place = f" in world {index[1]}, {index[0] + 1} steps on" if of_rollout else ""
-            raise TrainingError(f"{name} is {value[index].item()}{place}")

@@ -1,4 +1,4 @@
-"""The training loop: collect, learn, write down, repeat.
+"""The training loop: act, learn, write down, repeat.
 
     train(config, RunFolder(Path("runs/arm_reach")))
 
@@ -9,30 +9,30 @@ meets a NaN stops there: what was saved before stays, and nothing worse is ever 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import envs
 from deploy.errors import ConfigError
-from robotrl.ppo import PPO, PPOConfig, TrainingError
+from envs.vector_env import StepInfo
+from robotrl.algorithm import Algorithm, TrainingError
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
 Progress = Callable[[dict[str, float]], None]
 _MAY_CHANGE = {
     *("env_steps", "checkpoint_interval", "simulation_threads", "torch_threads"),
+    "learner_precision",
     *("nconmax", "njmax"),
-    *(
-        f"algorithm.{name}"
-        for name in PPOConfig.model_fields.keys()
-        - {"name", "rollout_steps", "initial_std", "actor_hidden", "critic_hidden"}
-    ),
 }
-"""What may be another where a run goes on; all else is in its checkpoint, which would prevail."""
+"""What may be another where a run goes on, beside what the algorithm allows; all else is in its
+checkpoint, which would prevail."""
 TRAINING_ONLY = ("stages", "training_timestep_s")
 """Settings of tasks that evaluation and export do without."""
 
@@ -68,7 +68,13 @@ def train(
     observation = env.reset(stagger=True)
     iteration = 0
     if checkpoint is not None:
-        learner.load_state_dict(checkpoint["algorithm"])
+        try:
+            learner.load_state_dict(checkpoint["algorithm"])
+        except (KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"{folder.checkpoint_path}: is not of this version's {config.algorithm.name} "
+                f"({error}); go on with the version that wrote it, or start a new run with --output"
+            ) from error
         env.load_state_dict(checkpoint["env"])
         observation = {
             name: rows.to(env.device) for name, rows in checkpoint["observation"].items()
@@ -77,35 +83,19 @@ def train(
     if resume:
         folder.drop_metrics_after(checkpoint["env_steps"] if checkpoint else 0)
 
-    steps_per_iteration = config.num_envs * config.algorithm.rollout_steps
+    steps_per_iteration = config.num_envs * config.algorithm.iteration_steps
     iterations = math.ceil(config.env_steps / steps_per_iteration)
     with SummaryWriter(str(folder.path), purge_step=iteration * steps_per_iteration) as writer:
         while iteration < iterations:
-            started = time.perf_counter()
             try:
-                rollout, observation = learner.collect(env, observation)
-                env.simulation.check()
-                collected = time.perf_counter()
-                losses = learner.update(rollout)
+                observation, metrics = _iterate(learner, env, observation, config)
             except TrainingError as error:
                 raise TrainingError(
                     f"training stopped after {iteration * steps_per_iteration:,} env steps: "
                     f"{error}. {_advice(folder)}"
                 ) from error
-            finished = time.perf_counter()
             iteration += 1
-            metrics = {
-                "env_steps": iteration * steps_per_iteration,
-                **{name: _mean(value) for name, value in rollout.info.items()},
-                "reward/mean": sum(
-                    _mean(v) for name, v in rollout.info.items() if name.startswith("reward/")
-                ),
-                **losses,
-                **env.randomization.metrics(),
-                "diverged": env.diverged,
-                "speed/env_steps_per_s": steps_per_iteration / (finished - started),
-                "speed/collect_share": (collected - started) / (finished - started),
-            }
+            metrics = {"env_steps": iteration * steps_per_iteration, **metrics}
             for name, value in metrics.items():
                 writer.add_scalar(name, value, metrics["env_steps"])
             folder.append_metrics(metrics)
@@ -123,6 +113,58 @@ def train(
                 )
             if progress:
                 progress(metrics)
+
+
+def _iterate(
+    learner: Algorithm, env: envs.VectorEnv, observation: dict[str, Tensor], config: TrainConfig
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """One iteration; returns the observation that follows it, and its metrics."""
+    steps = config.algorithm.iteration_steps
+    infos: list[StepInfo] = []
+    losses: dict[str, float] = {}
+    learned_s, started_s = 0.0, time.perf_counter()
+    for _ in range(steps):
+        step = env.step(learner.act(observation))
+        observation = step.observation
+        infos.append(step.info)
+        stepped_s = time.perf_counter()
+        with _precision(config.learner_precision):
+            losses |= learner.learn(step)
+        learned_s += time.perf_counter() - stepped_s
+    env.simulation.check()
+    taken_s = time.perf_counter() - started_s
+    rewards = {
+        f"reward/{name}": _mean(torch.stack([info.rewards[name].mean() for info in infos]))
+        for name in infos[0].rewards
+    }
+    measured = torch.stack([info.measured for info in infos])
+    return observation, {
+        **rewards,
+        **{
+            name: _mean(torch.stack([info.metrics[name] for info in infos])[measured])
+            for name in infos[0].metrics
+        },
+        "reward/mean": sum(rewards.values()),
+        **losses,
+        **env.randomization.metrics(),
+        "diverged": env.diverged,
+        "speed/env_steps_per_s": config.num_envs * steps / taken_s,
+        "speed/collect_share": 1 - learned_s / taken_s,
+    }
+
+
+@contextmanager
+def _precision(kind: Literal["float32", "bfloat16"]) -> Iterator[None]:
+    """Products of float32 matrices in bfloat16, within; what is exported is held to float32."""
+    if kind == "float32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def rehearse(config: TrainConfig, *, source: Path) -> None:
@@ -173,9 +215,8 @@ def robot_sha256(env: envs.VectorEnv) -> str:
     return env.task.deployment.robot.sha256 if env.task.deployment else ""
 
 
-def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> PPO:
-    return PPO(
-        config.algorithm,
+def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> Algorithm:
+    return config.algorithm.learner(
         env.observation_sizes,
         env.num_actions,
         seed=config.seed,
@@ -208,8 +249,10 @@ def _fixed(config: TrainConfig) -> dict[str, Any]:
     """What must stay as it is for as long as a run lasts, as plain data, by dotted key."""
     settings = config.model_dump(mode="json")
     algorithm = settings.pop("algorithm")
-    settings |= {f"algorithm.{name}": value for name, value in algorithm.items()}
-    return {key: value for key, value in settings.items() if key not in _MAY_CHANGE}
+    fixed = {"name", *config.algorithm.FIXED}
+    return {key: value for key, value in settings.items() if key not in _MAY_CHANGE} | {
+        f"algorithm.{name}": value for name, value in algorithm.items() if name in fixed
+    }
 
 
 def _advice(folder: RunFolder) -> str:
@@ -227,5 +270,5 @@ def _advice(folder: RunFolder) -> str:
     )
 
 
-def _mean(values: torch.Tensor) -> float:
+def _mean(values: Tensor) -> float:
     return float(values.nanmean()) if len(values) else math.nan  # nan: a metric had no say

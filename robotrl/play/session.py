@@ -27,7 +27,7 @@ from envs.randomization import at_full_range
 from envs.render import look_at
 from envs.vector_env import Step, VectorEnv
 from robotrl.evaluate import check_robot_files, load_policy
-from robotrl.ppo import Policy
+from robotrl.policy import Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig, load_train_config

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step, StepInfo
-from robotrl.ppo import PPO, PPOConfig, TrainingError, VectorEnv
+from robotrl.algorithm import TrainingError
+from robotrl.ppo import PPO, PPOConfig, Rollout, surrogate
+
+
+class ToyEnv(Protocol):
+    """What a toy is to these tests."""
+
+    observation: dict[str, Tensor]
+    """The latest."""
+
+    def step(self, action: Tensor) -> Step: ...
 
 
 class Bandit:
@@ -133,7 +143,7 @@ def answer(
     return Step(observation, reward, terminated, truncated, info)
 
 
-def make(env: VectorEnv, *, seed: int = 0, **settings: Any) -> PPO:
+def make(env: ToyEnv, *, seed: int = 0, **settings: Any) -> PPO:
     """A learner with small networks for a toy environment."""
     settings = {"actor_hidden": [16], "critic_hidden": [16], "learning_rate": 3e-3} | settings
     walks = isinstance(env, Walk | Spoilt)
@@ -141,11 +151,22 @@ def make(env: VectorEnv, *, seed: int = 0, **settings: Any) -> PPO:
     return PPO(PPOConfig(**settings), sizes, 2 if walks else 1, seed=seed)
 
 
-def iterate(learner: PPO, env: Bandit | Walk | Chain, iterations: int = 1) -> dict[str, float]:
+def collect(
+    learner: PPO, env: ToyEnv, observation: dict[str, Tensor]
+) -> tuple[Rollout, dict[str, Tensor]]:
+    """A rollout that nothing was learned from yet, and the observation that follows it."""
+    for _ in range(learner.config.rollout_steps):
+        step = env.step(learner.act(observation))
+        learner.store(step)
+        observation = step.observation
+    return learner.rollout(), observation
+
+
+def iterate(learner: PPO, env: ToyEnv, iterations: int = 1) -> dict[str, float]:
     """Collect and learn; returns the last losses."""
     losses = {}
     for _ in range(iterations):
-        rollout, _ = learner.collect(env, env.observation)
+        rollout, _ = collect(learner, env, env.observation)
         losses = learner.update(rollout)
     return losses
 
@@ -170,7 +191,7 @@ def test_value_function_learns_returns_in_the_unit_of_the_reward():
     learner = make(env, rollout_steps=8)
 
     iterate(learner, env, 30)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     # The reward is 50 x, but for at most (1 + 1/2)² = 2.25 that the action costs.
     x = rollout.raw["critic"].squeeze(-1)
@@ -181,7 +202,7 @@ def test_truncated_episode_bootstraps_from_its_final_observation():
     env = OneStepEpisodes(terminates=False)
     learner = identity_critic(env)
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     # r + γ V(final) - V(first) = 1 + 0.9 · 5 - 0, not 1 + 0.9 · V(first observation after reset)
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 5.5))
@@ -191,7 +212,7 @@ def test_terminated_episode_does_not_bootstrap():
     env = OneStepEpisodes(terminates=True)
     learner = identity_critic(env)
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 1.0))
 
@@ -202,7 +223,7 @@ def test_last_step_of_a_rollout_bootstraps_from_the_observation_that_follows():
     set_linear(learner.critic, weight=[1.0, 0.0, 0.0])
     start = env.observation
 
-    rollout, following = learner.collect(env, start)
+    rollout, following = collect(learner, env, start)
 
     value = learner.critic(learner.critic_normalizer(start["critic"])).squeeze(-1)
     next_value = learner.critic(learner.critic_normalizer(following["critic"])).squeeze(-1)
@@ -257,11 +278,11 @@ def test_value_loss_does_not_disturb_the_actor():
 def test_statistics_are_frozen_while_a_rollout_is_collected_and_grow_afterwards():
     env = Walk(num_envs=8)
     learner = make(env, rollout_steps=4)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     learner.update(rollout)
     mean, count = learner.policy.normalizer.mean.clone(), learner.policy.normalizer.count.clone()
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     assert torch.equal(learner.policy.normalizer.mean, mean)
 
     learner.update(rollout)
@@ -273,7 +294,7 @@ def test_actor_acts_on_its_own_observation_only():
     rollouts = []
     for privileged in (1.0, 0.0):
         env = Walk(num_envs=8, privileged=privileged)
-        rollouts.append(make(env).collect(env, env.observation)[0])
+        rollouts.append(collect(make(env), env, env.observation)[0])
 
     assert torch.equal(rollouts[0].pre_tanh, rollouts[1].pre_tanh)
     assert not torch.equal(rollouts[0].values, rollouts[1].values)
@@ -321,22 +342,22 @@ def test_every_epoch_sees_every_sample_once_and_losses_are_means_over_minibatche
 ):
     env = Walk(num_envs=5)  # 5 samples in 4 minibatches, twice
     learner = make(env, rollout_steps=1, epochs=2, minibatches=4)
-    loss, seen, value_losses = learner.loss, [], []
+    seen, losses_of_parts = [], []
 
-    def watched(batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        found = loss(batch, noise)
-        seen.append(batch["pre_tanh"])
-        value_losses.append(found[1]["loss/value"].item())
+    def watched(mean: Tensor, log_std: Tensor, u: Tensor, *rest: Any, **settings: Any) -> Any:
+        found = surrogate(mean, log_std, u, *rest, **settings)
+        seen.append(u)
+        losses_of_parts.append(found[0].item())
         return found
 
-    monkeypatch.setattr(learner, "loss", watched)
-    rollout, _ = learner.collect(env, env.observation)
+    monkeypatch.setattr("robotrl.ppo.surrogate", watched)
+    rollout, _ = collect(learner, env, env.observation)
     losses = learner.update(rollout)
 
     everything = rollout.pre_tanh[0, :, 0].sort().values
     for epoch in (seen[:4], seen[4:]):
         assert torch.equal(torch.cat(epoch)[:, 0].sort().values, everything)
-    assert losses["loss/value"] == pytest.approx(sum(value_losses) / 8, rel=1e-5)
+    assert losses["loss/policy"] == pytest.approx(sum(losses_of_parts) / 8, rel=1e-5)
 
 
 @pytest.mark.parametrize(("samples", "minibatches"), [(1, 1), (2, 4)])
@@ -369,67 +390,95 @@ def test_critic_reaches_the_optimal_values_of_a_chain():
     assert values.squeeze(-1).tolist() == pytest.approx([1.5126, 1.6807], abs=0.08)
 
 
-def test_gradient_of_the_loss_equals_finite_differences_of_the_formula():
+def test_slopes_of_the_surrogate_equal_finite_differences_of_the_formula():
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    learner = make(Walk(1), actor_hidden=[], critic_hidden=[], value_coef=0.7, entropy_coef=0.3)
-    learner.policy.double()
-    learner.critic.double()
-    parameters = [*learner.policy.network.parameters(), *learner.critic.parameters()]
-    parameters.append(learner.policy.log_std)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.copy_(0.5 * normal(*parameter.shape))
-    batch = {"actor": normal(50, 2), "critic": normal(50, 3), "pre_tanh": normal(50, 2)}
-    batch |= {"log_prob": normal(50) - 2, "advantages": normal(50), "targets": normal(50)}
-    noise = normal(50, 2)
+    mean, log_std, u = 0.5 * normal(50, 2), 0.5 * normal(2), normal(50, 2)
+    log_prob, advantages = normal(50, 1) - 2, normal(50, 1)
 
-    loss, parts = learner.loss(batch, noise)
-    loss.backward()
+    def formula(mean: np.ndarray, log_std: np.ndarray) -> float:
+        std = np.exp(log_std)
+        density = np.exp(-((u.numpy() - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi))
+        ratio = density.prod(axis=1) / np.exp(log_prob.numpy()[:, 0])
+        a = advantages.numpy()[:, 0]
+        return -np.where(a > 0, np.minimum(ratio, 1.2) * a, np.maximum(ratio, 0.8) * a).mean()
 
-    arrays = {name: value.numpy() for name, value in batch.items()} | {"noise": noise.numpy()}
-    weights_now = [parameter.detach().numpy().copy() for parameter in parameters]
-    assert loss.item() == pytest.approx(formula(arrays, *weights_now), rel=1e-10)
-    assert 0.2 < parts["policy/clip_fraction"] < 1  # both branches of the minimum are there
-    for parameter, array in zip(parameters, weights_now, strict=True):
-        assert parameter.grad is not None
-        for index in np.ndindex(array.shape):
-            kept, ends = array[index], []
-            for sign in (1, -1):
-                array[index] = kept + sign * 1e-6
-                ends.append(formula(arrays, *weights_now))
-            array[index] = kept
-            slope = (ends[0] - ends[1]) / 2e-6
-            assert parameter.grad[index].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
+    loss, clipped, (of_mean, of_log_std) = surrogate(
+        mean, log_std, u, log_prob, advantages, clip_range=0.2
+    )
+
+    assert loss.item() == pytest.approx(formula(mean.numpy(), log_std.numpy()), rel=1e-10)
+    assert 0.2 < clipped < 1  # both branches of the minimum are there
+    check_slope(lambda array: formula(array, log_std.numpy()), mean.numpy(), of_mean)
+    check_slope(lambda array: formula(mean.numpy(), array), log_std.numpy(), of_log_std.sum(dim=0))
 
 
-def formula(
-    data: dict[str, np.ndarray],
-    actor: np.ndarray,
-    actor_bias: np.ndarray,
-    critic: np.ndarray,
-    critic_bias: np.ndarray,
-    log_std: np.ndarray,
-) -> float:
-    """Loss with linear actor and critic, clip 0.2, value_coef 0.7, entropy_coef 0.3, by hand."""
-    mean, std = data["actor"] @ actor.T + actor_bias, np.exp(log_std)
+def check_slope(function: Callable[[np.ndarray], float], at: np.ndarray, slope: Tensor) -> None:
+    """Compare a gradient with central differences."""
+    for index in np.ndindex(at.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = at.copy()
+            moved[index] += sign * 1e-6
+            ends.append(function(moved))
+        assert slope[index].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-9)
 
-    def log_slope(u: np.ndarray) -> np.ndarray:
-        return np.log(1 - np.tanh(u) ** 2)
 
-    u = data["pre_tanh"]
-    gaussian = -((u - mean) ** 2) / (2 * std**2) - np.log(std * math.sqrt(2 * math.pi))
-    ratio = np.exp((gaussian - log_slope(u)).sum(axis=1) - data["log_prob"])
-    a = data["advantages"]
-    gain = np.where(a > 0, np.minimum(ratio, 1.2) * a, np.maximum(ratio, 0.8) * a)
-    value = (data["critic"] @ critic.T + critic_bias)[:, 0]
-    sampled = mean + std * data["noise"]
-    entropy = (0.5 * np.log(2 * math.pi * math.e * std**2) + log_slope(sampled)).sum(axis=1)
-    error = value - data["targets"]
-    return float(-gain.mean() + 0.7 * (error**2).mean() - 0.3 * entropy.mean())
+def test_a_step_goes_down_the_gradient_of_the_whole_loss_clipped_for_each_network():
+    """One minibatch against autograd on the textbook's loss, and Adam's first step by hand."""
+    env = Walk(num_envs=16)
+    settings: dict[str, Any] = {"value_coef": 0.7, "entropy_coef": 0.3, "max_grad_norm": 0.05}
+    learner = make(env, rollout_steps=4, epochs=1, minibatches=1, **settings)
+    rollout, _ = collect(learner, env, env.observation)
+    reference = copy.deepcopy(learner)
+    noise = torch.Generator().manual_seed(0)
+    noise.set_state(learner._generator.get_state())
+    order = torch.randperm(64, generator=noise)
+
+    learner.update(rollout)
+
+    flat = {name: getattr(rollout, name).flatten(0, 1) for name in rollout._fields if name != "raw"}
+    returns = flat["values"] + flat["advantages"]
+    targets = (returns - returns.mean()) / (returns.var(correction=0) + 1e-6).sqrt()
+    advantages = flat["advantages"] - flat["advantages"].mean()
+    advantages = advantages / advantages.std(correction=0)
+    policy, critic = reference.policy, reference.critic
+    mean = policy.network(flat["actor"])
+    gaussian = torch.distributions.Normal(mean, policy.log_std.exp())
+    ratio = (gaussian.log_prob(flat["pre_tanh"]).sum(dim=1) - flat["log_prob"]).exp()
+    gain = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
+    drawn = torch.zeros(64, 2)
+    drawn[order] = torch.randn(64, 2, generator=noise)
+    u = mean + policy.log_std.exp() * drawn
+    entropy = (gaussian.entropy() + torch.log1p(-torch.tanh(u).square())).sum(dim=1).mean()
+    error = critic(flat["critic"]).squeeze(-1) - targets
+    loss = -gain - 0.3 * entropy + 0.7 * error.square().mean()
+    for before, after in ((policy, learner.policy), (critic, learner.critic)):
+        old = list(before.parameters())
+        gradients = torch.autograd.grad(loss, old, retain_graph=True)
+        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        assert norm > 0.05
+        for parameter, gradient, new in zip(old, gradients, after.parameters(), strict=True):
+            clipped = gradient * (0.05 / norm)
+            step = 3e-3 * clipped / (clipped.abs() + 1e-5)  # Adam's first: g / (|g| + ε)
+            torch.testing.assert_close(new, parameter - step, rtol=1e-3, atol=2e-5)
+
+
+def test_actor_and_critic_learn_the_same_bits_at_the_same_time_as_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    finals = []
+    for large in (0.0, math.inf):
+        monkeypatch.setattr("robotrl.ppo.LARGE", large)
+        env = Walk(num_envs=64)
+        learner = make(env, actor_hidden=[64, 64], critic_hidden=[64, 64])
+        iterate(learner, env, 3)
+        finals.append(torch.cat([weights(learner.policy), weights(learner.critic)]))
+
+    assert torch.equal(*finals)
 
 
 def test_every_observation_and_every_return_is_counted_once():
@@ -439,7 +488,7 @@ def test_every_observation_and_every_return_is_counted_once():
 
     observation = env.observation
     for _ in range(3):
-        rollout, observation = learner.collect(env, observation)
+        rollout, observation = collect(learner, env, observation)
         learner.update(rollout)
         seen.append(rollout.raw["critic"].reshape(-1, 3).numpy())
         returns.append((rollout.values + rollout.advantages).reshape(-1, 1).numpy())
@@ -458,7 +507,7 @@ def test_new_statistics_of_returns_do_not_move_the_predictions():
     env = Walk(num_envs=8)
     learner = make(env, learning_rate=1e-12)  # only the statistics change
     iterate(learner, env)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     shifted = rollout._replace(advantages=100 + 7 * rollout.advantages)
 
     learner.update(shifted)
@@ -468,23 +517,18 @@ def test_new_statistics_of_returns_do_not_move_the_predictions():
     torch.testing.assert_close(values, rollout.values, rtol=1e-4, atol=1e-3)
 
 
-def test_rare_large_return_is_a_target_in_full(monkeypatch: pytest.MonkeyPatch):
+def test_rare_large_return_is_a_target_in_full():
     env = Walk(num_envs=50)
     learner = make(env, rollout_steps=20, epochs=1, minibatches=1)
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     returns = torch.zeros(20, 50)
     returns[3, 7] = -1000  # one of 1000: 31.6 standard deviations below the mean
-    targets = []
-    loss = learner.loss
+    set_linear(learner.critic[-1], weight=[0.0] * 16)  # it says 0, the mean of the targets
 
-    def watched(batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        targets.append(batch["targets"])
-        return loss(batch, noise)
+    losses = learner.update(rollout._replace(values=torch.zeros(20, 50), advantages=returns))
 
-    monkeypatch.setattr(learner, "loss", watched)
-    learner.update(rollout._replace(values=torch.zeros(20, 50), advantages=returns))
-
-    assert targets[0].min().item() == pytest.approx(-(999**0.5), rel=1e-4)
+    # one target of -√999, 999 of 1/√999: their mean square is 1; a clip at 10 would leave 0.1
+    assert losses["loss/value"] == pytest.approx(1, rel=1e-4)
 
 
 def spoil(name: str, value: float) -> Callable[[Step], None]:
@@ -519,7 +563,7 @@ def test_what_is_not_finite_is_refused_before_anything_is_learned_from_it(
     before = copy.deepcopy(learner.state_dict())
 
     with pytest.raises(TrainingError) as error:
-        learner.collect(env, env.observation)
+        collect(learner, env, env.observation)
 
     assert str(error.value) == message
     for part in ("policy", "critic", "critic_normalizer", "return_normalizer"):
@@ -531,7 +575,7 @@ def test_last_observation_of_a_terminated_episode_may_be_anything(bad: float):
     env = OneStepEpisodes(terminates=True, final=bad)
     learner = identity_critic(env)
 
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
 
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 1.0))
 
@@ -540,7 +584,7 @@ def test_last_observation_of_a_truncated_episode_must_be_finite():
     env = OneStepEpisodes(terminates=False, final=math.nan)
 
     with pytest.raises(TrainingError, match=r"the advantage .* is nan in world 0, 1 steps on"):
-        identity_critic(env).collect(env, env.observation)
+        collect(identity_critic(env), env, env.observation)
 
 
 @pytest.mark.parametrize(
@@ -553,7 +597,7 @@ def test_last_observation_of_a_truncated_episode_must_be_finite():
 def test_losses_and_weights_that_are_not_finite_are_refused(settings: dict[str, Any], message: str):
     env = Walk(num_envs=8)
     learner = make(env, **settings)
-    learner._optimizer.param_groups[0]["lr"] = 1e39
+    learner._actor_step.learning_rate = 1e37
 
     with pytest.raises(TrainingError, match=f"^{message}$"):
         iterate(learner, env)
@@ -562,14 +606,13 @@ def test_losses_and_weights_that_are_not_finite_are_refused(settings: dict[str, 
 def test_weights_that_the_last_step_spoilt_are_refused(monkeypatch: pytest.MonkeyPatch):
     env = Walk(num_envs=8)
     learner = make(env, epochs=1, minibatches=1)
-    step = learner._step
+    step = learner._critic_step.step
 
-    def spoilt(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        losses = step(batch)
+    def spoilt() -> None:
+        step()
         nn.init.constant_(learner.critic[0].get_parameter("bias"), math.nan)
-        return losses
 
-    monkeypatch.setattr(learner, "_step", spoilt)
+    monkeypatch.setattr(learner._critic_step, "step", spoilt)
     with pytest.raises(TrainingError, match=r"^a weight of the critic is nan$"):
         iterate(learner, env)
 
@@ -591,19 +634,26 @@ def test_rate_and_entropy_bonus_fall_to_a_tenth_and_go_on_falling_where_a_run_is
     learner, resumed = make(env, **settings), make(env, **settings)
 
     iterate(learner, env, 2)  # the second update came after 32 of 64 steps
-    assert learner._optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.55)
+    assert learner._actor_step.learning_rate == pytest.approx(0.01 * 0.55)
     resumed.load_state_dict(learner.state_dict())
     iterate(resumed, env, 3)  # the last after 128
 
-    assert resumed._optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.1)
-    batch = {"actor": torch.zeros(1, 2), "critic": torch.zeros(1, 3)}
-    batch |= dict.fromkeys(("pre_tanh", "noise"), torch.zeros(1, 2))
-    batch |= dict.fromkeys(("log_prob", "advantages", "targets"), torch.zeros(1))
-    loss, parts = resumed.loss(batch, batch.pop("noise"))
-    bonus = parts["loss/policy"] + resumed.config.value_coef * parts["loss/value"] - loss
-    assert bonus.item() == pytest.approx(
-        0.1 * resumed.config.entropy_coef * float(parts["policy/entropy"]), abs=1e-6
-    )
+    assert resumed._critic_step.learning_rate == pytest.approx(0.01 * 0.1)
+
+
+def test_entropy_bonus_falls_to_a_tenth_of_its_slope():
+    env = Walk(num_envs=8)
+    first, last = (make(env, anneal_steps=64.0, max_grad_norm=1e6) for _ in range(2))
+    last.load_state_dict(first.state_dict() | {"steps": 64})
+
+    slopes = []
+    for learner in (first, last):
+        rows = torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)
+        learner._learn_actor(rows, [torch.arange(4)])  # no advantage: the bonus is all there is
+        slopes.append(learner.policy.log_std.grad)
+
+    assert slopes[0].abs().min() > 0
+    torch.testing.assert_close(slopes[1], 0.1 * slopes[0])
 
 
 def test_noise_is_bounded_by_a_line_to_its_final_value():
@@ -620,7 +670,7 @@ def test_noise_is_bounded_by_a_line_to_its_final_value():
     assert bounds == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
 
 
-def identity_critic(env: VectorEnv) -> PPO:
+def identity_critic(env: ToyEnv) -> PPO:
     """A learner with V(x) = x and γ = 0.9, whose normalisers change nothing."""
     learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[])
     set_linear(learner.critic, weight=[1.0])
@@ -648,21 +698,29 @@ def test_half_of_the_samples_are_learned_from_as_their_mirror_image(
     env = Walk(num_envs=500)
     learner = symmetric(rollout_steps=4, epochs=1, minibatches=1)
     iterate(learner, env)  # so that the normalisers do something
-    rollout, _ = learner.collect(env, env.observation)
+    rollout, _ = collect(learner, env, env.observation)
     actor = learner.policy.normalizer(rollout.raw["actor"] * torch.tensor([1.0, -1.0]))
     critic = learner.critic_normalizer(rollout.raw["critic"] * torch.tensor([1.0, -1.0, 1.0]))
     swapped = rollout.pre_tanh[..., [1, 0]]
-    seen: list[dict[str, Tensor]] = []
-    loss = learner.loss
+    batch: dict[str, Tensor] = {}
 
-    def watched(batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        seen.append(batch)
-        return loss(batch, noise)
+    def watched(
+        mean: Tensor, log_std: Tensor, u: Tensor, log_prob: Tensor, *rest: Any, **settings: Any
+    ) -> Any:
+        batch.update(pre_tanh=u, log_prob=log_prob[:, 0])
+        return surrogate(mean, log_std, u, log_prob, *rest, **settings)
 
-    monkeypatch.setattr(learner, "loss", watched)
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def first(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            batch.setdefault(name, inputs[0])
+
+        return first
+
+    monkeypatch.setattr("robotrl.ppo.surrogate", watched)
+    learner.policy.network.register_forward_pre_hook(keep("actor"))
+    learner.critic.register_forward_pre_hook(keep("critic"))
     learner.update(rollout)
 
-    (batch,) = seen
     marks = torch.stack([rollout.log_prob, rollout.critic[..., 2]], dim=-1).flatten(0, 1)
     places = {tuple(mark): index for index, mark in enumerate(marks.tolist())}
     found = torch.stack([batch["log_prob"], batch["critic"][:, 2]], dim=-1)  # the same in a mirror
@@ -696,15 +754,24 @@ def test_what_is_learned_on_one_side_is_known_on_the_other():
     actions = {}
     for symmetry in (False, True):
         config = PPOConfig(
-            rollout_steps=8, gamma=0.0, learning_rate=3e-3, actor_hidden=[16], symmetry=symmetry
+            rollout_steps=8,
+            gamma=0.0,
+            learning_rate=3e-3,
+            actor_hidden=[16],
+            critic_hidden=[16],
+            symmetry=symmetry,
         )
-        learner = PPO(config, {"actor": 2, "critic": 3}, 2, seed=0, mirror=mirror)
-        iterate(learner, OneSided(num_envs=64), 60)
-        actions[symmetry] = [learner.policy(x)[0].tolist() for x in (here, -here)]
+        found = []
+        for seed in range(4):
+            learner = PPO(config, {"actor": 2, "critic": 3}, 2, seed=seed, mirror=mirror)
+            iterate(learner, OneSided(num_envs=64), 40)
+            found.append(torch.cat([learner.policy(here), learner.policy(-here)]).detach())
+        actions[symmetry] = torch.stack(found).mean(dim=0).tolist()
 
     assert actions[True][0] == pytest.approx([0.5, -0.5], abs=0.2)
-    assert actions[True][1] == pytest.approx([-0.5, 0.5], abs=0.2)
-    assert actions[False][1] != pytest.approx([-0.5, 0.5], abs=0.3)
+    for symmetry in (False, True):  # it need not be as exact there
+        first, second = actions[symmetry][1]
+        assert (first < -0.3 and second > 0.3) == symmetry
 
 
 def test_symmetry_of_a_task_that_has_none_is_refused():

@@ -18,9 +18,11 @@ from envs.batch_simulation import BatchSimulation
 from envs.divergence import replay
 from envs.vector_env import VectorEnv
 from envs.warp_simulation import WarpSimulation
-from robotrl.ppo import PPO, TrainingError
+from robotrl.algorithm import TrainingError
+from robotrl.ppo import PPO
 from robotrl.progress import train_with_progress
 from robotrl.run_folder import RunFolder
+from robotrl.sac import SACConfig
 from robotrl.train import make_env, make_test_env, train
 from robotrl.train_config import TrainConfig
 
@@ -127,16 +129,37 @@ def test_another_seed_gives_other_weights(
     )
 
 
+SMALL_SAC = SACConfig(
+    iteration_steps=4,
+    learning_starts=40,  # within the second iteration
+    buffer_size=80,  # it is full in the third
+    batch_size=16,
+    updates_per_step=0.3,
+    n_step=2,
+    actor_hidden=[16],
+    critic_hidden=[16],
+)
+
+
+@pytest.mark.parametrize("algorithm", [None, SMALL_SAC], ids=["ppo", "sac"])
 @pytest.mark.parametrize(
     ("checkpoint_interval", "killed_after"),
     [(1, 2), (2, 3)],
     ids=["at a checkpoint", "an iteration after a checkpoint"],
 )
 def test_killed_run_resumes_to_the_same_bits(
-    tiny_config: TrainConfig, tmp_path: Path, checkpoint_interval: int, killed_after: int
+    tiny_config: TrainConfig,
+    tmp_path: Path,
+    checkpoint_interval: int,
+    killed_after: int,
+    algorithm: SACConfig | None,
 ):
     config = tiny_config.model_copy(
-        update={"env_steps": 5 * STEPS_PER_ITERATION, "checkpoint_interval": checkpoint_interval}
+        update={
+            "env_steps": 5 * STEPS_PER_ITERATION,
+            "checkpoint_interval": checkpoint_interval,
+            "algorithm": algorithm or tiny_config.algorithm,
+        }
     )
     uninterrupted = finish(config, tmp_path / "uninterrupted")
     killed = train_until_killed(config, tmp_path / "killed", after=killed_after)
@@ -218,6 +241,18 @@ def test_what_the_checkpoint_does_not_fit_is_refused_and_nothing_is_written(
     assert_same_checkpoint(folder, tiny_run)
 
 
+def test_checkpoint_of_an_earlier_version_is_refused(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    folder, checkpoint = RunFolder(tmp_path / "run"), tiny_run.load_checkpoint()
+    del checkpoint["algorithm"]["actor_step"]  # it had one optimiser for both
+    folder.save_checkpoint(checkpoint)
+
+    with pytest.raises(ConfigError, match=r"is not of this version's ppo \('actor_step'\); go on"):
+        train(tiny_config, folder, resume=True)
+
+
 def test_learning_rate_and_length_of_a_run_may_be_changed_before_it_goes_on(
     tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
 ):
@@ -229,6 +264,20 @@ def test_learning_rate_and_length_of_a_run_may_be_changed_before_it_goes_on(
     train(longer, folder, resume=True)
 
     assert [row["env_steps"] for row in metrics(folder)] == [32, 64, 96, 128]
+
+
+def test_learner_of_lower_precision_is_as_reproducible_and_leaves_torch_as_it_was(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+):
+    config = tiny_config.model_copy(update={"learner_precision": "bfloat16"})
+
+    one, other = finish(config, tmp_path / "one"), finish(config, tmp_path / "other")
+
+    assert_same_checkpoint(one, other)
+    assert torch.get_float32_matmul_precision() == "highest"
+    rewards = [[row["reward/mean"] for row in metrics(folder)] for folder in (one, tiny_run)]
+    assert rewards[0][0] == rewards[1][0]  # nothing was learned yet, and acting is exact
+    assert rewards[0] == pytest.approx(rewards[1], rel=0.05)
 
 
 def test_progress_is_told_what_is_written_down(tiny_config: TrainConfig, tmp_path: Path):

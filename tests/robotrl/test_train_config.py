@@ -6,6 +6,7 @@ import pytest
 
 from deploy.errors import ConfigError
 from envs.registry import TASKS
+from robotrl.sac import SACConfig
 from robotrl.train import make_env
 from robotrl.train_config import TrainConfig, load_train_config
 
@@ -105,7 +106,6 @@ INVALID_INTEGER = "input should be a valid integer"
         ("env_steps=many",
          f"{INVALID_INTEGER}, found 'many'"),
         ("seed=-1", "input should be greater than or equal to 0, found -1"),
-        ("algorithm.name=sac", "input should be 'ppo', found 'sac'"),
     ],
 )  # fmt: skip
 def test_impossible_value_is_refused_with_key_expectation_and_value(
@@ -114,6 +114,21 @@ def test_impossible_value_is_refused_with_key_expectation_and_value(
     key, _ = override.split("=")
 
     assert refusal(path, override) == f"{path}: {key}: {problem}"
+
+
+def test_algorithm_is_chosen_by_its_name_and_an_unknown_one_is_refused(path: Path):
+    path.write_text("task: arm_reach\n")
+
+    assert load_train_config(path, []).algorithm.name == "ppo"
+    sac = load_train_config(path, ["algorithm.tau=0.01", "algorithm.name=sac"]).algorithm
+    assert isinstance(sac, SACConfig)
+    assert sac.tau == 0.01
+    assert refusal(path, "algorithm.name=ddpg") == (
+        f"{path}: algorithm: `name` must be ppo or sac, found {{'name': 'ddpg'}}"
+    )
+    assert refusal(path, "algorithm.name=sac", "algorithm.tua=0.1").startswith(
+        f"{path}: algorithm: unknown key 'tua' (did you mean 'tau'?); valid keys are actor_hidden"
+    )
 
 
 def test_term_that_is_wrong_is_named_by_its_number(path: Path):

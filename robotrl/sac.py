@@ -1,0 +1,348 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1801.01290 and 1812.05905).
+
+    sac = SAC(SACConfig(), env.observation_sizes, env.num_actions, seed=0)
+    step = env.step(sac.act(observation))
+    losses = sac.learn(step)                  # with every `iteration_steps`-th step; else nothing
+
+Choices: critics are one batched module with LayerNorm, which keeps their values within reason where
+data is scarce (Ball et al. 2023, arXiv 2302.02948). More than two of them are used as REDQ does:
+targets from a random pair, the actor follows the mean (arXiv 2101.05982). The temperature holds the
+entropy at that of a Gaussian of `target_std` in the unit action space, so it means the same for any
+number of joints. Observations are stored as they came and normalised when they are learned from.
+The first actions are uniform.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from deploy.configuration import Section
+from deploy.errors import ConfigError
+from envs.mirror import Mirror
+from envs.vector_env import Step
+from robotrl import distributions
+from robotrl.algorithm import Layers, Rate, Unit, require_finite
+from robotrl.networks import CriticEnsemble, mlp
+from robotrl.normalizer import Normalizer
+from robotrl.optimizer import ClippedAdam
+from robotrl.policy import Policy
+from robotrl.replay import Batch, Replay
+
+_LOG_STD_LOW, _LOG_STD_HIGH = -5.0, 2.0
+
+
+class SACConfig(Section):
+    """Hyper-parameters."""
+
+    name: Literal["sac"] = "sac"
+    iteration_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+    """Steps per environment from one line of metrics to the next."""
+    learning_starts: Annotated[int, Field(ge=1, le=10**9)] = 5000
+    """Steps of all environments, with uniform actions, before anything is learned."""
+    buffer_size: Annotated[int, Field(ge=3, le=10**9)] = 1_000_000
+    """Most recent steps of all environments that are learned from."""
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """Transitions in an update."""
+    updates_per_step: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Updates for each step of an environment, the update-to-data ratio."""
+    learning_rate: Rate = 3e-4
+    """Step size of Adam, for actor, critics and temperature."""
+    gamma: Unit = 0.99
+    """Discount factor."""
+    n_step: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Steps whose rewards are summed before the critic is asked."""
+    tau: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """Share of the critics that their targets take over with each update."""
+    critics: Annotated[int, Field(ge=1, le=100)] = 2
+    """Number of critics."""
+    target_std: Annotated[float, Field(ge=1e-3, le=0.8)] = 0.09
+    """Standard deviation, in the unit action space, of the Gaussian whose entropy the policy keeps;
+    0.09 is the usual -1 per action."""
+    initial_alpha: Annotated[float, Field(ge=1e-6, le=100)] = 1.0
+    """Temperature at the start; 0.001 to 0.01 suits many environments at once."""
+    backup_entropy: bool = True
+    """Whether values count the entropy to come."""
+    actor_hidden: Layers = [256, 256]
+    """Hidden layers of the actor."""
+    critic_hidden: Layers = [256, 256]
+    """Hidden layers of each critic."""
+    symmetry: bool = False
+    """Whether half of what is learned from is replaced by its mirror image."""
+
+    FIXED: ClassVar = frozenset(
+        {"iteration_steps", "buffer_size", "critics", "actor_hidden", "critic_hidden"}
+    )
+
+    def new_policy(self, observation_size: int, num_actions: int) -> "SACPolicy":
+        """See `AlgorithmConfig`."""
+        return SACPolicy(observation_size, num_actions, self)
+
+    def learner(
+        self, observation_sizes: Mapping[str, int], num_actions: int, **settings: Any
+    ) -> "SAC":
+        """See `AlgorithmConfig`."""
+        return SAC(self, observation_sizes, num_actions, **settings)
+
+
+class SACPolicy(Policy):
+    """The actor, with a standard deviation that depends on the observation."""
+
+    def __init__(self, observation_size: int, num_actions: int, config: SACConfig):
+        sizes = [observation_size, *config.actor_hidden, 2 * num_actions]
+        super().__init__(observation_size, mlp(sizes, output_gain=0.01))
+        self._num_actions = num_actions
+
+    def mean(self, normalized: Tensor) -> Tensor:
+        """See `Policy`."""
+        return self.network(normalized)[..., : self._num_actions]
+
+    def gaussian(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log σ before tanh, (..., num_actions) each; σ from 0.007 to 7.4."""
+        mean, spread = self.network(normalized).chunk(2, dim=-1)
+        share = 0.5 * (torch.tanh(spread) + 1)
+        return mean, _LOG_STD_LOW + (_LOG_STD_HIGH - _LOG_STD_LOW) * share
+
+
+class SAC:
+    """See the module docstring, and `AlgorithmConfig.learner` for the arguments."""
+
+    def __init__(
+        self,
+        config: SACConfig,
+        observation_sizes: Mapping[str, int],
+        num_actions: int,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        mirror: Mirror | None = None,
+    ):
+        if config.symmetry and mirror is None:
+            raise ConfigError(
+                "algorithm.symmetry: this task has no mirror image; leave symmetry out"
+            )
+        self.config = config
+        self.device = torch.device(device)
+        self._sizes, self._num_actions = dict(observation_sizes), num_actions
+        self._mirror = None if mirror is None else tuple(part.to(self.device) for part in mirror)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.policy = config.new_policy(observation_sizes["actor"], num_actions)
+            sizes = [observation_sizes["critic"] + num_actions, *config.critic_hidden, 1]
+            self.critic = CriticEnsemble(config.critics, sizes)
+        self.critic_normalizer = Normalizer(observation_sizes["critic"])
+        for module in (self.policy, self.critic, self.critic_normalizer):
+            module.to(self.device)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self._log_alpha = torch.tensor(math.log(config.initial_alpha), device=self.device)
+        self.target_entropy = (
+            num_actions * 0.5 * math.log(2 * math.pi * math.e * config.target_std**2)
+        )
+        """What the temperature holds the policy's entropy at."""
+        self._actor_step = ClippedAdam(self.policy, config.learning_rate, eps=1e-8)
+        self._critic_step = ClippedAdam(self.critic, config.learning_rate, eps=1e-8)
+        self._alpha_step = torch.optim.Adam([self._log_alpha], lr=config.learning_rate)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._replay: Replay | None = None  # until it is known how many worlds there are
+        self._steps = self._updates = 0
+        self._found: list[Tensor] = []
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature, what a unit of entropy is worth."""
+        return self._log_alpha.exp()
+
+    @torch.no_grad()
+    def act(self, observation: dict[str, Tensor]) -> Tensor:
+        """See `Algorithm`."""
+        actor = observation["actor"]
+        if self._replay is None:
+            # where the critic sees nothing more, one observation is kept
+            same = observation["critic"] is actor
+            self._replay = self._new_replay(len(actor), ["actor"] if same else list(self._sizes))
+            self._replay.start(observation)
+        self.policy.normalizer.update(actor)
+        self.critic_normalizer.update(observation["critic"])
+        if self._steps < self.config.learning_starts:
+            shape = (len(actor), self._num_actions)
+            self._action = self._uniform(shape) * 2 - 1
+        else:
+            mean, log_std = self.policy.gaussian(self.policy.normalizer(actor))
+            self._action = torch.tanh(distributions.sample(mean, log_std, self._generator))
+        if self.device.type == "cpu":  # to ask a GPU would be to wait for it
+            require_finite({"the actor's observation": actor, "the action": self._action})
+        return self._action
+
+    def learn(self, step: Step) -> dict[str, float]:
+        """See `Algorithm`."""
+        assert self._replay is not None
+        if self.device.type == "cpu":
+            require_finite({"the reward": step.reward})
+        self._replay.add(self._action, step)
+        self._steps += len(step.reward)
+        behind = self._steps - self.config.learning_starts
+        while self._updates < behind * self.config.updates_per_step:
+            self._updates += 1
+            self._found.append(self.update(self._sample()))
+        if self._steps % (self.config.iteration_steps * len(step.reward)):
+            return {}
+        return self._report()
+
+    def update(self, batch: Batch) -> Tensor:
+        """One step of critics, actor and temperature on normalised transitions.
+
+        Returns:
+            (4,) their losses, α and the entropy, see `_report`.
+        """
+        error = self._learn_critics(batch)
+        actor_loss, log_prob = self._learn_actor(batch)
+        self._log_alpha.grad = -(log_prob + self.target_entropy).mean()
+        self._alpha_step.step()
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
+                slow.lerp_(fast, self.config.tau)
+        return torch.stack([error, actor_loss, self.alpha, -log_prob.mean()])
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """What the critics should say of a batch, (n,)."""
+        action, log_prob = self._sample_action(batch.next_observation["actor"])
+        values = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
+        if self.config.critics > 2:
+            order = torch.randperm(len(values), generator=self._generator, device=self.device)
+            values = values[order[:2]]
+        value = values.amin(dim=0)
+        if self.config.backup_entropy:
+            value = value - self.alpha * log_prob
+        return batch.reward + batch.discount * value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, statistics, moments, temperature, random numbers and what is remembered."""
+        return {
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
+            "target": self.target.state_dict(),
+            "critic_normalizer": self.critic_normalizer.state_dict(),
+            "log_alpha": self._log_alpha.clone(),
+            "actor_step": self._actor_step.state_dict(),
+            "critic_step": self._critic_step.state_dict(),
+            "alpha_step": self._alpha_step.state_dict(),
+            "generator": self._generator.get_state(),
+            "replay": self._replay.state_dict() if self._replay else None,
+            "steps": self._steps,
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.policy.load_state_dict(state["policy"])
+        self.critic.load_state_dict(state["critic"])
+        self.target.load_state_dict(state["target"])
+        self.critic_normalizer.load_state_dict(state["critic_normalizer"])
+        self._log_alpha.copy_(state["log_alpha"])
+        self._actor_step.load_state_dict(state["actor_step"])
+        self._critic_step.load_state_dict(state["critic_step"])
+        self._alpha_step.load_state_dict(state["alpha_step"])
+        self._alpha_step.param_groups[0]["lr"] = self.config.learning_rate
+        self._generator.set_state(state["generator"])
+        if state["replay"]:
+            num_envs = state["replay"]["tables"]["reward"].shape[1]
+            self._replay = self._new_replay(num_envs, list(state["replay"]["finals"]))
+            self._replay.load_state_dict(state["replay"])
+        self._steps, self._updates = state["steps"], state["updates"]
+
+    def _learn_critics(self, batch: Batch) -> Tensor:
+        """Down half the squared error of every critic; returns their mean squared error."""
+        values = self.critic(torch.cat([batch.observation["critic"], batch.action], dim=-1))
+        with torch.no_grad():
+            error = values - self.targets(batch)
+            slope = error / error.shape[1]
+        self._critic_step.backward((values,), (slope,))
+        self._critic_step.step()
+        return error.square().mean()
+
+    def _learn_actor(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Up the value and the entropy of new actions; returns the loss and their log density."""
+        action, log_prob = self._sample_action(batch.observation["actor"])
+        values = self.critic(torch.cat([batch.observation["critic"], action], dim=-1))
+        value = values.mean(dim=0) if self.config.critics > 2 else values.amin(dim=0)
+        loss = (self.alpha * log_prob - value).mean()
+        self._actor_step.backward((loss,), (torch.ones_like(loss),))
+        self._actor_step.step()
+        return loss.detach(), log_prob.detach()
+
+    def _sample_action(self, actor: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (n, actions) for normalised observations, and their log density (n,)."""
+        mean, log_std = self.policy.gaussian(actor)
+        u = distributions.sample(mean, log_std, self._generator)
+        return torch.tanh(u), distributions.log_prob(u, mean, log_std)
+
+    @torch.no_grad()
+    def _sample(self) -> Batch:
+        """Transitions, some of them mirrored, with normalised observations."""
+        assert self._replay is not None
+        config = self.config
+        batch = self._replay.sample(
+            config.batch_size, n_step=config.n_step, gamma=config.gamma, generator=self._generator
+        )
+        if config.symmetry and self._mirror is not None:
+            flip = self._uniform((config.batch_size, 1)) < 0.5
+            actor, critic, action = self._mirror
+            sides = {"actor": actor, "critic": critic}
+
+            def mirrored(values: Tensor, image: Tensor) -> Tensor:
+                return torch.where(flip, values @ image.T, values)
+
+            batch = batch._replace(
+                action=mirrored(batch.action, action),
+                **{
+                    which: {
+                        name: mirrored(values, sides[name])
+                        for name, values in getattr(batch, which).items()
+                    }
+                    for which in ("observation", "next_observation")
+                },
+            )
+        return batch._replace(
+            observation=self._normalized(batch.observation),
+            next_observation=self._normalized(batch.next_observation),
+        )
+
+    def _normalized(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What actor and critics see of observations as they came."""
+        actor = observation["actor"]
+        return {
+            "actor": self.policy.normalizer(actor),
+            "critic": self.critic_normalizer(observation.get("critic", actor)),
+        }
+
+    def _report(self) -> dict[str, float]:
+        """Means since the last report; nan before anything was learned."""
+        names = ("loss/critic", "loss/actor", "policy/alpha", "policy/entropy")
+        found, self._found = self._found, []
+        if not found:
+            return dict.fromkeys(names, math.nan)
+        losses = dict(zip(names, torch.stack(found).mean(dim=0), strict=True))
+        networks = {"actor": self.policy, "critics": self.critic}
+        weights = {
+            f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
+            for name, network in networks.items()
+        }
+        require_finite(losses | weights)
+        return {name: float(value) for name, value in losses.items()}
+
+    def _new_replay(self, num_envs: int, names: Iterable[str]) -> Replay:
+        return Replay(
+            self.config.buffer_size,
+            num_envs=num_envs,
+            sizes={name: self._sizes[name] for name in names},
+            num_actions=self._num_actions,
+            device=self.device,
+        )
+
+    def _uniform(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.rand(shape, generator=self._generator, device=self.device)
