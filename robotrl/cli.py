@@ -29,6 +29,9 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 PolicyArgument = Annotated[Path, typer.Argument(help="The ONNX file `robotrl export` wrote.")]
 RobotArgument = Annotated[Path, typer.Argument(help="Wiring, e.g. configs/robots/desk_arm.yaml.")]
 PortOption = Annotated[str | None, typer.Option(help="Serial port; overrides the robot's YAML.")]
+BestOption = Annotated[
+    bool, typer.Option("--best", help="Of a run: its best evaluation; default: the latest policy.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a training run, e.g. runs/arm_reach.")]
 
 
@@ -64,33 +67,56 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, e.g. num_envs=128 algorithm.gamma=0.98.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default: a new one, runs/NAME.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from the weights of the run in this folder."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="With --from: those of its best evaluation.")
+    ] = False,
 ) -> None:
     """Train a policy into runs/NAME/, with progress bar, TensorBoard and metrics.csv.
 
-    Examples: `robotrl train configs/train/arm_reach.yaml seed=1` and
-    `robotrl train --resume runs/arm_reach`
+    Ctrl-C saves and leaves; --resume goes on with the same bits. Now and then the policy is
+    evaluated in worlds of its own (`evaluation:` in CONFIG) and the best one kept: checkpoint.pt is
+    the latest, best.pt the best. To tune a policy for another task or robot with the same
+    observations and actions, start --from its run.
+
+    Examples: `robotrl train configs/train/arm_reach.yaml seed=1`,
+    `robotrl train --resume runs/arm_reach` and
+    `robotrl train my_arm.yaml --from runs/arm_reach --best`
     """
     with _needs("train"):
         from robotrl.progress import train_with_progress
-        from robotrl.run_folder import RunFolder
+        from robotrl.run_folder import RunFolder, free_folder
         from robotrl.train import rehearse
         from robotrl.train_config import load_train_config
-    if resume is not None and (config or overrides or output):
+    if resume is not None and (config or overrides or output or source):
         raise typer.BadParameter("--resume goes on as the run began; give it alone")
+    if best and source is None:
+        raise typer.BadParameter("--best chooses between the policies of --from; give both")
     with _reported():
         if resume is not None:
             folder = RunFolder(resume)
-            train_with_progress(folder.config(), folder, console, resume=True)
+            finished = train_with_progress(folder.config(), folder, console, resume=True)
         elif config is None:
             raise typer.BadParameter("give a CONFIG, or --resume with the folder of a run")
         else:
             settings = load_train_config(config, overrides or [])
-            folder = RunFolder(output or Path("runs") / config.stem)
-            rehearse(settings, source=config)
-            folder.create(settings)
-            train_with_progress(settings, folder, console)
+            start = RunFolder(source) if source is not None else None
+            taken = rehearse(settings, source=config, start=start, best=best)
+            folder = RunFolder(output or free_folder(Path("runs") / config.stem))
+            folder.create(settings, taken)
+            finished = train_with_progress(settings, folder, console)
+        if not finished:
+            console.print(
+                f"saved; go on with: [bold]robotrl train --resume {_plain(folder.path)}[/]"
+            )
+            raise typer.Exit(130)
         console.print(f"Next: [bold]robotrl export {_plain(folder.path)} -o policy.onnx[/]")
 
 
@@ -100,17 +126,23 @@ def evaluate(
     episodes: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Episodes; more narrow the intervals.")
     ] = 64,
+    best: BestOption = False,
 ) -> None:
     """Evaluate a policy in fresh randomized worlds, with 95 % intervals.
+
+    Of a run it takes the latest policy, as `export` and `play` do; the one of the best evaluation
+    while training is --best.
 
     Examples: `robotrl eval runs/arm_reach` and `robotrl eval policy.onnx --episodes 4`
     """
     with _needs("train"):
         from robotrl.evaluate import evaluate_policy, evaluate_run
         from robotrl.run_folder import RunFolder
+    if best and not policy.is_dir():
+        raise typer.BadParameter("--best chooses between the policies of a run; give its folder")
     with _reported():
         if policy.is_dir():
-            result = evaluate_run(RunFolder(policy), episodes=episodes)
+            result = evaluate_run(RunFolder(policy), episodes=episodes, best=best)
         else:
             result = evaluate_policy(policy, episodes=episodes)
         for name, value in result.items():
@@ -144,6 +176,7 @@ def play(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of the page; 0: the first free one from 8080.")
     ] = 0,
+    best: BestOption = False,
 ) -> None:
     """Watch a policy or a task, on a page for this machine's browser or in a video.
 
@@ -166,7 +199,7 @@ def play(
         from robotrl.play.viewer import watch
     values = _floats(command) if command is not None else None
     with _reported():
-        session = open_session(source, seed=seed, action="random" if random else None)
+        session = open_session(source, seed=seed, action="random" if random else None, best=best)
         if values is not None:
             session.hold_command(values)
             session.reset()

@@ -57,13 +57,16 @@ TOLERANCE = 1e-5
 _GOLDEN_STEPS = 64
 
 
-def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contract:
+def export(
+    folder: RunFolder, path: Path, scorecard: dict[str, float], *, best: bool = False
+) -> Contract:
     """Export a run's policy.
 
     Args:
         folder: the training run.
         path: the ONNX file to write; replaced only when all checks hold.
         scorecard: results of an evaluation, to travel with the policy.
+        best: the policy of the best evaluation while training, instead of the latest.
 
     Raises:
         ConfigError: the folder of `path` does not exist, or the run has no checkpoint.
@@ -73,7 +76,7 @@ def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contra
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder; make it first, or choose another output")
     config = folder.config()
-    checkpoint = folder.load_checkpoint()
+    checkpoint = folder.load_checkpoint(best=best)
     env = make_test_env(config, num_envs=1, num_threads=1, randomization=[])
     policy = load_policy(config, env, checkpoint)
     _ = env.deployment  # refuses a task for simulation only

@@ -147,6 +147,8 @@ class PPO:
         mirror: of the task, if it is to learn with `symmetry`.
     """
 
+    LEARNED: ClassVar = ("policy", "critic", "critic_normalizer", "return_normalizer")
+
     def __init__(
         self,
         config: PPOConfig,
