@@ -120,6 +120,27 @@ def train(
         console.print(f"Next: [bold]robotrl export {_plain(folder.path)} -o policy.onnx[/]")
 
 
+@app.command("bench")
+def run_bench(
+    config: Annotated[Path, typer.Argument(help="Tasks, algorithms and seeds, e.g. bench.yaml.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of its runs and results; default: runs/NAME.")
+    ] = None,
+) -> None:
+    """Train tasks × algorithms × seeds, several at a time, and compare them.
+
+    Writes table.md (interquartile mean over seeds with 95 % interval, CPU seconds), results.csv and
+    curves.png. The same command again goes on where it was interrupted. How to write CONFIG:
+    robotrl/bench_config.py.
+
+    Example: `robotrl bench bench.yaml`
+    """
+    with _needs("train"):
+        from robotrl.bench import bench
+    with _reported():
+        bench(config, output or Path("runs") / config.stem, console)
+
+
 @app.command("eval")
 def evaluate(
     policy: Annotated[Path, typer.Argument(help="A run's folder or an exported ONNX file.")],
