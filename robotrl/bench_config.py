@@ -72,8 +72,8 @@ def load_bench(path: Path) -> tuple[BenchConfig, list[BenchRun]]:
         raise ConfigError(f"{path}: seeds: {bench.seeds} has one twice; give each once")
     if bench.normalize and {*bench.normalize} != {*bench.tasks}:
         raise ConfigError(
-            f"{path}: normalize has {sorted(bench.normalize)}, the tasks are {sorted(bench.tasks)}; "
-            "give two returns for each of them, or leave it out"
+            f"{path}: normalize has {sorted(bench.normalize)}, the tasks are "
+            f"{sorted(bench.tasks)}; give two returns for each of them, or leave it out"
         )
     for task, (low, high) in bench.normalize.items():
         if not low < high:

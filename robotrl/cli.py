@@ -1,6 +1,7 @@
 """The command line. A verb imports what it needs when it is called: `run` starts fast on a Pi."""
 
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -8,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -32,7 +33,6 @@ PortOption = Annotated[str | None, typer.Option(help="Serial port; overrides the
 BestOption = Annotated[
     bool, typer.Option("--best", help="Of a run: its best evaluation; default: the latest policy.")
 ]
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a training run, e.g. runs/arm_reach.")]
 
 
 @app.command()
@@ -251,22 +251,61 @@ def _play_divergence(path: Path, video: Path | None) -> None:
 
 @app.command()
 def export(
-    run: RunArgument,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="A run's folder; or a model of Stable-Baselines3 (.zip: PPO, SAC) or the state "
+            "dict of a torch actor (.pt) that was trained on our environment.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
         "policy.onnx"
     ),
+    best: BestOption = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Of a MODEL: the training YAML with its task.")
+    ] = None,
+    normalizer: Annotated[
+        Path | None, typer.Option(help="Of a MODEL: the .pkl of its VecNormalize, if any.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Of a .pt: between its linear layers, e.g. ReLU.")
+    ] = None,
+    squash: Annotated[
+        Literal["clip", "tanh"], typer.Option(help="Of a .pt: what brings its output to [-1, 1].")
+    ] = "clip",
 ) -> None:
     """Export the whole controller as one checked ONNX file.
 
-    Example: `robotrl export runs/arm_reach -o policy.onnx`
+    Of a run, the latest policy, or with --best that of the best evaluation while training.
+
+    Examples: `robotrl export runs/arm_reach -o policy.onnx` and
+    `robotrl export model.zip --config configs/train/arm_reach.yaml --normalizer vecnormalize.pkl`
     """
     with _needs("train"):
-        from robotrl.evaluate import evaluate_run
+        from robotrl.evaluate import evaluate_actor, evaluate_run
         from robotrl.export import export as export_run
+        from robotrl.export import export_policy, require_folder
+        from robotrl.foreign import load_foreign
         from robotrl.run_folder import RunFolder
+        from robotrl.train_config import load_train_config
+    if run.suffix in (".zip", ".pt") and config is None:
+        raise typer.BadParameter(f"{run} does not say its task; give --config with its YAML")
+    if config is not None and (best or run.is_dir()):
+        raise typer.BadParameter("--config is for a model that was trained elsewhere")
     with _reported():
-        folder = RunFolder(run)
-        contract = export_run(folder, output, evaluate_run(folder))
+        require_folder(output)
+        if config is None:
+            folder = RunFolder(run)
+            contract = export_run(folder, output, evaluate_run(folder, best=best), best=best)
+        else:
+            settings = load_train_config(config, [])
+            load = functools.partial(
+                load_foreign, run, normalizer=normalizer, activation=activation, squash=squash
+            )
+            scorecard = evaluate_actor(settings, lambda env: load(env)[0])
+            contract = export_policy(settings, load, output, scorecard)
         out.print(
             f"{output}: {contract.provenance.task} for {contract.robot} at "
             f"{1 / contract.control_dt_s:.0f} Hz; onnxruntime agrees with torch, "

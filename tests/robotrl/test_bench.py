@@ -1,5 +1,6 @@
 """A bench trains what is missing, goes on after an interruption, and tabulates what there is."""
 
+import copy
 import csv
 import io
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_training_that_fails_is_named_and_the_others_are_tabulated(
 
 def test_table_has_interquartile_means_over_seeds(document: dict[str, Any], tmp_path: Path):
     document["seeds"] = [0, 1, 2, 3]
-    document["tasks"]["other"] = document["tasks"]["reach"]
+    document["tasks"]["other"] = copy.deepcopy(document["tasks"]["reach"])
     document["normalize"] = {"reach": [0, 100], "other": [0, 1000]}
     config, runs = load_bench(write(document, tmp_path))
     # finals 10, 20, 30, 90 of reach: the middle half 25; ten times that of the other
