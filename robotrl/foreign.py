@@ -44,7 +44,7 @@ _HARMLESS = {
     },
 }
 Squash = Literal["clip", "tanh"]
-_INERT = re.compile(r"^(stable_baselines3|gymnasium|gym)\.")
+_INERT = re.compile(r"^(stable_baselines3|gymnasium|gym|numpy\.random)\.")
 
 
 class ClippedPolicy(Policy):

@@ -24,7 +24,7 @@ _LINES = 10
 """Lines printed over a whole run when the output is no terminal."""
 _BAR, _NAME = 10, 16
 """Columns of the bar, and most of the run's name."""
-_ELSEWHERE = 32
+_ELSEWHERE = 30
 """Columns that bar, name, steps, times and the gaps between them leave to no metric."""
 
 

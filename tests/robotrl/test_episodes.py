@@ -69,17 +69,16 @@ def test_episodes_are_counted_whole_over_several_readings():
 def test_episode_that_began_in_the_middle_is_not_counted():
     env = pendulum(2)
     env.reset(stagger=True)  # world 1 has done half of its 1000 steps, it says
-    episodes = Episodes(env)
-    lengths = []
-    while len(lengths) < 2:
-        step = env.step(push(env))
-        episodes.add(step)
-        length = episodes.metrics()["episode/length"]
-        if step.terminated[1] and not step.terminated[0]:
-            lengths.append(length)
+    episodes, step = Episodes(env), env.step(push(env))
+    going, ending = torch.tensor([False, False]), torch.tensor([False, True])
+    found = []
+    for terminated in (ending, going, ending):
+        episodes.add(step._replace(reward=torch.tensor([1.0, 5.0]), terminated=terminated))
+        found.append(episodes.metrics())
 
-    assert math.isnan(lengths[0])
-    assert lengths[1] > 3
+    assert math.isnan(found[0]["episode/length"])
+    assert math.isnan(found[1]["episode/length"])
+    assert found[2] == {"episode/return": 10.0, "episode/length": 2.0}
 
 
 def test_counting_goes_on_where_it_was_saved():

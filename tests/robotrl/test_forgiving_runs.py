@@ -239,9 +239,9 @@ def test_tuned_run_that_is_killed_at_once_still_knows_where_it_started(
     [
         (
             {"task_config": {"history": 2}},
-            "compared with that run this one has columns of the actor's observation with ",
+            "compared with that run this one has columns of the actor's observation without ",
         ),
-        ({"task": "gym/HalfCheetah-v5", "task_config": {}}, "without joint_position/"),
+        ({"task": "gym/HalfCheetah-v5", "task_config": {}}, "without joint_position"),
         (
             {"algorithm": {"actor_hidden": [8], "critic_hidden": [16]}},
             "policy.network.0.weight is (16, ",
