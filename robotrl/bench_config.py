@@ -102,8 +102,8 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        if both and value.get("name", old.get("name")) == old.get("name"):
-            value = _merged(old, value)
+        if isinstance(old, dict) and isinstance(value, dict):
+            name = old.get("name")
+            value = _merged(old, value) if value.get("name", name) == name else value
         merged[key] = value
     return merged

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 from torch import Tensor, nn
 
 from deploy.configuration import did_you_mean
@@ -38,9 +39,9 @@ _HARMLESS = {
     **{("numpy", name): getattr(np, name) for name in ("ndarray", "dtype")},
     ("builtins", "dict"): dict,
     **{
-        (f"numpy.{core}.{module}", name): getattr(getattr(np._core, module), name)
-        for core in ("core", "_core")
-        for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"))
+        (f"numpy.{core}.multiarray", name): getattr(multiarray, name)
+        for core in ("core", "_core")  # before and since numpy 2
+        for name in ("_reconstruct", "scalar")
     },
 }
 Squash = Literal["clip", "tanh"]

@@ -147,7 +147,12 @@ class PPO:
         mirror: of the task, if it is to learn with `symmetry`.
     """
 
-    LEARNED: ClassVar = ("policy", "critic", "critic_normalizer", "return_normalizer")
+    LEARNED: ClassVar[tuple[str, ...]] = (
+        "policy",
+        "critic",
+        "critic_normalizer",
+        "return_normalizer",
+    )
 
     def __init__(
         self,

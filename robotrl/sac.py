@@ -111,7 +111,14 @@ class SACPolicy(Policy):
 class SAC:
     """See the module docstring, and `AlgorithmConfig.learner` for the arguments."""
 
-    LEARNED: ClassVar = ("policy", "critic", "target", "critic_normalizer", "log_alpha", "skilled")
+    LEARNED: ClassVar[tuple[str, ...]] = (
+        "policy",
+        "critic",
+        "target",
+        "critic_normalizer",
+        "log_alpha",
+        "skilled",
+    )
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ def document(tiny_config: TrainConfig) -> dict[str, Any]:
 
 def write(document: dict[str, Any], folder: Path) -> Path:
     path = folder / "bench.yaml"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
 
 
