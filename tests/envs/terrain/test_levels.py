@@ -326,6 +326,15 @@ def test_steps_on_uneven_ground_never_wait_for_a_gpu():
         ),
         ({"tile": 8}, r"tile.*16"),
         ({"slope_rad": 1.0}, "slope_rad"),
+        (
+            {"tread": 6.0, "tile": 17, "kinds": ["stairs_down"]},  # 17 / 2 - 2 - 2
+            "tread 6.0 finds no room on a tile of 17, which has 4.5.*at least 6. Lower tread, or "
+            "set tile to 20",
+        ),
+        (
+            {"gap": 2.0, "tile": 16, "kinds": ["gaps"]},  # a gap and a bar of 2
+            "gap 2.0 finds no room on a tile of 16, which has 4.*set tile to 18",
+        ),
         ({"levels": 1}, "levels"),
         (
             {"tile": 60},
