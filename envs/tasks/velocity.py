@@ -237,7 +237,9 @@ class Velocity:
         self._change = change
         self._score.add(step, self._command)
         if self._levels:
-            self._levels.add(motion.twist, self.command, self._fallen, dt_s=self.control_dt_s)
+            self._levels.add(
+                motion.twist[:, :2], self.command[:, :2], self._fallen, dt_s=self.control_dt_s
+            )
         return walk_terms(step, self._reference, weights)
 
     def terminated(self) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
 from deploy.quantities import Seed
-from envs.terrain.kinds import KINDS, MAX_SLOPE, PLATFORM, RIM, Hardest
+from envs.terrain.kinds import BAR, CELL, KINDS, MAX_SLOPE, PLATFORM, RIM, Hardest
 
 Share = Annotated[float, Field(ge=0, le=2)]
 _SMALLEST_TILE = 4 * math.ceil(PLATFORM + RIM)
@@ -62,6 +62,18 @@ class TerrainConfig(Section):
                 f"{self.roughness} are pillars; expected roughness to be at most {MAX_SLOPE:g} "
                 "times mesh. Lower roughness, or widen mesh"
             )
+        room = self.hardest.end - PLATFORM  # of a tile, from its level middle to its level rim
+        for key, needed, kinds in (
+            ("tread", self.tread, {"stairs_up", "stairs_down"}),
+            ("gap", self.gap + BAR + CELL, {"gaps"}),
+        ):
+            if needed > room and kinds & set(self.kinds):
+                wide = 2 * math.ceil(needed + PLATFORM + RIM)
+                raise ValueError(
+                    f"{key} {getattr(self, key)} finds no room on a tile of {self.tile}, which has "
+                    f"{room:g} between its level middle and its level rim; expected at least "
+                    f"{needed:g}. Lower {key}, or set tile to {wide}"
+                )
         return self
 
     @property

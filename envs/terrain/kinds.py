@@ -25,7 +25,7 @@ MAX_SLOPE = 1.0
 """Steepest rise by run of slopes, and of rough ground from cell to cell."""
 _BLOCK_SIDES = (1.0, 3.0)
 _BLOCK_COVER = 0.6
-_BAR, _STONE = 2.0, 1.5
+BAR, _STONE = 2.0, 1.5
 """Width of what lies between two gaps, and of a stone."""
 
 
@@ -118,9 +118,9 @@ def stairs_up(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> 
 def gaps(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
     """Ditches without a floor to speak of, one round the other."""
     gap = max(float(_snap(difficulty * hardest.gap)), CELL)
-    starts = np.arange(PLATFORM + gap, hardest.end - _BAR, _BAR + gap)
-    bars = [frame(start, start + _BAR, 0.0) for start in starts]
-    last = frame(float(_snap(starts[-1])) + _BAR + gap, hardest.half, 0.0)
+    starts = np.arange(PLATFORM + gap, hardest.end - BAR, BAR + gap)
+    bars = [frame(start, start + BAR, 0.0) for start in starts]
+    last = frame(float(_snap(starts[-1])) + BAR + gap, hardest.half, 0.0)
     return Blocks(np.vstack([square(PLATFORM, 0.0), *bars, last]))
 
 
