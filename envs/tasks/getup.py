@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import mujoco
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from deploy.configuration import Section
@@ -32,7 +32,7 @@ from envs.robot import load_robot
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
-from envs.tasks.settings import RobotTaskConfig, Weight, count_steps
+from envs.tasks.settings import RobotTaskConfig, Weight, count_steps, require_different
 from envs.walking.fallen import fallen_states
 from envs.walking.legs import Legs, Motion
 from envs.worlds import Worlds, as_slice, every
@@ -83,6 +83,11 @@ class GetupConfig(RobotTaskConfig):
     home_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.2
     """These start this far around the home pose."""
     rewards: GetupWeights = GetupWeights()
+
+    @model_validator(mode="after")
+    def _check_feet(self) -> "GetupConfig":
+        require_different("feet", self.feet)
+        return self
 
 
 class GetupFeatures(nn.Module):

@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
 from deploy.quantities import Seed
-from envs.terrain.kinds import KINDS, MAX_SLOPE, PLATFORM, RIM, Hardest
+from envs.terrain.kinds import BAR, BLOCK_DENSITY, KINDS, MAX_SLOPE, PLATFORM, RIM, Hardest
 
 Share = Annotated[float, Field(ge=0, le=2)]
 _SMALLEST_TILE = 4 * math.ceil(PLATFORM + RIM)
+_MOST_BOXES = 10_000
 
 
 class TerrainConfig(Section):
@@ -62,7 +63,34 @@ class TerrainConfig(Section):
                 f"{self.roughness} are pillars; expected roughness to be at most {MAX_SLOPE:g} "
                 "times mesh. Lower roughness, or widen mesh"
             )
+        self._check_room()
         return self
+
+    def _check_room(self) -> None:
+        """Refuse what does not fit between the level middle and the rim, or is too much."""
+        room = self.tile / 2 - PLATFORM - RIM
+        widths = {
+            "stairs_up": ("tread", self.tread),
+            "stairs_down": ("tread", self.tread),
+            "gaps": ("gap", 2 * self.gap + BAR),  # a bar between two gaps
+        }
+        for kind in self.kinds:
+            key, width = widths.get(kind, ("", 0.0))
+            if width > room:
+                raise ValueError(
+                    f"{kind} need {width:g} between the level middle and the rim, and a tile of "
+                    f"{self.tile} has {room:g}. Lower {key}, or set tile to "
+                    f"{math.ceil(2 * (width + PLATFORM + RIM))} or more"
+                )
+        side = self.tile - 2 * RIM
+        cells = {"rough": (side / self.mesh) ** 2, "steps": BLOCK_DENSITY * side**2}
+        boxes = (self.levels - 1) * sum(cells.get(kind, 0.0) for kind in self.kinds)
+        if boxes > _MOST_BOXES:
+            raise ValueError(
+                f"the field would have {boxes:.0f} boxes of rough ground and steps, expected at "
+                f"most {_MOST_BOXES}, which are built in seconds. Lower levels, tile or the "
+                "number of kinds, or widen mesh"
+            )
 
     @property
     def hardest(self) -> Hardest:

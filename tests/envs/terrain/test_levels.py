@@ -313,6 +313,15 @@ def test_steps_on_uneven_ground_never_wait_for_a_gpu():
         ({"tile": 8}, r"tile.*16"),
         ({"slope_rad": 1.0}, "slope_rad"),
         ({"levels": 1}, "levels"),
+        # From 2 around the middle to 2 from the edge a tile of 26 has 9; 2 * (10 + 4) = 28.
+        ({"tread": 10}, "stairs_up need 10 .* of 26 has 9. Lower tread, or set tile to 28 or more"),
+        # A bar of 2 between two gaps of 2: 6 of 4; 2 * (6 + 4) = 20.
+        ({"kinds": ["gaps"], "tile": 16, "gap": 2}, "gaps need 6 .* 16 has 4.* tile to 20 or more"),
+        # 56 wide in cells of 1.5: 1394 on each of 9 x 10 tiles
+        (
+            {"kinds": ["rough"] * 10, "levels": 10, "tile": 60},
+            "would have 125440 boxes.*expected at most 10000",
+        ),
         (
             {"tile": 60},
             r"ends 4.18 m from its middle, and an episode.* covers 4.00 m, so that no",
