@@ -34,11 +34,11 @@ from envs.robot import load_robot
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
+from envs.tasks.free_base import MEASURED, measured
 from envs.tasks.settings import RobotTaskConfig, Weight, count_steps, require_different
 from envs.walking.legs import Legs, Motion
 from envs.worlds import Worlds, as_slice, choose, every
 
-MEASURED = ("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity")
 COMMAND = (TWIST[0], TWIST[2])
 """Speed forward [m/s] and of turning [rad/s]."""
 SETTLED_S = 1.0
@@ -201,17 +201,12 @@ class Balance:
             command_spec(config.command),
         )
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
-        self.signals = {
-            **dict.fromkeys(MEASURED[:2], XYZ),
-            **dict.fromkeys(MEASURED[2:], joints),
-            "command": COMMAND,
-        }
+        self.signals = measured(joints) | {"command": COMMAND}
         self.privileged = {"velocity": XYZ, "velocity_error": COMMAND, "height": ("",)}
         self.actuators = torch.from_numpy(robot.actuators).to(device)
         self._servos = as_slice(self.actuators)
         self._force = simulation.data("actuator_force")
-        effort = torch.from_numpy(model.actuator_forcerange[robot.actuators, 1].copy())
-        self._effort = effort.float().to(device)
+        self._max_torque = torch.from_numpy(robot.max_torque).float().to(device)
         qpos, self._nv, self._nu = simulation.data("qpos"), model.nv, model.nu
         self._home, self._rest = (
             torch.from_numpy(model.keyframe(name).qpos.copy()).to(qpos) for name in ("home", "rest")
@@ -275,7 +270,7 @@ class Balance:
             dim=-1,
         )
         self._sums += settled[:, None] * torch.cat([torch.ones_like(squares[:, :1]), squares], -1)
-        effort = self._force[:, self._servos].float() / self._effort
+        effort = self._force[:, self._servos].float() / self._max_torque
         change = action - previous_action
         return balance_terms(
             motion, self.command, change, effort, self._fallen, self.config.rewards

@@ -63,24 +63,17 @@ class TerrainConfig(Section):
                 f"{self.roughness} are pillars; expected roughness to be at most {MAX_SLOPE:g} "
                 "times mesh. Lower roughness, or widen mesh"
             )
-        self._check_room()
-        return self
-
-    def _check_room(self) -> None:
-        """Refuse what does not fit between the level middle and the rim, or is too much."""
-        room = self.tile / 2 - PLATFORM - RIM
-        widths = {
-            "stairs_up": ("tread", self.tread),
-            "stairs_down": ("tread", self.tread),
-            "gaps": ("gap", 2 * self.gap + BAR),  # a bar between two gaps
-        }
-        for kind in self.kinds:
-            key, width = widths.get(kind, ("", 0.0))
-            if width > room:
+        room = self.hardest.end - PLATFORM  # of a tile, from its level middle to its level rim
+        for key, needed, kinds in (
+            ("tread", self.tread, {"stairs_up", "stairs_down"}),
+            ("gap", 2 * self.gap + BAR, {"gaps"}),
+        ):
+            if needed > room and kinds & set(self.kinds):
+                wide = 2 * math.ceil(needed + PLATFORM + RIM)
                 raise ValueError(
-                    f"{kind} need {width:g} between the level middle and the rim, and a tile of "
-                    f"{self.tile} has {room:g}. Lower {key}, or set tile to "
-                    f"{math.ceil(2 * (width + PLATFORM + RIM))} or more"
+                    f"{key} {getattr(self, key)} finds no room on a tile of {self.tile}, which has "
+                    f"{room:g} between its level middle and its level rim; expected at least "
+                    f"{needed:g}. Lower {key}, or set tile to {wide}"
                 )
         side = self.tile - 2 * RIM
         cells = {"rough": (side / self.mesh) ** 2, "steps": BLOCK_DENSITY * side**2}
@@ -91,6 +84,7 @@ class TerrainConfig(Section):
                 f"most {_MOST_BOXES}, which are built in seconds. Lower levels, tile or the "
                 "number of kinds, or widen mesh"
             )
+        return self
 
     @property
     def hardest(self) -> Hardest:
