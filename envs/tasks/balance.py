@@ -35,7 +35,7 @@ from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.free_base import MEASURED, measured
-from envs.tasks.settings import RobotTaskConfig, Weight, count_steps
+from envs.tasks.settings import RobotTaskConfig, Weight, count_steps, require_different
 from envs.walking.legs import Legs, Motion
 from envs.worlds import Worlds, as_slice, choose, every
 
@@ -94,6 +94,17 @@ class BalanceConfig(RobotTaskConfig):
     max_tilt_rad: Annotated[float, Field(gt=0, le=3.2)] = 1.0
     """One that is tilted more has fallen."""
     rewards: BalanceWeights = BalanceWeights()
+
+    @model_validator(mode="after")
+    def _check_start(self) -> "BalanceConfig":
+        require_different("wheels", self.wheels)
+        if self.start_tilt_rad >= self.max_tilt_rad:
+            raise ValueError(
+                f"start_tilt_rad {self.start_tilt_rad} is not below max_tilt_rad "
+                f"{self.max_tilt_rad}, where it has fallen: episodes would end as they start. "
+                "Lower start_tilt_rad"
+            )
+        return self
 
 
 class BalanceFeatures(nn.Module):
@@ -180,7 +191,7 @@ class Balance:
         dt = self.control_dt_s = config.control_dt_s
         self.num_substeps = config.num_substeps(model)
         self.episode_steps = count_steps(config.episode_s, dt)
-        self.legs = Legs(simulation, robot, config.wheels)
+        self.legs = Legs(simulation, robot, config.wheels, key="wheels")
         top = torch.full((len(joints),), config.max_wheel_speed_rad_s)
         self.encoder = ObservationEncoder(BalanceFeatures(joints)).to(device)
         self.decoder = ScaleDecoder(-top, top).to(device)

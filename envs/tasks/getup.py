@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import mujoco
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from deploy.configuration import Section
@@ -33,7 +33,7 @@ from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.free_base import MEASURED, OffsetConfig, Scale, Smoothing, measured
-from envs.tasks.settings import Weight, count_steps
+from envs.tasks.settings import Weight, count_steps, require_different
 from envs.walking.fallen import fallen_states
 from envs.walking.legs import Legs, Motion
 from envs.worlds import Worlds, every
@@ -78,6 +78,11 @@ class GetupConfig(OffsetConfig):
     home_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.2
     """These start this far around the home pose."""
     rewards: GetupWeights = GetupWeights()
+
+    @model_validator(mode="after")
+    def _check_feet(self) -> "GetupConfig":
+        require_different("feet", self.feet)
+        return self
 
 
 class GetupFeatures(nn.Module):

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import validate
+from deploy.errors import ConfigError
 from deploy.quantities import Period
 from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
@@ -68,6 +69,11 @@ class VelocityConfig(OffsetConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "VelocityConfig":
+        if self.gait.period_s < 4 * self.control_dt_s:
+            raise ValueError(
+                f"gait.period_s {self.gait.period_s} has less than 4 control steps of "
+                f"{self.control_dt_s} s, too few to lift a foot in. Raise it"
+            )
         ends = [stage.until_steps for stage in self.stages]
         if ends != sorted(set(ends)):
             raise ValueError(f"stages must be in order of until_steps, found {ends}")
@@ -104,6 +110,10 @@ class Velocity:
         if config.training_timestep_s:
             model = copy.copy(model)
             model.opt.timestep = config.training_timestep_s
+            try:
+                config.num_substeps(model)
+            except ConfigError as error:
+                raise ConfigError(f"training_timestep_s: {error}, or another timestep") from error
         return model
 
     def __init__(self, simulation: Simulation, config: VelocityConfig, draws: Draws):

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import Section
@@ -44,6 +44,15 @@ class Gait(Section):
     """How high it swings."""
     contact_m: Annotated[float, Field(gt=0, le=1)] = 0.0015
     """A foot lower than this is down."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Gait":
+        if self.contact_m >= self.lift_m:
+            raise ValueError(
+                f"contact_m {self.contact_m} is not below lift_m {self.lift_m}: a foot would be "
+                "down as it swings. Lower contact_m"
+            )
+        return self
 
 
 class WalkWeights(Section):

@@ -332,10 +332,15 @@ def test_steps_on_uneven_ground_never_wait_for_a_gpu():
             "set tile to 20",
         ),
         (
-            {"gap": 2.0, "tile": 16, "kinds": ["gaps"]},  # a gap and a bar of 2
-            "gap 2.0 finds no room on a tile of 16, which has 4.*set tile to 18",
+            {"gap": 2.0, "tile": 16, "kinds": ["gaps"]},  # a bar of 2 between two gaps
+            "gap 2.0 finds no room on a tile of 16, which has 4.*set tile to 20",
         ),
         ({"levels": 1}, "levels"),
+        # 56 wide in cells of 1.5: 1394 on each of 9 x 10 tiles
+        (
+            {"kinds": ["rough"] * 10, "levels": 10, "tile": 60},
+            "would have 125440 boxes.*expected at most 10000",
+        ),
         (
             {"tile": 60},
             r"ends 4.18 m from its middle, and an episode.* covers 4.00 m, so that no",
