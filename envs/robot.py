@@ -216,6 +216,11 @@ class Robot:
         ]
 
     @property
+    def max_torque(self) -> np.ndarray:
+        """(joints,) largest torque of their servos [N·m]."""
+        return self.model.actuator_forcerange[self.actuators, 1]
+
+    @property
     def home(self) -> np.ndarray:
         """(joints,) start pose [rad]."""
         return self.home_qpos[self.qpos]

@@ -61,7 +61,8 @@ SENSORS: Mapping[str, Sensor] = MappingProxyType(
         "projected_gravity": Sensor(mujoco.mjtSensor.mjSENS_FRAMEZAXIS, _WORLD_Z, False, -1),
     }
 )
-"""Kind -> sensor. The world's z axis seen from the IMU points up; gravity is its opposite."""
+"""Kind -> sensor. The world's z axis seen from the IMU points up; gravity is its opposite, but in
+worlds whose gravity is tilted: see `SensorReader`."""
 
 
 def sensor_columns(model: mujoco.MjModel, kind: str, joint: int = -1) -> np.ndarray | None:
@@ -99,6 +100,9 @@ def _site(model: mujoco.MjModel) -> int:
 class SensorReader:
     """Reads signals of all worlds.
 
+    An IMU feels gravity, not the floor. Where `opt.gravity` is tilted, as on a floor that is not
+    level, `projected_gravity` is tilted with it. Without any gravity it is the world's -z.
+
     Args:
         simulation: the worlds.
         columns: kind -> (elements,) places in `sensordata`.
@@ -110,11 +114,28 @@ class SensorReader:
             kind: as_slice(torch.from_numpy(places).to(simulation.device))
             for kind, places in columns.items()
         }
+        self._gravity: Tensor | None = None
+        if "projected_gravity" in columns:
+            self._gravity = simulation.field("opt.gravity")
+            self._imu = simulation.data("site_xmat")[:, _site(simulation.model)]
 
     def read(self, worlds: Worlds) -> dict[str, Tensor]:
         """The signals of some worlds now, (n, elements) each, float32."""
         sensordata = worlds.take(self._sensordata)
-        return {
+        signals = {
             kind: SENSORS[kind].sign * sensordata[:, places].float()
             for kind, places in self._columns.items()
         }
+        if self._gravity is not None:
+            tilt = off_vertical(worlds.take(self._gravity))
+            imu = worlds.take(self._imu).reshape(-1, 3, 3)
+            signals["projected_gravity"] += (imu * tilt[:, :, None]).sum(dim=1).float()
+        return signals
+
+
+def off_vertical(gravity: Tensor) -> Tensor:
+    """Direction of gravity (n, 3) less the world's -z; 0 where there is none."""
+    strength = torch.linalg.vector_norm(gravity, dim=-1, keepdim=True)
+    direction = gravity / strength.clamp(min=1e-9)
+    direction[:, 2] += 1
+    return torch.where(strength > 0, direction, 0)

@@ -88,10 +88,12 @@ def starting_yaml(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
         names = [
             joint.name
             for joint in map(model.joint, _hinges(model))
-            if model.jnt_limited[joint.id] and joint.name
+            if joint.type[0] == _HINGE and model.jnt_limited[joint.id] and joint.name
         ]
+        if not names:
+            yield "# no hinge with a name and a range was found; NAME: what your servos turn"
         yield "servos:"
-        yield f"  - {{joints: [{', '.join(names)}], servo: XL430-W250, p_gain: 800}}"
+        yield f"  - {{joints: [{', '.join(names or ['NAME'])}], servo: XL430-W250, p_gain: 800}}"
         yield f"    # yours is one of {', '.join(SERVOS)}; for any other, instead of servos:"
         yield "  # motors: [{joints: [..], kp_nm_per_rad: .., kd_nm_s_per_rad: .., torque_nm: ..}]"
     base = free_joint(model)

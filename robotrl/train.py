@@ -263,7 +263,7 @@ def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     its terrain.
     """
     task_config = {k: value for k, value in config.task_config.items() if k not in TRAINING_ONLY}
-    if terrain := task_config.get("terrain"):
+    if (terrain := task_config.get("terrain")) is not None:  # {} is the default ground
         task_config["terrain"] = terrain | {"rise": False}
     settings = {"device": "cpu", "backend": "batch", "task_config": task_config}
     return make_env(config, **(settings | changes))

@@ -13,7 +13,7 @@ from typing import Annotated
 import mujoco
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import Section
@@ -27,7 +27,7 @@ from envs.simulation import Simulation
 from envs.tasks.arm import Point, desk
 from envs.tasks.arm_object import ArmObject, ArmObjectConfig
 from envs.tasks.settings import Weight, require_names
-from envs.worlds import Worlds
+from envs.worlds import Worlds, as_slice
 
 _GRASP_N = 1.0
 """A finger that presses this hard holds."""
@@ -74,6 +74,20 @@ class ArmLiftConfig(ArmObjectConfig):
     target_interval_s: tuple[Duration, Duration] = (4.0, 6.0)
     """Time between goals."""
     rewards: LiftWeights = LiftWeights()
+
+    @model_validator(mode="after")
+    def _check_gripper(self) -> "ArmLiftConfig":
+        if self.gripper not in self.arm_joints or len(self.arm_joints) < 2:
+            raise ValueError(
+                f"arm_joints {self.arm_joints} must hold the gripper {self.gripper!r} and a joint "
+                "that moves it; add them"
+            )
+        return self
+
+    @property
+    def carrying(self) -> list[int]:
+        """Places in `arm_joints` of all but the gripper."""
+        return [place for place, name in enumerate(self.arm_joints) if name != self.gripper]
 
 
 def grip(tool: Tensor, tip: Tensor, forces: Tensor) -> Tensor:
@@ -141,6 +155,7 @@ class ArmLift(ArmObject):
         model, device = simulation.model, simulation.device
         names, tip = fingers_of(load_robot(config.robot), config)
         body = model.body(names[1]).id
+        self._carrying = as_slice(torch.tensor(config.carrying, device=device))
         self._place = simulation.data("xpos")[:, body]
         self._turn = simulation.data("xmat")[:, body]
         self._offset = torch.from_numpy(tip).float().to(device)
@@ -182,7 +197,7 @@ class ArmLift(ArmObject):
         reach = torch.linalg.vector_norm(self.pinch - self.object.position, dim=1)
         distance = torch.linalg.vector_norm(self.way, dim=1)
         lifted = (self.object.lift / _LIFTED_M).clamp(0, 1)
-        bent = (joints.angle[:, self._arm] - self._arm_home)[:, :-1]
+        bent = (joints.angle[:, self._arm] - self._arm_home)[:, self._carrying]
         return {
             "approach": weights.approach * closeness(reach, 0.1),
             "pinch": weights.pinch * closeness(reach, 0.02),  # only with open fingers around it

@@ -34,11 +34,11 @@ from envs.robot import load_robot
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
-from envs.tasks.settings import RobotTaskConfig, Weight, count_steps
+from envs.tasks.free_base import MEASURED, measured
+from envs.tasks.settings import RobotTaskConfig, Weight, count_steps, require_different
 from envs.walking.legs import Legs, Motion
 from envs.worlds import Worlds, as_slice, choose, every
 
-MEASURED = ("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity")
 COMMAND = (TWIST[0], TWIST[2])
 """Speed forward [m/s] and of turning [rad/s]."""
 SETTLED_S = 1.0
@@ -94,6 +94,17 @@ class BalanceConfig(RobotTaskConfig):
     max_tilt_rad: Annotated[float, Field(gt=0, le=3.2)] = 1.0
     """One that is tilted more has fallen."""
     rewards: BalanceWeights = BalanceWeights()
+
+    @model_validator(mode="after")
+    def _check_start(self) -> "BalanceConfig":
+        require_different("wheels", self.wheels)
+        if self.start_tilt_rad >= self.max_tilt_rad:
+            raise ValueError(
+                f"start_tilt_rad {self.start_tilt_rad} is not below max_tilt_rad "
+                f"{self.max_tilt_rad}, where it has fallen: episodes would end as they start. "
+                "Lower start_tilt_rad"
+            )
+        return self
 
 
 class BalanceFeatures(nn.Module):
@@ -180,7 +191,7 @@ class Balance:
         dt = self.control_dt_s = config.control_dt_s
         self.num_substeps = config.num_substeps(model)
         self.episode_steps = count_steps(config.episode_s, dt)
-        self.legs = Legs(simulation, robot, config.wheels)
+        self.legs = Legs(simulation, robot, config.wheels, key="wheels")
         top = torch.full((len(joints),), config.max_wheel_speed_rad_s)
         self.encoder = ObservationEncoder(BalanceFeatures(joints)).to(device)
         self.decoder = ScaleDecoder(-top, top).to(device)
@@ -190,17 +201,12 @@ class Balance:
             command_spec(config.command),
         )
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
-        self.signals = {
-            **dict.fromkeys(MEASURED[:2], XYZ),
-            **dict.fromkeys(MEASURED[2:], joints),
-            "command": COMMAND,
-        }
+        self.signals = measured(joints) | {"command": COMMAND}
         self.privileged = {"velocity": XYZ, "velocity_error": COMMAND, "height": ("",)}
         self.actuators = torch.from_numpy(robot.actuators).to(device)
         self._servos = as_slice(self.actuators)
         self._force = simulation.data("actuator_force")
-        effort = torch.from_numpy(model.actuator_forcerange[robot.actuators, 1].copy())
-        self._effort = effort.float().to(device)
+        self._max_torque = torch.from_numpy(robot.max_torque).float().to(device)
         qpos, self._nv, self._nu = simulation.data("qpos"), model.nv, model.nu
         self._home, self._rest = (
             torch.from_numpy(model.keyframe(name).qpos.copy()).to(qpos) for name in ("home", "rest")
@@ -264,7 +270,7 @@ class Balance:
             dim=-1,
         )
         self._sums += settled[:, None] * torch.cat([torch.ones_like(squares[:, :1]), squares], -1)
-        effort = self._force[:, self._servos].float() / self._effort
+        effort = self._force[:, self._servos].float() / self._max_torque
         change = action - previous_action
         return balance_terms(
             motion, self.command, change, effort, self._fallen, self.config.rewards

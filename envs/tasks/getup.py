@@ -16,28 +16,28 @@ from typing import Annotated, Any
 
 import mujoco
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from deploy.configuration import Section
 from deploy.contract import CommandSpec
 from deploy.quantities import Duration, Name, Speed
-from envs.action_decoder import JointOffsetDecoder
 from envs.draws import Draws, Stream
 from envs.mirror import DIRECTION_MIRROR, Mirror, geom_mirror, imu_mirror, joint_mirror
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
-from envs.rewards import beyond, kernel, mean_square
+from envs.rewards import kernel, mean_square
 from envs.robot import load_robot
+from envs.robot_joints import RobotJoints
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
-from envs.tasks.settings import RobotTaskConfig, Weight, count_steps
+from envs.tasks.free_base import MEASURED, OffsetConfig, Scale, Smoothing, measured
+from envs.tasks.settings import Weight, count_steps, require_different
 from envs.walking.fallen import fallen_states
 from envs.walking.legs import Legs, Motion
-from envs.worlds import Worlds, as_slice, every
+from envs.worlds import Worlds, every
 
-MEASURED = ("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity")
 STANDING_RAD, STANDING_HEIGHT = 0.3, 0.9
 _CONTACT_M = 0.0015
 """A foot lower than this is down."""
@@ -57,7 +57,7 @@ class GetupWeights(Section):
     joint_limits: Weight = -0.1
 
 
-class GetupConfig(RobotTaskConfig):
+class GetupConfig(OffsetConfig):
     """Settings of the task."""
 
     robot: str = "microduck"
@@ -66,14 +66,9 @@ class GetupConfig(RobotTaskConfig):
     """Geoms that stand on the ground."""
     flat_feet: bool = True
     """Whether a foot has a sole that should be level."""
-    action_scale_rad: Annotated[float, Field(gt=0, le=7)] = 1.5
-    """What an action of 1 adds to the home pose."""
-    target_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the last target in the next one."""
+    action_scale_rad: Scale = 1.5
+    target_smoothing: Smoothing = 0.5
     max_target_speed_rad_s: Speed = 10.0
-    """Fastest change of a joint target."""
-    limit_margin_rad: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """Targets stay this far inside the joint limits."""
     falls: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Fallen robots that episodes start from."""
     settle_s: Duration = 1.5
@@ -83,6 +78,11 @@ class GetupConfig(RobotTaskConfig):
     home_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.2
     """These start this far around the home pose."""
     rewards: GetupWeights = GetupWeights()
+
+    @model_validator(mode="after")
+    def _check_feet(self) -> "GetupConfig":
+        require_different("feet", self.feet)
+        return self
 
 
 class GetupFeatures(nn.Module):
@@ -98,10 +98,7 @@ class GetupFeatures(nn.Module):
     def __init__(self, joints: list[str], home: Tensor):
         super().__init__()
         self.register_buffer("home", home.float())
-        self.columns = {
-            **dict.fromkeys(("imu_angular_velocity", "projected_gravity"), XYZ),
-            **dict.fromkeys(("joint_position", "joint_velocity", "joint_target"), joints),
-        }
+        self.columns = measured(joints) | {"joint_target": joints}
         self.signals = tuple(self.columns)
 
     def forward(self, signals: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -129,54 +126,31 @@ class Getup:
     def __init__(self, simulation: Simulation, config: GetupConfig, draws: Draws):
         self.config, self._draws = config, draws
         self._robot = robot = load_robot(config.robot)
-        model, joints, device = simulation.model, robot.joints, simulation.device
-        dt = self.control_dt_s = config.control_dt_s
-        self.num_substeps = config.num_substeps(model)
+        device, dt = simulation.device, config.control_dt_s
+        self.control_dt_s, self.num_substeps = dt, config.num_substeps(simulation.model)
         self.episode_steps = count_steps(config.episode_s, dt)
         self.legs = Legs(simulation, robot, config.feet)
-        home = torch.from_numpy(robot.home)
-        low, high = map(torch.from_numpy, robot.target_range(config.limit_margin_rad))
-        self.encoder = ObservationEncoder(GetupFeatures(joints, home)).to(device)
-        self.decoder = JointOffsetDecoder(
-            scale=config.action_scale_rad,
-            step=config.max_target_speed_rad_s * dt,
-            smoothing=config.target_smoothing,
-            low=low,
-            high=high,
-            home=home,
-        ).to(device)
-        speed, height = config.max_target_speed_rad_s, self.legs.home_height
+        joints = self._joints = RobotJoints(simulation, robot, margin_rad=config.limit_margin_rad)
+        self.encoder = ObservationEncoder(GetupFeatures(joints.names, joints.home)).to(device)
+        self.decoder, self.actuators = config.decoder(joints).to(device), joints.actuators
         self.deployment = Deployment(
             robot,
-            robot.joint_specs(low=low.tolist(), high=high.tolist(), velocity_limit=speed),
-            standing_spec(height, config.episode_s),
+            joints.specs(config.max_target_speed_rad_s),
+            standing_spec(self.legs.home_height, config.episode_s),
         )
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
-        self.signals = {
-            **dict.fromkeys(MEASURED[:2], XYZ),
-            **dict.fromkeys(MEASURED[2:], joints),
-        }
+        self.signals = measured(joints.names)
         feet = list(config.feet)
         self.privileged = {
             "velocity": XYZ,
             "height": ("",),
             "foot_height": feet,
             "foot_level": feet,
-            "joint_torque": joints,
+            "joint_torque": joints.names,
         }
-        self.actuators = torch.from_numpy(robot.actuators).to(device)
-        self._servos = as_slice(self.actuators)
-        qpos, dofs = (torch.from_numpy(v).to(device) for v in (robot.qpos, robot.dofs))
-        self._joint_qpos, self._joint_dofs = as_slice(qpos), as_slice(dofs)
-        self._qpos, self._qvel = simulation.data("qpos"), simulation.data("qvel")
-        self._force = simulation.data("actuator_force")
-        effort = torch.from_numpy(model.actuator_forcerange[robot.actuators, 1].copy())
-        self._effort = effort.float().to(device)
-        self._home_qpos = torch.from_numpy(robot.home_qpos).to(self._qpos)
-        self._home, self._low, self._high = (v.to(self._qpos) for v in (home, low, high))
         self._falls = State(
             *(
-                table.to(self._qpos)
+                table.to(joints.home)
                 for table in fallen_states(
                     config.robot, seed=draws.seed, count=config.falls, settle_s=config.settle_s
                 )
@@ -204,20 +178,14 @@ class Getup:
 
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """See `Task.initial_state`."""
-        streams = [Stream("initial_kind", 2), Stream("initial_pose", len(self._home))]
+        streams = [Stream("initial_kind", 2), self._joints.pose_stream]
         kind, pose = self._draws.uniform(streams, worlds.ids, episode)
         fall = (kind[:, 1] * len(self._falls.qpos)).long().clamp(max=len(self._falls.qpos) - 1)
         fallen = State(*(table[fall] for table in self._falls))
-        spread = self.config.home_spread_rad
-        angles = (self._home + spread * (2 * pose - 1)).clamp(self._low, self._high)
-        qpos = self._home_qpos.repeat(len(worlds), 1)
-        qpos[:, self._joint_qpos] = angles
-        ctrl = torch.zeros_like(fallen.ctrl)
-        ctrl[:, self.actuators] = angles
+        home = self._joints.around_home(pose, spread_rad=self.config.home_spread_rad)
         at_home = kind[:, :1] < self.config.home_share
         for table in (self._steps, self._down_steps):
             worlds.put(table, 0)
-        home = State(qpos, torch.zeros_like(fallen.qvel), ctrl)
         return State(
             *(torch.where(at_home, one, other) for one, other in zip(home, fallen, strict=True))
         )
@@ -234,7 +202,7 @@ class Getup:
             "height": motion.height[:, None],
             "foot_height": motion.foot_height,
             "foot_level": motion.foot_level,
-            "joint_torque": worlds.take(self._force)[:, self._servos].float() / self._effort,
+            "joint_torque": worlds.take(self._joints.effort),
         }
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
@@ -242,15 +210,15 @@ class Getup:
         self._motion = self.legs.read(self._every)
         self._steps += 1
         self._down_steps.copy_(torch.where(self.standing, self._down_steps, self._steps))
-        angle = self._qpos[:, self._joint_qpos]
+        joints = self._joints
         return getup_terms(
             self._motion,
             height=self._motion.height / self.legs.home_height,
-            offset=(angle - self._home).float(),
-            speed=self._qvel[:, self._joint_dofs].float(),
-            effort=self._force[:, self._servos].float() / self._effort,
+            offset=joints.from_home,
+            speed=joints.speed,
+            effort=joints.effort,
             change=action - previous_action,
-            outside=beyond(angle, self._low, self._high).float(),
+            outside=joints.outside,
             flat_feet=self.config.flat_feet,
             weights=self.config.rewards,
         )

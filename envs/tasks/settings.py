@@ -52,6 +52,18 @@ def count_steps(duration_s: float, control_dt_s: float) -> int:
     return max(1, round(duration_s / control_dt_s))
 
 
+def require_different(key: str, names: Sequence[str]) -> None:
+    """Check that no name is there twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(
+            f"{key} must be different, found {', '.join(sorted(twice))} twice; keep one"
+        )
+
+
 def require_names(key: str, names: Iterable[str], valid: Sequence[str], what: str) -> None:
     """Check that every name is a valid one.
 

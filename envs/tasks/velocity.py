@@ -17,18 +17,20 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import validate
-from deploy.quantities import Period, Speed
-from envs.action_decoder import JointOffsetDecoder
+from deploy.errors import ConfigError
+from deploy.quantities import Period
 from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
 from envs.mirror import Mirror
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
 from envs.robot import load_robot
+from envs.robot_joints import RobotJoints
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
-from envs.tasks.settings import RobotTaskConfig, count_steps
+from envs.tasks.free_base import MEASURED, OffsetConfig, measured
+from envs.tasks.settings import count_steps
 from envs.terrain import Field as TerrainField
 from envs.terrain import Ground, Levels, Scan, TerrainConfig, with_terrain
 from envs.walking.features import WalkFeatures, walk_mirror
@@ -36,27 +38,18 @@ from envs.walking.gait import asked_to_move, expected_lift, phase_of, tipping
 from envs.walking.legs import Legs, Motion, home_height
 from envs.walking.score import CommandScore
 from envs.walking.terms import Gait, Stage, Step, WalkWeights, reference, walk_terms
-from envs.worlds import Worlds, as_slice, choose, every
+from envs.worlds import Worlds, choose, every
 
-MEASURED = ("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity")
 SMOOTHED_S = 0.3
 """Time constant of the velocity that is compared with the command."""
 
 
-class VelocityConfig(RobotTaskConfig):
+class VelocityConfig(OffsetConfig):
     """Settings of the task."""
 
     robot: str = "microduck"
     gait: Gait = Gait()
     command: VelocityCommandConfig = VelocityCommandConfig()
-    action_scale_rad: Annotated[float, Field(gt=0, le=7)] = 0.5
-    """What an action of 1 adds to the home pose."""
-    target_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the last target in the next one."""
-    max_target_speed_rad_s: Speed = 30.0
-    """Fastest change of a joint target."""
-    limit_margin_rad: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """Targets stay this far inside the joint limits."""
     start_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.05
     """Episodes start this far around the home pose."""
     max_tilt_rad: Annotated[float, Field(gt=0, le=3.2)] = 1.0
@@ -76,6 +69,11 @@ class VelocityConfig(RobotTaskConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "VelocityConfig":
+        if self.gait.period_s < 4 * self.control_dt_s:
+            raise ValueError(
+                f"gait.period_s {self.gait.period_s} has less than 4 control steps of "
+                f"{self.control_dt_s} s, too few to lift a foot in. Raise it"
+            )
         ends = [stage.until_steps for stage in self.stages]
         if ends != sorted(set(ends)):
             raise ValueError(f"stages must be in order of until_steps, found {ends}")
@@ -112,14 +110,17 @@ class Velocity:
         if config.training_timestep_s:
             model = copy.copy(model)
             model.opt.timestep = config.training_timestep_s
+            try:
+                config.num_substeps(model)
+            except ConfigError as error:
+                raise ConfigError(f"training_timestep_s: {error}, or another timestep") from error
         return model
 
     def __init__(self, simulation: Simulation, config: VelocityConfig, draws: Draws):
         self.config, self._draws, self._compact = config, draws, simulation.compact
         self._robot = robot = load_robot(config.robot)
-        model, joints, device = simulation.model, robot.joints, simulation.device
-        dt, gait = config.control_dt_s, config.gait
-        self.control_dt_s, self.num_substeps = dt, config.num_substeps(model)
+        device, dt, gait = simulation.device, config.control_dt_s, config.gait
+        self.control_dt_s, self.num_substeps = dt, config.num_substeps(simulation.model)
         self.episode_steps = count_steps(config.episode_s, dt)
         ground = None if config.terrain is None else Ground(_field(config), device)
         self.legs = Legs(simulation, robot, list(gait.feet), ground)
@@ -127,32 +128,16 @@ class Velocity:
         self._levels = (
             None if ground is None else Levels(simulation, ground, draws, self.legs.qpos_at)
         )
-        home = torch.from_numpy(robot.home)
-        low, high = map(torch.from_numpy, robot.target_range(config.limit_margin_rad))
-        self.encoder = ObservationEncoder(WalkFeatures(joints, home, gait.period_s)).to(device)
-        self.decoder = JointOffsetDecoder(
-            scale=config.action_scale_rad,
-            step=config.max_target_speed_rad_s * dt,
-            smoothing=config.target_smoothing,
-            low=low,
-            high=high,
-            home=home,
-        ).to(device)
+        joints = self._joints = RobotJoints(simulation, robot, margin_rad=config.limit_margin_rad)
+        features = WalkFeatures(joints.names, joints.home, gait.period_s)
+        self.encoder = ObservationEncoder(features).to(device)
+        self.decoder, self.actuators = config.decoder(joints).to(device), joints.actuators
         self.deployment = Deployment(
-            robot,
-            robot.joint_specs(
-                low=low.tolist(), high=high.tolist(), velocity_limit=config.max_target_speed_rad_s
-            ),
-            config.command.spec(),
+            robot, joints.specs(config.max_target_speed_rad_s), config.command.spec()
         )
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
         feet = list(gait.feet)
-        self.signals = {
-            **dict.fromkeys(MEASURED[:2], XYZ),
-            **dict.fromkeys(MEASURED[2:], joints),
-            "command": TWIST,
-            "time": ("time",),
-        }
+        self.signals = measured(joints.names) | {"command": TWIST, "time": ("time",)}
         self.privileged = {
             "velocity": XYZ,
             "spin": XYZ,
@@ -163,24 +148,17 @@ class Velocity:
             "foot_velocity": [f"{foot}.{axis}" for foot in feet for axis in XYZ],
             **({"ground": self._scan.columns} if self._scan else {}),
         }
-        self.actuators = torch.from_numpy(robot.actuators).to(device)
-        self._servos = as_slice(self.actuators)
-        qpos, dofs = (torch.from_numpy(v).to(device) for v in (robot.qpos, robot.dofs))
-        self._joint_qpos, self._joint_dofs = as_slice(qpos), as_slice(dofs)
-        self._qpos, self._qvel = simulation.data("qpos"), simulation.data("qvel")
-        self._force, self._nu = simulation.data("actuator_force"), model.nu
-        self._home_qpos = torch.from_numpy(robot.home_qpos).to(self._qpos)
-        self._home, self._low, self._high = (v.to(self._qpos) for v in (home, low, high))
+        self._base = simulation.data("qpos")[:, self.legs.qpos_at : self.legs.qpos_at + 3]
         self._reference = reference(robot, self.legs, gait, config.pose_weights)
         self._every = every(simulation.num_envs, device)
         self._command = VelocityCommand(simulation, draws, config.command, control_dt_s=dt)
         self._offsets = torch.tensor(list(gait.feet.values()), device=device)
-        rows, k = simulation.num_envs, len(joints)
+        rows, k = simulation.num_envs, len(joints.names)
         self._ticks = torch.zeros(rows, dtype=torch.int64, device=device)
         self._twist = torch.zeros(rows, 3, device=device)
         """Smoothed."""
         self._change = torch.zeros(rows, k, device=device)
-        self._score = CommandScore(rows, joints, control_dt_s=dt, device=device)
+        self._score = CommandScore(rows, joints.names, control_dt_s=dt, device=device)
         self._motion: Motion = self.legs.read(self._every)
         self._fallen = torch.zeros(rows, dtype=torch.bool, device=device)
         self._steps = 0
@@ -203,24 +181,19 @@ class Velocity:
 
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """See `Task.initial_state`; the clock starts anywhere."""
-        streams = [Stream("initial_pose", len(self._home)), Stream("initial_phase", 1)]
+        streams = [self._joints.pose_stream, Stream("initial_phase", 1)]
         pose, phase = self._draws.uniform(streams, worlds.ids, episode)
-        spread = self.config.start_spread_rad
-        angles = (self._home + spread * (2 * pose - 1)).clamp(self._low, self._high)
-        qpos = self._home_qpos.repeat(len(worlds), 1)
-        qpos[:, self._joint_qpos] = angles
+        state = self._joints.around_home(pose, spread_rad=self.config.start_spread_rad)
         if self._levels:
-            qpos[:, self.legs.qpos_at : self.legs.qpos_at + 3] += self._levels.begin(
+            state.qpos[:, self.legs.qpos_at : self.legs.qpos_at + 3] += self._levels.begin(
                 worlds, episode
             )
-        ctrl = qpos.new_zeros(len(worlds), self._nu)
-        ctrl[:, self.actuators] = angles
         period = self.config.gait.period_s / self.control_dt_s
         worlds.put(self._ticks, (period * phase[:, 0]).long())
         for table in (self._twist, self._change):
             worlds.put(table, 0)
         self._new_command(worlds)
-        return State(qpos, qpos.new_zeros(len(worlds), self._qvel.shape[1]), ctrl)
+        return state
 
     def measure(self, worlds: Worlds) -> dict[str, Tensor]:
         """See `Task.measure`."""
@@ -264,9 +237,9 @@ class Velocity:
             stepping=stepping,
             down=down,
             lift=lift,
-            angle=self._qpos[:, self._joint_qpos].float(),
-            speed=self._qvel[:, self._joint_dofs].float(),
-            torque=self._force[:, self._servos].float(),
+            angle=self._joints.angle,
+            speed=self._joints.speed,
+            torque=self._joints.torque,
             change=change,
             second_change=change - self._change,
             fallen=self._fallen,
@@ -274,7 +247,9 @@ class Velocity:
         self._change = change
         self._score.add(step, self._command)
         if self._levels:
-            self._levels.add(motion.twist, self.command, self._fallen, dt_s=self.control_dt_s)
+            self._levels.add(
+                motion.twist[:, :2], self.command[:, :2], self._fallen, dt_s=self.control_dt_s
+            )
         return walk_terms(step, self._reference, weights)
 
     def terminated(self) -> Tensor:
@@ -334,9 +309,7 @@ class Velocity:
     def _see_ground(self, worlds: Worlds, motion: Motion) -> dict[str, Tensor]:
         if self._scan is None:
             return {}
-        start = self.legs.qpos_at
-        base = worlds.take(self._qpos)[:, start : start + 3]
-        return {"ground": self._scan.read(base, motion.heading)}
+        return {"ground": self._scan.read(worlds.take(self._base), motion.heading)}
 
     def _settings(self) -> tuple[WalkWeights, VelocityCommandConfig]:
         """Weights and commands of now."""

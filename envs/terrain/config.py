@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
 from deploy.quantities import Seed
-from envs.terrain.kinds import KINDS, MAX_SLOPE, PLATFORM, RIM, Hardest
+from envs.terrain.kinds import BAR, BLOCK_DENSITY, KINDS, MAX_SLOPE, PLATFORM, RIM, Hardest
 
 Share = Annotated[float, Field(ge=0, le=2)]
 _SMALLEST_TILE = 4 * math.ceil(PLATFORM + RIM)
+_MOST_BOXES = 10_000
 
 
 class TerrainConfig(Section):
@@ -61,6 +62,27 @@ class TerrainConfig(Section):
                 f"rough ground is steeper than its mesh: cells {self.mesh} wide that differ by "
                 f"{self.roughness} are pillars; expected roughness to be at most {MAX_SLOPE:g} "
                 "times mesh. Lower roughness, or widen mesh"
+            )
+        room = self.hardest.end - PLATFORM  # of a tile, from its level middle to its level rim
+        for key, needed, kinds in (
+            ("tread", self.tread, {"stairs_up", "stairs_down"}),
+            ("gap", 2 * self.gap + BAR, {"gaps"}),
+        ):
+            if needed > room and kinds & set(self.kinds):
+                wide = 2 * math.ceil(needed + PLATFORM + RIM)
+                raise ValueError(
+                    f"{key} {getattr(self, key)} finds no room on a tile of {self.tile}, which has "
+                    f"{room:g} between its level middle and its level rim; expected at least "
+                    f"{needed:g}. Lower {key}, or set tile to {wide}"
+                )
+        side = self.tile - 2 * RIM
+        cells = {"rough": (side / self.mesh) ** 2, "steps": BLOCK_DENSITY * side**2}
+        boxes = (self.levels - 1) * sum(cells.get(kind, 0.0) for kind in self.kinds)
+        if boxes > _MOST_BOXES:
+            raise ValueError(
+                f"the field would have {boxes:.0f} boxes of rough ground and steps, expected at "
+                f"most {_MOST_BOXES}, which are built in seconds. Lower levels, tile or the "
+                "number of kinds, or widen mesh"
             )
         return self
 

@@ -24,8 +24,9 @@ CELL = 0.05
 MAX_SLOPE = 1.0
 """Steepest rise by run of slopes, and of rough ground from cell to cell."""
 _BLOCK_SIDES = (1.0, 3.0)
-_BLOCK_COVER = 0.6
-_BAR, _STONE = 2.0, 1.5
+BLOCK_DENSITY = 0.6 / float(np.mean(_BLOCK_SIDES)) ** 2
+"""Blocks for each square height of ground."""
+BAR, _STONE = 2.0, 1.5
 """Width of what lies between two gaps, and of a stone."""
 
 
@@ -88,7 +89,7 @@ def rough(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Bloc
 
 def steps(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
     """Boxes of random sizes and heights strewn over the ground, over each other too."""
-    count = round(_BLOCK_COVER * (2 * hardest.end) ** 2 / np.mean(_BLOCK_SIDES) ** 2)
+    count = round(BLOCK_DENSITY * (2 * hardest.end) ** 2)
     sides = _snap(rng.uniform(*_BLOCK_SIDES, (count, 2)))
     low = _snap(rng.uniform(-hardest.end, hardest.end - sides))
     tops = difficulty * hardest.block * rng.uniform(0.2, 1, count)
@@ -118,9 +119,9 @@ def stairs_up(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> 
 def gaps(difficulty: float, hardest: Hardest, rng: np.random.Generator) -> Blocks:
     """Ditches without a floor to speak of, one round the other."""
     gap = max(float(_snap(difficulty * hardest.gap)), CELL)
-    starts = np.arange(PLATFORM + gap, hardest.end - _BAR, _BAR + gap)
-    bars = [frame(start, start + _BAR, 0.0) for start in starts]
-    last = frame(float(_snap(starts[-1])) + _BAR + gap, hardest.half, 0.0)
+    starts = np.arange(PLATFORM + gap, hardest.end - BAR - gap + CELL / 2, BAR + gap)
+    bars = [frame(start, start + BAR, 0.0) for start in starts]
+    last = frame(float(_snap(starts[-1])) + BAR + gap, hardest.half, 0.0)
     return Blocks(np.vstack([square(PLATFORM, 0.0), *bars, last]))
 
 

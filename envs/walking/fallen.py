@@ -17,6 +17,7 @@ from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws, Stream
 from envs.robot import load_robot
 from envs.simulation import State
+from envs.tasks.settings import count_steps
 from envs.walking.legs import free_base
 from envs.worlds import every
 
@@ -53,7 +54,7 @@ def fallen_states(name: str, *, seed: int, count: int, settle_s: float) -> State
     bottom = simulation.data("geom_xpos")[:, own, 2] - torch.from_numpy(model.geom_rbound)[own]
     qpos[:, base + 2] += _ABOVE_M - bottom.amin(dim=1)
     simulation.reset(worlds, State(qpos, still, ctrl))
-    kept = ~simulation.step(round(settle_s / model.opt.timestep))
+    kept = ~simulation.step(count_steps(settle_s, model.opt.timestep))
     found = (simulation.data("qpos"), simulation.data("qvel"), ctrl)
     return State(*(table[kept].clone() for table in found))
 

@@ -68,6 +68,7 @@ class Legs:
         robot: on a free base; x forward, y to the left, z up.
         feet: names of its geoms that touch the ground.
         ground: uneven ground; None: z = 0.
+        key: setting that names them, for errors.
 
     Raises:
         ConfigError: the base is fixed, a foot is no geom or has no closed form, or the feet of the
@@ -80,11 +81,13 @@ class Legs:
         robot: Robot,
         feet: Sequence[str],
         ground: Ground | None = None,
+        *,
+        key: str = "feet",
     ):
         model, device = simulation.model, simulation.device
         self.base = free_base(robot)
         geoms = [name for index in range(model.ngeom) if (name := model.geom(index).name)]
-        require_names("feet", feet, geoms, f"geom of {robot.name}")
+        require_names(key, feet, geoms, f"geom of {robot.name}")
         ids = [model.geom(name).id for name in feet]
         shapes = [_shape(model, robot, geom) for geom in ids]
         self._straight, self._rounded, self._radius = (
@@ -113,7 +116,7 @@ class Legs:
             raise ConfigError(
                 f"the lowest foot of the home pose of {robot.name!r} is {1000 * lowest:.1f} mm "
                 f"over the ground (z = 0); expected it within {1000 * _OFF_GROUND_M:.0f} mm. "
-                "Correct the height of the base in the keyframe `home`, or what `feet` names"
+                f"Correct the height of the base in the keyframe `home`, or what `{key}` names"
             )
 
     def read(self, worlds: Worlds) -> Motion:

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import Section
@@ -44,6 +44,15 @@ class Gait(Section):
     """How high it swings."""
     contact_m: Annotated[float, Field(gt=0, le=1)] = 0.0015
     """A foot lower than this is down."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Gait":
+        if self.contact_m >= self.lift_m:
+            raise ValueError(
+                f"contact_m {self.contact_m} is not below lift_m {self.lift_m}: a foot would be "
+                "down as it swings. Lower contact_m"
+            )
+        return self
 
 
 class WalkWeights(Section):
@@ -134,16 +143,16 @@ class Step(NamedTuple):
 
 def reference(robot: Robot, legs: Legs, gait: Gait, pose: dict[str, float]) -> Reference:
     """The robot at home, on the device of `legs`."""
-    model, device = robot.model, legs.home_foot_side.device
+    device = legs.home_foot_side.device
     low, high = robot.target_range(0.0)
     middle, reach = 0.5 * (low + high), 0.5 * _SOFT_LIMIT * (high - low)
-    rows = (robot.home, middle - reach, middle + reach, model.actuator_forcerange[:, 1])
+    rows = (robot.home, middle - reach, middle + reach, robot.max_torque)
     home, low, high, effort = (torch.from_numpy(np.array(row)).float().to(device) for row in rows)
     return Reference(
         home=home,
         low=torch.minimum(low, home),  # home itself is never penalised
         high=torch.maximum(high, home),
-        effort=effort[torch.from_numpy(robot.actuators).to(device)],
+        effort=effort,
         pose_weights=joint_weights(pose, robot.joints).to(device),
         height=legs.home_height,
         foot_side=legs.home_foot_side,

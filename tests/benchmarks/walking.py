@@ -6,8 +6,9 @@ For every command `--episodes` episodes of 20 s, each in its own randomized worl
 in training, every term at its full range). Speed and error count from 1 s after the start. A fall
 ends an episode, and the next one begins. `lifts` are the feet's departures from the ground per
 second; at the command zero they should be none, but for steps that catch a push: there only those
-count that come a second after the robot last tipped over. Torques are held against `--continuous`,
-what a servo can give for ever.
+count that come a second after the robot last tipped over. `--push` is how hard it is pushed,
+whatever it was trained with. The last lines are the mean over all commands, and each joint's torque
+beside `--continuous`, what a servo can give for ever (a guide: a fifth of its stall torque).
 """
 
 import argparse
@@ -17,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from envs.randomization import at_full_range
+from envs.randomization import RandomTerm, at_full_range
+from envs.randomization.pushes import PushTerm
 from envs.tasks.velocity import Velocity
 from envs.vector_env import VectorEnv
 from envs.walking.gait import asked_to_move, tipping
@@ -50,7 +52,22 @@ class Result(NamedTuple):
     """(joints,) rms [N·m]"""
 
 
-def measure(folder: RunFolder, command: tuple[float, float, float], episodes: int) -> Result:
+def pushed(terms: list[RandomTerm], speed: float | None) -> list[RandomTerm]:
+    """The terms at their full range; pushes within ± `speed` [m/s], or as they are."""
+    return [
+        term.model_copy(update={"range": (-speed, speed)})
+        if speed is not None and isinstance(term, PushTerm)
+        else term
+        for term in at_full_range(terms)
+    ]
+
+
+def measure(
+    folder: RunFolder,
+    command: tuple[float, float, float],
+    episodes: int,
+    push: float | None = None,
+) -> Result:
     """Walk at one command for 20 s in each of `episodes` worlds."""
     config = folder.config()
     shares = dict.fromkeys(
@@ -62,7 +79,7 @@ def measure(folder: RunFolder, command: tuple[float, float, float], episodes: in
         config,
         num_envs=episodes,
         seed=config.seed + 1_000_003,
-        randomization=at_full_range(config.terms),
+        randomization=pushed(config.terms, push),
         task_config=settings | {"command": fixed, "episode_s": 20.0},
     )
     policy = load_policy(config, env, folder.load_checkpoint())
@@ -113,26 +130,39 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("--episodes", type=int, default=16, help="of each command")
+    parser.add_argument("--push", type=float, help="fastest push along each axis [m/s]")
     parser.add_argument("--continuous", type=float, default=0.1, help="continuous torque [N·m]")
     parser.add_argument("--commands", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = RunFolder(arguments.run)
-    joints = None
-    head = f"{'command':10} {'x':>5} {'y':>5} {'yaw':>5}"
-    print(f"{head}  share   rms  falls/min  lifts/s  hottest joint")
+    robot = make_test_env(folder.config(), num_envs=1).deployment.robot
+    print(f"{'command':10} {'x':>5} {'y':>5} {'yaw':>5}  share   rms  falls/min  lifts/s")
+    results: list[Result] = []
     for name in arguments.commands:
-        command = COMMANDS[name]
-        result = measure(folder, command, arguments.episodes)
-        joints = joints or make_test_env(folder.config(), num_envs=1).deployment.robot.joints
-        worst = int(result.torque.argmax())
-        over = float(result.torque[worst]) / arguments.continuous
-        print(
-            f"{name:10} {command[0]:5.2f} {command[1]:5.2f} {command[2]:5.2f}  {result.share:5.2f} "
-            f"{result.rms:5.3f}  {result.falls_per_minute:9.2f}  {result.lifts_per_s:7.1f}  "
-            f"{joints[worst]} {float(result.torque[worst]):.2f} N·m, {over:.1f} x continuous",
-            flush=True,
-        )
+        result = measure(folder, COMMANDS[name], arguments.episodes, arguments.push)
+        x, y, yaw = COMMANDS[name]
+        print(f"{name:10} {x:5.2f} {y:5.2f} {yaw:5.2f}  {line(result)}", flush=True)
+        results.append(result)
+    print(f"{'mean':28}  {line(mean(results))}")
+    print("torque rms [N·m] (x continuous)")
+    for joint, torque in zip(robot.joints, mean(results).torque.tolist(), strict=True):
+        print(f"  {joint:24} {torque:.2f} ({torque / arguments.continuous:.1f})")
+
+
+def line(result: Result) -> str:
+    """A row of the table."""
+    return (
+        f"{result.share:5.2f} {result.rms:5.3f}  {result.falls_per_minute:9.2f}  "
+        f"{result.lifts_per_s:7.1f}"
+    )
+
+
+def mean(results: list[Result]) -> Result:
+    """Over commands; the share over those that ask for a motion."""
+    shares, *others, torques = zip(*results, strict=True)
+    share = torch.tensor(shares).nanmean().item()
+    return Result(share, *(sum(each) / len(each) for each in others), torch.stack(torques).mean(0))
 
 
 if __name__ == "__main__":

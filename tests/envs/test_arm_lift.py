@@ -144,3 +144,26 @@ def test_cube_on_the_desk_is_not_lifted_however_near_its_goal_is():
 def test_gripper_whose_finger_cannot_touch_is_refused():
     with pytest.raises(ConfigError, match=r"no geom of \['wrist', 'jaw'\]|\['wrist'\] touches"):
         envs.make("arm_lift", task_config={"gripper": "wrist_flex"})
+
+
+@pytest.mark.parametrize("joints", [["shoulder_pan"], ["gripper"]])
+def test_arm_that_does_not_move_its_gripper_or_nothing_else_is_refused(joints: list[str]):
+    with pytest.raises(ConfigError, match=r"must hold the gripper 'gripper' and a joint"):
+        envs.make("arm_lift", task_config={"arm_joints": joints})
+
+
+@pytest.mark.parametrize("joints", [["gripper", "shoulder_lift"], ["shoulder_lift", "gripper"]])
+def test_posture_is_that_of_all_but_the_gripper_wherever_it_stands(joints: list[str]):
+    settings = {"arm_joints": joints, "start_spread_rad": 0.0, "rewards": {"posture": 1.0}}
+    env = envs.make("arm_lift", num_threads=1, task_config=settings)
+    task = lift(env)
+    env.reset()
+    still = torch.zeros(1, env.num_actions)
+    robot = load_robot("desk_arm")
+    angles = dict(zip(robot.joints, robot.qpos.tolist(), strict=True))
+    qpos = env.simulation.data("qpos")
+
+    qpos[0, angles["gripper"]] += 0.5
+    assert task.rewards(still, still)["posture"].item() == pytest.approx(0, abs=1e-4)
+    qpos[0, angles["shoulder_lift"]] += 0.1
+    assert task.rewards(still, still)["posture"].item() == pytest.approx(0.01, abs=1e-4)

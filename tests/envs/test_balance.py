@@ -276,7 +276,9 @@ def test_trains_with_its_mirror_image_exports_speeds_and_runs_as_an_onnx_control
     [
         ({"command": {"low": [-0.4, -0.1, -1]}}, "wheels do not go sideways, found low"),
         ({"robot": "microduck"}, "is driven by position, and this task sends wheel speeds; choose"),
-        ({"wheels": ["left_tyr"]}, "did you mean 'left_tyre'"),
+        ({"wheels": ["left_tyr"]}, "^wheels: 'left_tyr' .did you mean 'left_tyre'"),
+        ({"wheels": ["left_tyre"] * 2}, "wheels must be different, found left_tyre twice"),
+        ({"max_tilt_rad": 0.1}, "start_tilt_rad 0.2 is not below max_tilt_rad 0.1, where it has"),
         ({"control_dt_s": 0.003}, "is no multiple of the physics timestep"),
     ],
 )

@@ -289,6 +289,7 @@ def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
     ("changes", "message"),
     [
         ({"feet": ["left_fot"]}, "did you mean 'left_foot'"),
+        ({"feet": ["left_foot"] * 2}, "feet must be different, found left_foot twice; keep one"),
         ({"robot": "desk_arm", "feet": ["desk"]}, "cannot walk: its base, body "),
         ({"robot": "balancer", "feet": ["left_tyre"]}, "driven by velocity, and this task sends"),
     ],
@@ -296,3 +297,10 @@ def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
 def test_what_is_wrong_is_said_at_construction(changes: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         make(1, **changes)
+
+
+def test_robots_that_fell_for_less_than_a_step_of_physics_fell_for_one():
+    states = fallen_states("microduck", seed=0, count=1, settle_s=0.001)
+    # Let go at rest, it has fallen for 5 ms.
+    base = states.qvel[0, 2].item()
+    assert base == pytest.approx(-9.81 * 0.005, rel=0.2)

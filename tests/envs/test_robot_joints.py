@@ -38,6 +38,39 @@ def test_tables_are_what_mujoco_calls_by_name(arm: tuple[BatchSimulation, RobotJ
         assert joints.delay[1, column] == pytest.approx(0.01)
 
 
+def test_torques_and_angles_from_home_are_those_of_mujoco(
+    arm: tuple[BatchSimulation, RobotJoints],
+):
+    simulation, joints = arm
+    model, data = simulation.model, mujoco.MjData(simulation.model)
+    data.qpos[:] = model.keyframe("home").qpos
+    for name in joints.names:  # 0.3 rad above the highest target, which is 0.05 rad inside
+        data.joint(name).qpos[0] = model.actuator(name).ctrlrange[1] + 0.25
+    data.qvel[:] = 0
+    mujoco.mj_forward(model, data)
+    for name in ("qpos", "actuator_force"):
+        simulation.data(name)[:] = torch.from_numpy(getattr(data, name))
+
+    home = model.keyframe("home").qpos
+    for column, name in enumerate(joints.names):
+        moved = data.joint(name).qpos[0] - home[model.joint(name).qposadr[0]]
+        assert joints.from_home[1, column] == pytest.approx(moved)
+        force, largest = data.actuator(name).force[0], model.actuator(name).forcerange[1]
+        assert force != 0
+        assert joints.torque[1, column] == pytest.approx(force)
+        assert joints.effort[1, column] == pytest.approx(force / largest)
+    assert joints.outside.tolist() == pytest.approx([0.3 * len(joints.names)] * 3)
+
+
+def test_worlds_differ_only_in_the_fields_that_are_asked_for(
+    arm: tuple[BatchSimulation, RobotJoints],
+):
+    simulation, joints = arm
+    assert not simulation.state_dict()["fields"]
+    assert joints.delay.shape == (3, len(joints.names))
+    assert list(simulation.state_dict()["fields"]) == ["actuator_delay"]
+
+
 def test_columns_pick_joints_in_the_order_of_their_names(
     arm: tuple[BatchSimulation, RobotJoints],
 ):

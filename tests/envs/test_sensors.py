@@ -247,3 +247,42 @@ def test_axis_of_something_else_is_not_taken_for_gravity(wrong: str):
     model = mujoco.MjModel.from_xml_string(text)
 
     assert sensor_columns(model, "projected_gravity") is None
+
+
+def test_imu_on_a_floor_that_is_not_level_feels_gravity_as_an_accelerometer_does():
+    """At rest an accelerometer shows what holds it up; MuJoCo has one."""
+    robot = load_robot("quadruped")
+    spec = robot.spec()
+    spec.add_sensor(
+        name="felt",
+        type=mujoco.mjtSensor.mjSENS_ACCELEROMETER,
+        objtype=mujoco.mjtObj.mjOBJ_SITE,
+        objname="imu",
+    )
+    model = spec.compile()
+    simulation = BatchSimulation(model, 3, num_threads=1)
+    reader = SensorReader(simulation, robot.sensors(["projected_gravity"]))
+    tilts = [[0.0, 0.0], [0.1, 0.0], [-0.03, 0.08]]
+    gravity = torch.tensor([[x, y, -math.sqrt(1 - x * x - y * y)] for x, y in tilts])
+    simulation.field("opt.gravity")[:] = 9.81 * gravity
+    home = model.keyframe("home")
+    qpos, ctrl = (torch.from_numpy(row).repeat(3, 1) for row in (home.qpos, home.ctrl))
+    simulation.reset(every(3), State(qpos, torch.zeros(3, model.nv), ctrl))
+    simulation.step(round(2 / model.opt.timestep))  # it stands, and is still
+
+    felt = simulation.data("sensordata")[:, model.sensor("felt").adr[0] :][:, :3]
+    expected = -felt / torch.linalg.vector_norm(felt, dim=1, keepdim=True)
+    sensed = reader.read(every(3))["projected_gravity"]
+
+    assert sensed == pytest.approx(expected.float(), abs=2e-3)
+    assert (sensed[1:] - sensed[0]).norm(dim=1).min() > 0.05
+    some = Worlds(torch.tensor([2]))
+    assert torch.equal(reader.read(some)["projected_gravity"], sensed[2:])
+
+
+def test_without_gravity_its_direction_is_that_of_the_worlds_minus_z(
+    simulation: BatchSimulation, reader: SensorReader, robot: Robot
+):
+    before = reader.read(every(WORLDS))["projected_gravity"]
+    simulation.field("opt.gravity")[:] = 0
+    assert torch.equal(reader.read(every(WORLDS))["projected_gravity"], before)

@@ -350,6 +350,12 @@ def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
         ({"command": {"standing_share": 0.7, "turning_share": 0.6}}, "must not exceed 1"),
         ({"command": {"low": [0.5, 0, 0]}}, "is not below high"),
         ({"gait": {"feet": {"front_left_fot": 0.0}}}, "did you mean 'front_left_foot'"),
+        ({"gait": {"contact_m": 0.02, "lift_m": 0.02}}, "contact_m 0.02 is not below lift_m 0.02"),
+        ({"gait": {"period_s": 0.06}}, "period_s 0.06 has less than 4 control steps of 0.02 s"),
+        (
+            {"training_timestep_s": 0.003},
+            "^training_timestep_s: control_dt_s 0.02 s is no",
+        ),
         ({"pose_weights": {"knees": 1.0}}, "'knees' fits no joint; there are front_left_hip"),
         ({"robot": "desk_arm", "gait": {"feet": {"desk": 0}}}, "cannot walk: its base, body "),
     ],

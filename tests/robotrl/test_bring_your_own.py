@@ -428,3 +428,29 @@ def test_model_without_actuators_on_a_free_base_is_told_that_it_may_walk(tmp_pat
     assert "  imu: {body: trunk}    # where yours sits" in report.beginning
     # 90°, the middle, as 0 is outside.
     assert any(line.startswith("  home: {joints: {knee: 1.57}}") for line in report.beginning)
+
+
+@pytest.mark.parametrize(
+    ("joint", "begins", "problem"),
+    [
+        # A slide and a hinge: servos turn the hinge.
+        ('<joint name="pole" range="-60 60"/>', "- {joints: [pole], servo", None),
+        ('<joint name="pole"/>', "- {joints: [NAME], servo", "'NAME'"),
+    ],
+)
+def test_servos_of_the_yaml_to_begin_with_turn_hinges(
+    tmp_path: Path, joint: str, begins: str, problem: str | None
+):
+    path = tmp_path / "cart.xml"
+    path.write_text(f"""
+<mujoco><worldbody><body><joint name="slider" type="slide" range="-1 1"/><geom size=".1" mass="1"/>
+  <body>{joint}<geom size="0.1" mass="1"/></body></body></worldbody></mujoco>""")
+    beginning = [line[2:] for line in check_robot(load_robot(str(path))).beginning[1:]]
+    assert any(line.strip().startswith(begins) for line in beginning)
+    path.with_suffix(".yaml").write_text("\n".join(beginning))
+
+    problems = check_robot(load_robot(str(path.with_suffix(".yaml")))).problems
+    if problem is None:
+        assert problems == []
+    else:
+        assert problem in problems[0]

@@ -143,3 +143,14 @@ def test_stages_and_the_timestep_of_training_do_not_count_in_evaluation():
 
     assert list(earned.values()) == [9, 3]
     assert list(timesteps.values()) == [0.01, 0.005]
+
+
+@pytest.mark.parametrize("terrain", [{}, {"levels": 3}])
+def test_uneven_ground_is_evaluated_on_all_its_levels_also_if_its_settings_are_the_defaults(
+    terrain: dict[str, Any],
+):
+    config = TrainConfig.model_validate({"task": "velocity", "task_config": {"terrain": terrain}})
+    env = train.make_test_env(config, num_envs=24, num_threads=1)
+    env.reset()
+    # a robot on the flat level starts at x = 0; of 24 on 3 or more levels, some do not
+    assert env.simulation.data("qpos")[:, 0].unique().numel() > 1

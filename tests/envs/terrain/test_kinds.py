@@ -126,3 +126,16 @@ def test_random_ground_is_that_of_its_seed(kind: str):
 
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("width", [0.05, 1.0, 1.5, 2.0])
+def test_widest_gap_leaves_the_rim_of_the_smallest_tile_level(width: float):
+    side = max(16, math.ceil(2 * (2 * width + 2 + PLATFORM + RIM)))
+    config = TerrainConfig(kinds=["gaps"], tile=side, gap=width)
+    made = KINDS["gaps"](1.0, config.hardest, np.random.default_rng(0))
+    assert isinstance(made, Blocks)
+    table = Field(config, height_m=1.0).raster(made)
+    axis = np.arange(len(table)) * 0.05 + 0.025 - side / 2
+    distance = np.maximum(np.abs(axis), np.abs(axis)[:, None])
+    assert (table[distance >= side / 2 - RIM] == 0).all()
+    assert (table < 0).any()

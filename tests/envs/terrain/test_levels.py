@@ -161,6 +161,20 @@ def test_episode_ends_without_a_failure_where_the_tile_ends():
     assert step.info.metrics["terrain_level"].tolist() == [0, 0]
 
 
+def test_way_that_was_asked_for_has_no_turning_in_it():
+    command = {"low": [0.2, 0.0, 1.0], "high": [0.2, 0.0, 1.0], "interval_s": [2.0, 2.0]}
+    env = make(1, command=command | NO_KINDS)
+    env.reset()
+    float_away(env, [0.15, 0.0, 0.0])  # it does not turn at all
+
+    for _ in range(10):
+        env.step(still(env))
+
+    # in 0.2 s it was asked to come 0.04 m far, and came 0.03 m
+    assert levels_of(env)._asked.tolist() == pytest.approx([0.04])
+    assert levels_of(env)._covered.tolist() == pytest.approx([0.03], abs=1e-4)
+
+
 def test_who_fell_into_a_gap_has_fallen():
     env = make(1, terrain={"kinds": ["gaps"], "levels": 2, "gap": 2, "tile": 24})
     levels_of(env).level[:] = 1
@@ -312,7 +326,21 @@ def test_steps_on_uneven_ground_never_wait_for_a_gpu():
         ),
         ({"tile": 8}, r"tile.*16"),
         ({"slope_rad": 1.0}, "slope_rad"),
+        (
+            {"tread": 6.0, "tile": 17, "kinds": ["stairs_down"]},  # 17 / 2 - 2 - 2
+            "tread 6.0 finds no room on a tile of 17, which has 4.5.*at least 6. Lower tread, or "
+            "set tile to 20",
+        ),
+        (
+            {"gap": 2.0, "tile": 16, "kinds": ["gaps"]},  # a bar of 2 between two gaps
+            "gap 2.0 finds no room on a tile of 16, which has 4.*set tile to 20",
+        ),
         ({"levels": 1}, "levels"),
+        # 56 wide in cells of 1.5: 1394 on each of 9 x 10 tiles
+        (
+            {"kinds": ["rough"] * 10, "levels": 10, "tile": 60},
+            "would have 125440 boxes.*expected at most 10000",
+        ),
         (
             {"tile": 60},
             r"ends 4.18 m from its middle, and an episode.* covers 4.00 m, so that no",
