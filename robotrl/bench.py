@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from rich.console import Console
 
 from deploy.errors import ConfigError, DeployError
@@ -139,7 +140,7 @@ def write_results(
         writer.writeheader()
         writer.writerows(rows)
     (output / "table.md").write_text(_table(rows) + _over_all(rows, normalize))
-    _draw_curves(runs, output)
+    draw_curves(runs, output).savefig(output / "curves.png", dpi=120)
 
 
 def _result(run: BenchRun, output: Path) -> dict[str, Any]:
@@ -202,15 +203,15 @@ def _over_all(rows: Sequence[dict[str, Any]], normalize: Mapping[str, tuple[floa
     return "".join(lines)
 
 
-def _draw_curves(runs: Sequence[BenchRun], output: Path) -> None:
+def draw_curves(runs: Sequence[BenchRun], output: Path) -> Figure:
     """Return over steps: a picture for each task, a line for each algorithm."""
     tasks = list(dict.fromkeys(run.task for run in runs))
     columns = min(len(tasks), 3)
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in list(all_axes)[len(tasks) :]:
+    all_axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in all_axes[len(tasks) :]:
         axes.set_visible(False)
     for axes, task in zip(all_axes, tasks, strict=False):
         for algorithm in dict.fromkeys(run.algorithm for run in runs if run.task == task):
@@ -220,9 +221,11 @@ def _draw_curves(runs: Sequence[BenchRun], output: Path) -> None:
             ends = np.array([stratified_interval([at]) for at in returns])
             axes.fill_between(steps, *ends.T, color=line.get_color(), alpha=0.2, linewidth=0)
         axes.set(title=task, xlabel="environment steps", ylabel="return")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    figure.savefig(output / "curves.png", dpi=120)
+    return figure
 
 
 def _curves(folders: Sequence[RunFolder]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
 
 from deploy.errors import ConfigError
-from robotrl.bench import BenchError, bench, write_results
+from robotrl.bench import BenchError, bench, draw_curves, write_results
 from robotrl.bench_config import load_bench
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
@@ -125,8 +126,8 @@ def test_table_has_interquartile_means_over_seeds(document: dict[str, Any], tmp_
 
     write_results(runs, tmp_path / "out", config.normalize)
 
-    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    table = (tmp_path / "out" / "table.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:]]
     reach, other, total = cells
     assert reach[:4] == ["reach", "ppo", "4", "64"]
     assert reach[4].startswith("25 (")
@@ -135,6 +136,9 @@ def test_table_has_interquartile_means_over_seeds(document: dict[str, Any], tmp_
     # .1 .2 .3 .9 twice: the middle half is .2 .2 .3 .3
     assert total[:3] == ["all, normalised", "ppo", "8"]
     assert total[4].startswith("0.25 (")
+    lines = [axes.lines[0] for axes in draw_curves(runs, tmp_path / "out").axes]
+    assert [list(np.asarray(line.get_xdata())) for line in lines] == [[32, 64]] * 2
+    assert [list(np.asarray(line.get_ydata())) for line in lines] == [[50, 25], [500, 250]]
 
 
 @pytest.mark.parametrize(
