@@ -130,6 +130,11 @@ class VectorEnv:
         return self._over
 
     @property
+    def episode_step(self) -> Tensor:
+        """(num_envs,) control steps since each world's episode began."""
+        return self._episode_step
+
+    @property
     def signals(self) -> dict[str, Tensor]:
         """The signals behind the latest observation, by name, (num_envs, ...) each."""
         return self._signals

@@ -35,6 +35,10 @@ class TrainingError(DeployError, ArithmeticError):
 class Algorithm(Protocol):
     """A learner. Between iterations, `state_dict` is all there is to it."""
 
+    LEARNED: ClassVar[tuple[str, ...]]
+    """Entries of the state that another run may start from, `policy` among them: networks and
+    statistics, no optimiser, no memory, no counter."""
+
     @property
     def policy(self) -> Policy:
         """What acts; its weights are the entry `policy` of the state."""

@@ -1,6 +1,7 @@
 """The command line. A verb imports what it needs when it is called: `run` starts fast on a Pi."""
 
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -8,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -29,7 +30,9 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 PolicyArgument = Annotated[Path, typer.Argument(help="The ONNX file `robotrl export` wrote.")]
 RobotArgument = Annotated[Path, typer.Argument(help="Wiring, e.g. configs/robots/desk_arm.yaml.")]
 PortOption = Annotated[str | None, typer.Option(help="Serial port; overrides the robot's YAML.")]
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a training run, e.g. runs/arm_reach.")]
+BestOption = Annotated[
+    bool, typer.Option("--best", help="Of a run: its best evaluation; default: the latest policy.")
+]
 
 
 @app.command()
@@ -64,34 +67,78 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes, e.g. num_envs=128 algorithm.gamma=0.98.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default: a new one, runs/NAME.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from the weights of the run in this folder."),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="With --from: those of its best evaluation.")
+    ] = False,
 ) -> None:
     """Train a policy into runs/NAME/, with progress bar, TensorBoard and metrics.csv.
 
-    Examples: `robotrl train configs/train/arm_reach.yaml seed=1` and
-    `robotrl train --resume runs/arm_reach`
+    Ctrl-C saves and leaves; --resume goes on with the same bits. Now and then the policy is
+    evaluated in worlds of its own (`evaluation:` in CONFIG) and the best one kept: checkpoint.pt is
+    the latest, best.pt the best. To tune a policy for another task or robot with the same
+    observations and actions, start --from its run.
+
+    Examples: `robotrl train configs/train/arm_reach.yaml seed=1`,
+    `robotrl train --resume runs/arm_reach` and
+    `robotrl train my_arm.yaml --from runs/arm_reach --best`
     """
     with _needs("train"):
         from robotrl.progress import train_with_progress
-        from robotrl.run_folder import RunFolder
+        from robotrl.run_folder import RunFolder, free_folder
         from robotrl.train import rehearse
         from robotrl.train_config import load_train_config
-    if resume is not None and (config or overrides or output):
+    if resume is not None and (config or overrides or output or source):
         raise typer.BadParameter("--resume goes on as the run began; give it alone")
+    if best and source is None:
+        raise typer.BadParameter("--best chooses between the policies of --from; give both")
     with _reported():
         if resume is not None:
             folder = RunFolder(resume)
-            train_with_progress(folder.config(), folder, console, resume=True)
+            finished = train_with_progress(folder.config(), folder, console, resume=True)
         elif config is None:
             raise typer.BadParameter("give a CONFIG, or --resume with the folder of a run")
         else:
             settings = load_train_config(config, overrides or [])
-            folder = RunFolder(output or Path("runs") / config.stem)
-            rehearse(settings, source=config)
-            folder.create(settings)
-            train_with_progress(settings, folder, console)
+            start = RunFolder(source) if source is not None else None
+            taken = rehearse(settings, source=config, start=start, best=best)
+            folder = RunFolder(output or free_folder(Path("runs") / config.stem))
+            folder.create(settings, taken)
+            finished = train_with_progress(settings, folder, console)
+        if not finished:
+            console.print(
+                f"saved; go on with: [bold]robotrl train --resume {_plain(folder.path)}[/]"
+            )
+            raise typer.Exit(130)
         console.print(f"Next: [bold]robotrl export {_plain(folder.path)} -o policy.onnx[/]")
+
+
+@app.command("bench")
+def run_bench(
+    config: Annotated[Path, typer.Argument(help="Tasks, algorithms and seeds, e.g. bench.yaml.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of its runs and results; default: runs/NAME.")
+    ] = None,
+) -> None:
+    """Train tasks × algorithms × seeds, several at a time, and compare them.
+
+    Writes table.md (interquartile mean over seeds with 95 % interval, CPU seconds), results.csv and
+    curves.png. The same command again goes on where it was interrupted. How to write CONFIG:
+    robotrl/bench_config.py.
+
+    Example: `robotrl bench bench.yaml`
+    """
+    with _needs("train"):
+        from robotrl.bench import bench
+    with _reported():
+        bench(config, output or Path("runs") / config.stem, console)
 
 
 @app.command("eval")
@@ -100,17 +147,23 @@ def evaluate(
     episodes: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Episodes; more narrow the intervals.")
     ] = 64,
+    best: BestOption = False,
 ) -> None:
     """Evaluate a policy in fresh randomized worlds, with 95 % intervals.
+
+    Of a run it takes the latest policy, as `export` and `play` do; the one of the best evaluation
+    while training is --best.
 
     Examples: `robotrl eval runs/arm_reach` and `robotrl eval policy.onnx --episodes 4`
     """
     with _needs("train"):
         from robotrl.evaluate import evaluate_policy, evaluate_run
         from robotrl.run_folder import RunFolder
+    if best and not policy.is_dir():
+        raise typer.BadParameter("--best chooses between the policies of a run; give its folder")
     with _reported():
         if policy.is_dir():
-            result = evaluate_run(RunFolder(policy), episodes=episodes)
+            result = evaluate_run(RunFolder(policy), episodes=episodes, best=best)
         else:
             result = evaluate_policy(policy, episodes=episodes)
         for name, value in result.items():
@@ -144,6 +197,7 @@ def play(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of the page; 0: the first free one from 8080.")
     ] = 0,
+    best: BestOption = False,
 ) -> None:
     """Watch a policy or a task, on a page for this machine's browser or in a video.
 
@@ -166,7 +220,7 @@ def play(
         from robotrl.play.viewer import watch
     values = _floats(command) if command is not None else None
     with _reported():
-        session = open_session(source, seed=seed, action="random" if random else None)
+        session = open_session(source, seed=seed, action="random" if random else None, best=best)
         if values is not None:
             session.hold_command(values)
             session.reset()
@@ -197,22 +251,61 @@ def _play_divergence(path: Path, video: Path | None) -> None:
 
 @app.command()
 def export(
-    run: RunArgument,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="A run's folder; or a model of Stable-Baselines3 (.zip: PPO, SAC) or the state "
+            "dict of a torch actor (.pt) that was trained on our environment.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
         "policy.onnx"
     ),
+    best: BestOption = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Of a MODEL: the training YAML with its task.")
+    ] = None,
+    normalizer: Annotated[
+        Path | None, typer.Option(help="Of a MODEL: the .pkl of its VecNormalize, if any.")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Of a .pt: between its linear layers, e.g. ReLU.")
+    ] = None,
+    squash: Annotated[
+        Literal["clip", "tanh"], typer.Option(help="Of a .pt: what brings its output to [-1, 1].")
+    ] = "clip",
 ) -> None:
     """Export the whole controller as one checked ONNX file.
 
-    Example: `robotrl export runs/arm_reach -o policy.onnx`
+    Of a run, the latest policy, or with --best that of the best evaluation while training.
+
+    Examples: `robotrl export runs/arm_reach -o policy.onnx` and
+    `robotrl export model.zip --config configs/train/arm_reach.yaml --normalizer vecnormalize.pkl`
     """
     with _needs("train"):
-        from robotrl.evaluate import evaluate_run
+        from robotrl.evaluate import evaluate_actor, evaluate_run
         from robotrl.export import export as export_run
+        from robotrl.export import export_policy, require_folder
+        from robotrl.foreign import load_foreign
         from robotrl.run_folder import RunFolder
+        from robotrl.train_config import load_train_config
+    if run.suffix in (".zip", ".pt") and config is None:
+        raise typer.BadParameter(f"{run} does not say its task; give --config with its YAML")
+    if config is not None and (best or run.is_dir()):
+        raise typer.BadParameter("--config is for a model that was trained elsewhere")
     with _reported():
-        folder = RunFolder(run)
-        contract = export_run(folder, output, evaluate_run(folder))
+        require_folder(output)
+        if config is None:
+            folder = RunFolder(run)
+            contract = export_run(folder, output, evaluate_run(folder, best=best), best=best)
+        else:
+            settings = load_train_config(config, [])
+            load = functools.partial(
+                load_foreign, run, normalizer=normalizer, activation=activation, squash=squash
+            )
+            scorecard = evaluate_actor(settings, lambda env: load(env)[0])
+            contract = export_policy(settings, load, output, scorecard)
         out.print(
             f"{output}: {contract.provenance.task} for {contract.robot} at "
             f"{1 / contract.control_dt_s:.0f} Hz; onnxruntime agrees with torch, "

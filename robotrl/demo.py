@@ -54,10 +54,13 @@ def run_demo(output: Path, *, seed: int, twin_seed: int, seconds: float, console
         stale.unlink(missing_ok=True)
 
     step(1, "training arm_reach")
-    config = load_train_config(config_path("train/arm_reach.yaml"), [f"seed={seed}"])
+    config = load_train_config(
+        config_path("train/arm_reach.yaml"), [f"seed={seed}", "evaluation=null"]
+    )
     folder = RunFolder(training)
     folder.create(config)
-    train_with_progress(config, folder, console)
+    if not train_with_progress(config, folder, console):
+        raise KeyboardInterrupt
 
     step(2, "exporting the controller, checking it against onnxruntime")
     export(folder, policy, evaluate_run(folder))

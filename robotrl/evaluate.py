@@ -56,14 +56,36 @@ def check_robot_files(env: VectorEnv, expected: str, what: str) -> None:
         )
 
 
-def evaluate_run(folder: RunFolder, *, episodes: int = 128) -> dict[str, float]:
-    """Evaluate a training run's policy in `episodes` worlds at once; see `_summarise`."""
+def evaluate_run(folder: RunFolder, *, episodes: int = 128, best: bool = False) -> dict[str, float]:
+    """Evaluate a training run's policy in `episodes` worlds at once; see `_summarise`.
+
+    Args:
+        folder: the run.
+        episodes: as many worlds.
+        best: the policy of the best evaluation while training, instead of the latest.
+    """
     config = folder.config()
+    checkpoint = folder.load_checkpoint(best=best)
+    return evaluate_actor(
+        config, lambda env: load_policy(config, env, checkpoint), episodes=episodes
+    )
+
+
+def evaluate_actor(
+    config: TrainConfig, load: Callable[[VectorEnv], Policy], *, episodes: int = 128
+) -> dict[str, float]:
+    """Evaluate a policy in `episodes` worlds of a configuration at once; see `_summarise`.
+
+    Args:
+        config: the task, and what differs between worlds.
+        load: makes the policy, given the worlds.
+        episodes: as many worlds.
+    """
     torch.set_num_threads(config.torch_threads)
     terms = at_full_range(config.terms)
     seed = config.seed + _SEED_OFFSET
     env = make_test_env(config, num_envs=episodes, seed=seed, randomization=terms)
-    policy = load_policy(config, env, folder.load_checkpoint())
+    policy = load(env)
     observation, worlds = env.reset(), torch.arange(episodes)
 
     def step() -> _Step:

@@ -10,12 +10,11 @@ import logging
 import os
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -48,6 +47,8 @@ from deploy.signals import TargetKind
 from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
+from robotrl.foreign import Origin
+from robotrl.policy import Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig
@@ -57,32 +58,61 @@ TOLERANCE = 1e-5
 _GOLDEN_STEPS = 64
 
 
-def export(folder: RunFolder, path: Path, scorecard: dict[str, float]) -> Contract:
+def export(
+    folder: RunFolder, path: Path, scorecard: dict[str, float], *, best: bool = False
+) -> Contract:
     """Export a run's policy.
 
     Args:
         folder: the training run.
         path: the ONNX file to write; replaced only when all checks hold.
         scorecard: results of an evaluation, to travel with the policy.
+        best: the policy of the best evaluation while training, instead of the latest.
 
     Raises:
         ConfigError: the folder of `path` does not exist, or the run has no checkpoint.
         ContractError: onnxruntime does not reproduce torch within `TOLERANCE`, or what the task
             did in simulation no contract allows, such as a joint at 112 rad/s.
     """
+    require_folder(path)
+    config = folder.config()
+    checkpoint = folder.load_checkpoint(best=best)
+    origin = Origin(checkpoint["env_steps"], {})
+    return export_policy(
+        config, lambda env: (load_policy(config, env, checkpoint), origin), path, scorecard
+    )
+
+
+def require_folder(path: Path) -> None:
+    """Refuse to write into a folder that does not exist."""
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is no folder; make it first, or choose another output")
-    config = folder.config()
-    checkpoint = folder.load_checkpoint()
+
+
+def export_policy(
+    config: TrainConfig,
+    load: Callable[[VectorEnv], tuple[Policy, Origin]],
+    path: Path,
+    scorecard: dict[str, float],
+) -> Contract:
+    """Export a policy, wherever it was trained; see `export`.
+
+    Args:
+        config: the task, and what differed between worlds in training.
+        load: makes the policy, given the environment, and says where it comes from.
+        path: the ONNX file to write.
+        scorecard: results of an evaluation.
+    """
+    require_folder(path)
     env = make_test_env(config, num_envs=1, num_threads=1, randomization=[])
-    policy = load_policy(config, env, checkpoint)
+    policy, origin = load(env)
     _ = env.deployment  # refuses a task for simulation only
     controller = Controller(env.task, policy).eval()
 
     model = _trace(controller, env)
     graph = inspect_onnx(model.SerializeToString(), source="exported graph")
     try:
-        contract = _contract(config, env, controller, checkpoint, scorecard, graph.graph_sha256)
+        contract = _contract(config, env, controller, origin, scorecard, graph.graph_sha256)
     except ContractError as error:
         raise ContractError(f"{path} was not written: {error}") from error
     except ValidationError as error:  # what the simulation did is beyond what a robot can do
@@ -189,7 +219,7 @@ def _contract(
     config: TrainConfig,
     env: VectorEnv,
     controller: Controller,
-    checkpoint: dict[str, Any],
+    origin: Origin,
     scorecard: dict[str, float],
     graph_sha256: str,
 ) -> Contract:
@@ -225,13 +255,14 @@ def _contract(
             config_sha256=config.sha256,
             robot_model_sha256=robot.sha256,
             seed=config.seed,
-            env_steps=checkpoint["env_steps"],
+            env_steps=origin.env_steps,
             git_commit=_git_commit(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={
                 name: version(name)
                 for name in ("robotrl", "torch", "mujoco", "onnx", "onnxruntime", "numpy")
-            },
+            }
+            | origin.versions,
         ),
         scorecard=scorecard,
         golden=_golden(env, controller),

@@ -147,6 +147,13 @@ class PPO:
         mirror: of the task, if it is to learn with `symmetry`.
     """
 
+    LEARNED: ClassVar[tuple[str, ...]] = (
+        "policy",
+        "critic",
+        "critic_normalizer",
+        "return_normalizer",
+    )
+
     def __init__(
         self,
         config: PPOConfig,

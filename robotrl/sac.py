@@ -111,6 +111,15 @@ class SACPolicy(Policy):
 class SAC:
     """See the module docstring, and `AlgorithmConfig.learner` for the arguments."""
 
+    LEARNED: ClassVar[tuple[str, ...]] = (
+        "policy",
+        "critic",
+        "target",
+        "critic_normalizer",
+        "log_alpha",
+        "skilled",
+    )
+
     def __init__(
         self,
         config: SACConfig,
@@ -149,6 +158,8 @@ class SAC:
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._replay: Replay | None = None  # until it is known how many worlds there are
         self._steps = self._updates = 0
+        self._skilled = False
+        """Whether it has learned, here or in the run that its weights come from."""
         self._found: list[Tensor] = []
 
     @property
@@ -167,7 +178,7 @@ class SAC:
             self._replay.start(observation)
         self.policy.normalizer.update(actor)
         self.critic_normalizer.update(observation["critic"])
-        if self._steps < self.config.learning_starts:
+        if not self._skilled:
             shape = (len(actor), self._num_actions)
             self._action = self._uniform(shape) * 2 - 1
         else:
@@ -185,6 +196,7 @@ class SAC:
         self._replay.add(self._action, step)
         self._steps += len(step.reward)
         behind = self._steps - self.config.learning_starts
+        self._skilled |= behind >= 0
         while self._updates < behind * self.config.updates_per_step:
             self._updates += 1
             self._found.append(self.update(self._sample()))
@@ -233,6 +245,7 @@ class SAC:
             "alpha_step": self._alpha_step.state_dict(),
             "generator": self._generator.get_state(),
             "replay": self._replay.state_dict() if self._replay else None,
+            "skilled": self._skilled,
             "steps": self._steps,
             "updates": self._updates,
         }
@@ -253,6 +266,7 @@ class SAC:
             num_envs = state["replay"]["tables"]["reward"].shape[1]
             self._replay = self._new_replay(num_envs, list(state["replay"]["finals"]))
             self._replay.load_state_dict(state["replay"])
+        self._skilled = state["skilled"]
         self._steps, self._updates = state["steps"], state["updates"]
 
     def _learn_critics(self, batch: Batch) -> Tensor:

@@ -1,10 +1,11 @@
-"""The training loop: act, learn, write down, repeat.
+"""The training loop: act, learn, write down, evaluate, repeat.
 
     train(config, RunFolder(Path("runs/arm_reach")))
 
 The same configuration gives the same weights to the bit on one machine, whatever the number of
 simulation threads, and a resumed run gives what an uninterrupted one would have given. A run that
-meets a NaN stops there: what was saved before stays, and nothing worse is ever written over it.
+meets a NaN or a full disk stops there: what was saved before stays, and nothing worse is ever
+written over it.
 """
 
 import math
@@ -16,25 +17,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 import envs
 from deploy.errors import ConfigError
+from envs.randomization import at_full_range
 from envs.vector_env import StepInfo
 from robotrl.algorithm import Algorithm, TrainingError
+from robotrl.continuing import fixed_settings, require_same_contract, require_same_run, take_over
+from robotrl.episodes import Episodes, Evaluation
+from robotrl.journal import Journal
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
 Progress = Callable[[dict[str, float]], None]
-_MAY_CHANGE = {
-    *("env_steps", "checkpoint_interval", "simulation_threads", "torch_threads"),
-    "learner_precision",
-    *("nconmax", "njmax"),
-}
-"""What may be another where a run goes on, beside what the algorithm allows; all else is in its
-checkpoint, which would prevail."""
 TRAINING_ONLY = ("stages", "training_timestep_s")
 """Settings of tasks that evaluation and export do without."""
+_EVALUATION_SEED = 2_000_003
+"""Added to the run's: of the worlds that choose `best.pt`, in which nothing else is judged."""
 
 
 def train(
@@ -43,7 +42,8 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
-) -> None:
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Train until `config.env_steps`.
 
     Args:
@@ -51,21 +51,39 @@ def train(
         folder: where it is written; must have been created.
         resume: continue from the folder's checkpoint.
         progress: called after each iteration with its metrics.
+        stop: asked after each iteration whether to save and leave.
+
+    Returns:
+        Whether it came to its end.
 
     Raises:
         TrainingError: something is not finite; says where, and what to do.
+        StorageError: the folder cannot be written any more.
         ConfigError: `config` is not what the checkpoint was made with, where that matters.
     """
+    with folder.claim():
+        return _train(config, folder, resume, progress or (lambda metrics: None), stop)
+
+
+def _train(
+    config: TrainConfig,
+    folder: RunFolder,
+    resume: bool,
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> bool:
+    """See `train`."""
     checkpoint = None
     if resume and folder.checkpoint_path.exists():  # else killed before its first
         checkpoint = folder.load_checkpoint()
-        _require_same_run(config, checkpoint, folder)
+        require_same_run(config, checkpoint, folder)
     torch.set_num_threads(config.torch_threads)
     torch.set_flush_denormal(True)
     env = make_env(config)
     env.record_divergences(folder.diverged_path)
     learner = _make_learner(config, env)
     observation = env.reset(stagger=True)
+    episodes, evaluation = Episodes(env), _make_evaluation(config)
     iteration = 0
     if checkpoint is not None:
         try:
@@ -76,47 +94,69 @@ def train(
                 f"({error}); go on with the version that wrote it, or start a new run with --output"
             ) from error
         env.load_state_dict(checkpoint["env"])
+        if "episodes" in checkpoint:  # earlier versions kept none
+            episodes.load_state_dict(checkpoint["episodes"])
         observation = {
             name: rows.to(env.device) for name, rows in checkpoint["observation"].items()
         }
         iteration = checkpoint["iteration"]
-    if resume:
-        folder.drop_metrics_after(checkpoint["env_steps"] if checkpoint else 0)
+    elif (start := folder.load_start()) is not None:
+        take_over(learner, start, folder.path)
 
     steps_per_iteration = config.num_envs * config.algorithm.iteration_steps
     iterations = math.ceil(config.env_steps / steps_per_iteration)
-    with SummaryWriter(str(folder.path), purge_step=iteration * steps_per_iteration) as writer:
+    interval = config.evaluation_interval(env.task.episode_steps)
+    best = folder.load_checkpoint(best=True)["return"] if folder.best_path.exists() else -math.inf
+    with Journal(folder, iteration * steps_per_iteration) as journal:
         while iteration < iterations:
             try:
-                observation, metrics = _iterate(learner, env, observation, config)
+                observation, metrics = _iterate(learner, env, observation, config, episodes)
             except TrainingError as error:
                 raise TrainingError(
                     f"training stopped after {iteration * steps_per_iteration:,} env steps: "
                     f"{error}. {_advice(folder)}"
                 ) from error
             iteration += 1
-            metrics = {"env_steps": iteration * steps_per_iteration, **metrics}
-            for name, value in metrics.items():
-                writer.add_scalar(name, value, metrics["env_steps"])
-            folder.append_metrics(metrics)
-            if iteration % config.checkpoint_interval == 0 or iteration == iterations:
+            done = {"iteration": iteration, "env_steps": iteration * steps_per_iteration}
+            metrics = {"env_steps": done["env_steps"], **metrics, **journal.times()}
+            journal.write_metrics(metrics)
+            leaving = iteration == iterations or stop()
+            crossed = done["env_steps"] % interval < steps_per_iteration
+            if evaluation and (crossed or iteration == iterations):
+                found = evaluation.run(learner.policy.state_dict())
+                journal.write_evaluation(
+                    {"env_steps": done["env_steps"], **found, **journal.times()}
+                )
+                if found["return"] > best:
+                    best = found["return"]
+                    state = learner.state_dict()
+                    learned = {name: state[name] for name in learner.LEARNED}
+                    folder.save_best(
+                        {"algorithm": learned, "return": best, **done, **_identity(config, env)}
+                    )
+            if iteration % config.checkpoint_interval == 0 or leaving:
                 folder.save_checkpoint(
                     {
                         "algorithm": learner.state_dict(),
                         "env": env.state_dict(),
                         "observation": observation,
-                        "iteration": iteration,
-                        "env_steps": metrics["env_steps"],
-                        "run": _fixed(config),
-                        "robot_sha256": robot_sha256(env),
+                        "episodes": episodes.state_dict(),
+                        **done,
+                        **_identity(config, env),
                     }
                 )
-            if progress:
-                progress(metrics)
+            progress(metrics)
+            if leaving:
+                break
+    return iteration >= iterations
 
 
 def _iterate(
-    learner: Algorithm, env: envs.VectorEnv, observation: dict[str, Tensor], config: TrainConfig
+    learner: Algorithm,
+    env: envs.VectorEnv,
+    observation: dict[str, Tensor],
+    config: TrainConfig,
+    episodes: Episodes,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """One iteration; returns the observation that follows it, and its metrics."""
     steps = config.algorithm.iteration_steps
@@ -127,6 +167,7 @@ def _iterate(
         step = env.step(learner.act(observation))
         observation = step.observation
         infos.append(step.info)
+        episodes.add(step)
         stepped_s = time.perf_counter()
         with _precision(config.learner_precision):
             losses |= learner.learn(step)
@@ -145,6 +186,7 @@ def _iterate(
             for name in infos[0].metrics
         },
         "reward/mean": sum(rewards.values()),
+        **episodes.metrics(),
         **losses,
         **env.randomization.metrics(),
         "diverged": env.diverged,
@@ -167,16 +209,33 @@ def _precision(kind: Literal["float32", "bfloat16"]) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def rehearse(config: TrainConfig, *, source: Path) -> None:
+def rehearse(
+    config: TrainConfig, *, source: Path, start: RunFolder | None = None, best: bool = False
+) -> dict[str, Any] | None:
     """Build a run in one world and throw it away, before a file of it is written.
 
+    Args:
+        config: the run.
+        source: the file it was read from.
+        start: the run whose weights it is to start from.
+        best: those of its best evaluation.
+
+    Returns:
+        What it starts from, for `RunFolder.create`.
+
     Raises:
-        ConfigError: a setting that does not fit the robot's model; names `source`.
+        ConfigError: a setting that does not fit the robot's model, or that other run; names
+            `source`.
     """
     try:
         env = make_env(config, num_envs=1, num_threads=1)
-        _make_learner(config, env)
+        learner = _make_learner(config, env)
         env.reset()
+        if start is None:
+            return None
+        other = make_env(start.config(), num_envs=1, num_threads=1, randomization=[])
+        require_same_contract(env, other, start.path)
+        return {"algorithm": take_over(learner, start.load_checkpoint(best=best), start.path)}
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
 
@@ -225,34 +284,23 @@ def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> Algorithm:
     )
 
 
-def _require_same_run(config: TrainConfig, checkpoint: dict[str, Any], folder: RunFolder) -> None:
-    """Refuse a configuration that its checkpoint does not fit, or would silently outvote.
-
-    Raises:
-        ConfigError: names what was changed, and what it was.
-    """
-    now = _fixed(config)
-    before = checkpoint.get("run", now)  # earlier versions kept none
-    changed = [
-        f"{key} was {before.get(key)}, found {now.get(key)}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise ConfigError(
-            f"{folder.config_path}: {'; '.join(changed)}; the checkpoint does not fit that: change "
-            "it back, or start a new run with --output"
-        )
+def _make_evaluation(config: TrainConfig) -> Evaluation | None:
+    """The worlds in which a run is evaluated now and then, in the full ranges of what differs."""
+    if config.evaluation is None:
+        return None
+    env = make_test_env(
+        config,
+        num_envs=config.evaluation.episodes,
+        seed=config.seed + _EVALUATION_SEED,
+        randomization=at_full_range(config.terms),
+    )
+    policy = config.algorithm.new_policy(env.observation_sizes["actor"], env.num_actions)
+    return Evaluation(env, policy)
 
 
-def _fixed(config: TrainConfig) -> dict[str, Any]:
-    """What must stay as it is for as long as a run lasts, as plain data, by dotted key."""
-    settings = config.model_dump(mode="json")
-    algorithm = settings.pop("algorithm")
-    fixed = {"name", *config.algorithm.FIXED}
-    return {key: value for key, value in settings.items() if key not in _MAY_CHANGE} | {
-        f"algorithm.{name}": value for name, value in algorithm.items() if name in fixed
-    }
+def _identity(config: TrainConfig, env: envs.VectorEnv) -> dict[str, Any]:
+    """What a checkpoint belongs to."""
+    return {"run": fixed_settings(config), "robot_sha256": robot_sha256(env)}
 
 
 def _advice(folder: RunFolder) -> str:

@@ -44,6 +44,16 @@ AnyAlgorithm = Annotated[
 """Every algorithm, by its name; see `robotrl.algorithm`."""
 
 
+class EvaluationConfig(Section):
+    """Evaluation while training: without noise, in worlds of its own, always the same episodes."""
+
+    episodes: Annotated[Count, Field(le=1_000_000)] = 16
+    """Episodes, all at once; those that are good to compare runs are 10 and more."""
+    interval: Count | None = None
+    """Environment steps of training between two; by default a tenth of `env_steps`, or more where
+    that would take more than a fifth as many control steps as training does."""
+
+
 class TrainConfig(Section):
     """A training run."""
 
@@ -73,6 +83,8 @@ class TrainConfig(Section):
     with bfloat16 instructions updates of large networks take two thirds of the time with it."""
     checkpoint_interval: Count = 50
     """Iterations between checkpoints."""
+    evaluation: EvaluationConfig | None = EvaluationConfig()
+    """Evaluation while training, at an interval and at the end; null for none."""
     task_config: dict[str, Any] = {}
     """Settings of the task that differ from its defaults."""
     algorithm: AnyAlgorithm = PPOConfig()
@@ -103,6 +115,16 @@ class TrainConfig(Section):
     def terms(self) -> list[RandomTerm]:
         """The terms of `randomization`, those of its presets among them."""
         return [line for line in self.randomization if isinstance(line, RandomTerm)]
+
+    def evaluation_interval(self, episode_steps: int) -> int:
+        """Environment steps between evaluations, for episodes of so many control steps.
+
+        A control step of training is several times as expensive as one of evaluation: it is made in
+        more worlds, and learned from. So what evaluation takes stays below a tenth of the time.
+        """
+        if self.evaluation is not None and self.evaluation.interval is not None:
+            return self.evaluation.interval
+        return max(self.env_steps // 10, 5 * episode_steps * self.num_envs, 1)
 
     @property
     def sha256(self) -> str:

@@ -161,7 +161,11 @@ class Session:
 
 
 def open_session(
-    source: str, *, seed: int | None = None, action: ActionKind | None = None
+    source: str,
+    *,
+    seed: int | None = None,
+    action: ActionKind | None = None,
+    best: bool = False,
 ) -> Session:
     """Make what is to be watched.
 
@@ -170,11 +174,14 @@ def open_session(
             name of a task.
         seed: of the world; by default one that differs from training's.
         action: what is done in a bare task or configuration; zero by default.
+        best: of a run, the policy of its best evaluation, instead of the latest.
 
     Raises:
         ConfigError: it is none of these, or cannot be read.
     """
     path = Path(source)
+    if best and not path.is_dir():
+        raise ConfigError(f"{source} is no run; --best chooses between the policies of one")
     if action is not None and (path.suffix == ".onnx" or path.is_dir()):
         raise ConfigError(f"{source} acts by itself; {action} actions are for a bare task")
     if path.suffix == ".onnx":
@@ -189,7 +196,7 @@ def open_session(
         config = folder.config()
         torch.set_num_threads(config.torch_threads)
         env = _make_world(config, seed)
-        policy = load_policy(config, env, folder.load_checkpoint())
+        policy = load_policy(config, env, folder.load_checkpoint(best=best))
         return Session(env, PolicyActor(policy), f"{path}: {config.task}")
     action = action or "zero"
     plain = PlainActor(action, seed or 0)

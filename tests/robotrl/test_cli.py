@@ -22,6 +22,7 @@ TRAINING = ROOT / "configs/train/arm_reach.yaml"
 VERBS = [
     "demo",
     "train",
+    "bench",
     "eval",
     "play",
     "export",

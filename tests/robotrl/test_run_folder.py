@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -69,8 +70,8 @@ def test_kill_during_a_save_leaves_the_old_checkpoint_whole(
 ):
     folder.save_checkpoint({"iteration": 1})
 
-    def die_half_way(state: object, path: Path) -> None:
-        Path(path).write_bytes(b"half a checkpoint")
+    def die_half_way(state: object, file: BinaryIO) -> None:
+        file.write(b"half a checkpoint")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", die_half_way)
@@ -118,7 +119,7 @@ def test_rows_after_the_checkpoint_are_dropped(folder: RunFolder):
     for env_steps in (32, 64, 96):
         folder.append_metrics({"env_steps": env_steps, "reward/mean": env_steps / 7})
 
-    folder.drop_metrics_after(64)
+    folder.drop_rows_after(64)
 
     assert folder.metrics_path.read_text().splitlines() == [
         "env_steps,reward/mean",
@@ -128,7 +129,7 @@ def test_rows_after_the_checkpoint_are_dropped(folder: RunFolder):
 
 
 def test_dropping_rows_of_a_run_without_metrics_is_fine(folder: RunFolder):
-    folder.drop_metrics_after(0)
+    folder.drop_rows_after(0)
 
     assert not folder.metrics_path.exists()
 
@@ -138,6 +139,6 @@ def test_row_cut_short_by_a_power_failure_is_dropped(folder: RunFolder):
     with folder.metrics_path.open("a") as file:
         file.write("64")  # of "640,0.25"
 
-    folder.drop_metrics_after(320)
+    folder.drop_rows_after(320)
 
     assert folder.metrics_path.read_text().splitlines() == ["env_steps,reward/mean", "320,0.5"]

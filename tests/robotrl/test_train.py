@@ -398,8 +398,8 @@ def test_weights_that_are_not_finite_are_never_saved(
 def test_run_goes_on_when_a_world_diverges_and_keeps_what_led_to_it(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def make_broken(config: TrainConfig) -> VectorEnv:
-        env = make_env(config)
+    def make_broken(config: TrainConfig, **changes: Any) -> VectorEnv:
+        env = make_env(config, **changes)
         env._simulation.field("dof_damping")[3] = -1.0  # joints that push themselves
         return env
 
@@ -422,8 +422,8 @@ def test_run_goes_on_when_a_world_diverges_and_keeps_what_led_to_it(
 def test_divergence_that_nothing_was_kept_of_is_shown_without_a_folder(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def make_broken(config: TrainConfig) -> VectorEnv:
-        env = make_env(config)
+    def make_broken(config: TrainConfig, **changes: Any) -> VectorEnv:
+        env = make_env(config, **changes)
         env.simulation.field("dof_damping")[3] = -1.0
         return env
 
