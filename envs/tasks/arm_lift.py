@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from deploy.configuration import Section
+from deploy.configuration import Section, did_you_mean
 from deploy.quantities import Duration, Name
 from envs.draws import Draws
 from envs.objects import OBJECT, Thing, with_object
@@ -77,10 +77,16 @@ class ArmLiftConfig(ArmObjectConfig):
 
     @model_validator(mode="after")
     def _check_gripper(self) -> "ArmLiftConfig":
-        if self.gripper not in self.arm_joints or len(self.arm_joints) < 2:
+        moved = [name for name in self.arm_joints if name != self.gripper]
+        if moved == self.arm_joints:
+            near = did_you_mean(self.gripper, moved)
             raise ValueError(
-                f"arm_joints {self.arm_joints} must hold the gripper {self.gripper!r} and a joint "
-                "that moves it; add them"
+                f"gripper: {self.gripper!r}{near} is not among arm_joints {moved}; add it"
+            )
+        if not moved:
+            raise ValueError(
+                f"arm_joints {self.arm_joints} must hold, beside the gripper {self.gripper!r}, a joint "
+                "that moves it; add one"
             )
         return self
 

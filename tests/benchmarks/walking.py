@@ -160,9 +160,14 @@ def line(result: Result) -> str:
 
 def mean(results: list[Result]) -> Result:
     """Over commands; the share over those that ask for a motion."""
-    shares, *others, torques = zip(*results, strict=True)
-    share = torch.tensor(shares).nanmean().item()
-    return Result(share, *(sum(each) / len(each) for each in others), torch.stack(torques).mean(0))
+    count = len(results)
+    return Result(
+        share=torch.tensor([each.share for each in results]).nanmean().item(),
+        rms=sum(each.rms for each in results) / count,
+        falls_per_minute=sum(each.falls_per_minute for each in results) / count,
+        lifts_per_s=sum(each.lifts_per_s for each in results) / count,
+        torque=torch.stack([each.torque for each in results]).mean(0),
+    )
 
 
 if __name__ == "__main__":

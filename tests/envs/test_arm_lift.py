@@ -146,9 +146,20 @@ def test_gripper_whose_finger_cannot_touch_is_refused():
         envs.make("arm_lift", task_config={"gripper": "wrist_flex"})
 
 
-@pytest.mark.parametrize("joints", [["shoulder_pan"], ["gripper"]])
-def test_arm_that_does_not_move_its_gripper_or_nothing_else_is_refused(joints: list[str]):
-    with pytest.raises(ConfigError, match=r"must hold the gripper 'gripper' and a joint"):
+@pytest.mark.parametrize(
+    ("joints", "message"),
+    [
+        (
+            ["shoulder_pan"],
+            r"gripper: 'gripper' is not among arm_joints \['shoulder_pan'\]; add it",
+        ),
+        (["gripper"], r"must hold, beside the gripper 'gripper', a joint that moves it; add one"),
+    ],
+)
+def test_arm_that_does_not_move_its_gripper_or_nothing_else_is_refused(
+    joints: list[str], message: str
+):
+    with pytest.raises(ConfigError, match=message):
         envs.make("arm_lift", task_config={"arm_joints": joints})
 
 

@@ -567,7 +567,7 @@ def test_every_difference_between_policy_and_robot_is_named(refusal: Refusal):
     assert lines[1:-1] == [
         "  joint 'gripper': in the policy but not wired on this robot",
         "  joint 'claw': wired on this robot but not in the policy",
-        "  joint 'elbow_flex': trained with a servo of 0.52 N·m, XL430-W250 has 1.5 N·m",
+        "  joint 'elbow_flex': trained with a servo of 0.52 N·m, XL430-W250 has 1.5 N·m at 12 V",
         "  joint 'wrist_roll': the policy uses [-2.87, 2.87] rad, the hardware allows [-1.5, 1.5]",
     ]
 
