@@ -85,8 +85,8 @@ class ArmLiftConfig(ArmObjectConfig):
             )
         if not moved:
             raise ValueError(
-                f"arm_joints {self.arm_joints} must hold, beside the gripper {self.gripper!r}, a joint "
-                "that moves it; add one"
+                f"arm_joints {self.arm_joints} must hold, beside the gripper {self.gripper!r}, "
+                "a joint that moves it; add one"
             )
         return self
 
