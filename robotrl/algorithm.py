@@ -16,9 +16,9 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from deploy.errors import DeployError
+from deploy.errors import ConfigError, DeployError
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from robotrl.policy import Policy
@@ -132,3 +132,31 @@ def require_finite(tensors: Mapping[str, Tensor], *, of_rollout: bool = False) -
             index = tuple(bad.nonzero()[0].tolist())
             place = f" in world {index[1]}, {index[0] + 1} steps on" if of_rollout else ""
             raise TrainingError(f"{name} is {value[index].item()}{place}")
+
+
+def require_mirror(config: AlgorithmConfig, mirror: Mirror | None) -> None:
+    """Refuse to learn with the mirror image of a task that has none.
+
+    Raises:
+        ConfigError: says what to leave out.
+    """
+    if config.symmetry and mirror is None:
+        raise ConfigError("algorithm.symmetry: this task has no mirror image; leave symmetry out")
+
+
+def report(losses: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> dict[str, float]:
+    """Losses as numbers, if they and all weights are finite.
+
+    Args:
+        losses: one number each.
+        networks: by what they are called in the message.
+
+    Raises:
+        TrainingError: see `require_finite`.
+    """
+    weights = {
+        f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
+        for name, network in networks.items()
+    }
+    require_finite({**losses, **weights})
+    return {name: float(value) for name, value in losses.items()}

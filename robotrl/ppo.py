@@ -26,12 +26,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
-from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from envs.worlds import choose
 from robotrl import distributions
-from robotrl.algorithm import Layers, Rate, Unit, require_finite
+from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
 from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, side_by_side
@@ -164,10 +163,7 @@ class PPO:
         device: torch.device | str = "cpu",
         mirror: Mirror | None = None,
     ):
-        if config.symmetry and mirror is None:
-            raise ConfigError(
-                "algorithm.symmetry: this task has no mirror image; leave symmetry out"
-            )
+        require_mirror(config, mirror)
         self.config = config
         self.device = torch.device(device)
         self._mirror = mirror
@@ -186,6 +182,14 @@ class PPO:
         """Environment steps that were learned from."""
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, config.max_grad_norm)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, config.max_grad_norm)
+        self._parts = {
+            "policy": self.policy,
+            "critic": self.critic,
+            "critic_normalizer": self.critic_normalizer,
+            "return_normalizer": self.return_normalizer,
+            "actor_step": self._actor_step,
+            "critic_step": self._critic_step,
+        }
         self._taken: list[_Acted] = []
 
     @torch.no_grad()
@@ -316,48 +320,36 @@ class PPO:
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
             entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
             std = log_std.exp().mean()
-        losses = {
-            **of_actor,
-            **of_critic,
-            "policy/kl": kl,
-            "policy/entropy": entropy,
-            "policy/std": std,
-        }
-        networks = {"actor": self.policy, "critic": self.critic}
-        weights = {
-            f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
-            for name, network in networks.items()
-        }
-        require_finite(losses | weights)
+        losses = report(
+            {
+                **of_actor,
+                **of_critic,
+                "policy/kl": kl,
+                "policy/entropy": entropy,
+                "policy/std": std,
+            },
+            {"actor": self.policy, "critic": self.critic},
+        )
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
         self._steps += len(advantages)
         self._quieten()
-        return {name: float(value) for name, value in losses.items()}
+        return losses
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, statistics, optimiser and generator."""
+        """Weights, statistics, optimisers and generator."""
         return {
-            "policy": self.policy.state_dict(),
-            "critic": self.critic.state_dict(),
-            "critic_normalizer": self.critic_normalizer.state_dict(),
-            "return_normalizer": self.return_normalizer.state_dict(),
-            "actor_step": self._actor_step.state_dict(),
-            "critic_step": self._critic_step.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts.items()},
             "generator": self._generator.get_state(),
             "steps": self._steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.policy.load_state_dict(state["policy"])
-        self.critic.load_state_dict(state["critic"])
-        self.critic_normalizer.load_state_dict(state["critic_normalizer"])
-        self.return_normalizer.load_state_dict(state["return_normalizer"])
-        self._actor_step.load_state_dict(state["actor_step"])
-        self._critic_step.load_state_dict(state["critic_step"])
-        self._steps = state["steps"]
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         self._generator.set_state(state["generator"])
+        self._steps = state["steps"]
 
     def _learn_actor(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Steps on the surrogate and the entropy bonus; returns what they were, on average."""

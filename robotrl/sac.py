@@ -19,14 +19,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from deploy.configuration import Section
-from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from robotrl import distributions
-from robotrl.algorithm import Layers, Rate, Unit, require_finite
+from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
 from robotrl.networks import CriticEnsemble, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam
@@ -130,10 +129,7 @@ class SAC:
         device: torch.device | str = "cpu",
         mirror: Mirror | None = None,
     ):
-        if config.symmetry and mirror is None:
-            raise ConfigError(
-                "algorithm.symmetry: this task has no mirror image; leave symmetry out"
-            )
+        require_mirror(config, mirror)
         self.config = config
         self.device = torch.device(device)
         self._sizes, self._num_actions = dict(observation_sizes), num_actions
@@ -155,6 +151,15 @@ class SAC:
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, eps=1e-8)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, eps=1e-8)
         self._alpha_step = torch.optim.Adam([self._log_alpha], lr=config.learning_rate)
+        self._parts = {
+            "policy": self.policy,
+            "critic": self.critic,
+            "target": self.target,
+            "critic_normalizer": self.critic_normalizer,
+            "actor_step": self._actor_step,
+            "critic_step": self._critic_step,
+            "alpha_step": self._alpha_step,
+        }
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._replay: Replay | None = None  # until it is known how many worlds there are
         self._steps = self._updates = 0
@@ -235,14 +240,8 @@ class SAC:
     def state_dict(self) -> dict[str, Any]:
         """Weights, statistics, moments, temperature, random numbers and what is remembered."""
         return {
-            "policy": self.policy.state_dict(),
-            "critic": self.critic.state_dict(),
-            "target": self.target.state_dict(),
-            "critic_normalizer": self.critic_normalizer.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts.items()},
             "log_alpha": self._log_alpha.clone(),
-            "actor_step": self._actor_step.state_dict(),
-            "critic_step": self._critic_step.state_dict(),
-            "alpha_step": self._alpha_step.state_dict(),
             "generator": self._generator.get_state(),
             "replay": self._replay.state_dict() if self._replay else None,
             "skilled": self._skilled,
@@ -252,14 +251,9 @@ class SAC:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.policy.load_state_dict(state["policy"])
-        self.critic.load_state_dict(state["critic"])
-        self.target.load_state_dict(state["target"])
-        self.critic_normalizer.load_state_dict(state["critic_normalizer"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         self._log_alpha.copy_(state["log_alpha"])
-        self._actor_step.load_state_dict(state["actor_step"])
-        self._critic_step.load_state_dict(state["critic_step"])
-        self._alpha_step.load_state_dict(state["alpha_step"])
         self._alpha_step.param_groups[0]["lr"] = self.config.learning_rate
         self._generator.set_state(state["generator"])
         if state["replay"]:
@@ -341,13 +335,7 @@ class SAC:
         if not found:
             return dict.fromkeys(names, math.nan)
         losses = dict(zip(names, torch.stack(found).mean(dim=0), strict=True))
-        networks = {"actor": self.policy, "critics": self.critic}
-        weights = {
-            f"a weight of the {name}": nn.utils.parameters_to_vector(network.parameters())
-            for name, network in networks.items()
-        }
-        require_finite(losses | weights)
-        return {name: float(value) for name, value in losses.items()}
+        return report(losses, {"actor": self.policy, "critics": self.critic})
 
     def _new_replay(self, num_envs: int, names: Iterable[str]) -> Replay:
         return Replay(
