@@ -330,7 +330,7 @@ class SAC:
 
     def _report(self) -> dict[str, float]:
         """Means since the last report; nan before anything was learned."""
-        names = ("loss/critic", "loss/actor", "policy/alpha", "policy/entropy")
+        names: tuple[str, ...] = ("loss/critic", "loss/actor", "policy/alpha", "policy/entropy")
         found, self._found = self._found, []
         if not found:
             return dict.fromkeys(names, math.nan)
