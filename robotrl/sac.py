@@ -330,11 +330,11 @@ class SAC:
 
     def _report(self) -> dict[str, float]:
         """Means since the last report; nan before anything was learned."""
-        names: tuple[str, ...] = ("loss/critic", "loss/actor", "policy/alpha", "policy/entropy")
+        names = ("loss/critic", "loss/actor", "policy/alpha", "policy/entropy")
         found, self._found = self._found, []
         if not found:
             return dict.fromkeys(names, math.nan)
-        losses = dict(zip(names, torch.stack(found).mean(dim=0), strict=True))
+        losses: dict[str, Tensor] = dict(zip(names, torch.stack(found).mean(dim=0), strict=True))
         return report(losses, {"actor": self.policy, "critics": self.critic})
 
     def _new_replay(self, num_envs: int, names: Iterable[str]) -> Replay:
