@@ -35,6 +35,7 @@ from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, side_by_side
 from robotrl.policy import Policy
+from robotrl.recurrent import gru, unroll
 from robotrl.returns import compute_gae
 
 LARGE = 2e7
@@ -76,13 +77,18 @@ class PPOConfig(Section):
     too fast without it: walking robots overspeed."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
+    recurrent: Annotated[int, Field(ge=1, le=16384)] | None = None
+    """Units of a memory (GRU) that the actor has beside its observation, learned by going back
+    through time to the start of the rollout; null for none."""
     critic_hidden: Layers = [128, 128]
     """Hidden layers of the critic."""
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
-    FIXED: ClassVar = frozenset({"rollout_steps", "initial_std", "actor_hidden", "critic_hidden"})
+    FIXED: ClassVar = frozenset(
+        {"rollout_steps", "initial_std", "actor_hidden", "recurrent", "critic_hidden"}
+    )
 
     @property
     def iteration_steps(self) -> int:
@@ -104,8 +110,10 @@ class PPOPolicy(Policy):
     """The actor, with a standard deviation that is the same everywhere."""
 
     def __init__(self, observation_size: int, num_actions: int, config: PPOConfig):
-        sizes = [observation_size, *config.actor_hidden, num_actions]
-        super().__init__(observation_size, mlp(sizes, output_gain=0.01))
+        units = config.recurrent
+        sizes = [observation_size + (units or 0), *config.actor_hidden, num_actions]
+        cell = gru(observation_size, units) if units else None
+        super().__init__(observation_size, mlp(sizes, output_gain=0.01), cell)
         self.log_std = nn.Parameter(torch.full((num_actions,), config.initial_std).log())
 
 
@@ -114,6 +122,7 @@ class Rollout(NamedTuple):
 
     actor: Tensor
     critic: Tensor
+    """With what the actor remembered."""
     raw: dict[str, Tensor]
     """Observations as they came, for the normalisers."""
     pre_tanh: Tensor
@@ -122,6 +131,11 @@ class Rollout(NamedTuple):
     """Of `pre_tanh`; the Jacobian of tanh cancels in the ratio."""
     values: Tensor
     advantages: Tensor
+    memory: Tensor | None = None
+    """(T, 2, sides, B, units) of an actor with a memory, before and after each tick; of the worlds
+    and, with symmetry, of their mirror images."""
+    fresh: Tensor | None = None
+    """(T, B) bool: ticks after the first with which an episode begins, and so does the memory."""
 
 
 class _Acted(NamedTuple):
@@ -131,6 +145,7 @@ class _Acted(NamedTuple):
     actor: Tensor
     mean: Tensor
     pre_tanh: Tensor
+    memory: Tensor | None = None
     step: Step | None = None
 
 
@@ -170,9 +185,8 @@ class PPO:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = config.new_policy(observation_sizes["actor"], num_actions)
-            self.critic = mlp(
-                [observation_sizes["critic"], *config.critic_hidden, 1], output_gain=1.0
-            )
+            critic_sees = observation_sizes["critic"] + (config.recurrent or 0)
+            self.critic = mlp([critic_sees, *config.critic_hidden, 1], output_gain=1.0)
         self.critic_normalizer = Normalizer(observation_sizes["critic"])
         self.return_normalizer = Normalizer(1, clip=math.inf)  # rare large returns count in full
         for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):
@@ -191,14 +205,20 @@ class PPO:
             "critic_step": self._critic_step,
         }
         self._taken: list[_Acted] = []
+        self._memory: Tensor | None = None
+        """(sides, B, units) before the next tick; None: nothing is remembered yet."""
 
     @torch.no_grad()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """See `Algorithm`."""
         actor = self.policy.normalizer(observation["actor"])
-        mean = self.policy.network(actor)
+        seen, memory = actor, None
+        if self.policy.cell is not None:
+            memory = self._remember(observation["actor"])
+            seen = torch.cat([actor, memory[1, 0]], dim=-1)
+        mean = self.policy.network(seen)
         u = distributions.sample(mean, self.policy.log_std, self._generator)
-        self._acted = _Acted(observation, actor, mean, u)
+        self._acted = _Acted(observation, actor, mean, u, memory)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
         if self.device.type == "cpu" and not u.isfinite().all():
             acted = [*self._taken, self._acted]
@@ -220,6 +240,9 @@ class PPO:
     def store(self, step: Step) -> None:
         """Keep what followed the latest actions."""
         self._taken.append(self._acted._replace(step=step))
+        if self._acted.memory is not None:
+            ended = step.terminated | step.truncated
+            self._memory = self._acted.memory[1].masked_fill(ended[:, None], 0)
 
     @torch.no_grad()
     def rollout(self) -> Rollout:
@@ -242,15 +265,23 @@ class PPO:
             torch.stack([getattr(step, name) for step in steps])
             for name in ("reward", "terminated", "truncated")
         )
-        following = torch.stack([step.info.final_observation["critic"] for step in steps])
+        following = {
+            name: torch.stack([step.info.final_observation[name] for step in steps])
+            for name in ("critic", *(["actor"] if self.config.recurrent else []))
+        }
+        critic, memory, ends = self.critic_normalizer(raw["critic"]), None, terminated | truncated
+        if self.config.recurrent:
+            memory = torch.stack([each.memory for each in taken if each.memory is not None])
+            following["memory"] = memory[:, 1, 0]
+            critic = torch.cat([critic, memory[:, 1, 0]], dim=-1)
 
-        critic = self.critic_normalizer(torch.cat([raw["critic"], following[-1:]]))
-        values = self._values(critic)
-        critic, next_values, values = critic[:-1], values[1:].clone(), values[:-1]
-        ended = choose((terminated | truncated).flatten(), compact=self.device.type == "cpu")
+        last = self._followed({name: rows[-1] for name, rows in following.items()})
+        values = self._values(torch.cat([critic, last[None]]))
+        next_values, values = values[1:].clone(), values[:-1]
+        ended = choose(ends.flatten(), compact=self.device.type == "cpu")
         if not ended.none:  # else the next observation is the one that is acted on
-            final = self.critic_normalizer(ended.take(following.flatten(0, 1)))
-            ended.put(next_values.view(-1), self._values(final))
+            final = {name: ended.take(rows.flatten(0, 1)) for name, rows in following.items()}
+            ended.put(next_values.view(-1), self._values(self._followed(final)))
         advantages = compute_gae(
             rewards,
             values,
@@ -280,6 +311,8 @@ class PPO:
             log_prob=distributions.gaussian_log_prob(pre_tanh, mean, self.policy.log_std),
             values=values,
             advantages=advantages,
+            memory=memory,
+            fresh=torch.cat([torch.zeros_like(ends[:1]), ends[:-1]]),
         )
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -305,18 +338,22 @@ class PPO:
         advantages = batch["advantages"]
         spread = advantages.std(correction=0) + 1e-8
         advantages = (advantages - advantages.mean()) / spread
-        sampled, old_log_std = batch["actor"], self.policy.log_std.detach().clone()
+        if rollout.memory is not None:
+            batch["past"] = _past(rollout, 0)
+        seen = [batch[name] for name in ("actor", "past") if name in batch]
+        old_log_std = self.policy.log_std.detach().clone()
         if self.config.symmetry:
             batch |= self._with_mirror_images(batch, rollout)
         parts = list(self._minibatches(len(advantages)))
-        actor_batch = (batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages)
+        actor_batch = [batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages]
+        actor_batch += [batch[name] for name in ("past",) if name in batch]
         of_actor, of_critic = side_by_side(
             partial(self._learn_actor, actor_batch, parts),
             partial(self._learn_critic, (batch["critic"], targets), parts),
             together=self._large(parts[0]),
         )
         with torch.no_grad():
-            mean, log_std = self.policy.network(sampled), self.policy.log_std
+            mean, log_std = self._means(*seen), self.policy.log_std
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
             entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
             std = log_std.exp().mean()
@@ -340,6 +377,7 @@ class PPO:
         """Weights, statistics, optimisers and generator."""
         return {
             **{name: part.state_dict() for name, part in self._parts.items()},
+            "memory": self._memory,
             "generator": self._generator.get_state(),
             "steps": self._steps,
         }
@@ -348,6 +386,8 @@ class PPO:
         """Restore what `state_dict` returned."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+        memory = state.get("memory")  # earlier versions had none
+        self._memory = None if memory is None else memory.to(self.device)
         self._generator.set_state(state["generator"])
         self._steps = state["steps"]
 
@@ -357,8 +397,8 @@ class PPO:
         sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
         table, found = _beside(batch), []
         for part in parts:
-            observation, u, log_prob, advantages = table[part].split(sizes, dim=1)
-            mean = self.policy.network(observation)
+            observation, u, log_prob, advantages, *past = table[part].split(sizes, dim=1)
+            mean = self._means(observation, *past)
             with torch.no_grad():
                 loss, clipped, slopes = surrogate(
                     mean, log_std, u, log_prob, advantages, clip_range=config.clip_range
@@ -386,6 +426,46 @@ class PPO:
             self._critic_step.backward((value,), (slope,))
             self._critic_step.step()
         return {"loss/value": torch.stack(found).mean()}
+
+    def _remember(self, observation: Tensor) -> Tensor:
+        """The memory of worlds, before and after this observation; (2, sides, B, units)."""
+        assert self.policy.cell is not None
+        sides = [observation]
+        if self.config.symmetry:  # an image has lived through the image of the episode
+            assert self._mirror is not None
+            sides.append(observation @ self._mirror.actor.T.to(self.device))
+        rows = self.policy.normalizer(torch.cat(sides))
+        if self._memory is None:
+            units = self.policy.cell.hidden_size
+            self._memory = rows.new_zeros(len(sides), len(observation), units)
+        after = self.policy.cell(rows, self._memory.flatten(0, 1))
+        return torch.stack([self._memory, after.view_as(self._memory)])
+
+    def _followed(self, following: dict[str, Tensor]) -> Tensor:
+        """What the critic sees of `critic` and `actor` observations after a tick and its `memory`.
+
+        The value of a state depends on what an actor with a memory remembers in it, so its critic
+        sees that too, and needs no memory of its own (Baisero and Amato 2022, arXiv 2105.11674).
+        """
+        critic = self.critic_normalizer(following["critic"])
+        if self.policy.cell is None:
+            return critic
+        actor = self.policy.normalizer(following["actor"])
+        return torch.cat([critic, self.policy.cell(actor, following["memory"])], dim=-1)
+
+    def _means(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
+        """Of rows; with a `_past`, of whole worlds, tick after tick."""
+        if past is None or self.policy.cell is None:
+            return self.policy.network(observation)
+        ticks = self.config.rollout_steps
+        x, past = (rows.unflatten(0, (ticks, -1)) for rows in (observation, past))
+        memories = unroll(self.policy.cell, x, past[0, :, 1:], past[..., 0] > 0)
+        return self.policy.network(torch.cat([x, memories], dim=-1).flatten(0, 1))
+
+    @property
+    def _together(self) -> int:
+        """Rows that stay together, in minibatches and in the mirror: all ticks of a world."""
+        return self.config.rollout_steps if self.config.recurrent else 1
 
     def _passed(self) -> float:
         """Share of `anneal_steps`."""
@@ -418,13 +498,16 @@ class PPO:
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""
+        worlds = size // self._together
+        ticks = torch.arange(0, size, worlds, device=self.device)[:, None]
         for _ in range(self.config.epochs):
-            order = torch.randperm(size, generator=self._generator, device=self.device)
-            yield from order.tensor_split(min(self.config.minibatches, size))
+            order = torch.randperm(worlds, generator=self._generator, device=self.device)
+            for part in order.tensor_split(min(self.config.minibatches, worlds)):
+                yield (ticks + part).flatten()
 
     @torch.no_grad()
     def _with_mirror_images(self, batch: dict[str, Tensor], rollout: Rollout) -> dict[str, Tensor]:
-        """`actor`, `critic` and `pre_tanh` of a batch, a random half of the rows mirrored.
+        """What networks see and do in a batch, a random half of the rows, or worlds, mirrored.
 
         Probability, value and advantage stay those of the sample, as the policy's image of a sample
         is as likely and as good where policy and task are symmetric.
@@ -436,7 +519,13 @@ class PPO:
             "critic": self.critic_normalizer(rollout.raw["critic"].flatten(0, 1) @ critic.T),
             "pre_tanh": batch["pre_tanh"] @ action.T,
         }
-        chance = torch.rand(len(batch["actor"]), 1, generator=self._generator, device=self.device)
+        if rollout.memory is not None:  # an image remembers the image of its episode
+            images["past"] = _past(rollout, 1)
+            after = rollout.memory[:, 1, 1].flatten(0, 1)
+            images["critic"] = torch.cat([images["critic"], after], dim=-1)
+        worlds = len(batch["actor"]) // self._together
+        chance = torch.rand(worlds, 1, generator=self._generator, device=self.device)
+        chance = chance.repeat(self._together, 1)
         return {
             name: torch.where(chance < 0.5, image, batch[name]) for name, image in images.items()
         }
@@ -491,6 +580,17 @@ def surrogate(
     slope = torch.where(gain <= clipped_gain, gain, 0) / -len(u)  # in the logarithm of the ratio
     slopes = (slope * normalised * scale, slope * (squares - 1))
     return loss, (ratio != clipped).float().mean(), slopes
+
+
+def _past(rollout: Rollout, side: int) -> Tensor:
+    """(T B, 1 + units): whether a tick begins an episode, and the memory before it.
+
+    Args:
+        rollout: of an actor with a memory.
+        side: 0 for the worlds, 1 for their mirror images.
+    """
+    assert rollout.memory is not None and rollout.fresh is not None
+    return torch.cat([rollout.fresh[..., None], rollout.memory[:, 0, side]], dim=-1).flatten(0, 1)
 
 
 def _beside(tensors: Sequence[Tensor]) -> Tensor:
