@@ -30,7 +30,7 @@ class Controller(nn.Module):
         self.signals: list[SignalKind] = [kind for kind in SIGNALS if kind in used]
         """Names of the inputs, in order: the signals that encoder and decoder read."""
         self.state_shapes = task.encoder.state_shapes | policy.state_shapes
-        """What it keeps from tick to tick, in order: what the encoder remembers, then the policy."""
+        """Of its memory, in order: the encoder's, then the policy's."""
         self.state = list(self.state_shapes)
         """Names of that."""
 

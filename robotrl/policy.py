@@ -34,8 +34,7 @@ class Policy(nn.Module):
 
     @property
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of what it remembers, which is explicit as the encoder's: all zeros where an episode
-        begins."""
+        """Of what it remembers, explicit as in the encoder: all zeros where an episode begins."""
         return {} if self.cell is None else {"memory": (self.cell.hidden_size,)}
 
     def mean(self, normalized: Tensor) -> Tensor:

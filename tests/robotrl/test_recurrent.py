@@ -2,18 +2,31 @@
 
 import copy
 import itertools
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from deploy.controller import OnnxController
+from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
+from robotrl.continuing import take_over
+from robotrl.controller import Controller
+from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
+from robotrl.export import export, random_signals
+from robotrl.play.session import open_session
 from robotrl.policy import Agent
 from robotrl.ppo import PPO, PPOConfig
 from robotrl.recurrent import gru, unroll
-from tests.robotrl.test_ppo import ToyEnv, Walk, answer, collect, iterate, weights
+from robotrl.run_folder import RunFolder
+from robotrl.train import make_env, train
+from robotrl.train_config import TrainConfig
+from tests.robotrl.play.test_session import path_of
+from tests.robotrl.test_ppo import ToyEnv, Walk, answer, collect, iterate
 
 T, B, INPUTS, UNITS = 7, 4, 3, 5
 
@@ -63,8 +76,8 @@ def test_unrolled_memory_is_that_of_torch_on_each_episode():
 
 def test_slopes_through_time_are_those_of_finite_differences_and_of_torch():
     sequence = Sequence()
-    weights = list(sequence.cell.parameters())
-    inputs = [sequence.x.requires_grad_(), sequence.memory.requires_grad_(), *weights]
+    parameters = list(sequence.cell.parameters())
+    inputs = [sequence.x.requires_grad_(), sequence.memory.requires_grad_(), *parameters]
 
     def function(x: Tensor, memory: Tensor, *_: Tensor) -> Tensor:
         return unroll(sequence.cell, x, memory, sequence.fresh)
@@ -302,3 +315,85 @@ def test_what_was_seen_ten_steps_ago_is_answered_with_a_memory_and_only_with_one
     # without one the best is to say 0 always, an error of 0.5² = 0.25
     assert answers({"recurrent": 16}, 60)[1] < 0.02
     assert answers({"recurrent": None}, 60)[1] == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A tiny run with a memory of eight units, whose policy moves the arm and never rests."""
+    algorithm = PPOConfig(rollout_steps=4, actor_hidden=[16], critic_hidden=[16], recurrent=8)
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
+    config = tiny_config.model_copy(update={"algorithm": algorithm})
+    folder.create(config)
+    train(config, folder)
+    checkpoint = folder.load_checkpoint()
+    checkpoint["algorithm"]["policy"]["network.2.weight"] *= 100
+    folder.save_checkpoint(checkpoint)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def path(run: RunFolder) -> Path:
+    """The file exported from `run`."""
+    path = run.path / "policy.onnx"
+    contract = export(run, path, {})
+    assert [(spec.name, spec.shape) for spec in contract.state][-1] == ("memory", [1, 8])
+    return path
+
+
+def test_onnxruntime_remembers_what_torch_remembers(run: RunFolder, path: Path):
+    onnx_controller = OnnxController(path)
+    env = make_env(run.config(), num_envs=1, num_threads=1)
+    controller = Controller(env.task, load_policy(run.config(), env, run.load_checkpoint()))
+    signals = random_signals(onnx_controller.contract, 200, 1, seed=3)
+    (found,) = onnx_controller.outputs.values()
+    state = worst = None
+    moved, forgotten = [], []
+    for tick in range(200):
+        if tick in (0, 30, 31, 120):
+            onnx_controller.reset()
+            state = controller.initial_state(1)
+        for name, array in onnx_controller.inputs.items():
+            array[:] = signals[name][tick, 0].numpy()
+        inputs = [signals[name][tick] for name in controller.signals]
+        onnx_controller.step()
+        assert state is not None
+        with torch.no_grad():
+            blank = controller(*inputs, *state[:-1], torch.zeros_like(state[-1]))[0]
+            expected, *state = controller(*inputs, *state)
+
+        worst = max(worst or 0.0, float(np.abs(found - expected[0].numpy()).max()))
+        moved.append(expected[0])
+        forgotten.append((expected - blank).abs().max())
+
+    assert worst is not None and worst <= 1e-5  # rad
+    assert torch.stack(moved).std(dim=0)[:5].min() > 0.02
+    assert torch.stack(forgotten).median() > 1e-4  # what it remembers matters
+
+
+def test_run_and_file_with_a_memory_are_equally_good(run: RunFolder, path: Path):
+    # Both start in the same world; a tenth of a millimetre is what rounding does in 30 ticks.
+    of_run, of_file = evaluate_run(run, episodes=1), evaluate_policy(path, episodes=1)
+    played = [path_of(open_session(str(source), seed=4), 40) for source in (run.path, path)]
+
+    name = "reach_error_m/median"
+    assert of_file[name] == pytest.approx(of_run[name], abs=1e-4)
+    np.testing.assert_allclose(*played, atol=1e-3)  # over an end of an episode, after 30 steps
+
+
+def test_memory_is_taken_over_by_a_run_that_starts_from_another(run: RunFolder):
+    config = run.config()
+    env = make_env(config, num_envs=1, num_threads=1)
+    checkpoint = run.load_checkpoint()
+
+    def learner(algorithm: Any) -> Any:
+        return algorithm.learner(env.observation_sizes, env.num_actions, seed=1)
+
+    tuned = learner(config.algorithm)
+    take_over(tuned, checkpoint, run.path)
+    assert torch.equal(
+        tuned.policy.cell.weight_hh, checkpoint["algorithm"]["policy"]["cell.weight_hh"]
+    )
+
+    with pytest.raises(ConfigError, match=r"policy\.cell\.weight_ih is \(24, \d+\) there and miss"):
+        take_over(learner(config.algorithm.model_copy(update={"recurrent": None})),
+                  checkpoint, run.path)  # fmt: skip
