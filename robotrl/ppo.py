@@ -434,12 +434,11 @@ class PPO:
         if self.config.symmetry:  # an image has lived through the image of the episode
             assert self._mirror is not None
             sides.append(observation @ self._mirror.actor.T.to(self.device))
-        rows = self.policy.normalizer(torch.cat(sides))
-        if self._memory is None:
-            units = self.policy.cell.hidden_size
-            self._memory = rows.new_zeros(len(sides), len(observation), units)
-        after = self.policy.cell(rows, self._memory.flatten(0, 1))
-        return torch.stack([self._memory, after.view_as(self._memory)])
+        rows, before = self.policy.normalizer(torch.cat(sides)), self._memory
+        if before is None:
+            before = rows.new_zeros(len(sides), len(observation), self.policy.cell.hidden_size)
+        after = self.policy.cell(rows, before.flatten(0, 1))
+        return torch.stack([before, after.view_as(before)])
 
     def _followed(self, following: dict[str, Tensor]) -> Tensor:
         """What the critic sees of `critic` and `actor` observations after a tick and its `memory`.
