@@ -78,8 +78,8 @@ class PPOConfig(Section):
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     recurrent: Annotated[int, Field(ge=1, le=16384)] | None = None
-    """Units of a memory (GRU) that the actor has beside its observation, learned by going back
-    through time to the start of the rollout; null for none."""
+    """Units of a memory (GRU) that the actor has beside its observation; null for none. It is
+    learned by going back through time to the start of the rollout, from minibatches of worlds."""
     critic_hidden: Layers = [128, 128]
     """Hidden layers of the critic."""
     symmetry: bool = False
