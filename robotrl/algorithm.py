@@ -75,6 +75,8 @@ class Algorithm(Protocol):
 class AlgorithmConfig(Protocol):
     """Hyper-parameters, which know what they are for."""
 
+    PARALLEL: ClassVar[bool]
+    """Whether it learns the same where the worlds are divided among processes."""
     FIXED: ClassVar[frozenset[str]]
     """Settings that must stay as they are where a run goes on."""
 

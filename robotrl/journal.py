@@ -1,13 +1,13 @@
 """What a run writes down while it trains: metrics.csv, evaluations.csv, TensorBoard.
 
 Every line says how long the run has taken so far, `speed/wall_s` [s] of the clock and `speed/cpu_s`
-[s] of all threads, evaluations included; a run that is resumed counts on from its checkpoint.
+[s] of all threads, of the first process if several train; evaluations included. A run that is
+resumed counts on from its checkpoint.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 import yaml
 from torch.utils.tensorboard import SummaryWriter
@@ -37,11 +37,7 @@ class Journal:
         last = (folder.metrics() or [{}])[-1]
         self._since = {name: clock() - float(last.get(name) or 0) for name, clock in CLOCKS.items()}
 
-    def __enter__(self) -> Self:
-        """Nothing more."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         """Close TensorBoard's file."""
         with self._writing():
             self._writer.close()
