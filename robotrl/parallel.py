@@ -10,6 +10,7 @@ alone reads and writes the run's folder. CPUs talk by gloo, GPUs by NCCL.
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -52,6 +53,7 @@ def joined() -> Iterator[None]:
     except DeployError as error:
         error.add_note(f"in process {number()} of {processes()}")
         raise
+    _talk(dist.barrier)  # who leaves early would be missed
     dist.destroy_process_group()  # after an error it could wait for those that wait for us
 
 
@@ -197,6 +199,8 @@ def _talk(exchange: Callable[[], Any]) -> None:
     try:
         exchange()
     except RuntimeError as error:
+        # torchrun ends us now; first we tell
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         raise ProcessLost(
             "another process of this training has ended, so it cannot go on; what that one wrote, "
             "or torchrun below, says why. Go on from the last checkpoint with --resume"
