@@ -18,7 +18,14 @@ from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
 _MAY_CHANGE = {
-    *("env_steps", "checkpoint_interval", "evaluation", "simulation_threads", "torch_threads"),
+    *(
+        "env_steps",
+        "checkpoint_interval",
+        "evaluation",
+        "logging",
+        "simulation_threads",
+        "torch_threads",
+    ),
     "learner_precision",
     *("nconmax", "njmax"),
 }

@@ -26,7 +26,7 @@ from robotrl import parallel
 from robotrl.algorithm import Algorithm, TrainingError
 from robotrl.continuing import fixed_settings, require_same_contract, require_same_run, take_over
 from robotrl.episodes import Episodes, Evaluation
-from robotrl.journal import Journal
+from robotrl.journal import Journal, require_loggers
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
@@ -343,6 +343,7 @@ def rehearse(
     """
     try:
         require_shareable(config)
+        require_loggers(config.logging)
         env = make_env(config, num_envs=1, num_threads=1)
         learner = _make_learner(config, env)
         env.reset()

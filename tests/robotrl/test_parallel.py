@@ -39,7 +39,7 @@ def config() -> TrainConfig:
             "checkpoint_interval": 1,
             "simulation_threads": 1,
             "evaluation": {"episodes": 2},
-            "task_config": {"episode_s": 0.2, "command": {"interval_s": [0.1, 0.2]}},
+            "task_config": {"episode_s": 0.2, "command": {"interval_s": [0.03, 0.06]}},
             "algorithm": {
                 "rollout_steps": 4,
                 "epochs": 2,
@@ -55,9 +55,9 @@ def config() -> TrainConfig:
                     "field": "mass",
                     "range": [0.8, 1.25],
                     "adapt": {
-                        "metric": "velocity_error_m_s",
-                        "good": 100,
-                        "bad": 1000,
+                        "metric": "fell",
+                        "good": 0.5,
+                        "bad": 0.9,
                         "samples": 2,
                     },
                 },
