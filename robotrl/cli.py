@@ -134,6 +134,9 @@ def run_bench(
     output: Annotated[
         Path | None, typer.Option(help="Folder of its runs and results; default: runs/NAME.")
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread over a Ray cluster; else local processes.")
+    ] = False,
 ) -> None:
     """Train tasks × algorithms × seeds, several at a time, and compare them.
 
@@ -146,7 +149,7 @@ def run_bench(
     with _needs("train"):
         from robotrl.bench import bench
     with _reported():
-        bench(config, output or Path("runs") / config.stem, console)
+        bench(config, output or Path("runs") / config.stem, console, ray=ray)
 
 
 @app.command("eval")
