@@ -90,6 +90,14 @@ class AlgorithmConfig(Protocol):
         """Steps per world from one line of metrics to the next."""
         ...
 
+    def check_worlds(self, num_envs: int) -> None:
+        """Refuse a number of worlds that the settings do not fit, before any is made.
+
+        Raises:
+            ConfigError: says what to change.
+        """
+        ...
+
     def new_policy(self, observation_size: int, num_actions: int) -> Policy:
         """The policy before anything was learned."""
         ...

@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
+from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from envs.worlds import choose
@@ -51,7 +52,7 @@ class PPOConfig(Section):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     """Passes over each rollout."""
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Parts a pass is split into."""
+    """Parts a pass is split into, as equal as can be: sizes differ by one row at most."""
     learning_rate: Rate = 3e-4
     """Step size of Adam, for actor and critic."""
     anneal_steps: Annotated[float, Field(gt=0, le=1e15)] | None = None
@@ -89,6 +90,16 @@ class PPOConfig(Section):
     def iteration_steps(self) -> int:
         """See `AlgorithmConfig`."""
         return self.rollout_steps
+
+    def check_worlds(self, num_envs: int) -> None:
+        """See `AlgorithmConfig`."""
+        rows = self.rollout_steps * num_envs
+        if self.minibatches > rows:
+            raise ConfigError(
+                f"algorithm.minibatches: {self.minibatches} parts of {rows} rows ({num_envs} "
+                f"worlds × {self.rollout_steps} steps), expected {rows} or fewer; lower it, or "
+                "raise num_envs or algorithm.rollout_steps"
+            )
 
     def new_policy(self, observation_size: int, num_actions: int) -> "PPOPolicy":
         """See `AlgorithmConfig`."""

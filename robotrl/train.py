@@ -326,7 +326,7 @@ def _precision(kind: Literal["float32", "bfloat16"]) -> Iterator[None]:
 def rehearse(
     config: TrainConfig, *, source: Path, start: RunFolder | None = None, best: bool = False
 ) -> dict[str, Any] | None:
-    """Build a run in one world and throw it away, before a file of it is written.
+    """Build what a run needs in one world and throw it away, before a file of it is written.
 
     Args:
         config: the run.
@@ -344,9 +344,11 @@ def rehearse(
     try:
         require_shareable(config)
         require_loggers(config.logging)
+        config.algorithm.check_worlds(config.num_envs)
         env = make_env(config, num_envs=1, num_threads=1)
         learner = _make_learner(config, env)
         env.reset()
+        _make_evaluation(config, num_envs=1, num_threads=1)
         if start is None:
             return None
         other = make_env(start.config(), num_envs=1, num_threads=1, randomization=[])
@@ -400,16 +402,16 @@ def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> Algorithm:
     )
 
 
-def _make_evaluation(config: TrainConfig) -> Evaluation | None:
+def _make_evaluation(config: TrainConfig, **changes: Any) -> Evaluation | None:
     """The worlds in which a run is evaluated now and then, in the full ranges of what differs."""
     if config.evaluation is None:
         return None
-    env = make_test_env(
-        config,
-        num_envs=config.evaluation.episodes,
-        seed=config.seed + _EVALUATION_SEED,
-        randomization=at_full_range(config.terms),
-    )
+    settings = {
+        "num_envs": config.evaluation.episodes,
+        "seed": config.seed + _EVALUATION_SEED,
+        "randomization": at_full_range(config.terms),
+    }
+    env = make_test_env(config, **(settings | changes))
     policy = config.algorithm.new_policy(env.observation_sizes["actor"], env.num_actions)
     return Evaluation(env, policy)
 
