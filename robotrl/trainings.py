@@ -10,8 +10,8 @@ machines of a Ray cluster must see that folder at the same path, and have robotr
 
 import contextlib
 import importlib.util
-import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -19,6 +19,7 @@ from deploy.errors import ConfigError
 from deploy.process import command_of
 
 INTERRUPTED = 130
+_POLL_S = 0.2
 
 
 class Trainings(Protocol):
@@ -67,7 +68,7 @@ class LocalTrainings:
         self._stopping = True
         for child in self._children:
             if child.poll() is None:
-                child.send_signal(signal.SIGINT)
+                child.terminate()  # it saves; SIGINT is blocked below Ray
 
 
 class RayTrainings:
@@ -134,8 +135,10 @@ def _train_until_interrupted(folder: Path) -> int:
     """What Ray runs, maybe on another machine."""
     child = _start(folder)
     try:
-        return child.wait()
+        while child.poll() is None:  # Ray's interrupt does not end a `wait`
+            time.sleep(_POLL_S)
+        return child.returncode
     except KeyboardInterrupt:
-        child.send_signal(signal.SIGINT)
+        child.terminate()
         child.wait()
         raise
