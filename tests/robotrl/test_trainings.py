@@ -38,14 +38,13 @@ def training(folder: Path, script: str) -> Path:
 
 
 class FakeRay(types.ModuleType):
-    __spec__ = importlib.machinery.ModuleSpec("ray", None)
-
     class exceptions:  # noqa: N801
         RayError = type("RayError", (Exception,), {})
         TaskCancelledError = type("TaskCancelledError", (RayError,), {})
 
     def __init__(self) -> None:
         super().__init__("ray")
+        self.__spec__ = importlib.machinery.ModuleSpec("ray", None)
         self.pool, self.cancelled = ThreadPoolExecutor(), []
 
     def init(self, **settings: Any) -> None: ...
