@@ -84,7 +84,9 @@ def train(
     Ctrl-C saves and leaves; --resume goes on with the same bits. Now and then the policy is
     evaluated in worlds of its own (`evaluation:` in CONFIG) and the best one kept: checkpoint.pt is
     the latest, best.pt the best. To tune a policy for another task or robot with the same
-    observations and actions, start --from its run.
+    observations and actions, start --from its run. Under torchrun several processes train one
+    policy, each with its share of the worlds:
+    `torchrun --nproc-per-node 2 -m robotrl.cli train configs/train/arm_reach.yaml`.
 
     Examples: `robotrl train configs/train/arm_reach.yaml seed=1`,
     `robotrl train --resume runs/arm_reach` and

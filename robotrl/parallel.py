@@ -143,7 +143,7 @@ def means(values: Mapping[str, Tensor]) -> dict[str, float]:
 
 def any_of(one: bool, device: torch.device) -> bool:
     """Whether it is true in some process."""
-    return bool(total(torch.tensor(float(one), device=device)))
+    return one if processes() == 1 else bool(total(torch.tensor(float(one), device=device)))
 
 
 def own_rows(drawn: Tensor, num_envs: int) -> Tensor:
