@@ -83,7 +83,7 @@ class PPOConfig(Section):
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
-    PARALLEL: ClassVar = True
+    PARALLEL: ClassVar[bool] = True
     FIXED: ClassVar = frozenset({"rollout_steps", "initial_std", "actor_hidden", "critic_hidden"})
 
     @property
@@ -365,7 +365,9 @@ class PPO:
         self._generator.set_state(state["generator"])
         self._steps = state["steps"]
 
-    def _learn_actor(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _learn_actor(
+        self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
+    ) -> dict[str, Tensor]:
         """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
         config, log_std = self.config, self.policy.log_std
         sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
@@ -390,7 +392,9 @@ class PPO:
         loss, clipped = parallel.total(torch.stack(found)).mean(dim=0)
         return {"loss/policy": loss, "policy/clip_fraction": clipped}
 
-    def _learn_critic(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _learn_critic(
+        self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
+    ) -> dict[str, Tensor]:
         """Steps on the squared error; returns what it was, on average."""
         table, found = _beside(batch), []
         for part in parts:

@@ -73,7 +73,7 @@ class SACConfig(Section):
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image."""
 
-    PARALLEL: ClassVar = False
+    PARALLEL: ClassVar[bool] = False
     FIXED: ClassVar = frozenset(
         {"iteration_steps", "buffer_size", "critics", "actor_hidden", "critic_hidden"}
     )

@@ -40,13 +40,21 @@ class Noise:
 
 
 def ppo(**settings: Any) -> PPO:
-    config = PPOConfig(**{"rollout_steps": 8, "epochs": 1, "actor_hidden": [8]} | settings)
+    small: dict[str, Any] = {"rollout_steps": 8, "epochs": 1, "actor_hidden": [8]}
+    config = PPOConfig(**{**small, **settings})
     return PPO(config, {"actor": 3, "critic": 3}, 2, seed=0)
 
 
 def sac(**settings: Any) -> SAC:
-    small = {"learning_starts": 8, "iteration_steps": 4, "batch_size": 32, "buffer_size": 64}
-    config = SACConfig(**small | {"actor_hidden": [8], "critic_hidden": [8]} | settings)
+    small: dict[str, Any] = {
+        "learning_starts": 8,
+        "iteration_steps": 4,
+        "batch_size": 32,
+        "buffer_size": 64,
+        "actor_hidden": [8],
+        "critic_hidden": [8],
+    }
+    config = SACConfig(**{**small, **settings})
     return SAC(config, {"actor": 3, "critic": 3}, 2, seed=0)
 
 
