@@ -14,6 +14,7 @@ from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step, StepInfo
 from robotrl.algorithm import TrainingError
+from robotrl.parallel import Part
 from robotrl.ppo import PPO, PPOConfig, Rollout, surrogate
 
 
@@ -649,7 +650,7 @@ def test_entropy_bonus_falls_to_a_tenth_of_its_slope():
     slopes = []
     for learner in (first, last):
         rows = torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)
-        learner._learn_actor(rows, [torch.arange(4)])  # no advantage: the bonus is all there is
+        learner._learn_actor(rows, [Part(torch.arange(4), slice(None), 4)])  # the bonus is all
         slopes.append(learner.policy.log_std.grad)
 
     assert slopes[0].abs().min() > 0
