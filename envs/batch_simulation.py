@@ -49,6 +49,7 @@ class BatchSimulation:
         self._fields: dict[str, Tensor] = {}
         self._history = self._batch.bind("history")
         self._sensordata = self._batch.bind("sensordata")
+        self._warned = self._batch.warning[:, WARNINGS[0] : WARNINGS[-1] + 1, 1]  # side by side
         self._actuator_slots, self._sensor_slots = history_slots(model)
         self._constants_recomputed = False
         self._trail: Trail | None = None
@@ -136,12 +137,11 @@ class BatchSimulation:
             self._batch.step(nstep=nstep, stage=self._after_step)
         except SimulationError as error:
             failed[error.ids] = True
-        warned = self._batch.warning[:, WARNINGS, 1]
-        if warned.any():  # MuJoCo has already reset such a world to the model's defaults
-            failed |= warned.any(axis=1)
+        if self._warned.any():  # MuJoCo has already reset such a world to the model's defaults
+            failed |= self._warned.any(axis=1)
         if failed.any():
             self._record(failed & ~diverged)
-            self._batch.warning[:, WARNINGS, 1] = 0
+            self._warned[:] = 0
             diverged |= failed
 
     def _record(self, failed: np.ndarray) -> None:

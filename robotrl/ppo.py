@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from deploy.configuration import Section
 from envs.mirror import Mirror
 from envs.vector_env import Step
-from envs.worlds import choose
+from envs.worlds import all_finite, choose
 from robotrl import distributions
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
-from robotrl.networks import mlp
+from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, side_by_side
 from robotrl.policy import Policy
@@ -182,6 +182,8 @@ class PPO:
         """Environment steps that were learned from."""
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, config.max_grad_norm)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, config.max_grad_norm)
+        self._actor = Backpropagation(self.policy.network)
+        self._critic = Backpropagation(self.critic)
         self._parts = {
             "policy": self.policy,
             "critic": self.critic,
@@ -196,11 +198,11 @@ class PPO:
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """See `Algorithm`."""
         actor = self.policy.normalizer(observation["actor"])
-        mean = self.policy.network(actor)
+        mean = self._actor.forward(actor)
         u = distributions.sample(mean, self.policy.log_std, self._generator)
         self._acted = _Acted(observation, actor, mean, u)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
-        if self.device.type == "cpu" and not u.isfinite().all():
+        if self.device.type == "cpu" and not all_finite(u):
             acted = [*self._taken, self._acted]
             require_finite(
                 {
@@ -282,6 +284,7 @@ class PPO:
             advantages=advantages,
         )
 
+    @torch.no_grad()
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learn from a rollout.
 
@@ -315,18 +318,16 @@ class PPO:
             partial(self._learn_critic, (batch["critic"], targets), parts),
             together=self._large(parts[0]),
         )
-        with torch.no_grad():
-            mean, log_std = self.policy.network(sampled), self.policy.log_std
-            kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
-            entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
-            std = log_std.exp().mean()
+        mean, log_std = self.policy.network(sampled), self.policy.log_std
+        kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
+        entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
         losses = report(
             {
                 **of_actor,
                 **of_critic,
                 "policy/kl": kl,
                 "policy/entropy": entropy,
-                "policy/std": std,
+                "policy/std": log_std.exp().mean(),
             },
             {"actor": self.policy, "critic": self.critic},
         )
@@ -353,39 +354,40 @@ class PPO:
 
     def _learn_actor(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
-        config, log_std = self.config, self.policy.log_std
+        config, log_std = self.config, self.policy.log_std.detach()
         sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
-        table, found = _beside(batch), []
+        table, found, ratios = _beside(batch), [], []
         for part in parts:
-            observation, u, log_prob, advantages = table[part].split(sizes, dim=1)
-            mean = self.policy.network(observation)
-            with torch.no_grad():
-                loss, clipped, slopes = surrogate(
-                    mean, log_std, u, log_prob, advantages, clip_range=config.clip_range
-                )
-                found.append(torch.stack([loss, clipped]))
-                if config.entropy_coef:
-                    bonus = distributions.entropy_slopes(mean, log_std, self._noise(mean))
-                    coef = self._share_left() * config.entropy_coef / len(part)
-                    slopes = (slopes[0] - coef * bonus[0], slopes[1] - coef * bonus[1])
-            self._actor_step.backward((mean, log_std), (slopes[0], slopes[1].sum(dim=0)))
+            observation, u, log_prob, advantages = table.index_select(0, part).split(sizes, dim=1)
+            mean = self._actor.forward(observation)
+            loss, ratio, (of_mean, of_log_std) = surrogate(
+                mean, log_std, u, log_prob, advantages, clip_range=config.clip_range
+            )
+            found.append(loss)
+            ratios.append(ratio)
+            if config.entropy_coef:
+                bonus = distributions.entropy_slopes(mean, log_std, self._noise(mean))
+                coef = self._share_left() * config.entropy_coef / len(part)
+                of_mean, of_log_std = of_mean - coef * bonus[0], of_log_std - coef * bonus[1]
+            self._actor.backward(of_mean)
+            torch.sum(of_log_std, dim=0, out=self.policy.log_std.grad)
             self._actor_step.step()
-        loss, clipped = torch.stack(found).mean(dim=0)
-        return {"loss/policy": loss, "policy/clip_fraction": clipped}
+        clipped = (torch.cat(ratios) - 1).abs() > config.clip_range
+        return {
+            "loss/policy": torch.stack(found).mean(),
+            "policy/clip_fraction": clipped.float().mean(),
+        }
 
     def _learn_critic(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """Steps on the squared error; returns what it was, on average."""
-        table, found = _beside(batch), []
+        table, errors = _beside(batch), []
         for part in parts:
-            rows = table[part]
-            value = self.critic(rows[:, :-1])
-            with torch.no_grad():
-                error = value - rows[:, -1:]
-                found.append(error.square().mean())
-                slope = error * (2 * self.config.value_coef / len(part))
-            self._critic_step.backward((value,), (slope,))
+            rows = table.index_select(0, part)
+            error = self._critic.forward(rows[:, :-1]) - rows[:, -1:]
+            errors.append(error)
+            self._critic.backward(error * (2 * self.config.value_coef / len(part)))
             self._critic_step.step()
-        return {"loss/value": torch.stack(found).mean()}
+        return {"loss/value": torch.cat(errors).square().mean()}
 
     def _passed(self) -> float:
         """Share of `anneal_steps`."""
@@ -477,20 +479,20 @@ def surrogate(
         clip_range: how far the ratio may go from 1.
 
     Returns:
-        The loss, the share that was clipped, and the slopes of the loss in `mean` and in each row's
-        log σ, (n, actions) each.
+        The loss, the ratio (n, 1), and the slopes of the loss in `mean` and in each row's log σ,
+        (n, actions) each.
     """
     scale = (-log_std).exp()
     normalised = (u - mean) * scale
     squares = normalised.square()
-    constant = (log_std + distributions.HALF_LOG_2PI).sum()
-    ratio = (-0.5 * squares.sum(dim=1, keepdim=True) - constant - log_prob).exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    gain, clipped_gain = ratio * advantages, clipped * advantages
+    constant = log_std.sum() + len(log_std) * distributions.HALF_LOG_2PI
+    negative = torch.add(log_prob, squares.sum(dim=1, keepdim=True), alpha=0.5) + constant
+    ratio = negative.neg_().exp_()
+    gain = ratio * advantages
+    clipped_gain = ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
     loss = -torch.minimum(gain, clipped_gain).mean()
-    slope = torch.where(gain <= clipped_gain, gain, 0) / -len(u)  # in the logarithm of the ratio
-    slopes = (slope * normalised * scale, slope * (squares - 1))
-    return loss, (ratio != clipped).float().mean(), slopes
+    slope = gain.masked_fill_(gain > clipped_gain, 0) / -len(u)  # in the logarithm of the ratio
+    return loss, ratio, (slope * normalised * scale, slope * (squares - 1))
 
 
 def _beside(tensors: Sequence[Tensor]) -> Tensor:
