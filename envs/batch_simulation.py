@@ -10,7 +10,7 @@ reset; `reset` fills them with the given control and the sensors' own values ins
 import copy
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mujoco
@@ -49,11 +49,9 @@ class BatchSimulation:
         self._after_step = int(stage.mjSTAGE_NONE if lagging else stage.mjSTAGE_VEL)
         self._after_write = int(stage.mjSTAGE_ACC if lagging else stage.mjSTAGE_VEL)
         fits = num_envs * mujoco.MjData(model).nbuffer <= _CACHE
-        self._persistent = fits and not lagging
-        self._lagging = lagging
-        self._batch = Batch(
-            _without_islands(model), num_envs, num_threads, persistent=self._persistent
-        )
+        persistent = fits and not lagging
+        self._batch = Batch(_without_islands(model), num_envs, num_threads, persistent=persistent)
+        self._refreshed_when_bound = not persistent and not lagging
         self._bound = set[str]()
         self._fields: dict[str, Tensor] = {}
         self._history = self._batch.bind("history")
@@ -68,8 +66,8 @@ class BatchSimulation:
     def data(self, name: str) -> Tensor:
         """See `Simulation.data`."""
         values = self._batch.bind(name)
-        if name not in self._bound and not self._persistent and not self._lagging:
-            self._batch.forward(stage=self._after_write)  # only what is bound is kept up to date
+        if self._refreshed_when_bound and name not in self._bound:
+            self._batch.forward(stage=self._after_write)  # only what is bound is kept current
         self._bound.add(name)
         with warnings.catch_warnings():  # torch has no read-only tensors; outputs are only read
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -145,14 +143,14 @@ class BatchSimulation:
         """Call the physics once; adds to `diverged` (num_envs,)."""
         if self._trail:
             self._trail.remember(nstep)
-        failed = np.zeros(self.num_envs, bool)
+        broken: Sequence[int] = ()
         try:
             self._batch.step(nstep=nstep, stage=self._after_step)
         except SimulationError as error:
-            failed[error.ids] = True
-        if self._warned.any():  # MuJoCo has already reset such a world to the model's defaults
-            failed |= self._warned.any(axis=1)
-        if failed.any():
+            broken = error.ids
+        if len(broken) or self._warned.any():
+            failed = self._warned.any(axis=1)  # MuJoCo has reset these to the model's defaults
+            failed[broken,] = True
             self._record(failed & ~diverged)
             self._warned[:] = 0
             diverged |= failed

@@ -48,6 +48,7 @@ class Backpropagation:
     def __init__(self, network: nn.Sequential):
         layers = [layer for layer in network if isinstance(layer, nn.Linear)]
         self._layers = [(layer.weight.detach(), layer.bias.detach()) for layer in layers]
+        self._turned = [weight.t() for weight, _ in self._layers]
         self._gradients = [(layer.weight.grad, layer.bias.grad) for layer in layers]
         self._passed: list[tuple[Tensor, Tensor]] = []
 
@@ -55,11 +56,11 @@ class Backpropagation:
         """Output (n, out) for x (n, in); remembers what `backward` needs."""
         self._passed = []
         before = x
-        for weight, bias in self._layers:
+        for (_, bias), turned in zip(self._layers, self._turned, strict=True):
             if self._passed:
                 x = F.silu(before)
             self._passed.append((before, x))
-            before = torch.addmm(bias, x, weight.t())
+            before = torch.addmm(bias, x, turned)
         return before
 
     def backward(self, slope: Tensor) -> None:
