@@ -1,10 +1,10 @@
 """The CPU backend: `mujoco.batch.Batch`, float64, one thread pool, no copies.
 
 Results do not depend on the number of threads. Sensors and positions are current after each call
-(`mjSTAGE_VEL`, free in a persistent batch), but in a model that asks for `lagging_data`. Worlds that
-do not fit into a cache are stepped in few `MjData`, one per thread, which do: 5 to 15 % faster, the
-same bits. MuJoCo resets delay buffers to zero, which would command every servo to angle 0 after a
-reset; `reset` fills them with the given control and the sensors' own values instead.
+(`mjSTAGE_VEL`, free in a persistent batch), unless a model asks for `lagging_data`. Worlds too many
+for a core's cache are stepped in few `MjData`, one per thread, which stay in it: 5 to 15 % faster,
+the same bits. MuJoCo resets delay buffers to zero, which would command every servo to angle 0 after
+a reset; `reset` fills them with the given control and the sensors' own values instead.
 """
 
 import copy

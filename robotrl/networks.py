@@ -1,5 +1,4 @@
-"""Multi-layer perceptrons with orthogonal initialisation: one, several in one, one without autograd.
-"""
+"""Multi-layer perceptrons, orthogonally initialised: one, several in one, one without autograd."""
 
 from collections.abc import Sequence
 from itertools import pairwise

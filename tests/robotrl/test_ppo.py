@@ -412,7 +412,9 @@ def test_slopes_of_the_surrogate_equal_finite_differences_of_the_formula():
     )
 
     assert loss.item() == pytest.approx(formula(mean.numpy(), log_std.numpy()), rel=1e-10)
-    assert 0.2 < ((ratio - 1).abs() > 0.2).double().mean() < 1  # both branches of the minimum are there
+    assert (
+        0.2 < ((ratio - 1).abs() > 0.2).double().mean() < 1
+    )  # both branches of the minimum are there
     check_slope(lambda array: formula(array, log_std.numpy()), mean.numpy(), of_mean)
     check_slope(lambda array: formula(mean.numpy(), array), log_std.numpy(), of_log_std.sum(dim=0))
 
