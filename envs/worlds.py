@@ -11,7 +11,9 @@ with `take` and `put` is right in both.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +53,23 @@ class Worlds:
             table[:] = values
         else:
             table[self.ids] = values
+
+
+def _itself(values: Tensor) -> Tensor:
+    return values
+
+
+class Share(NamedTuple):
+    """Which worlds of a training are here, where several processes simulate as many each."""
+
+    first: int = 0
+    """Id, among those of all processes, of the first one here."""
+    processes: int = 1
+    sum: Callable[[Tensor], Tensor] = _itself
+    """Adds a tensor up over all processes, which must all call it."""
+
+
+ALL_HERE = Share()
 
 
 def as_slice(columns: Tensor) -> Tensor | slice:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from robotrl import parallel
+
 Result = TypeVar("Result")
 
 
@@ -57,7 +59,8 @@ class ClippedAdam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Clip the gradient, the `grad` of all parameters, then go down along it."""
+        """Sum the gradient over all processes, clip it, then go down along it."""
+        parallel.total(self._gradient)
         excess = None  # what the gradient is divided by
         if self._max_norm < float("inf"):
             norm = torch.linalg.vector_norm(self._gradient)

@@ -26,10 +26,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
+from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from envs.worlds import all_finite, choose
-from robotrl import distributions
+from robotrl import distributions, parallel
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
 from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
@@ -51,7 +52,7 @@ class PPOConfig(Section):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     """Passes over each rollout."""
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Parts a pass is split into."""
+    """Parts a pass is split into, as equal as can be: sizes differ by one row at most."""
     learning_rate: Rate = 3e-4
     """Step size of Adam, for actor and critic."""
     anneal_steps: Annotated[float, Field(gt=0, le=1e15)] | None = None
@@ -82,12 +83,23 @@ class PPOConfig(Section):
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
+    PARALLEL: ClassVar[bool] = True
     FIXED: ClassVar = frozenset({"rollout_steps", "initial_std", "actor_hidden", "critic_hidden"})
 
     @property
     def iteration_steps(self) -> int:
         """See `AlgorithmConfig`."""
         return self.rollout_steps
+
+    def check_worlds(self, num_envs: int) -> None:
+        """See `AlgorithmConfig`."""
+        rows = self.rollout_steps * num_envs
+        if self.minibatches > rows:
+            raise ConfigError(
+                f"algorithm.minibatches: {self.minibatches} parts of {rows} rows ({num_envs} "
+                f"worlds × {self.rollout_steps} steps), expected {rows} or fewer; lower it, or "
+                "raise num_envs or algorithm.rollout_steps"
+            )
 
     def new_policy(self, observation_size: int, num_actions: int) -> "PPOPolicy":
         """See `AlgorithmConfig`."""
@@ -199,7 +211,7 @@ class PPO:
         """See `Algorithm`."""
         actor = self.policy.normalizer(observation["actor"])
         mean = self._actor.forward(actor)
-        u = distributions.sample(mean, self.policy.log_std, self._generator)
+        u = mean + self.policy.log_std.exp() * self._noise(mean, len(mean))
         self._acted = _Acted(observation, actor, mean, u)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
         if self.device.type == "cpu" and not all_finite(u):
@@ -306,21 +318,23 @@ class PPO:
         self._absorb_returns(returns)
         targets = self.return_normalizer(returns)
         advantages = batch["advantages"]
-        spread = advantages.std(correction=0) + 1e-8
-        advantages = (advantages - advantages.mean()) / spread
+        samples, center, var = parallel.moments(advantages)
+        advantages = (advantages - center) / (var.sqrt() + 1e-8)
         sampled, old_log_std = batch["actor"], self.policy.log_std.detach().clone()
         if self.config.symmetry:
             batch |= self._with_mirror_images(batch, rollout)
-        parts = list(self._minibatches(len(advantages)))
+        num_envs = rollout.advantages.shape[1]
+        parts = [parallel.own_part(part, num_envs) for part in self._minibatches(samples)]
         actor_batch = (batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages)
         of_actor, of_critic = side_by_side(
             partial(self._learn_actor, actor_batch, parts),
             partial(self._learn_critic, (batch["critic"], targets), parts),
-            together=self._large(parts[0]),
+            together=self._large(parts[0].rows),
         )
         mean, log_std = self.policy.network(sampled), self.policy.log_std
         kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
-        entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
+        entropy = distributions.entropy(mean, log_std, self._noise(mean, num_envs)).mean()
+        kl, entropy = parallel.total(torch.stack([kl, entropy])) / parallel.processes()
         losses = report(
             {
                 **of_actor,
@@ -333,7 +347,7 @@ class PPO:
         )
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
-        self._steps += len(advantages)
+        self._steps += samples
         self._quieten()
         return losses
 
@@ -352,42 +366,50 @@ class PPO:
         self._generator.set_state(state["generator"])
         self._steps = state["steps"]
 
-    def _learn_actor(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _learn_actor(
+        self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
+    ) -> dict[str, Tensor]:
         """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
         config, log_std = self.config, self.policy.log_std.detach()
         sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
         table, found, ratios = _beside(batch), [], []
         for part in parts:
-            observation, u, log_prob, advantages = table.index_select(0, part).split(sizes, dim=1)
+            rows = table.index_select(0, part.rows)
+            observation, u, log_prob, advantages = rows.split(sizes, dim=1)
             mean = self._actor.forward(observation)
             loss, ratio, (of_mean, of_log_std) = surrogate(
-                mean, log_std, u, log_prob, advantages, clip_range=config.clip_range
+                *(mean, log_std, u, log_prob, advantages),
+                clip_range=config.clip_range,
+                size=part.size,
             )
             found.append(loss)
             ratios.append(ratio)
             if config.entropy_coef:
-                bonus = distributions.entropy_slopes(mean, log_std, self._noise(mean))
-                coef = self._share_left() * config.entropy_coef / len(part)
+                noise = self._randn(part.size)[part.places]
+                bonus = distributions.entropy_slopes(mean, log_std, noise)
+                coef = self._share_left() * config.entropy_coef / part.size
                 of_mean, of_log_std = of_mean - coef * bonus[0], of_log_std - coef * bonus[1]
             self._actor.backward(of_mean)
             torch.sum(of_log_std, dim=0, out=self.policy.log_std.grad)
             self._actor_step.step()
         clipped = (torch.cat(ratios) - 1).abs() > config.clip_range
-        return {
-            "loss/policy": torch.stack(found).mean(),
-            "policy/clip_fraction": clipped.float().mean(),
-        }
+        share = clipped.sum() / sum(part.size for part in parts)
+        loss, share = parallel.total(torch.stack([torch.stack(found).mean(), share]))
+        return {"loss/policy": loss, "policy/clip_fraction": share}
 
-    def _learn_critic(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _learn_critic(
+        self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
+    ) -> dict[str, Tensor]:
         """Steps on the squared error; returns what it was, on average."""
         table, errors = _beside(batch), []
         for part in parts:
-            rows = table.index_select(0, part)
+            rows = table.index_select(0, part.rows)
             error = self._critic.forward(rows[:, :-1]) - rows[:, -1:]
             errors.append(error)
-            self._critic.backward(error * (2 * self.config.value_coef / len(part)))
+            self._critic.backward(error * (2 * self.config.value_coef / part.size))
             self._critic_step.step()
-        return {"loss/value": torch.cat(errors).square().mean()}
+        mean = torch.cat(errors).square().sum() / sum(part.size for part in parts)
+        return {"loss/value": parallel.total(mean)}
 
     def _passed(self) -> float:
         """Share of `anneal_steps`."""
@@ -410,13 +432,19 @@ class PPO:
         """Values [unit of reward] of normalised observations (..., n); (...,)."""
         return self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
 
-    def _noise(self, mean: Tensor) -> Tensor:
-        return torch.randn(mean.shape, generator=self._generator, device=self.device)
+    def _noise(self, mean: Tensor, num_envs: int) -> Tensor:
+        """For every row of (steps · num_envs, actions)."""
+        return parallel.own_rows(self._randn(len(mean) * parallel.processes()), num_envs)
+
+    def _randn(self, rows: int) -> Tensor:
+        shape = (rows, *self.policy.log_std.shape)
+        return torch.randn(shape, generator=self._generator, device=self.device)
 
     def _large(self, part: Tensor) -> bool:
         """Whether a step on these rows takes so long that a second thread is worth its price."""
         weights = sum(parameter.numel() for parameter in self.critic.parameters())
-        return self.device.type == "cpu" and len(part) * weights > LARGE
+        alone = parallel.processes() == 1  # else two threads would talk at once
+        return alone and self.device.type == "cpu" and len(part) * weights > LARGE
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""
@@ -438,7 +466,9 @@ class PPO:
             "critic": self.critic_normalizer(rollout.raw["critic"].flatten(0, 1) @ critic.T),
             "pre_tanh": batch["pre_tanh"] @ action.T,
         }
-        chance = torch.rand(len(batch["actor"]), 1, generator=self._generator, device=self.device)
+        samples = len(batch["actor"]) * parallel.processes()
+        chance = torch.rand(samples, 1, generator=self._generator, device=self.device)
+        chance = parallel.own_rows(chance, rollout.advantages.shape[1])
         return {
             name: torch.where(chance < 0.5, image, batch[name]) for name, image in images.items()
         }
@@ -464,6 +494,7 @@ def surrogate(
     advantages: Tensor,
     *,
     clip_range: float,
+    size: int | None = None,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """The clipped surrogate (eq. 7) as a loss, and its slopes, worked out by hand.
 
@@ -477,6 +508,7 @@ def surrogate(
         log_prob: (n, 1) of `u` when it was sampled.
         advantages: (n, 1) normalised.
         clip_range: how far the ratio may go from 1.
+        size: rows of the whole minibatch, if others are elsewhere; these give their share of it.
 
     Returns:
         The loss, the ratio (n, 1), and the slopes of the loss in `mean` and in each row's log σ,
@@ -490,8 +522,9 @@ def surrogate(
     ratio = negative.neg_().exp_()
     gain = ratio * advantages
     clipped_gain = ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
-    loss = -torch.minimum(gain, clipped_gain).mean()
-    slope = gain.masked_fill_(gain > clipped_gain, 0) / -len(u)  # in the logarithm of the ratio
+    size = size or len(u)
+    loss = -torch.minimum(gain, clipped_gain).sum() / size
+    slope = gain.masked_fill_(gain > clipped_gain, 0) / -size  # in the logarithm of the ratio
     return loss, ratio, (slope * normalised * scale, slope * (squares - 1))
 
 
