@@ -31,21 +31,23 @@ def measure(env_steps: int) -> None:
     config = load_train_config(Path("configs/train/arm_reach.yaml"), [f"env_steps={env_steps}"])
     if hasattr(config, "evaluation"):
         config = config.model_copy(update={"evaluation": None})
-    marks: list[tuple[float, float]] = []
+    marks: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(Path(temporary) / "run")
         folder.create(config)
         train(
             config,
             folder,
-            progress=lambda _: marks.append((time.perf_counter(), time.process_time())),
+            progress=lambda found: marks.append(
+                (time.perf_counter(), time.process_time(), found["env_steps"])
+            ),
         )
-    steps = config.num_envs * config.algorithm.rollout_steps
-    spent = [
-        [1e6 * (after - before) / steps for before, after in zip(*times, strict=True)]
-        for times in zip(marks[FIRST:-1], marks[FIRST + 1 :], strict=True)
-    ]
-    print(json.dumps([statistics.median(times) for times in zip(*spent, strict=True)]))
+    wall, cpu = [], []
+    for before, after in zip(marks[FIRST:-1], marks[FIRST + 1 :], strict=True):
+        steps = after[2] - before[2]
+        wall.append(1e6 * (after[0] - before[0]) / steps)
+        cpu.append(1e6 * (after[1] - before[1]) / steps)
+    print(json.dumps([statistics.median(wall), statistics.median(cpu)]))
 
 
 def main() -> None:
