@@ -35,18 +35,20 @@ class ClippedAdam:
         eps: float = 1e-5,
     ):
         self._max_norm = max_grad_norm
-        self._parameters = parameters = list(module.parameters())
-        vector = nn.utils.parameters_to_vector(parameters).detach()
+        self._parameters = list(module.parameters())
+        vector = one_vector(module)
         self._gradient = torch.zeros_like(vector)
-        start = 0
-        for parameter in parameters:
-            part = slice(start, start + parameter.numel())
-            parameter.data = vector[part].view_as(parameter)
-            parameter.grad = self._gradient[part].view_as(parameter)
-            start = part.stop
+        parts = self._gradient.split([parameter.numel() for parameter in self._parameters])
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
         self._vector = nn.Parameter(vector)
         self._vector.grad = self._gradient
         self._adam = torch.optim.Adam([self._vector], lr=learning_rate, eps=eps, fused=True)
+
+    @property
+    def vector(self) -> Tensor:
+        """All parameters, in the module's order."""
+        return self._vector.detach()
 
     @property
     def learning_rate(self) -> float:
@@ -78,6 +80,16 @@ class ClippedAdam:
         rate = self.learning_rate
         self._adam.load_state_dict(state)
         self.learning_rate = rate
+
+
+def one_vector(module: nn.Module) -> Tensor:
+    """Move a module's parameters into one vector, of which they become views; returns it."""
+    parameters = list(module.parameters())
+    vector = nn.utils.parameters_to_vector(parameters).detach()
+    parts = vector.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view_as(parameter)
+    return vector
 
 
 def side_by_side(

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from deploy.configuration import Section
 from envs.mirror import Mirror
@@ -28,9 +28,10 @@ from robotrl import distributions
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
 from robotrl.networks import CriticEnsemble, mlp
 from robotrl.normalizer import Normalizer
-from robotrl.optimizer import ClippedAdam
+from robotrl.optimizer import ClippedAdam, one_vector
 from robotrl.policy import Policy
 from robotrl.replay import Batch, Replay
+from robotrl.value_heads import CategoricalHead, ScalarHead, ValueHead
 
 _LOG_STD_LOW, _LOG_STD_HIGH = -5.0, 2.0
 
@@ -59,6 +60,11 @@ class SACConfig(Section):
     """Share of the critics that their targets take over with each update."""
     critics: Annotated[int, Field(ge=1, le=100)] = 2
     """Number of critics."""
+    atoms: Annotated[int, Field(ge=1, le=1001)] = 1
+    """Outputs of a critic: 1 for the expected return; more, 101 say, for the probabilities of as
+    many returns, which suits large batches from thousands of worlds."""
+    value_limit: Annotated[float, Field(ge=1e-3, le=1e6)] = 20.0
+    """Largest return of those, and the negative of the least; with `atoms`."""
     target_std: Annotated[float, Field(ge=1e-3, le=0.8)] = 0.09
     """Standard deviation, in the unit action space, of the Gaussian whose entropy the policy keeps;
     0.09 is the usual -1 per action."""
@@ -74,7 +80,10 @@ class SACConfig(Section):
     """Whether half of what is learned from is replaced by its mirror image."""
 
     FIXED: ClassVar = frozenset(
-        {"iteration_steps", "buffer_size", "critics", "actor_hidden", "critic_hidden"}
+        {
+            *("iteration_steps", "buffer_size", "actor_hidden", "critic_hidden"),
+            *("critics", "atoms", "value_limit"),
+        }
     )
 
     def new_policy(self, observation_size: int, num_actions: int) -> "SACPolicy":
@@ -93,7 +102,7 @@ class SACPolicy(Policy):
 
     def __init__(self, observation_size: int, num_actions: int, config: SACConfig):
         sizes = [observation_size, *config.actor_hidden, 2 * num_actions]
-        super().__init__(observation_size, mlp(sizes, output_gain=0.01))
+        super().__init__(observation_size, mlp(sizes, output_gain=0.01, activation=nn.ReLU))
         self._num_actions = num_actions
 
     def mean(self, normalized: Tensor) -> Tensor:
@@ -134,15 +143,20 @@ class SAC:
         self.device = torch.device(device)
         self._sizes, self._num_actions = dict(observation_sizes), num_actions
         self._mirror = None if mirror is None else tuple(part.to(self.device) for part in mirror)
+        self._head: ValueHead = ScalarHead()
+        if config.atoms > 1:
+            self._head = CategoricalHead(config.atoms, config.value_limit, self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = config.new_policy(observation_sizes["actor"], num_actions)
-            sizes = [observation_sizes["critic"] + num_actions, *config.critic_hidden, 1]
+            inputs = observation_sizes["critic"] + num_actions
+            sizes = [inputs, *config.critic_hidden, self._head.size]
             self.critic = CriticEnsemble(config.critics, sizes)
         self.critic_normalizer = Normalizer(observation_sizes["critic"])
         for module in (self.policy, self.critic, self.critic_normalizer):
             module.to(self.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self._target_vector = one_vector(self.target)
         self._log_alpha = torch.tensor(math.log(config.initial_alpha), device=self.device)
         self.target_entropy = (
             num_actions * 0.5 * math.log(2 * math.pi * math.e * config.target_std**2)
@@ -150,7 +164,7 @@ class SAC:
         """What the temperature holds the policy's entropy at."""
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, eps=1e-8)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, eps=1e-8)
-        self._alpha_step = torch.optim.Adam([self._log_alpha], lr=config.learning_rate)
+        self._alpha_step = torch.optim.Adam([self._log_alpha], lr=config.learning_rate, fused=True)
         self._parts = {
             "policy": self.policy,
             "critic": self.critic,
@@ -219,23 +233,24 @@ class SAC:
         actor_loss, log_prob = self._learn_actor(batch)
         self._log_alpha.grad = -(log_prob + self.target_entropy).mean()
         self._alpha_step.step()
-        with torch.no_grad():
-            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                slow.lerp_(fast, self.config.tau)
+        self._target_vector.lerp_(self._critic_step.vector, self.config.tau)
         return torch.stack([error, actor_loss, self.alpha, -log_prob.mean()])
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """What the critics should say of a batch, (n,)."""
-        action, log_prob = self._sample_action(batch.next_observation["actor"])
-        values = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
+        """What the critics should say of a batch, (n, outputs)."""
+        mean, log_std = self.policy.gaussian(batch.next_observation["actor"])
+        action, log_prob, _ = self._sample_action(mean, log_std)
+        outputs = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
         if self.config.critics > 2:
-            order = torch.randperm(len(values), generator=self._generator, device=self.device)
-            values = values[order[:2]]
-        value = values.amin(dim=0)
+            order = torch.randperm(len(outputs), generator=self._generator, device=self.device)
+            outputs = outputs[order[:2]]
+        least = self._head.value(outputs).argmin(dim=0)
+        following = outputs.gather(0, least[None, :, None].expand_as(outputs[:1]))[0]
+        shift = batch.reward
         if self.config.backup_entropy:
-            value = value - self.alpha * log_prob
-        return batch.reward + batch.discount * value
+            shift = shift - batch.discount * (self.alpha * log_prob)
+        return self._head.target(following, shift, batch.discount)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, statistics, moments, temperature, random numbers and what is remembered."""
@@ -263,31 +278,43 @@ class SAC:
         self._skilled = state["skilled"]
         self._steps, self._updates = state["steps"], state["updates"]
 
+    @torch.no_grad()
     def _learn_critics(self, batch: Batch) -> Tensor:
-        """Down half the squared error of every critic; returns their mean squared error."""
-        values = self.critic(torch.cat([batch.observation["critic"], batch.action], dim=-1))
-        with torch.no_grad():
-            error = values - self.targets(batch)
-            slope = error / error.shape[1]
-        self._critic_step.backward((values,), (slope,))
+        """Down the loss of every critic, half a squared error for scalar ones; returns its mean."""
+        x = torch.cat([batch.observation["critic"], batch.action], dim=-1)
+        outputs, layers = self.critic.trace(x)
+        loss, slope = self._head.loss(outputs, self.targets(batch))
+        self.critic.weight_slopes(layers, slope / len(x))
         self._critic_step.step()
-        return error.square().mean()
+        return loss
 
     def _learn_actor(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Up the value and the entropy of new actions; returns the loss and their log density."""
-        action, log_prob = self._sample_action(batch.observation["actor"])
-        values = self.critic(torch.cat([batch.observation["critic"], action], dim=-1))
-        value = values.mean(dim=0) if self.config.critics > 2 else values.amin(dim=0)
-        loss = (self.alpha * log_prob - value).mean()
-        self._actor_step.backward((loss,), (torch.ones_like(loss),))
+        mean, log_std = self.policy.gaussian(batch.observation["actor"])
+        with torch.no_grad():
+            action, log_prob, scaled = self._sample_action(mean, log_std)
+            outputs, layers = self.critic.trace(
+                torch.cat([batch.observation["critic"], action], dim=-1)
+            )
+            values = self._head.value(outputs)  # (critics, n)
+            if self.config.critics > 2:
+                value, share = values.mean(dim=0), torch.full_like(values, 1 / len(values))
+            else:
+                value = values.amin(dim=0)
+                share = (values == value).float()
+            slope = self._head.value_slope(outputs) * (share / -len(action))[..., None]
+            slope = self.critic.input_slopes(layers, slope)[:, -self._num_actions :]
+            alpha = self.alpha
+            slopes = distributions.sample_slopes(scaled, action, slope, alpha / len(action))
+            loss = (alpha * log_prob - value).mean()
+        self._actor_step.backward((mean, log_std), slopes)
         self._actor_step.step()
-        return loss.detach(), log_prob.detach()
+        return loss, log_prob
 
-    def _sample_action(self, actor: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions (n, actions) for normalised observations, and their log density (n,)."""
-        mean, log_std = self.policy.gaussian(actor)
+    def _sample_action(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions (n, actions), their log density (n,), and what noise added before tanh."""
         u = distributions.sample(mean, log_std, self._generator)
-        return torch.tanh(u), distributions.log_prob(u, mean, log_std)
+        return torch.tanh(u), distributions.log_prob(u, mean, log_std), u - mean
 
     @torch.no_grad()
     def _sample(self) -> Batch:

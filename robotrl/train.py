@@ -10,10 +10,9 @@ written over it.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from robotrl.algorithm import Algorithm, TrainingError
 from robotrl.continuing import fixed_settings, require_same_contract, require_same_run, take_over
 from robotrl.episodes import Episodes, Evaluation
 from robotrl.journal import Journal
+from robotrl.products import precision
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
@@ -169,7 +169,7 @@ def _iterate(
         infos.append(step.info)
         episodes.add(step)
         stepped_s = time.perf_counter()
-        with _precision(config.learner_precision):
+        with precision(config.learner_precision):
             losses |= learner.learn(step)
         learned_s += time.perf_counter() - stepped_s
     env.simulation.check()
@@ -193,20 +193,6 @@ def _iterate(
         "speed/env_steps_per_s": config.num_envs * steps / taken_s,
         "speed/collect_share": 1 - learned_s / taken_s,
     }
-
-
-@contextmanager
-def _precision(kind: Literal["float32", "bfloat16"]) -> Iterator[None]:
-    """Products of float32 matrices in bfloat16, within; what is exported is held to float32."""
-    if kind == "float32":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def rehearse(
