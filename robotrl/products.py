@@ -56,8 +56,13 @@ def exact_on_onednn() -> bool:
     return bool((found == _FINE).all())
 
 
+def rounded() -> bool:
+    """Whether products are those of factors in bfloat16."""
+    return _rounded
+
+
 def bmm(a: Tensor, b: Tensor) -> Tensor:
     """Products (count, n, m) of matrices (count, n, k) and (count, k, m), in float32."""
-    if _rounded and a.device.type == "cpu":
+    if _rounded:
         return torch.bmm(a.bfloat16(), b.bfloat16()).float()
     return torch.bmm(a, b)

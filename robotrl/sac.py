@@ -9,12 +9,13 @@ data is scarce (Ball et al. 2023, arXiv 2302.02948). More than two of them are u
 targets from a random pair, the actor follows the mean (arXiv 2101.05982). The temperature holds the
 entropy at that of a Gaussian of `target_std` in the unit action space, so it means the same for any
 number of joints. Observations are stored as they came and normalised when they are learned from.
-The first actions are uniform.
+The first actions are uniform. Half of a batch may come from demonstrations (Ball et al.).
 """
 
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -30,6 +31,7 @@ from robotrl.networks import CriticEnsemble, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, one_vector
 from robotrl.policy import Policy
+from robotrl.products import rounded
 from robotrl.replay import Batch, Replay
 from robotrl.value_heads import CategoricalHead, ScalarHead, ValueHead
 
@@ -78,11 +80,14 @@ class SACConfig(Section):
     """Hidden layers of each critic."""
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image."""
+    demonstrations: Path | None = None
+    """File of `robotrl eval RUN --record FILE`: half of every batch comes from it (Ball et al.);
+    critics 10 and updates_per_step 2 or more make the most of it."""
 
     FIXED: ClassVar = frozenset(
         {
             *("iteration_steps", "buffer_size", "actor_hidden", "critic_hidden"),
-            *("critics", "atoms", "value_limit"),
+            *("critics", "atoms", "value_limit", "demonstrations"),
         }
     )
 
@@ -117,7 +122,11 @@ class SACPolicy(Policy):
 
 
 class SAC:
-    """See the module docstring, and `AlgorithmConfig.learner` for the arguments."""
+    """See the module docstring, and `AlgorithmConfig.learner` for the arguments.
+
+    Args:
+        demonstrations: what half of every batch is drawn from, if from anything.
+    """
 
     LEARNED: ClassVar[tuple[str, ...]] = (
         "policy",
@@ -137,6 +146,7 @@ class SAC:
         seed: int,
         device: torch.device | str = "cpu",
         mirror: Mirror | None = None,
+        demonstrations: Replay | None = None,
     ):
         require_mirror(config, mirror)
         self.config = config
@@ -175,6 +185,7 @@ class SAC:
             "alpha_step": self._alpha_step,
         }
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._demonstrations = demonstrations
         self._replay: Replay | None = None  # until it is known how many worlds there are
         self._steps = self._updates = 0
         self._skilled = False
@@ -196,7 +207,8 @@ class SAC:
             self._replay = self._new_replay(len(actor), ["actor"] if same else list(self._sizes))
             self._replay.start(observation)
         self.policy.normalizer.update(actor)
-        self.critic_normalizer.update(observation["critic"])
+        if (critic := observation["critic"]) is not actor:
+            self.critic_normalizer.update(critic)
         if not self._skilled:
             shape = (len(actor), self._num_actions)
             self._action = self._uniform(shape) * 2 - 1
@@ -239,7 +251,7 @@ class SAC:
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
         """What the critics should say of a batch, (n, outputs)."""
-        mean, log_std = self.policy.gaussian(batch.next_observation["actor"])
+        mean, log_std = self._gaussian(batch.next_observation["actor"])
         action, log_prob, _ = self._sample_action(mean, log_std)
         outputs = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
         if self.config.critics > 2:
@@ -290,7 +302,7 @@ class SAC:
 
     def _learn_actor(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Up the value and the entropy of new actions; returns the loss and their log density."""
-        mean, log_std = self.policy.gaussian(batch.observation["actor"])
+        mean, log_std = self._gaussian(batch.observation["actor"])
         with torch.no_grad():
             action, log_prob, scaled = self._sample_action(mean, log_std)
             outputs, layers = self.critic.trace(
@@ -311,6 +323,12 @@ class SAC:
         self._actor_step.step()
         return loss, log_prob
 
+    def _gaussian(self, actor: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SACPolicy.gaussian`; with rounded products where the critics have them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded()):
+            mean, log_std = self.policy.gaussian(actor)
+        return mean.float(), log_std.float()
+
     def _sample_action(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Actions (n, actions), their log density (n,), and what noise added before tanh."""
         u = distributions.sample(mean, log_std, self._generator)
@@ -318,42 +336,54 @@ class SAC:
 
     @torch.no_grad()
     def _sample(self) -> Batch:
-        """Transitions, some of them mirrored, with normalised observations."""
+        """Normalised transitions of its own, and as many that were demonstrated, if any were."""
         assert self._replay is not None
+        size = self.config.batch_size
+        if self._demonstrations is None:
+            return self._draw(self._replay, size)
+        shown = self._draw(self._demonstrations, size // 2)
+        own = self._draw(self._replay, size - size // 2)
+        return Batch(*map(_joined, own, shown))
+
+    def _draw(self, replay: Replay, size: int) -> Batch:
+        """Transitions, some of them mirrored, with normalised observations."""
         config = self.config
-        batch = self._replay.sample(
-            config.batch_size, n_step=config.n_step, gamma=config.gamma, generator=self._generator
+        batch = replay.sample(
+            size, n_step=config.n_step, gamma=config.gamma, generator=self._generator
         )
-        if config.symmetry and self._mirror is not None:
-            flip = self._uniform((config.batch_size, 1)) < 0.5
-            actor, critic, action = self._mirror
-            sides = {"actor": actor, "critic": critic}
-
-            def mirrored(values: Tensor, image: Tensor) -> Tensor:
-                return torch.where(flip, values @ image.T, values)
-
-            batch = batch._replace(
-                action=mirrored(batch.action, action),
-                **{
-                    which: {
-                        name: mirrored(values, sides[name])
-                        for name, values in getattr(batch, which).items()
-                    }
-                    for which in ("observation", "next_observation")
-                },
-            )
+        if config.symmetry:
+            batch = self._half_mirrored(batch)
         return batch._replace(
             observation=self._normalized(batch.observation),
             next_observation=self._normalized(batch.next_observation),
         )
 
+    def _half_mirrored(self, batch: Batch) -> Batch:
+        """A batch, a random half of it replaced by its mirror image."""
+        assert self._mirror is not None
+        flip = self._uniform((len(batch.reward), 1)) < 0.5
+        actor, critic, action = self._mirror
+        sides = {"actor": actor, "critic": critic}
+
+        def mirrored(values: Tensor, image: Tensor) -> Tensor:
+            return torch.where(flip, values @ image.T, values)
+
+        observation, following = (
+            {name: mirrored(values, sides[name]) for name, values in observed.items()}
+            for observed in (batch.observation, batch.next_observation)
+        )
+        return batch._replace(
+            action=mirrored(batch.action, action),
+            observation=observation,
+            next_observation=following,
+        )
+
     def _normalized(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What actor and critics see of observations as they came."""
-        actor = observation["actor"]
-        return {
-            "actor": self.policy.normalizer(actor),
-            "critic": self.critic_normalizer(observation.get("critic", actor)),
-        }
+        actor = self.policy.normalizer(observation["actor"])
+        if "critic" not in observation:
+            return {"actor": actor, "critic": actor}
+        return {"actor": actor, "critic": self.critic_normalizer(observation["critic"])}
 
     def _report(self) -> dict[str, float]:
         """Means since the last report; nan before anything was learned."""
@@ -375,3 +405,10 @@ class SAC:
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=self._generator, device=self.device)
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """Rows of two tensors, or of each in two dicts of them."""
+    if isinstance(one, Tensor):
+        return torch.cat([one, other])
+    return {name: torch.cat([one[name], other[name]]) for name in one}

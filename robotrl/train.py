@@ -23,6 +23,7 @@ from envs.randomization import at_full_range
 from envs.vector_env import StepInfo
 from robotrl.algorithm import Algorithm, TrainingError
 from robotrl.continuing import fixed_settings, require_same_contract, require_same_run, take_over
+from robotrl.demonstrations import load_demonstrations
 from robotrl.episodes import Episodes, Evaluation
 from robotrl.journal import Journal
 from robotrl.products import precision
@@ -261,12 +262,16 @@ def robot_sha256(env: envs.VectorEnv) -> str:
 
 
 def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> Algorithm:
+    settings = {}
+    if shown := getattr(config.algorithm, "demonstrations", None):
+        settings["demonstrations"] = load_demonstrations(shown, env)
     return config.algorithm.learner(
         env.observation_sizes,
         env.num_actions,
         seed=config.seed,
         device=env.device,
         mirror=env.mirror if config.algorithm.symmetry else None,
+        **settings,
     )
 
 
