@@ -21,6 +21,9 @@ from torch import Tensor
 from deploy.errors import ConfigError
 from envs.vector_env import Step
 
+FINALS = 64
+"""Rows of the side table at the start."""
+
 
 class Batch(NamedTuple):
     """Transitions, (n, ...) each; observations as they came."""
@@ -174,7 +177,7 @@ class Replay:
         """Rows of the side table that are free, which grows as it must."""
         known = len(next(iter(self._finals.values())))
         if count > len(self._free):
-            more = max(count, known, 64)
+            more = max(count, known)
             self._free += range(known + more - 1, known - 1, -1)
             for name, table in self._finals.items():
                 self._finals[name] = torch.cat([table, table.new_zeros(more, table.shape[1])])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from deploy.configuration import Section
@@ -90,6 +90,12 @@ class SACConfig(Section):
             *("critics", "atoms", "value_limit", "demonstrations"),
         }
     )
+
+    @field_validator("demonstrations")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """A run goes on from any folder."""
+        return path and path.absolute()
 
     def new_policy(self, observation_size: int, num_actions: int) -> "SACPolicy":
         """See `AlgorithmConfig`."""
