@@ -13,6 +13,7 @@ paid: a task whose rewards were changed since must be demonstrated anew.
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -94,7 +95,7 @@ def load_demonstrations(path: Path, env: VectorEnv) -> Replay:
                 for name in file.files
                 if name != "contract"
             }
-    except (OSError, KeyError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error) as error:
         raise ConfigError(
             f"algorithm.demonstrations: {path} cannot be read ({error}); expected a file of "
             "`robotrl eval RUN --record FILE`: give its path, or record it again"
