@@ -64,7 +64,9 @@ class Recording:
             for name in self._rows[0]
             if (rows := [row[name] for row in self._rows])
         }
-        arrays = {name: table.cpu().numpy() for name, table in {**tables, **self._last}.items()}
+        arrays: dict[str, Any] = {
+            name: table.cpu().numpy() for name, table in {**tables, **self._last}.items()
+        }
         temporary = path.with_suffix(".tmp")
         try:
             with temporary.open("wb") as file:

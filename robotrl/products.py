@@ -14,7 +14,7 @@ them, on the processor's bfloat16 instructions; weights, sums over a batch and m
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ Precision = Literal["float32", "bfloat16"]
 
 _FINE = 1 + 2.0**-12
 """A number of float32 that bfloat16 has not, nor TF32."""
+_backends: Any = torch.backends  # whose types lack mkldnn.matmul
 _rounded = False
 
 
@@ -30,7 +31,7 @@ _rounded = False
 def precision(kind: Precision) -> Iterator[None]:
     """How matrices are multiplied, within; not for a few rows, which oneDNN is slow to begin."""
     global _rounded
-    cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+    cpu, cuda = _backends.mkldnn.matmul, _backends.cuda.matmul
     before = cpu.fp32_precision, cuda.fp32_precision, _rounded
     try:
         _rounded = kind == "bfloat16"
@@ -46,7 +47,7 @@ def precision(kind: Precision) -> Iterator[None]:
 @cache
 def exact_on_onednn() -> bool:
     """Whether this processor's oneDNN multiplies in float32 where it might round to bfloat16."""
-    matmul = torch.backends.mkldnn.matmul
+    matmul = _backends.mkldnn.matmul
     before = matmul.fp32_precision
     try:
         matmul.fp32_precision = "bf16"

@@ -1,6 +1,7 @@
 """Transitions in a file: what was recorded comes out again, and only where it fits."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from robotrl.train_config import TrainConfig
 
 
 @pytest.fixture
-def recorded(tiny_config: TrainConfig, tmp_path: Path) -> tuple[Path, list[dict[str, float]]]:
+def recorded(tiny_config: TrainConfig, tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
     """A file of some steps in two worlds past the end of an episode, and each transition of it."""
     env = make_test_env(tiny_config, num_envs=2)
     recording, known = Recording(env), []
@@ -42,7 +43,7 @@ def recorded(tiny_config: TrainConfig, tmp_path: Path) -> tuple[Path, list[dict[
 
 
 def test_what_was_recorded_is_what_is_learned_from(
-    recorded: tuple[Path, list[dict[str, float]]], tiny_config: TrainConfig
+    recorded: tuple[Path, list[dict[str, Any]]], tiny_config: TrainConfig
 ):
     path, known = recorded
     replay = load_demonstrations(path, make_env(tiny_config, num_envs=1))
@@ -80,7 +81,7 @@ def test_evaluation_records_what_a_run_of_sac_then_learns_from(
 
 
 def test_demonstrations_of_another_contract_are_refused(
-    recorded: tuple[Path, list[dict[str, float]]], tiny_config: TrainConfig, tmp_path: Path
+    recorded: tuple[Path, list[dict[str, Any]]], tiny_config: TrainConfig, tmp_path: Path
 ):
     path, _ = recorded
     with np.load(path) as file:
