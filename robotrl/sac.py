@@ -35,7 +35,7 @@ from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, one_vector
 from robotrl.policy import Policy
 from robotrl.products import rounded
-from robotrl.replay import Batch, Replay
+from robotrl.replay import Batch, Replay, require_room
 from robotrl.value_heads import CategoricalHead, ScalarHead, ValueHead
 
 _LOG_STD_LOW, _LOG_STD_HIGH = -5.0, 2.0
@@ -87,6 +87,7 @@ class SACConfig(Section):
     """File of `robotrl eval RUN --record FILE`: half of every batch comes from it (Ball et al.);
     critics 10 and updates_per_step 2 or more make the most of it."""
 
+    PARALLEL: ClassVar[bool] = False
     FIXED: ClassVar = frozenset(
         {
             *("iteration_steps", "buffer_size", "actor_hidden", "critic_hidden"),
@@ -99,6 +100,10 @@ class SACConfig(Section):
     def _absolute(cls, path: Path | None) -> Path | None:
         """A run goes on from any folder."""
         return path and path.absolute()
+
+    def check_worlds(self, num_envs: int) -> None:
+        """See `AlgorithmConfig`."""
+        require_room(self.buffer_size, num_envs)
 
     def new_policy(self, observation_size: int, num_actions: int) -> "SACPolicy":
         """See `AlgorithmConfig`."""
