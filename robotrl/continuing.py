@@ -80,25 +80,50 @@ def require_same_contract(env: VectorEnv, source_env: VectorEnv, source: Path) -
     Raises:
         ConfigError: lists what differs.
     """
-    now, before = _contract(env), _contract(source_env)
-    problems = []
-    for name in now:
-        if now[name] == before[name]:
-            continue
-        gone = [str(part) for part in before[name] if part not in now[name]]
-        new = [str(part) for part in now[name] if part not in before[name]]
-        changes = [
-            f"{what} {', '.join(parts[:_SHOWN])}" + (" …" if len(parts) > _SHOWN else "")
-            for what, parts in (("without", gone), ("with", new))
-            if parts
-        ]
-        problems.append(f"{name} {' and '.join(changes) or 'in another order'}")
+    problems = contract_differences(contract_of(env), contract_of(source_env))
     if problems:
         raise ConfigError(
             f"--from {source}: compared with that run this one has {'; '.join(problems)}. Its "
             "policy fits only what it was trained on: make task_config say the same, or train from "
             "nothing"
         )
+
+
+def contract_of(env: VectorEnv) -> dict[str, list[Any]]:
+    """What observations and actions mean, as plain data."""
+    task = env.task
+    meaning = {
+        name: value
+        for name, value in vars(task.decoder).items()
+        if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
+    }
+    return {
+        "columns of the actor's observation": env.columns["actor"],
+        "columns of the critic's observation": env.columns["critic"],
+        "actions": [
+            type(task.decoder).__name__,
+            *(f"{name}={value}" for name, value in meaning.items()),
+            *([joint.name for joint in task.deployment.joints] if task.deployment else []),
+        ],
+    }
+
+
+def contract_differences(now: dict[str, list[Any]], before: dict[str, list[Any]]) -> list[str]:
+    """What one contract has and lacks that another has not, in words; see `contract_of`."""
+    problems = []
+    for name in now:
+        here, there = now[name], before.get(name, [])
+        if here == there:
+            continue
+        gone = [str(part) for part in there if part not in here]
+        new = [str(part) for part in here if part not in there]
+        changes = [
+            f"{what} {', '.join(parts[:_SHOWN])}" + (" …" if len(parts) > _SHOWN else "")
+            for what, parts in (("without", gone), ("with", new))
+            if parts
+        ]
+        problems.append(f"{name} {' and '.join(changes) or 'in another order'}")
+    return problems
 
 
 def take_over(learner: Algorithm, checkpoint: dict[str, Any], source: Path) -> dict[str, Any]:
@@ -131,25 +156,6 @@ def take_over(learner: Algorithm, checkpoint: dict[str, Any], source: Path) -> d
         )
     learner.load_state_dict(own | learned)
     return learned
-
-
-def _contract(env: VectorEnv) -> dict[str, list[Any]]:
-    """What observations and actions mean."""
-    task = env.task
-    meaning = {
-        name: value
-        for name, value in vars(task.decoder).items()
-        if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
-    }
-    return {
-        "columns of the actor's observation": env.columns["actor"],
-        "columns of the critic's observation": env.columns["critic"],
-        "actions": [
-            type(task.decoder).__name__,
-            *(f"{name}={value}" for name, value in meaning.items()),
-            *([joint.name for joint in task.deployment.joints] if task.deployment else []),
-        ],
-    }
 
 
 def _cut(value: Any) -> str:

@@ -63,3 +63,18 @@ def entropy_slopes(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor
     scaled = log_std.exp() * noise
     slope = -2 * torch.tanh(mean + scaled)  # of the log-determinant in u
     return slope, 1 + slope * scaled
+
+
+def sample_slopes(
+    scaled: Tensor, action: Tensor, action_slope: Tensor, log_prob_slope: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Slopes of a loss in mean and log σ, (n, d) each, with the noise held (eq. 12 and 13 of SAC).
+
+    Args:
+        scaled: (n, d) σ times the noise, u - mean.
+        action: (n, d) tanh(u).
+        action_slope: (n, d) of the loss in the action.
+        log_prob_slope: of the loss in each action's log density, a number.
+    """
+    slope = action_slope * (1 - action.square()) + (2 * log_prob_slope) * action
+    return slope, slope * scaled - log_prob_slope

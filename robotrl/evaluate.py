@@ -19,6 +19,7 @@ from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
+from robotrl.demonstrations import Recording
 from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env, robot_sha256
@@ -56,23 +57,30 @@ def check_robot_files(env: VectorEnv, expected: str, what: str) -> None:
         )
 
 
-def evaluate_run(folder: RunFolder, *, episodes: int = 128, best: bool = False) -> dict[str, float]:
+def evaluate_run(
+    folder: RunFolder, *, episodes: int = 128, best: bool = False, record: Path | None = None
+) -> dict[str, float]:
     """Evaluate a training run's policy in `episodes` worlds at once; see `_summarise`.
 
     Args:
         folder: the run.
         episodes: as many worlds.
         best: the policy of the best evaluation while training, instead of the latest.
+        record: file to keep its transitions in; see `robotrl.demonstrations`.
     """
     config = folder.config()
     checkpoint = folder.load_checkpoint(best=best)
     return evaluate_actor(
-        config, lambda env: load_policy(config, env, checkpoint), episodes=episodes
+        config, lambda env: load_policy(config, env, checkpoint), episodes=episodes, record=record
     )
 
 
 def evaluate_actor(
-    config: TrainConfig, load: Callable[[VectorEnv], Policy], *, episodes: int = 128
+    config: TrainConfig,
+    load: Callable[[VectorEnv], Policy],
+    *,
+    episodes: int = 128,
+    record: Path | None = None,
 ) -> dict[str, float]:
     """Evaluate a policy in `episodes` worlds of a configuration at once; see `_summarise`.
 
@@ -80,6 +88,7 @@ def evaluate_actor(
         config: the task, and what differs between worlds.
         load: makes the policy, given the worlds.
         episodes: as many worlds.
+        record: file to keep its transitions in.
     """
     torch.set_num_threads(config.torch_threads)
     terms = at_full_range(config.terms)
@@ -87,15 +96,22 @@ def evaluate_actor(
     env = make_test_env(config, num_envs=episodes, seed=seed, randomization=terms)
     agent = Agent(load(env), episodes)
     observation, worlds = env.reset(), torch.arange(episodes)
+    recording = Recording(env) if record else None
 
     def step() -> _Step:
         nonlocal observation
-        step = env.step(agent.act(observation["actor"]))
-        agent.forget(step.terminated | step.truncated)
-        observation = step.observation
-        return worlds, step.reward, step.info
+        action = agent.act(observation["actor"])
+        taken = env.step(action)
+        agent.forget(taken.terminated | taken.truncated)
+        if recording is not None:
+            recording.add(observation, action, taken)
+        observation = taken.observation
+        return worlds, taken.reward, taken.info
 
-    return _summarise(step, env.task.episode_steps)
+    result = _summarise(step, env.task.episode_steps)
+    if recording is not None and record is not None:
+        recording.save(record)
+    return result
 
 
 def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:

@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robotrl.products import bmm
+
 SQRT2 = 2**0.5
+NORM_EPS = 1e-5
 
 
-def mlp(sizes: Sequence[int], *, output_gain: float) -> nn.Sequential:
-    """Linear layers with SiLU between them.
+def mlp(
+    sizes: Sequence[int], *, output_gain: float, activation: type[nn.Module] = nn.SiLU
+) -> nn.Sequential:
+    """Linear layers with activations between them.
 
     Weights are orthogonal with gain √2, the last layer's with `output_gain`; biases are zero.
     SiLU because tanh costs ten times as much on a CPU.
@@ -19,10 +25,11 @@ def mlp(sizes: Sequence[int], *, output_gain: float) -> nn.Sequential:
     Args:
         sizes: width of the input, of each hidden layer, and of the output.
         output_gain: 0.01 for a policy (starts near zero), 1 for a value function.
+        activation: class of the layers between.
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        layers += [nn.Linear(fan_in, fan_out), activation()]
     layers.pop()
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     for layer in linear:
@@ -73,20 +80,33 @@ class Backpropagation:
                 slope = torch.ops.aten.silu_backward(slope @ weight, before)
 
 
-class CriticEnsemble(nn.Module):
-    """Several networks (n, in) -> (count, n) in one, with LayerNorm and SiLU after hidden layers.
+class Layer(NamedTuple):
+    """What a layer of an ensemble came from and to, (count, n, ...) each."""
 
-    One batched product per layer instead of `count` small ones.
+    hidden: Tensor
+    """Its input."""
+    before: Tensor
+    """Its output, before LayerNorm."""
+    mean: Tensor
+    scale: Tensor
+    """Inverse standard deviation of `before`."""
+
+
+class CriticEnsemble(nn.Module):
+    """Several networks (n, in) -> (count, n, out) in one, with LayerNorm and ReLU on hidden layers.
+
+    One batched product per layer instead of `count` small ones, and slopes worked out by hand:
+    autograd takes more operations, and more of them than are asked for. LayerNorm has no gain and
+    no shift: before ReLU and a linear layer they only say again what weights and biases say.
 
     Args:
         count: number of networks, which differ in their initial weights.
-        sizes: width of the input, of each hidden layer, and 1.
+        sizes: width of the input, of each hidden layer, and of the output.
     """
 
     def __init__(self, count: int, sizes: Sequence[int]):
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        self.gains, self.shifts = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
             last = len(self.weights) == len(sizes) - 2
             weight = torch.empty(count, fan_in, fan_out)
@@ -94,16 +114,49 @@ class CriticEnsemble(nn.Module):
                 nn.init.orthogonal_(member, 1.0 if last else SQRT2)
             self.weights.append(weight)
             self.biases.append(torch.zeros(count, 1, fan_out))
-            if not last:
-                self.gains.append(torch.ones(count, 1, fan_out))
-                self.shifts.append(torch.zeros(count, 1, fan_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        hidden = x.expand(len(self.weights[0]), *x.shape)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if layer < len(self.gains):
-                hidden = F.layer_norm(hidden, hidden.shape[-1:])
-                hidden = F.silu(torch.addcmul(self.shifts[layer], hidden, self.gains[layer]))
-        return hidden.squeeze(-1)
+        return self.trace(x)[0]
+
+    @torch.no_grad()
+    def trace(self, x: Tensor) -> tuple[Tensor, list[Layer]]:
+        """The output, and what `weight_slopes` and `input_slopes` need to know of the way there."""
+        hidden, layers = x.expand(len(self.weights[0]), *x.shape), []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            before = bmm(hidden, weight).add_(bias)
+            mean = before.mean(dim=-1, keepdim=True)
+            centred = before - mean
+            square = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square_()
+            scale = square.div_(before.shape[-1]).add_(NORM_EPS).rsqrt_()
+            layers.append(Layer(hidden, before, mean, scale))
+            hidden = centred.mul_(scale).relu_()
+        return layers[-1].before, layers
+
+    @torch.no_grad()
+    def weight_slopes(self, layers: list[Layer], slope: Tensor) -> None:
+        """Set every parameter's gradient, given the loss's slopes (count, n, out) in the output."""
+        for index in reversed(range(len(layers))):
+            weight, bias = self.weights[index], self.biases[index]
+            torch.sum(slope, dim=1, keepdim=True, out=bias.grad)
+            assert weight.grad is not None
+            weight.grad.copy_(bmm(layers[index].hidden.transpose(1, 2), slope))
+            if index:
+                slope = self._before(layers, index, slope)
+
+    @torch.no_grad()
+    def input_slopes(self, layers: list[Layer], slope: Tensor) -> Tensor:
+        """The loss's slopes (n, in) in the input, given those (count, n, out) in the output."""
+        for index in reversed(range(1, len(layers))):
+            slope = self._before(layers, index, slope)
+        return bmm(slope, self.weights[0].transpose(1, 2)).sum(dim=0)
+
+    def _before(self, layers: list[Layer], index: int, slope: Tensor) -> Tensor:
+        """Slopes in what the hidden layer before `index` was before LayerNorm and ReLU."""
+        slope = bmm(slope, self.weights[index].transpose(1, 2))
+        slope = torch.ops.aten.threshold_backward(slope, layers[index].hidden, 0)
+        _, before, mean, scale = layers[index - 1]
+        shape, wanted = before.shape[-1:], [True, False, False]
+        return torch.ops.aten.native_layer_norm_backward(
+            slope, before, shape, mean, scale, None, None, wanted
+        )[0]

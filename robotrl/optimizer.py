@@ -40,17 +40,15 @@ class ClippedAdam:
         self.learning_rate = learning_rate
         """Step size; may be changed between steps."""
         self._max_norm, self._eps = max_grad_norm, eps
-        self._parameters = parameters = list(module.parameters())
-        self._vector = vector = nn.utils.parameters_to_vector(parameters).detach()
-        self._gradient = torch.zeros_like(vector)
-        start = 0
-        for parameter in parameters:
-            part = slice(start, start + parameter.numel())
-            parameter.data = vector[part].view_as(parameter)
-            parameter.grad = self._gradient[part].view_as(parameter)
-            start = part.stop
-        self._count = torch.zeros((), device=vector.device)
-        self._mean, self._square = torch.zeros_like(vector), torch.zeros_like(vector)
+        self._parameters = list(module.parameters())
+        self.vector = one_vector(module)
+        """All parameters, in the module's order."""
+        self._gradient = torch.zeros_like(self.vector)
+        parts = self._gradient.split([parameter.numel() for parameter in self._parameters])
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        self._count = torch.zeros((), device=self.vector.device)
+        self._mean, self._square = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
 
     def backward(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
         """Set the gradient, given the loss's slopes in what depends on the module."""
@@ -66,7 +64,7 @@ class ClippedAdam:
             norm = torch.linalg.vector_norm(self._gradient)
             excess = ((norm + 1e-6) / self._max_norm).clamp_(min=1)
         adam(
-            [self._vector],
+            [self.vector],
             [self._gradient],
             [self._mean],
             [self._square],
@@ -91,6 +89,16 @@ class ClippedAdam:
         """Restore what `state_dict` returned; the learning rate stays this run's own."""
         for name, value in self.state_dict().items():
             value.copy_(state[name])
+
+
+def one_vector(module: nn.Module) -> Tensor:
+    """Move a module's parameters into one vector, of which they become views; returns it."""
+    parameters = list(module.parameters())
+    vector = nn.utils.parameters_to_vector(parameters).detach()
+    parts = vector.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view_as(parameter)
+    return vector
 
 
 def side_by_side(

@@ -21,6 +21,9 @@ from torch import Tensor
 from deploy.errors import ConfigError
 from envs.vector_env import Step
 
+FINALS = 64
+"""Rows of the side table at the start."""
+
 
 class Batch(NamedTuple):
     """Transitions, (n, ...) each; observations as they came."""
@@ -83,8 +86,10 @@ class Replay:
             "ended": table(dtype=torch.bool),
             "final": table(dtype=torch.int64),
         }
-        self._finals = {name: torch.empty(0, width, device=device) for name, width in sizes.items()}
-        self._free: list[int] = []
+        self._finals = {
+            name: torch.zeros(FINALS, width, device=device) for name, width in sizes.items()
+        }
+        self._free = list(reversed(range(FINALS)))
         self._head = self._stored = 0
 
     def __len__(self) -> int:
@@ -130,33 +135,31 @@ class Replay:
             gamma: discount factor.
             generator: source of chance, on the same device.
         """
-        tables, device = self._tables, generator.device
-        pick = torch.randint(len(self), (size,), generator=generator, device=device)
-        age, world = pick // self._num_envs, pick % self._num_envs  # age 0: the oldest
-        oldest = self._head - self._stored
-        ahead = torch.arange(n_step, device=device)[:, None]
-        rows = (oldest + age + ahead) % self._rows  # (n_step, size)
-        goes_on = ~tables["ended"][rows, world]
-        goes_on[-1:] = False
-        goes_on &= age + ahead + 1 < self._stored
-        made = torch.ones_like(goes_on)
-        made[1:] = goes_on[:-1].cumprod(dim=0).bool()
-        reward = (gamma**ahead * tables["reward"][rows, world]).masked_fill(~made, 0).sum(dim=0)
-        last = made.sum(dim=0) - 1
-        row = rows[last, torch.arange(size, device=device)]
-        ended, following = tables["ended"][row, world], (row + 1) % self._rows
-        next_observation = {}
-        for name, finals in self._finals.items():
-            found = tables[f"observation/{name}"][following, world]
-            found[ended] = finals[tables["final"][row, world][ended]]
-            next_observation[name] = found
-        terminated = tables["terminated"][row, world]
+        worlds, places = self._num_envs, self._rows * self._num_envs
+        flat = {name: table.flatten(0, 1) for name, table in self._tables.items()}
+        oldest = (self._head - self._stored) % self._rows * worlds
+        pick = torch.randint(len(self), (size,), generator=generator, device=generator.device)
+        first = last = (pick + oldest) % places
+        reward, goes_on = flat["reward"][first], ~flat["ended"][first]
+        made = torch.ones_like(reward)
+        for step in range(1, n_step):
+            goes_on = goes_on & (pick + step * worlds < len(self))
+            last = torch.where(goes_on, (last + worlds) % places, last)
+            reward = reward + gamma**step * goes_on * flat["reward"][last]
+            made = made + goes_on
+            goes_on = goes_on & ~flat["ended"][last]
+        ended, final = flat["ended"][last, None], flat["final"][last]
+        following = (last + worlds) % places
+        next_observation = {
+            name: torch.where(ended, finals[final], flat[f"observation/{name}"][following])
+            for name, finals in self._finals.items()
+        }
         return Batch(
-            {name: tables[f"observation/{name}"][rows[0], world] for name in self._finals},
-            tables["action"][rows[0], world],
+            {name: flat[f"observation/{name}"][first] for name in self._finals},
+            flat["action"][first],
             reward,
             next_observation,
-            (gamma ** (last + 1.0)).masked_fill(terminated, 0),
+            (gamma**made).masked_fill(flat["terminated"][last], 0),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,7 +186,7 @@ class Replay:
         """Rows of the side table that are free, which grows as it must."""
         known = len(next(iter(self._finals.values())))
         if count > len(self._free):
-            more = max(count, known, 64)
+            more = max(count, known)
             self._free += range(known + more - 1, known - 1, -1)
             for name, table in self._finals.items():
                 self._finals[name] = torch.cat([table, table.new_zeros(more, table.shape[1])])

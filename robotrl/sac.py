@@ -9,17 +9,21 @@ data is scarce (Ball et al. 2023, arXiv 2302.02948). More than two of them are u
 targets from a random pair, the actor follows the mean (arXiv 2101.05982). The temperature holds the
 entropy at that of a Gaussian of `target_std` in the unit action space, so it means the same for any
 number of joints. Observations are stored as they came and normalised when they are learned from.
-The first actions are uniform.
+The first actions are uniform. Half of a batch may come from demonstrations (Ball et al.).
+Thousands of worlds ask for large batches, few updates and critics that learn a distribution:
+batch_size 8192, updates_per_step 0.002, atoms 101, initial_alpha 0.001, target_std 0.15 are where
+the field starts (arXiv 2512.01996); here only the rules are tested, not such a run.
 """
 
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, field_validator
+from torch import Tensor, nn
 
 from deploy.configuration import Section
 from envs.mirror import Mirror
@@ -28,9 +32,11 @@ from robotrl import distributions
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
 from robotrl.networks import CriticEnsemble, mlp
 from robotrl.normalizer import Normalizer
-from robotrl.optimizer import ClippedAdam
+from robotrl.optimizer import ClippedAdam, one_vector
 from robotrl.policy import Policy
+from robotrl.products import rounded
 from robotrl.replay import Batch, Replay, require_room
+from robotrl.value_heads import CategoricalHead, ScalarHead, ValueHead
 
 _LOG_STD_LOW, _LOG_STD_HIGH = -5.0, 2.0
 
@@ -59,6 +65,11 @@ class SACConfig(Section):
     """Share of the critics that their targets take over with each update."""
     critics: Annotated[int, Field(ge=1, le=100)] = 2
     """Number of critics."""
+    atoms: Annotated[int, Field(ge=1, le=1001)] = 1
+    """Outputs of a critic: 1 for the expected return; more, 101 say, for the probabilities of as
+    many returns, which suits large batches from thousands of worlds."""
+    value_limit: Annotated[float, Field(ge=1e-3, le=1e6)] = 20.0
+    """Largest return of those, and the negative of the least; with `atoms`."""
     target_std: Annotated[float, Field(ge=1e-3, le=0.8)] = 0.09
     """Standard deviation, in the unit action space, of the Gaussian whose entropy the policy keeps;
     0.09 is the usual -1 per action."""
@@ -72,11 +83,23 @@ class SACConfig(Section):
     """Hidden layers of each critic."""
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image."""
+    demonstrations: Path | None = None
+    """File of `robotrl eval RUN --record FILE`: half of every batch comes from it (Ball et al.);
+    critics 10 and updates_per_step 2 or more make the most of it."""
 
     PARALLEL: ClassVar[bool] = False
     FIXED: ClassVar = frozenset(
-        {"iteration_steps", "buffer_size", "critics", "actor_hidden", "critic_hidden"}
+        {
+            *("iteration_steps", "buffer_size", "actor_hidden", "critic_hidden"),
+            *("critics", "atoms", "value_limit", "demonstrations"),
+        }
     )
+
+    @field_validator("demonstrations")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """A run goes on from any folder."""
+        return path and path.absolute()
 
     def check_worlds(self, num_envs: int) -> None:
         """See `AlgorithmConfig`."""
@@ -98,7 +121,7 @@ class SACPolicy(Policy):
 
     def __init__(self, observation_size: int, num_actions: int, config: SACConfig):
         sizes = [observation_size, *config.actor_hidden, 2 * num_actions]
-        super().__init__(observation_size, mlp(sizes, output_gain=0.01))
+        super().__init__(observation_size, mlp(sizes, output_gain=0.01, activation=nn.ReLU))
         self._num_actions = num_actions
 
     def mean(self, normalized: Tensor) -> Tensor:
@@ -113,7 +136,11 @@ class SACPolicy(Policy):
 
 
 class SAC:
-    """See the module docstring, and `AlgorithmConfig.learner` for the arguments."""
+    """See the module docstring, and `AlgorithmConfig.learner` for the arguments.
+
+    Args:
+        demonstrations: what half of every batch is drawn from, if from anything.
+    """
 
     LEARNED: ClassVar[tuple[str, ...]] = (
         "policy",
@@ -133,21 +160,27 @@ class SAC:
         seed: int,
         device: torch.device | str = "cpu",
         mirror: Mirror | None = None,
+        demonstrations: Replay | None = None,
     ):
         require_mirror(config, mirror)
         self.config = config
         self.device = torch.device(device)
         self._sizes, self._num_actions = dict(observation_sizes), num_actions
         self._mirror = None if mirror is None else tuple(part.to(self.device) for part in mirror)
+        self._head: ValueHead = ScalarHead()
+        if config.atoms > 1:
+            self._head = CategoricalHead(config.atoms, config.value_limit, self.device)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = config.new_policy(observation_sizes["actor"], num_actions)
-            sizes = [observation_sizes["critic"] + num_actions, *config.critic_hidden, 1]
+            inputs = observation_sizes["critic"] + num_actions
+            sizes = [inputs, *config.critic_hidden, self._head.size]
             self.critic = CriticEnsemble(config.critics, sizes)
         self.critic_normalizer = Normalizer(observation_sizes["critic"])
         for module in (self.policy, self.critic, self.critic_normalizer):
             module.to(self.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self._target_vector = one_vector(self.target)
         self._log_alpha = torch.tensor(math.log(config.initial_alpha), device=self.device)
         self.target_entropy = (
             num_actions * 0.5 * math.log(2 * math.pi * math.e * config.target_std**2)
@@ -155,7 +188,7 @@ class SAC:
         """What the temperature holds the policy's entropy at."""
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, eps=1e-8)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, eps=1e-8)
-        self._alpha_step = torch.optim.Adam([self._log_alpha], lr=config.learning_rate)
+        self._alpha_step = torch.optim.Adam([self._log_alpha], lr=config.learning_rate, fused=True)
         self._parts = {
             "policy": self.policy,
             "critic": self.critic,
@@ -166,6 +199,7 @@ class SAC:
             "alpha_step": self._alpha_step,
         }
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._demonstrations = demonstrations
         self._replay: Replay | None = None  # until it is known how many worlds there are
         self._steps = self._updates = 0
         self._skilled = False
@@ -187,7 +221,8 @@ class SAC:
             self._replay = self._new_replay(len(actor), ["actor"] if same else list(self._sizes))
             self._replay.start(observation)
         self.policy.normalizer.update(actor)
-        self.critic_normalizer.update(observation["critic"])
+        if (critic := observation["critic"]) is not actor:
+            self.critic_normalizer.update(critic)
         if not self._skilled:
             shape = (len(actor), self._num_actions)
             self._action = self._uniform(shape) * 2 - 1
@@ -224,23 +259,24 @@ class SAC:
         actor_loss, log_prob = self._learn_actor(batch)
         self._log_alpha.grad = -(log_prob + self.target_entropy).mean()
         self._alpha_step.step()
-        with torch.no_grad():
-            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                slow.lerp_(fast, self.config.tau)
+        self._target_vector.lerp_(self._critic_step.vector, self.config.tau)
         return torch.stack([error, actor_loss, self.alpha, -log_prob.mean()])
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """What the critics should say of a batch, (n,)."""
-        action, log_prob = self._sample_action(batch.next_observation["actor"])
-        values = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
+        """What the critics should say of a batch, (n, outputs)."""
+        mean, log_std = self._gaussian(batch.next_observation["actor"])
+        action, log_prob, _ = self._sample_action(mean, log_std)
+        outputs = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
         if self.config.critics > 2:
-            order = torch.randperm(len(values), generator=self._generator, device=self.device)
-            values = values[order[:2]]
-        value = values.amin(dim=0)
+            order = torch.randperm(len(outputs), generator=self._generator, device=self.device)
+            outputs = outputs[order[:2]]
+        least = self._head.value(outputs).argmin(dim=0)
+        following = outputs.gather(0, least[None, :, None].expand_as(outputs[:1]))[0]
+        shift = batch.reward
         if self.config.backup_entropy:
-            value = value - self.alpha * log_prob
-        return batch.reward + batch.discount * value
+            shift = shift - batch.discount * (self.alpha * log_prob)
+        return self._head.target(following, shift, batch.discount)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, statistics, moments, temperature, random numbers and what is remembered."""
@@ -268,70 +304,100 @@ class SAC:
         self._skilled = state["skilled"]
         self._steps, self._updates = state["steps"], state["updates"]
 
+    @torch.no_grad()
     def _learn_critics(self, batch: Batch) -> Tensor:
-        """Down half the squared error of every critic; returns their mean squared error."""
-        values = self.critic(torch.cat([batch.observation["critic"], batch.action], dim=-1))
-        with torch.no_grad():
-            error = values - self.targets(batch)
-            slope = error / error.shape[1]
-        self._critic_step.backward((values,), (slope,))
+        """Down the loss of every critic, half a squared error for scalar ones; returns its mean."""
+        x = torch.cat([batch.observation["critic"], batch.action], dim=-1)
+        outputs, layers = self.critic.trace(x)
+        loss, slope = self._head.loss(outputs, self.targets(batch))
+        self.critic.weight_slopes(layers, slope / len(x))
         self._critic_step.step()
-        return error.square().mean()
+        return loss
 
     def _learn_actor(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Up the value and the entropy of new actions; returns the loss and their log density."""
-        action, log_prob = self._sample_action(batch.observation["actor"])
-        values = self.critic(torch.cat([batch.observation["critic"], action], dim=-1))
-        value = values.mean(dim=0) if self.config.critics > 2 else values.amin(dim=0)
-        loss = (self.alpha * log_prob - value).mean()
-        self._actor_step.backward((loss,), (torch.ones_like(loss),))
+        mean, log_std = self._gaussian(batch.observation["actor"])
+        with torch.no_grad():
+            action, log_prob, scaled = self._sample_action(mean, log_std)
+            outputs, layers = self.critic.trace(
+                torch.cat([batch.observation["critic"], action], dim=-1)
+            )
+            values = self._head.value(outputs)  # (critics, n)
+            if self.config.critics > 2:
+                value, share = values.mean(dim=0), torch.full_like(values, 1 / len(values))
+            else:
+                value = values.amin(dim=0)
+                share = (values == value).float()
+            slope = self._head.value_slope(outputs) * (share / -len(action))[..., None]
+            slope = self.critic.input_slopes(layers, slope)[:, -self._num_actions :]
+            alpha = self.alpha
+            slopes = distributions.sample_slopes(scaled, action, slope, alpha / len(action))
+            loss = (alpha * log_prob - value).mean()
+        self._actor_step.backward((mean, log_std), slopes)
         self._actor_step.step()
-        return loss.detach(), log_prob.detach()
+        return loss, log_prob
 
-    def _sample_action(self, actor: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions (n, actions) for normalised observations, and their log density (n,)."""
-        mean, log_std = self.policy.gaussian(actor)
+    def _gaussian(self, actor: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SACPolicy.gaussian`; with rounded products where the critics have them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded()):
+            mean, log_std = self.policy.gaussian(actor)
+        return mean.float(), log_std.float()
+
+    def _sample_action(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Actions (n, actions), their log density (n,), and what noise added before tanh."""
         u = distributions.sample(mean, log_std, self._generator)
-        return torch.tanh(u), distributions.log_prob(u, mean, log_std)
+        return torch.tanh(u), distributions.log_prob(u, mean, log_std), u - mean
 
     @torch.no_grad()
     def _sample(self) -> Batch:
-        """Transitions, some of them mirrored, with normalised observations."""
+        """Normalised transitions of its own, and as many that were demonstrated, if any were."""
         assert self._replay is not None
+        size = self.config.batch_size
+        if self._demonstrations is None:
+            return self._draw(self._replay, size)
+        shown = self._draw(self._demonstrations, size // 2)
+        own = self._draw(self._replay, size - size // 2)
+        return Batch(*map(_joined, own, shown))
+
+    def _draw(self, replay: Replay, size: int) -> Batch:
+        """Transitions, some of them mirrored, with normalised observations."""
         config = self.config
-        batch = self._replay.sample(
-            config.batch_size, n_step=config.n_step, gamma=config.gamma, generator=self._generator
+        batch = replay.sample(
+            size, n_step=config.n_step, gamma=config.gamma, generator=self._generator
         )
-        if config.symmetry and self._mirror is not None:
-            flip = self._uniform((config.batch_size, 1)) < 0.5
-            actor, critic, action = self._mirror
-            sides = {"actor": actor, "critic": critic}
-
-            def mirrored(values: Tensor, image: Tensor) -> Tensor:
-                return torch.where(flip, values @ image.T, values)
-
-            batch = batch._replace(
-                action=mirrored(batch.action, action),
-                **{
-                    which: {
-                        name: mirrored(values, sides[name])
-                        for name, values in getattr(batch, which).items()
-                    }
-                    for which in ("observation", "next_observation")
-                },
-            )
+        if config.symmetry:
+            batch = self._half_mirrored(batch)
         return batch._replace(
             observation=self._normalized(batch.observation),
             next_observation=self._normalized(batch.next_observation),
         )
 
+    def _half_mirrored(self, batch: Batch) -> Batch:
+        """A batch, a random half of it replaced by its mirror image."""
+        assert self._mirror is not None
+        flip = self._uniform((len(batch.reward), 1)) < 0.5
+        actor, critic, action = self._mirror
+        sides = {"actor": actor, "critic": critic}
+
+        def mirrored(values: Tensor, image: Tensor) -> Tensor:
+            return torch.where(flip, values @ image.T, values)
+
+        observation, following = (
+            {name: mirrored(values, sides[name]) for name, values in observed.items()}
+            for observed in (batch.observation, batch.next_observation)
+        )
+        return batch._replace(
+            action=mirrored(batch.action, action),
+            observation=observation,
+            next_observation=following,
+        )
+
     def _normalized(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What actor and critics see of observations as they came."""
-        actor = observation["actor"]
-        return {
-            "actor": self.policy.normalizer(actor),
-            "critic": self.critic_normalizer(observation.get("critic", actor)),
-        }
+        actor = self.policy.normalizer(observation["actor"])
+        if "critic" not in observation:
+            return {"actor": actor, "critic": actor}
+        return {"actor": actor, "critic": self.critic_normalizer(observation["critic"])}
 
     def _report(self) -> dict[str, float]:
         """Means since the last report; nan before anything was learned."""
@@ -353,3 +419,10 @@ class SAC:
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=self._generator, device=self.device)
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """Rows of two tensors, or of each in two dicts of them."""
+    if isinstance(one, Tensor):
+        return torch.cat([one, other])
+    return {name: torch.cat([one[name], other[name]]) for name in one}

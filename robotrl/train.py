@@ -10,10 +10,10 @@ written over it.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -25,8 +25,10 @@ from envs.vector_env import StepInfo
 from robotrl import parallel
 from robotrl.algorithm import Algorithm, TrainingError
 from robotrl.continuing import fixed_settings, require_same_contract, require_same_run, take_over
+from robotrl.demonstrations import load_demonstrations
 from robotrl.episodes import Episodes, Evaluation
 from robotrl.journal import Journal, require_loggers
+from robotrl.products import precision
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
@@ -278,7 +280,7 @@ def _iterate(
         infos.append(step.info)
         episodes.add(step)
         stepped_s = time.perf_counter()
-        with _precision(config.learner_precision):
+        with precision(config.learner_precision):
             losses |= learner.learn(step)
         learned_s += time.perf_counter() - stepped_s
     env.simulation.check()
@@ -307,20 +309,6 @@ def _iterate(
         "speed/env_steps_per_s": config.num_envs * steps / taken_s,
         "speed/collect_share": 1 - learned_s / taken_s,
     }
-
-
-@contextmanager
-def _precision(kind: Literal["float32", "bfloat16"]) -> Iterator[None]:
-    """Products of float32 matrices in bfloat16, within; what is exported is held to float32."""
-    if kind == "float32":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def rehearse(
@@ -393,12 +381,16 @@ def robot_sha256(env: envs.VectorEnv) -> str:
 
 
 def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> Algorithm:
+    settings = {}
+    if shown := getattr(config.algorithm, "demonstrations", None):
+        settings["demonstrations"] = load_demonstrations(shown, env)
     return config.algorithm.learner(
         env.observation_sizes,
         env.num_actions,
         seed=config.seed,
         device=env.device,
         mirror=env.mirror if config.algorithm.symmetry else None,
+        **settings,
     )
 
 

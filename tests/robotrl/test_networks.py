@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from robotrl.networks import SQRT2, Backpropagation, mlp
+from robotrl.networks import SQRT2, Backpropagation, CriticEnsemble, mlp
+from robotrl.optimizer import ClippedAdam
 
 
 def linear_layers(network: nn.Sequential) -> list[nn.Linear]:
@@ -62,3 +64,49 @@ def test_gradients_by_hand_equal_those_of_autograd(hidden: list[int]):
     torch.testing.assert_close(output, expected.detach(), rtol=1e-12, atol=1e-12)
     for parameter, gradient in zip(network.parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-12)
+
+
+def by_autograd(ensemble: CriticEnsemble, x: Tensor) -> Tensor:
+    """What an ensemble says, (count, n, out), by torch's own layers."""
+    answers = []
+    for member in range(len(ensemble.weights[0])):
+        hidden = x
+        for weight, bias in zip(ensemble.weights, ensemble.biases, strict=True):
+            if hidden is not x:
+                hidden = F.relu(F.layer_norm(hidden, hidden.shape[-1:]))
+            hidden = F.linear(hidden, weight[member].T, bias[member, 0])
+        answers.append(hidden)
+    return torch.stack(answers)
+
+
+@pytest.fixture
+def ensemble() -> CriticEnsemble:
+    """Three networks, whose biases are not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = CriticEnsemble(3, [5, 8, 6, 2])
+        for parameter in made.parameters():
+            nn.init.normal_(parameter)
+    ClippedAdam(made, 1e-3)  # so that there are gradients to set
+    return made
+
+
+def test_ensemble_equals_networks_of_torch_side_by_side(ensemble: CriticEnsemble):
+    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
+
+    torch.testing.assert_close(ensemble(x), by_autograd(ensemble, x))
+
+
+def test_slopes_of_an_ensemble_equal_those_of_autograd(ensemble: CriticEnsemble):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(7, 5, generator=generator, requires_grad=True)
+    slope = torch.randn(3, 7, 2, generator=generator)
+    parameters = list(ensemble.parameters())
+    in_x, *in_weights = torch.autograd.grad(by_autograd(ensemble, x), [x, *parameters], slope)
+
+    _, layers = ensemble.trace(x.detach())
+    ensemble.weight_slopes(layers, slope)
+
+    torch.testing.assert_close(ensemble.input_slopes(layers, slope), in_x)
+    for parameter, expected in zip(parameters, in_weights, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,7 @@
 """SAC: every rule against numbers worked by hand, and toys whose answer is known."""
 
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from envs.vector_env import Step, StepInfo
 from robotrl.algorithm import TrainingError
 from robotrl.evaluate import evaluate_policy, evaluate_run
 from robotrl.export import export
-from robotrl.networks import CriticEnsemble
-from robotrl.replay import Batch
+from robotrl.replay import Batch, Replay
 from robotrl.run_folder import RunFolder
 from robotrl.sac import SAC, SACConfig
 from robotrl.train import train
 from robotrl.train_config import TrainConfig
+from tests.robotrl.test_networks import by_autograd
 
 
 class Bandit:
@@ -75,46 +76,23 @@ def batch(n: int = 4, **changes: Tensor) -> Batch:
     return values._replace(**changes)
 
 
-def test_ensemble_equals_networks_of_torch_side_by_side():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        ensemble = CriticEnsemble(3, [5, 8, 6, 1])
-        for parameter in ensemble.parameters():  # gains, shifts and biases too
-            nn.init.normal_(parameter)
-        x = torch.randn(7, 5)
-
-    for member, found in enumerate(ensemble(x)):
-        layers: list[nn.Module] = []
-        for layer, (fan_in, fan_out) in enumerate([(5, 8), (8, 6), (6, 1)]):
-            linear = nn.Linear(fan_in, fan_out)
-            linear.weight.data = ensemble.weights[layer][member].T
-            linear.bias.data = ensemble.biases[layer][member, 0]
-            layers.append(linear)
-            if layer < 2:
-                norm = nn.LayerNorm(fan_out)
-                norm.weight.data = ensemble.gains[layer][member, 0]
-                norm.bias.data = ensemble.shifts[layer][member, 0]
-                layers += [norm, nn.SiLU()]
-        torch.testing.assert_close(found, nn.Sequential(*layers)(x).squeeze(-1))
-
-
 @pytest.mark.parametrize("backup_entropy", [True, False])
 def test_target_is_the_lesser_value_and_the_entropy_if_it_counts(backup_entropy: bool):
     learner = make(backup_entropy=backup_entropy, initial_alpha=0.5)
-    learner.target.forward = lambda x: torch.tensor([[3.0, -1.0], [1.0, 4.0]])
-    log_prob = torch.tensor([2.0, -0.6])
-    learner._sample_action = lambda actor: (torch.zeros(2, 1), log_prob)
+    learner.target.forward = lambda x: torch.tensor([[3.0, -1.0], [1.0, 4.0]])[..., None]
+    log_prob, nothing = torch.tensor([2.0, -0.6]), torch.zeros(2, 1)
+    learner._sample_action = lambda mean, log_std: (nothing, log_prob, nothing)
     step = batch(2, reward=torch.tensor([10.0, 20.0]), discount=torch.tensor([0.9, 0.0]))
 
     targets = learner.targets(step)
 
     # 10 + 0.9 · (min(3, 1) - 0.5 · 2) = 10, without entropy 10.9; the second has no future
-    assert targets.tolist() == pytest.approx([10.0 if backup_entropy else 10.9, 20.0])
+    assert targets[:, 0].tolist() == pytest.approx([10.0 if backup_entropy else 10.9, 20.0])
 
 
 def test_of_many_critics_a_random_pair_makes_the_target():
     learner = make(critics=4, backup_entropy=False)
-    learner.target.forward = lambda x: torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    learner.target.forward = lambda x: torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
     step = batch(1, reward=torch.zeros(1), discount=torch.ones(1))
 
     found = [learner.targets(step).item() for _ in range(600)]
@@ -158,28 +136,34 @@ def test_bandit_is_solved():
     torch.testing.assert_close(action, torch.tensor([[-0.5], [0.5]]), atol=0.1, rtol=0)
 
 
+def assert_adam_went_down(
+    before: list[Tensor], gradients: Sequence[Tensor], after: Iterable[Tensor]
+) -> None:
+    """By Adam's first step of 3e-3; where a gradient is tiny, ε and rounding decide."""
+    for old, gradient, new in zip(before, gradients, after, strict=True):
+        clear = gradient.abs() > 1e-5
+        moved = 3e-3 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close(new[clear], (old - moved)[clear], rtol=1e-3, atol=1e-5)
+
+
 def test_critics_learn_half_the_squared_error_and_targets_follow_slowly():
     learner = make(tau=0.25, gamma=0.0)
-    reference = [parameter.clone() for parameter in learner.critic.parameters()]
+    parameters = list(learner.critic.parameters())
+    before = [parameter.clone() for parameter in parameters]
     step = batch(8, discount=torch.zeros(8))
     inputs = torch.cat([step.observation["critic"], step.action], dim=1)
-    loss = 0.5 * (learner.critic(inputs) - step.reward).square().mean(dim=1).sum()
-    gradients = torch.autograd.grad(loss, list(learner.critic.parameters()))
+    error = by_autograd(learner.critic, inputs).squeeze(-1) - step.reward
+    gradients = torch.autograd.grad(0.5 * error.square().mean(dim=1).sum(), parameters)
 
     learner.update(step)
 
-    targets = list(learner.target.parameters())
-    for old, gradient, new, slow in zip(
-        reference, gradients, learner.critic.parameters(), targets, strict=True
-    ):
-        moved = 3e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
-        torch.testing.assert_close(new, old - moved, rtol=1e-3, atol=1e-5)
+    assert_adam_went_down(before, gradients, parameters)
+    for old, new, slow in zip(before, parameters, learner.target.parameters(), strict=True):
         torch.testing.assert_close(slow, 0.75 * old + 0.25 * new)
 
 
 def test_actor_goes_up_its_value_and_leaves_the_critics_alone():
     learner = make()
-    learner.critic.requires_grad_(True)
     critics = [parameter.clone() for parameter in learner.critic.parameters()]
     generator = torch.Generator().manual_seed(0)
     generator.set_state(learner._generator.get_state())
@@ -189,7 +173,8 @@ def test_actor_goes_up_its_value_and_leaves_the_critics_alone():
     u = mean + std * torch.randn(8, 1, generator=generator)
     gaussian = torch.distributions.Normal(mean, std)
     log_prob = (gaussian.log_prob(u) - torch.log1p(-torch.tanh(u).square())).sum(dim=1)
-    values = learner.critic(torch.cat([step.observation["critic"], torch.tanh(u)], dim=1))
+    inputs = torch.cat([step.observation["critic"], torch.tanh(u)], dim=1)
+    values = by_autograd(learner.critic, inputs).squeeze(-1)
     loss = (1.0 * log_prob - values.amin(dim=0)).mean()
     gradients = torch.autograd.grad(loss, list(policy.parameters()))
     before = [parameter.clone() for parameter in policy.parameters()]
@@ -197,10 +182,7 @@ def test_actor_goes_up_its_value_and_leaves_the_critics_alone():
     found, _ = learner._learn_actor(step)
 
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
-    for old, gradient, new in zip(before, gradients, policy.parameters(), strict=True):
-        moved = 3e-3 * gradient / (gradient.abs() + 1e-8)
-        clear = gradient.abs() > 1e-5  # elsewhere ε and rounding decide
-        torch.testing.assert_close(new[clear], (old - moved)[clear], rtol=1e-3, atol=1e-5)
+    assert_adam_went_down(before, gradients, policy.parameters())
     assert all(map(torch.equal, critics, learner.critic.parameters()))
 
 
@@ -244,6 +226,110 @@ def test_half_of_a_batch_is_its_mirror_image():
     expected = -(drawn.action - raw / 2).square().sum(dim=1)
     torch.testing.assert_close(drawn.reward, expected, rtol=1e-4, atol=1e-4)
     assert raw.abs().allclose(torch.ones(1), atol=1e-4)
+
+
+@pytest.mark.parametrize(("log_prob", "direction"), [(3.0, 1), (-9.0, -1)])
+def test_temperature_rises_where_the_entropy_is_below_its_target(log_prob: float, direction: int):
+    learner = make(initial_alpha=0.5, learning_rate=0.01)  # target entropy -0.99
+    found = torch.full((4,), log_prob)
+    learner._learn_actor = lambda batch: (torch.zeros(()), found)
+
+    learner.update(batch(4))
+
+    # Adam's first step of log α is the learning rate, whatever α is
+    assert math.log(learner.alpha) == pytest.approx(math.log(0.5) + direction * 0.01, abs=1e-6)
+
+
+def test_what_is_remembered_is_raw_and_both_ends_are_normalised_alike():
+    env, learner = Bandit(), make(batch_size=200)
+    seen = [env.observation["actor"]]
+    for _ in range(6):
+        learner.learn(env.step(learner.act(env.observation)))
+        seen.append(env.observation["actor"])
+    drawn = learner._sample()
+
+    values = torch.cat(seen[:-1])  # what was acted on
+    mean, std = values.mean(), (values.var(correction=0) + 1e-6).sqrt()
+    expected = ((torch.tensor([-1.0, 1.0]) - mean) / std).tolist()
+    for observed in (drawn.observation, drawn.next_observation):
+        found = sorted(set(observed["critic"].flatten().tolist()))
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+class Lock:
+    """Each step is an episode: three numbers within 0.15 of x/2 earn 1, everything else nothing."""
+
+    num_envs = 16
+
+    def __init__(self):
+        self._generator = torch.Generator().manual_seed(0)
+        self.observation = self._draw()
+
+    def step(self, action: Tensor) -> Step:
+        miss = (action - self.observation["actor"] / 2).abs().amax(dim=1)
+        self.observation = self._draw()
+        ends = torch.ones(self.num_envs, dtype=torch.bool)
+        info = StepInfo(self.observation, {}, {}, ~ends)
+        return Step(self.observation, (miss < 0.15).float(), ends, ~ends, info)
+
+    def _draw(self) -> dict[str, Tensor]:
+        x = torch.randint(0, 2, (self.num_envs, 1), generator=self._generator) * 2.0 - 1
+        return {"actor": x, "critic": x}
+
+
+def shown_lock() -> Replay:
+    """The key, ten times in every world."""
+    env = Lock()
+    replay = Replay(16 * 12, num_envs=16, sizes={"actor": 1, "critic": 1}, num_actions=3)
+    replay.start(env.observation)
+    for _ in range(10):
+        action = (env.observation["actor"] / 2).expand(-1, 3)
+        replay.add(action, env.step(action))
+    return replay
+
+
+def test_demonstrations_open_a_lock_that_chance_does_not():
+    opened = []
+    for shown in (shown_lock(), None):
+        env = Lock()
+        config = SACConfig(
+            actor_hidden=[32],
+            critic_hidden=[32],
+            learning_rate=3e-3,
+            learning_starts=64,
+            batch_size=64,
+            initial_alpha=0.01,
+        )
+        sizes = {"actor": 1, "critic": 1}
+        learner = SAC(config, sizes, 3, seed=0, demonstrations=shown)
+        for _ in range(40):
+            learner.learn(env.step(learner.act(env.observation)))
+        action = learner.policy(env.observation["actor"])
+        opened.append(env.step(action).reward.mean().item())
+
+    assert opened == [1.0, 0.0]
+
+
+def test_half_of_a_batch_was_demonstrated():
+    env = Lock()
+    learner = SAC(
+        SACConfig(batch_size=7), {"actor": 1, "critic": 1}, 3, seed=0, demonstrations=shown_lock()
+    )
+    learner.learn(env.step(learner.act(env.observation)))
+    learner.learn(env.step(learner.act(env.observation)))
+
+    drawn = learner._sample()
+
+    assert drawn.reward.tolist() == [0, 0, 0, 0, 1, 1, 1]  # of 7 its own are 4
+
+
+def test_bandit_is_solved_by_critics_that_learn_a_distribution():
+    env, learner = Bandit(scale=4.0), make(initial_alpha=0.1, atoms=21, value_limit=10.0)
+
+    run(learner, env, 80)
+
+    action = learner.policy(torch.tensor([[-1.0], [1.0]]))
+    torch.testing.assert_close(action, torch.tensor([[-0.5], [0.5]]), atol=0.15, rtol=0)
 
 
 def test_same_seed_gives_the_same_bits_whatever_else_draws_random_numbers():

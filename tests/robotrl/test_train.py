@@ -317,7 +317,7 @@ def test_environment_of_a_run_takes_changes(tiny_config: TrainConfig):
 
 def spoil_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str) -> None:
     """From now on, the environment's step `number` has a NaN in world 3."""
-    step, taken = VectorEnv.step_targets, 0
+    step, taken = VectorEnv.step, 0
 
     def spoilt(self: VectorEnv, *arguments: Any, **settings: Any) -> Any:
         nonlocal taken
@@ -330,7 +330,7 @@ def spoil_step(monkeypatch: pytest.MonkeyPatch, number: int, what: str) -> None:
                 tensor[3] = math.nan
         return answer
 
-    monkeypatch.setattr(VectorEnv, "step_targets", spoilt)
+    monkeypatch.setattr(VectorEnv, "step", spoilt)
 
 
 @pytest.mark.parametrize(
