@@ -92,7 +92,7 @@ class ServoDevice:
     SUPPLY_FAULT: int
     """The bit of that for its supply."""
     SETTINGS: range
-    """Addresses of what is read back while running: they lie side by side."""
+    """Addresses of what is read back while running, faults included: they lie side by side."""
     SET_BY_ENERGISE: tuple[Register, ...]
     """What of the settings `connect` leaves alone."""
 
@@ -428,8 +428,7 @@ class ServoDevice:
         def read(register: Register) -> int:
             return register.decode(data[register.address - self.SETTINGS.start :][: register.size])
 
-        watched = self.FAULTS.address in self.SETTINGS
-        if watched and (faults := self._faults(row, read(self.FAULTS))):
+        if faults := self._faults(row, read(self.FAULTS)):
             return f"{self.joints[row]}: {self._describe_faults(faults)}"
         for register, wanted in self._wanted[row].items():
             if (found := read(register)) != wanted:

@@ -56,7 +56,7 @@ class FeetechServos(ServoDevice):
     PRESENT_TEMPERATURE = registers.PRESENT_TEMPERATURE
     FAULTS = registers.STATUS
     SUPPLY_FAULT = Fault.INPUT_VOLTAGE
-    SETTINGS = range(registers.P_GAIN.address, registers.LOCK.address + registers.LOCK.size)
+    SETTINGS = range(registers.P_GAIN.address, registers.STATUS.address + registers.STATUS.size)
     SET_BY_ENERGISE = (registers.TORQUE_ENABLE,)
 
     def __init__(
