@@ -99,7 +99,7 @@ def test_readings_of_all_devices_are_in_the_order_of_the_joints(rig: Rig):
     rig.robot.connect()
     assert [joint.name for joint in rig.robot.joints] == ["elbow", "shoulder"]
     assert [device.name for device in rig.robot.devices] == ["upper", "lower"]
-    assert rig.robot.position == pytest.approx(rig.twin.joint_position, abs=0.005)
+    assert rig.robot.position == pytest.approx(rig.twin.joint_position, abs=0.02)  # limp, it falls
     assert rig.robot.position == pytest.approx([0.5, 0.0], abs=0.05)
     assert rig.tick() == 2
     assert rig.robot.readings["joint_position"].values is rig.robot.position
