@@ -276,6 +276,11 @@ def test_joint_on_an_unknown_device_is_refused():
     assert "'elbow' is on device 'lowr' (did you mean 'lower'?); there are upper, lower" in message
 
 
+def test_bus_without_a_joint_is_refused():
+    message = refusal(joints={"elbow": DOCUMENT["joints"]["elbow"]})
+    assert "no joint is on device 'upper'; add `device: upper` to those that are" in message
+
+
 def test_servo_on_a_bus_of_another_family_is_refused():
     message = refusal(joints=elbow(device="upper", id=2))
     assert (
