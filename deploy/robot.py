@@ -36,9 +36,10 @@ def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
     """Kinds of signal that the devices of a robot measure, of joints those that all measure."""
     measures = {name: FAMILIES[bus.protocol].measures for name, bus in config.wired.items()}
     owners = {config.device_of(joint) for joint in config.joints}
+    every: dict[SignalKind, None] = {kind: None for kinds in measures.values() for kind in kinds}
     return tuple(
         kind
-        for kind in dict.fromkeys(kind for kinds in measures.values() for kind in kinds)
+        for kind in every
         if SIGNALS[kind].axes != "joints" or all(kind in measures[owner] for owner in owners)
     )
 

@@ -145,7 +145,9 @@ class ServoDevice:
         self._zero = np.array([wiring.zero_ticks for wiring in wirings])
         self._direction = np.array([wiring.direction for wiring in wirings])
         self._tick_limits = np.array([_tick_limits(wiring) for wiring in wirings])
-        self._rad_per_tick = np.array([model.rad_per_tick for model in self._models])
+        self._rad_per_tick: NDArray[np.float64] = np.array(
+            [model.rad_per_tick for model in self._models]
+        )
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
         self._port, self._approve = port, approve
