@@ -86,8 +86,10 @@ class Device(Protocol):
 
     @property
     def effort(self) -> Floats:
-        """(n,) latest duty of the motors, -1 to 1, positive where it turns the joint forwards; nan
-        where it is not known. Live."""
+        """(n,) latest duty of the motors, live.
+
+        -1 to 1, positive where it turns the joint forwards; nan where it is not known.
+        """
         ...
 
     @property
