@@ -665,7 +665,7 @@ def test_writes_that_do_not_arrive_are_noticed_although_the_joint_is_near_its_ta
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ):
     def lose_targets() -> None:
-        monkeypatch.setattr(trial.bench.servos._targets, "write", lambda values: None)
+        monkeypatch.setattr(trial.bench.servos, "_send", lambda goals: None)
 
     trial.controller.at[20] = lose_targets
     message, _ = trial.fail()

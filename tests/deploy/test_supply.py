@@ -21,6 +21,7 @@ pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 from deploy.twin.parameters import draw
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
+from deploy.twin.servo import Servo
 from envs.robot import load_robot
 
 DUCK = Path(__file__).parents[2] / "configs/robots/microduck.yaml"
@@ -123,7 +124,9 @@ def test_any_other_fault_of_such_a_servo_is_found_within_a_round(config: RobotCo
     robot = connected(config, twin)
     robot.energise()
     errors = HardwareError.INPUT_VOLTAGE | HardwareError.OVERHEATING
-    twin.servos[twin.joints.index(KNEE)]._table.set(registers.HARDWARE_ERROR_STATUS, errors)
+    servo = twin.servos[twin.joints.index(KNEE)]
+    assert isinstance(servo, Servo)
+    servo._table.set(registers.HARDWARE_ERROR_STATUS, errors)
 
     assert live(robot, twin, len(JOINTS)) == ["left_knee: overheating"]
     with pytest.raises(ServoError, match=r"left_knee \(id 23\) reports overheating; remove"):
