@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,19 +20,24 @@ from rich.console import Console
 
 from deploy import servo_settings
 from deploy.clock import MonotonicClock
-from deploy.commands import fixed_command, random_commands
+from deploy.commands import open_commands
+from deploy.commands.udp import PORT, parse_address, udp
 from deploy.configuration import load_yaml
+from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.errors import DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
 from deploy.process import command_of
+from deploy.realtime import realtime
 from deploy.recorder import Recorder
-from deploy.robot import Robot, SettingChange, release_servos
+from deploy.robot import Robot, SettingChange, measured_signals, release_servos
 from deploy.robot_config import RobotConfig
-from deploy.runtime import Runtime, State, StopRequest
+from deploy.runtime import Runtime
 from deploy.serial_port import SerialPort
+from deploy.signals import SIGNALS, SignalKind
+from deploy.state import Requests, State
 
 _TWIN_STOP_TIMEOUT_S = 10.0
 _LOGGED_VERSIONS = ("robotrl", "numpy", "onnxruntime", "pyserial", "mcap")
@@ -44,13 +49,15 @@ def run_policy(
     *,
     port: str | None,
     duration_s: float,
-    command: list[float] | None,
+    command: str,
     seed: int,
+    listen: str | None,
+    hold: bool,
     log: Path,
     start_twin: bool,
     yes: bool,
     anyway: bool,
-    stop: StopRequest,
+    requests: Requests,
     console: Console,
 ) -> str:
     """Run an exported policy on a robot; see `robotrl run --help`.
@@ -63,15 +70,23 @@ def run_policy(
     config = load_yaml(robot_path, RobotConfig)
     controller = OnnxController(policy)
     contract = controller.contract
-    matches(contract, config)
-    commands = (
-        random_commands(contract.command, seed)
-        if command is None
-        else fixed_command(contract.command, command)
-    )
-    with running_twin(robot_path) if start_twin else nullcontext(port or config.bus.port) as path:
-        if stop.reason:
-            raise SafetyError(f"stopped: {stop.reason}, before the port was opened")
+    listening = command == "udp" or listen is not None
+    streams = _from_elsewhere(contract, config) if listening else ()
+    matches(contract, config, streams)
+    if hold:
+        requests.pause()
+    with ExitStack() as stack:
+        listener = None
+        if listening:
+            address = parse_address(listen or str(PORT))
+            listener = stack.enter_context(udp(contract.command, requests, address, streams))
+        commands = stack.enter_context(
+            open_commands(command, contract.command, requests, seed=seed, listener=listener)
+        )
+        twin = running_twin(robot_path) if start_twin else nullcontext(port or config.bus.port)
+        path = stack.enter_context(twin)
+        if requests.stopped:
+            raise SafetyError(f"stopped: {requests.stopped}, before the port was opened")
         bus = config.bus.model_copy(update={"port": path})  # what is logged is what is used
         config = config.model_copy(update={"bus": bus})
         run = _describe_run(path) | {"anyway": anyway}
@@ -84,19 +99,23 @@ def run_policy(
         with closing(SerialPort(path, bus.baud_rate)) as serial_port:
             robot = Robot(config, contract.joints, serial_port, approve=approve)
             with Recorder(log, contract, metadata) as recorder:
+                # after the companion has begun, which is to stay out of the way
+                advice = stack.enter_context(realtime(config.loop))
                 runtime = Runtime(
                     robot,
                     controller,
-                    Governor(contract, config),
-                    MonotonicClock(),
+                    Governor(contract.joints, contract.control_dt_s, config),
+                    MonotonicClock(config.loop.spin_us * 1e-6),
                     recorder,
-                    stop,
+                    requests,
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
+                    streams=listener.readings if listener else {},
+                    advice=advice,
                 )
                 runtime.run(commands, duration_s)
-    if advice := robot.advise_on_latency():
-        _warn(advice, console)
+    if slow := robot.advise_on_latency():
+        _warn(slow, console)
     statistics = robot.bus.statistics
     return (
         f"ran {duration_s:g} s; replies took {statistics.reply_times}; {statistics.requests} bus "
@@ -155,27 +174,37 @@ def running_twin(
             twin.kill()
 
 
+def _from_elsewhere(contract: Contract, config: RobotConfig) -> list[SignalKind]:
+    """Kinds of signal that the policy uses and the robot does not measure."""
+    measured = measured_signals(config)
+    return [
+        spec.kind
+        for spec in contract.inputs
+        if SIGNALS[spec.kind].measured and spec.kind not in measured
+    ]
+
+
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals() -> Iterator[Requests]:
     """Ctrl-C and termination ask for a stop, as often as they come, instead of interrupting.
 
     Put it around everything that has to be finished: the safe state, the log, the last message.
     Once a stop was asked for, further signals are ignored until the process ends.
     """
-    stop = StopRequest()
+    requests = Requests()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        stop(f"{signal.Signals(number).name} received")
+        requests.stop(f"{signal.Signals(number).name} received")
 
     previous = {
         number: signal.signal(number, handler)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
-        yield stop
+        yield requests
     finally:
         for number, old in previous.items():
-            signal.signal(number, signal.SIG_IGN if stop.reason else old)
+            signal.signal(number, signal.SIG_IGN if requests.stopped else old)
 
 
 def _approve(

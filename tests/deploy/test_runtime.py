@@ -22,13 +22,12 @@ from deploy.controller import OnnxController
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, ContractError, DeployError, SafetyError
-from deploy.governor import Governor
 from deploy.recorder import Recorder, record_dtype
 from deploy.robot import GOALS_MISSED, HOLD_REACH_RAD, Reading
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
 from deploy.twin.monitor import Unsafe
-from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, using
+from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, make_governor, using
 
 PERIOD_S = 0.02
 WATCHDOG_S = 0.1
@@ -129,7 +128,7 @@ def make_trial(
     runtime = Runtime(
         bench.robot,
         controller or scripted,
-        Governor(bench.contract, bench.config),
+        make_governor(bench.contract, bench.config),
         clock or bench.clock,
         recorder,
         anyway=anyway,
@@ -296,7 +295,7 @@ def test_policy_that_needs_more_than_the_robot_has_is_refused_before_it_is_conne
     controller = ScriptedController(policy)
 
     with pytest.raises(ContractError) as caught:
-        Runtime(bench.robot, controller, Governor(policy, bench.config), bench.clock)
+        Runtime(bench.robot, controller, make_governor(policy, bench.config), bench.clock)
 
     assert str(caught.value) == (
         "the policy cannot run on this robot:\n"
@@ -316,7 +315,10 @@ def test_policy_that_sends_wheel_speeds_is_refused_before_the_robot_is_connected
 
     with pytest.raises(ContractError) as caught:
         Runtime(
-            bench.robot, ScriptedController(policy), Governor(policy, bench.config), bench.clock
+            bench.robot,
+            ScriptedController(policy),
+            make_governor(policy, bench.config),
+            bench.clock,
         )
 
     assert str(caught.value) == (
@@ -490,15 +492,15 @@ def assert_holds(trial: Trial) -> None:
 
 
 def test_stop_request_ends_in_hold(trial: Trial):
-    trial.controller.at[20] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[20] = lambda: trial.runtime.requests.stop("SIGINT received")
     assert trial.fail() == ("stopped: SIGINT received", HOLDS)
     assert trial.controller.steps == 21
     assert_holds(trial)
 
 
 def test_first_stop_request_gives_the_reason(trial: Trial):
-    trial.runtime.stop("e-stop pressed")
-    trial.runtime.stop("SIGTERM received")
+    trial.runtime.requests.stop("e-stop pressed")
+    trial.runtime.requests.stop("SIGTERM received")
     assert trial.fail()[0] == "stopped: e-stop pressed"
 
 
@@ -506,7 +508,7 @@ def test_stop_request_before_torque_is_on_leaves_the_arm_limp(trial: Trial):
     def stop_when_connected(state: State) -> None:
         trial.states.append(state)
         if state is State.IDLE:
-            trial.runtime.stop("SIGINT received")
+            trial.runtime.requests.stop("SIGINT received")
 
     trial.runtime.on_state = stop_when_connected
     assert trial.fail() == ("stopped: SIGINT received", IS_LIMP)
@@ -516,18 +518,18 @@ def test_stop_request_before_torque_is_on_leaves_the_arm_limp(trial: Trial):
 def test_stop_request_before_torque_is_on_leaves_an_arm_that_holds_itself_up_holding(
     trial: Trial,
 ):
-    trial.controller.at[0] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[0] = lambda: trial.runtime.requests.stop("SIGINT received")
     trial.fail()  # away from its rest pose
     again = make_trial(trial.bench.with_another_host())
 
-    again.runtime.stop("SIGINT received")
+    again.runtime.requests.stop("SIGINT received")
 
     assert again.fail()[0] == "stopped: SIGINT received"
     assert_holds(again)
 
 
 def test_run_begins_where_an_earlier_one_held(trial: Trial):
-    trial.controller.at[0] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[0] = lambda: trial.runtime.requests.stop("SIGINT received")
     trial.fail()
     trial.bench.wait(0.5)  # it comes to rest
     pose = trial.bench.twin.joint_position
@@ -742,7 +744,7 @@ def test_rest_pose_is_checked_unless_somebody_says_otherwise(
     elsewhere = edited_model('"rest" qpos="0 -1.47 1.43', '"rest" qpos="0.4 -1.47 1.43')
     bench = make_bench(model_path=elsewhere)
     controller = ScriptedController(bench.contract)
-    governor = Governor(bench.contract, bench.config)
+    governor = make_governor(bench.contract, bench.config)
     runtime = Runtime(bench.robot, controller, governor, bench.clock)
     with pytest.raises(SafetyError, match="does not lie as `rest_rad`"):
         runtime.run(fixed_command(bench.contract.command, [0.17, 0.0, 0.1]), 0.1)
@@ -868,7 +870,7 @@ def test_what_was_found_when_connecting_is_in_the_black_box(trial: Trial):
 
 
 def test_why_it_stopped_and_whether_it_is_safe_is_in_the_black_box(trial: Trial):
-    trial.controller.at[20] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[20] = lambda: trial.runtime.requests.stop("SIGINT received")
     trial.fail()
     (begun_s, *fault), (done_s, *safe) = trial.recorder.notes[-2:]
     assert fault == ["fault", "SafetyError: stopped: SIGINT received"]
@@ -917,7 +919,7 @@ def test_listener_that_fails_does_not_keep_the_arm_from_its_safe_state(
             raise OSError("the terminal is gone")
 
     trial.runtime.on_state = announce
-    trial.controller.at[20] = lambda: trial.runtime.stop("SIGHUP received")
+    trial.controller.at[20] = lambda: trial.runtime.requests.stop("SIGHUP received")
     with pytest.raises((OSError, SafetyError)):
         trial.run()
     assert trial.runtime.state is State.FAULT
@@ -925,7 +927,7 @@ def test_listener_that_fails_does_not_keep_the_arm_from_its_safe_state(
 
 
 def test_fault_ends_limp_where_the_robot_says_so(limp_trial: Trial):
-    limp_trial.controller.at[20] = lambda: limp_trial.runtime.stop("SIGINT received")
+    limp_trial.controller.at[20] = lambda: limp_trial.runtime.requests.stop("SIGINT received")
     assert limp_trial.fail() == ("stopped: SIGINT received", IS_LIMP)
     assert not any(limp_trial.bench.torque_on.values())
 
