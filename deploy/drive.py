@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from deploy.clock import Clock, Ticker
 from deploy.errors import BusError, ConfigError, SafetyError
 from deploy.governor import Governor
+from deploy.histogram import StageTimes
 from deploy.robot import Robot
 from deploy.serial_port import latency_advice
 from deploy.state import Requests
@@ -78,6 +79,8 @@ class Drive:
         self.sent: Floats = np.zeros(count)
         """(n,) what was sent last, after the governor."""
         self._limited: Floats = np.zeros(count)
+        self.times = StageTimes()
+        """How long the stages of the ticks took, and how late they began."""
         self.write_s = 0.0
         """What limiting and sending the latest targets took [s]."""
         self.ticker = Ticker(self.clock, self.period_s)
@@ -112,7 +115,10 @@ class Drive:
         governor.derate(robot.readings)
         governor.check_following(self.sent, robot.position, robot.velocity, robot.effort)
         self.on_begin()
-        return Times(deadline_s, late_s, self.clock.now() - begin_s)
+        times = Times(deadline_s, late_s, self.clock.now() - begin_s)
+        self.times.add("late", times.late_s)
+        self.times.add("read", times.read_s)
+        return times
 
     def finish(self, times: Times, *, from_policy: bool = False) -> None:
         """Limit `target`, send it, remember it, and look after one servo.
@@ -138,8 +144,10 @@ class Drive:
         self._written_s = self.clock.now()
         self.write_s = self._written_s - begin_s
         self.sent[:] = self._limited
+        self.times.add("write", self.write_s)
         self.on_tick(times)
         self._verify_next(times.deadline_s + (1 - WAKE_SHARE) * self.period_s)
+        self.times.add("tick", self.clock.now() - times.deadline_s - times.late_s)
 
     def stay(self, times: Times) -> None:
         """Finish a tick in which nobody says where to go: keep still."""

@@ -52,6 +52,8 @@ class Runtime:
     """Told of every change of state, between ticks."""
     anyway: bool = False
     """Run although the limp robot does not lie in its rest pose."""
+    hold: bool = False
+    """Pause at the start pose, so that somebody may see to the robot first."""
     streams: Mapping[SignalKind, Reading] = field(default_factory=dict)
     """Signals from elsewhere, as a camera's tracker; the commands' source brings them in."""
     advice: Sequence[str] = ()
@@ -129,12 +131,19 @@ class Runtime:
             self._enter(State.STOPPING)
             self._move(self._rest, "rest", other=np.zeros_like(self._rest))
             self.robot.release()
-            self._enter(State.IDLE)
+            self._enter(State.IDLE, self.describe_timing())
         except BaseException as error:
             self._fail(error)
             raise
         finally:
             gc.unfreeze()
+
+    def describe_timing(self) -> str:
+        """How punctual the loop was, and how long the stages of its ticks took."""
+        overruns = self.drive.ticker.overruns
+        return (
+            f"{overruns} deadlines missed at {1 / self.drive.period_s:.0f} Hz\n{self.drive.times}"
+        )
 
     def _run_policy(self, duration_s: float) -> None:
         """From where the robot is held to the end of the policy's time, pauses left out."""
@@ -144,6 +153,9 @@ class Runtime:
             self._enter(State.MOVING_TO_START)
             self._move(self._start, "start", other=None)
             self._enter(State.READY)
+            if self.hold:
+                requests.pause()
+                self.hold = False
             if not (requests.paused or requests.finished):
                 self.controller.reset()
                 self._enter(State.RUNNING)
@@ -185,6 +197,7 @@ class Runtime:
         self.controller.step()
         self.drive.target[:] = self._output
         self._controller_s = self.clock.now() - begin_s
+        self.drive.times.add("controller", self._controller_s)
         self.drive.finish(times, from_policy=True)
         self._controller_s = 0.0
 
@@ -258,7 +271,10 @@ class Runtime:
 
     def _fail(self, error: BaseException) -> None:
         """Bring the robot into its safe state; called on every way out but the normal one."""
-        connected, self.state = self.state is not State.DISCONNECTED, State.FAULT
+        connected = self.state is not State.DISCONNECTED
+        if self.drive.times.stages:
+            self._note(self.describe_timing())
+        self.state = State.FAULT
         with contextlib.suppress(Exception):  # an error may be impossible to put into words
             self._note(f"{type(error).__name__}: {error}")  # now: making safe may be cut short
         if connected:

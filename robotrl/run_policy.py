@@ -73,8 +73,6 @@ def run_policy(
     listening = command == "udp" or listen is not None
     streams = _from_elsewhere(contract, config) if listening else ()
     matches(contract, config, streams)
-    if hold:
-        requests.pause()
     with ExitStack() as stack:
         listener = None
         if listening:
@@ -110,10 +108,13 @@ def run_policy(
                     requests,
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
+                    hold=hold,
                     streams=listener.readings if listener else {},
                     advice=advice,
                 )
                 runtime.run(commands, duration_s)
+    for line in (*advice, *runtime.describe_timing().splitlines()):
+        console.print(f"  {line}", style="dim", markup=False, highlight=False)
     if slow := robot.advise_on_latency():
         _warn(slow, console)
     statistics = robot.bus.statistics

@@ -197,6 +197,8 @@ class UdpListener:
         return within(self._spec, np.array(values, np.float32))
 
     def _read_signals(self, given: Any) -> dict[SignalKind, list[float]]:
+        if not isinstance(given, dict):
+            raise TypeError
         found: dict[SignalKind, list[float]] = {}
         for kind, values in given.items():
             size, row = len(self.readings[kind].values), SIGNALS[kind]
