@@ -22,10 +22,12 @@ from deploy.controller import OnnxController
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, ContractError, DeployError, SafetyError
+from deploy.governor import LimitedBy
 from deploy.recorder import Recorder, record_dtype
 from deploy.robot import GOALS_MISSED, HOLD_REACH_RAD, Reading
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
+from deploy.signals import SignalKind
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, make_governor, using
 
@@ -122,6 +124,7 @@ def make_trial(
     clock: Clock | None = None,
     *,
     anyway: bool = False,
+    streams: dict[SignalKind, Reading] | None = None,
 ) -> Trial:
     scripted = ScriptedController(bench.contract)
     recorder = MemoryRecorder(bench.contract)
@@ -132,6 +135,7 @@ def make_trial(
         clock or bench.clock,
         recorder,
         anyway=anyway,
+        streams=streams or {},
     )
     trial = Trial(bench, runtime, scripted, recorder)
     runtime.on_state = trial.states.append
@@ -1173,3 +1177,99 @@ def test_arm_stops_by_itself_when_the_runtime_goes_silent(trial: Trial):
     bench.wait(0.01)
     assert abs(bench.twin.joint_position[4] - before) > 0.01
     assert_stops_by_itself(bench)
+
+
+# Signals from elsewhere
+
+
+@pytest.fixture
+def tracked(make_bench: MakeBench, contract: Contract) -> tuple[Trial, Reading]:
+    """A policy that sees an object, on an arm without a camera; and where the camera's tracker
+    puts what it sees."""
+    policy = using(contract, "joint_position", "command", "object_position")
+    reading = Reading(np.array([0.2, 0.0, 0.05]), np.full(1, np.inf))
+    trial = make_trial(make_bench(contract=policy), streams={"object_position": reading})
+    return trial, reading
+
+
+def test_signal_from_elsewhere_is_awaited_and_shown_to_the_policy(tracked: tuple[Trial, Reading]):
+    trial, reading = tracked
+    began_s = trial.bench.clock.now()
+    command = np.array([0.17, 0.0, 0.1], np.float32)
+
+    def commands(time_s: float) -> NDArray[np.float32]:
+        reading.age_s[:] = np.inf if trial.bench.clock.now() < began_s + 1.5 else 0.1
+        return command
+
+    trial.runtime.run(commands, 0.5)
+
+    assert trial.recorder.running["object_position"] == pytest.approx(
+        np.broadcast_to([0.2, 0.0, 0.05], (25, 3))
+    )
+    assert trial.recorder.notes[1][0] - trial.recorder.notes[0][0] > 1.0  # idle until it came
+
+
+def test_robot_is_not_energised_for_a_signal_that_nobody_sends(tracked: tuple[Trial, Reading]):
+    trial, _ = tracked
+    message, note = trial.fail()
+    assert message.startswith("nothing came for ['object_position'] in 5 s; start what sends")
+    assert note == IS_LIMP
+    assert State.MOVING_TO_START not in trial.states
+
+
+def test_signal_from_elsewhere_that_ends_stops_the_robot(tracked: tuple[Trial, Reading]):
+    trial, reading = tracked
+    reading.age_s.fill(0.1)
+    trial.controller.at[20] = lambda: reading.age_s.fill(0.51)
+    message, note = trial.fail()
+    assert message == (
+        "the signal 'object_position' is 510 ms old, allowed 500 ms; check the device that "
+        "measures it"
+    )
+    assert note == HOLDS
+
+
+# A robot that leans, falls, or gets hot
+
+
+def test_robot_that_is_tilted_too_far_is_stopped(imu_trial: Trial):
+    gravity = imu_trial.bench.robot.readings["projected_gravity"].values
+    imu_trial.controller.at[10] = lambda: gravity.__setitem__(slice(None), [0.0, 1.0, -0.1])
+    message, note = imu_trial.fail()
+    assert message.startswith("the robot is tilted by 1.47 rad, allowed 1 rad")
+    assert note == HOLDS
+    assert imu_trial.controller.steps == 11
+
+
+def test_hot_joint_is_spared_and_one_too_hot_stops_the_robot(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    safety = desk_arm.safety.model_copy(update={"derated_effort_share": 0.05})
+    trial = make_trial(make_bench(desk_arm.model_copy(update={"safety": safety})))
+    celsius = np.full(6, 30.0)
+    trial.bench.robot.readings["joint_temperature"] = Reading(celsius, np.zeros(6))
+    trial.controller.at[10] = lambda: celsius.__setitem__(4, 67.9)
+    trial.controller.at[40] = lambda: celsius.__setitem__(4, 68.0)
+    message, note = trial.fail()
+    assert message.startswith("joint 'wrist_roll' has 68 °C, allowed 68 °C")
+    assert note == HOLDS
+    assert trial.controller.steps == 41
+    limited_by = trial.recorder.running["limited_by"]
+    assert not limited_by[:10].any()
+    assert np.any(limited_by[11:40, 4] & LimitedBy.TEMPERATURE)
+    assert not limited_by[:, :4].any()
+
+
+# How punctual it was
+
+
+def test_stage_times_are_in_the_black_box_whichever_way_it_ended(trial: Trial):
+    trial.run()
+    text = trial.recorder.notes[-1][2]
+    assert text.startswith("0 deadlines missed at 50 Hz\nlate       p50  0.000")
+    stages = [line.split()[0] for line in text.splitlines()[1:]]
+    assert stages == ["late", "read", "write", "tick", "controller"]
+    again = make_trial(trial.bench.with_another_host())
+    again.controller.at[20] = lambda: again.runtime.requests.stop("SIGINT received")
+    again.fail()
+    assert again.recorder.notes[-3][2].startswith("0 deadlines missed at 50 Hz\nlate")
