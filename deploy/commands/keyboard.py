@@ -38,7 +38,7 @@ def keyboard(
     Raises:
         ConfigError: it is no terminal.
     """
-    terminal = sys.stdin.fileno() if terminal is None else terminal
+    terminal = _standard_input() if terminal is None else terminal
     if not os.isatty(terminal):
         raise ConfigError(
             "--command keyboard reads keys, but standard input is no terminal; start it from one, "
@@ -86,3 +86,11 @@ def keyboard(
     finally:
         with contextlib.suppress(termios.error):
             termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
+def _standard_input() -> int:
+    """Its file descriptor; -1 where a program has put something else in its place."""
+    try:
+        return sys.stdin.fileno()
+    except (OSError, ValueError, AttributeError):
+        return -1
