@@ -6,7 +6,7 @@
         print(arm.position)                  # {"shoulder_pan": 0.0, ...} [rad]
         arm.move({"gripper": 0.5})           # there and no faster than half its speed limit
 
-The governor stands in between, as for a policy, with the gains the servos leave the factory with.
+The governor stands in between, as for a policy, with the gains that servos leave the factory with.
 Torque is off until the first `move`; between moves the servos hold by themselves, so a program may
 think as long as it likes. The end of the block parks the robot and lets go; an exception in it, or
 Ctrl-C, ends in the robot's safe state.
@@ -20,14 +20,12 @@ import numpy as np
 
 from deploy.clock import Clock, MonotonicClock
 from deploy.configuration import did_you_mean, load_yaml
-from deploy.contract import JointSpec
 from deploy.drive import Drive
-from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError, SafetyError
 from deploy.governor import Governor
-from deploy.robot import Robot
-from deploy.robot_config import JointWiring, RobotConfig
-from deploy.serial_port import SerialPort
+from deploy.ports import open_ports
+from deploy.robot import Robot, bare_joints
+from deploy.robot_config import RobotConfig
 
 PERIOD_S = 0.02
 _READ_S = 0.1
@@ -36,7 +34,7 @@ _READ_S = 0.1
 @contextlib.contextmanager
 def open_robot(
     path: str | Path,
-    port: str | None = None,
+    port: str | Mapping[str, str] = "",
     *,
     change_settings: bool = False,
     anyway: bool = False,
@@ -45,7 +43,7 @@ def open_robot(
 
     Args:
         path: its wiring, e.g. configs/robots/desk_arm.yaml.
-        port: serial port; by default the YAML's.
+        port: serial port of its only device, or of several by name; by default the YAML's.
         change_settings: let settings that the servos keep at power-off change where they must.
         anyway: also if the robot does not lie in its rest pose.
 
@@ -53,8 +51,10 @@ def open_robot(
         DeployError: it cannot be used; nothing has moved.
     """
     config = load_yaml(Path(path), RobotConfig)
-    with contextlib.closing(SerialPort(port or config.bus.port, config.bus.baud_rate)) as wire:
-        robot = Robot(config, default_joints(config), wire, approve=lambda changes: change_settings)
+    if port:
+        config = config.at_ports(_by_name(config, port))
+    with open_ports(config) as ports:
+        robot = Robot(config, bare_joints(config), ports, approve=lambda changes: change_settings)
         with driven(robot, MonotonicClock(), anyway=anyway) as direct:
             yield direct
 
@@ -76,11 +76,6 @@ def driven(robot: Robot, clock: Clock, *, anyway: bool = False) -> Iterator["Dir
     except BaseException as error:
         direct.drive.make_safe(error)
         raise
-
-
-def default_joints(config: RobotConfig) -> list[JointSpec]:
-    """The robot's joints with the gains their servos leave the factory with."""
-    return [_joint(name, wiring) for name, wiring in config.joints.items()]
 
 
 class DirectRobot:
@@ -147,16 +142,12 @@ class DirectRobot:
         return goal
 
 
-def _joint(name: str, wiring: JointWiring) -> JointSpec:
-    model = MODELS[wiring.model]
-    torque = model.full_duty_torques_nm(wiring.voltage_v)[0]
-    p_gain, _, d_gain = model.position_pid
-    return JointSpec(
-        name=name,
-        kp_nm_per_rad=model.kp(p_gain, torque),
-        kd_nm_s_per_rad=model.kd(d_gain, torque),
-        default_position_rad=wiring.rest_rad,
-        position_limits_rad=wiring.position_limits_rad,
-        velocity_limit_rad_s=wiring.velocity_limit_rad_s,
-        effort_limit_nm=torque,
-    )
+def _by_name(config: RobotConfig, port: str | Mapping[str, str]) -> Mapping[str, str]:
+    """The ports by device."""
+    named = dict.fromkeys(config.wired, port) if isinstance(port, str) else port
+    if not named.keys() <= config.wired.keys() or len(set(named.values())) < len(named):
+        raise ConfigError(
+            f"port {port!r} does not fit this robot; expected one each for some of "
+            f"{', '.join(config.wired)}, e.g. {{{next(iter(config.wired))!r}: '/dev/ttyUSB0'}}"
+        )
+    return named

@@ -106,11 +106,8 @@ class Drive:
         due = begin_s - self._verified_s > VERIFY_EVERY_S  # no tick has time for both
         if not (due and self._verify_next(read_by_s, due=True)):
             robot.read(read_by_s)
-        if robot.alerts.any():
-            raise SafetyError(f"a servo reports an error: {robot.describe_alerts()}")
-        if robot.restarted.any():
-            names = [robot.joints[row].name for row in np.flatnonzero(robot.restarted)]
-            raise SafetyError(f"the servos of {names} have restarted; check their power supply")
+        if alarm := robot.alarm():
+            raise SafetyError(alarm)
         governor.check_signals(robot.position, robot.velocity, robot.age_s)
         governor.derate(robot.readings)
         governor.check_following(self.sent, robot.position, robot.velocity, robot.effort)
@@ -185,8 +182,9 @@ class Drive:
                 self.robot.release()
         except BusError as failure:
             error.add_note(
-                f"the safe state {safe_state!r} is not confirmed: {failure}. The servos' own "
-                "watchdog stops them; switch the power off before touching the robot."
+                f"the safe state {safe_state!r} is not confirmed: {failure}. "
+                f"{'; '.join(self.robot.watchdogs())}; switch the power off before touching the "
+                "robot."
             )
         else:
             done = "holds its pose with torque on" if safe_state == "hold" else "is limp"
@@ -201,11 +199,13 @@ class Drive:
         robot, allowed_s = self.robot, READ_SHARE * self.period_s
         if robot.read_s <= allowed_s:
             return
-        fast_adapter_s = robot.read_s - robot.adapter_s + FAST_ADAPTER_S
+        device = robot.slowest
+        fast_adapter_s = robot.read_s - device.adapter_s + FAST_ADAPTER_S
+        where = robot.config.key_of(device.name)
         remedy = (
-            f"lower the latency: {latency_advice(robot.config.bus.port)}"
+            f"lower the latency: {latency_advice(robot.config.wired[device.name].port)}"
             if fast_adapter_s <= allowed_s
-            else "raise the servos' baud rate and `bus.baud_rate`"
+            else f"raise the servos' baud rate and `{where}.baud_rate`"
         )
         raise ConfigError(
             f"reading all joints takes {robot.describe_reading()}; a policy at "
@@ -228,18 +228,18 @@ class Drive:
             )
 
     def _check_silence(self) -> None:
-        """Refuse to go on after a pause: the servos have stopped, and refuse what is sent."""
+        """Refuse to go on after a pause: servos that watch the bus have stopped by then."""
         silent_ms = (self.clock.now() - self._written_s) * 1e3
         if silent_ms > self.robot.config.safety.watchdog_ms:
             raise SafetyError(
-                f"nothing was sent for {silent_ms:.0f} ms, after "
-                f"{self.robot.config.safety.watchdog_ms} ms the servos stop by themselves; this "
-                "process was paused, or the machine is too busy"
+                f"nothing was sent for {silent_ms:.0f} ms, allowed "
+                f"{self.robot.config.safety.watchdog_ms} ms (`safety.watchdog_ms`); this process "
+                "was paused, or the machine is too busy"
             )
 
     def _verify_next(self, deadline_s: float, *, due: bool = False) -> bool:
         """Look after one servo, if there is time: is it still set up as it was?"""
-        complaint = self.robot.verify_next(deadline_s, due=due)
+        complaint = self.robot.health(deadline_s, due=due)
         if complaint is None:
             return False
         self._verified_s = self.clock.now()

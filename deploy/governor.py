@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from deploy import limits
 from deploy.contract import JointSpec
+from deploy.device import Reading
 from deploy.errors import SafetyError
 from deploy.limits import Floats
-from deploy.robot import Reading
 from deploy.robot_config import RobotConfig
 from deploy.servo_models import SERVOS
 from deploy.signals import SignalKind

@@ -9,7 +9,8 @@ them; a signal or target that this robot does not have is refused before anythin
 moves before `run`. It ramps to the policy's start pose, runs the policy, ramps to the rest pose and
 lets go; joints driven by speed or torque have no such poses, and end at none. Whatever else happens
 (an exception, a stale signal, a stop request) ends in the robot's safe state, and stays there; a
-killed process ends in the servos' own watchdog. States and requests: `deploy.state`.
+killed process ends in the devices' own watchdogs, and in the companion's care. States, and what may
+be asked for: `deploy.state`.
 """
 
 import contextlib
@@ -23,12 +24,13 @@ from numpy.typing import NDArray
 from deploy.clock import Clock
 from deploy.commands import CommandSource
 from deploy.controller import OnnxController
+from deploy.device import Reading
 from deploy.drive import Drive, Floats, Times
 from deploy.errors import ContractError, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
 from deploy.recorder import Recorder
-from deploy.robot import Reading, Robot, understood_targets
+from deploy.robot import Robot, understood_targets
 from deploy.signals import SignalKind
 from deploy.state import FOLLOWING, Requests, State
 
@@ -244,7 +246,7 @@ class Runtime:
         record["joint_age_s"] = robot.age_s
         record["policy_target"], record["sent_target"] = drive.target, drive.sent
         record["limited_by"], record["overruns"] = self.governor.limited_by, drive.ticker.overruns
-        statistics = robot.bus.statistics
+        statistics = robot.statistics
         record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors
         record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
         record["lost"], record["late"] = statistics.lost, statistics.late
@@ -279,7 +281,7 @@ class Runtime:
             self._note(f"{type(error).__name__}: {error}")  # now: making safe may be cut short
         if connected:
             self.drive.make_safe(error)
-        if advice := self.robot.advise_on_latency():
+        if advice := self.robot.advise():
             error.add_note(advice)
         with contextlib.suppress(Exception):
             self._note("\n".join(getattr(error, "__notes__", ())))

@@ -60,6 +60,7 @@ def test_program_of_ones_own_moves_a_twin(program: str, tmp_path: Path):
     with running_twin(robot) as port:
         program = program.replace("/tmp/desk_arm", port)
         program = program.replace("configs/robots/desk_arm.yaml", str(robot))
+        program = program.replace(") as arm", ", change_settings=True) as arm")  # it is new
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert b"'gripper': " in done.stdout

@@ -27,8 +27,8 @@ import numpy as np
 
 from deploy.commands.source import Command, neutral, within
 from deploy.contract import CommandSpec
+from deploy.device import Reading
 from deploy.errors import ConfigError
-from deploy.robot import Reading
 from deploy.signals import SIGNALS, SignalKind
 from deploy.state import Requests
 

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 import deploy
-from deploy.direct import default_joints, driven
+from deploy.direct import driven
 from deploy.dynamixel import registers
 from deploy.errors import ConfigError, SafetyError
-from deploy.robot import Robot
+from deploy.robot import Robot, bare_joints
 from tests.deploy.conftest import Bench
 
 
 @pytest.fixture
 def open_arm(bench: Bench) -> Callable[..., object]:
     def open_(**options: bool):
-        joints = default_joints(bench.config)
-        robot = Robot(bench.config, joints, bench.port, approve=lambda changes: True)
+        ports = dict.fromkeys(bench.config.wired, bench.port)
+        joints = bare_joints(bench.config)
+        robot = Robot(bench.config, joints, ports, approve=lambda changes: True)
         return driven(robot, bench.clock, **options)
 
     return open_

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from deploy.contract import Contract
+from deploy.device import Reading
 from deploy.errors import SafetyError
 from deploy.governor import Governor, LimitedBy
-from deploy.robot import Reading
 from deploy.robot_config import RobotConfig
 from deploy.signals import SignalKind
 from tests.deploy.conftest import make_governor

@@ -19,14 +19,16 @@ from deploy.clock import Clock
 from deploy.commands import fixed_command, random_commands
 from deploy.contract import Contract
 from deploy.controller import OnnxController
+from deploy.device import Reading
 from deploy.dynamixel import registers
+from deploy.dynamixel.device import DynamixelServos
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, ContractError, DeployError, SafetyError
 from deploy.governor import LimitedBy
 from deploy.recorder import Recorder, record_dtype
-from deploy.robot import GOALS_MISSED, HOLD_REACH_RAD, Reading
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
+from deploy.servo_device import GOALS_MISSED, HOLD_REACH_RAD
 from deploy.signals import SignalKind
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, make_governor, using
@@ -565,8 +567,8 @@ def test_servo_that_falls_silent_ends_in_the_safe_state(limp_trial: Trial):
     assert note == (
         "the safe state 'torque_off' is not confirmed: gripper: servo 6 does not answer (write 0 "
         "to Torque Enable (64), 3 attempts), expected a reply within milliseconds; check its "
-        "power, cable, id and baud rate. The servos' own watchdog stops them; switch the power "
-        "off before touching the robot."
+        "power, cable, id and baud rate. bus: its servos stop by themselves, torque on, after 100 "
+        "ms of silence; switch the power off before touching the robot."
     )
     assert not any(bench.torque_on.values())
 
@@ -604,7 +606,7 @@ def test_pause_longer_than_the_servos_watchdog_ends_in_the_safe_state(trial: Tri
     # As after Ctrl-Z and fg. By then the servos hold, and refuse every goal that follows.
     trial.controller.at[20] = lambda: trial.bench.wait(WATCHDOG_S + 0.2)
     message, note = trial.fail()
-    assert re.match(r"nothing was sent for 3[0-2]\d ms, after 100 ms the servos stop", message)
+    assert re.match(r"nothing was sent for 3[0-2]\d ms, allowed 100 ms", message)
     assert note == HOLDS
     assert trial.controller.steps == 21
     assert all(trial.bench.torque_on.values())
@@ -656,7 +658,7 @@ def test_servo_that_its_own_watchdog_stops_is_noticed(trial: Trial):
 def test_joint_that_does_not_follow_is_noticed_although_its_registers_are_right(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trial.bench.robot, "verify_next", lambda deadline_s, due: "")
+    monkeypatch.setattr(trial.bench.robot, "health", lambda deadline_s, due: "")
     trial.controller.at[20] = lambda: trial.bench.set("shoulder_lift", registers.POSITION_P_GAIN, 0)
     message, _ = trial.fail()
     assert message.endswith(
@@ -669,7 +671,7 @@ def test_writes_that_do_not_arrive_are_noticed_although_the_joint_is_near_its_ta
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ):
     def lose_targets() -> None:
-        monkeypatch.setattr(trial.bench.robot._targets, "write", lambda values: None)
+        monkeypatch.setattr(trial.bench.servos._targets, "write", lambda values: None)
 
     trial.controller.at[20] = lose_targets
     message, _ = trial.fail()
@@ -836,8 +838,9 @@ def test_unplugged_bus_leaves_the_arm_to_the_servos_watchdog(trial: Trial):
     message, note = trial.fail(BusError)
     assert message == "the port is gone"
     assert note == (
-        "the safe state 'hold' is not confirmed: the port is gone. The servos' own watchdog stops "
-        "them; switch the power off before touching the robot."
+        "the safe state 'hold' is not confirmed: the port is gone. bus: its servos stop by "
+        "themselves, torque on, after 100 ms of silence; switch the power off before touching the "
+        "robot."
     )
     assert_stops_by_itself(trial.bench)
 
@@ -1003,7 +1006,7 @@ def test_adapter_slower_than_configured_is_no_broken_cable(
 ):
     trial = make_trial(make_bench(usb_latency_s=usb_latency_s))
     trial.run()
-    statistics = trial.bench.robot.bus.statistics
+    statistics = trial.bench.servos.bus.statistics
     assert (statistics.lost, statistics.late, statistics.retried) == (0, 0, 0)
     # 20 bytes out and 128 back at 1 Mbps, and the adapter
     assert statistics.reply_times.max_s == pytest.approx(1.48e-3 + usb_latency_s)
@@ -1051,7 +1054,8 @@ def test_rate_that_cannot_work_is_refused_with_numbers(
 
 def slow_down(trial: Trial, usb_latency_s: float) -> Callable[[], object]:
     """The adapter takes longer from now on."""
-    return lambda: setattr(trial.bench.twin._wire, "_usb_latency_s", usb_latency_s)
+    (wire,) = trial.bench.twin._wires.values()
+    return lambda: setattr(wire, "_usb_latency_s", usb_latency_s)
 
 
 def test_adapter_that_becomes_slower_is_followed(trial: Trial):
@@ -1085,10 +1089,12 @@ def test_single_late_reply_costs_one_reading_and_is_not_taken_for_the_next(
     trial.controller.at[50] = slow_down(trial, 0.007)  # the period is 5 ms
     trial.controller.at[51] = slow_down(trial, 0.001)
     robot, step, surplus_s = trial.bench.robot, trial.controller.step, []
+    (servos,) = robot.devices
+    assert isinstance(servos, DynamixelServos)
 
     def look() -> None:
         """How much older than said the readings are, by the servos' own clocks."""
-        age_s = trial.bench.clock.now() - robot._tick_ms / 1000
+        age_s = trial.bench.clock.now() - servos._tick_ms / 1000
         surplus_s.append(age_s - robot.age_s)
         step()
 
@@ -1106,12 +1112,13 @@ def test_single_late_reply_costs_one_reading_and_is_not_taken_for_the_next(
 
 
 def test_single_late_reply_does_not_end_all_reading(trial: Trial):
-    usual_s = trial.bench.twin._wire._usb_latency_s
+    (wire,) = trial.bench.twin._wires.values()
+    usual_s = wire._usb_latency_s
     trial.controller.at = {20: slow_down(trial, 0.025), 21: slow_down(trial, usual_s)}
     trial.run(3.0)
     ticks = trial.recorder.ticks
     assert np.all(np.diff(ticks["requests"]) > 0)
-    assert trial.bench.robot.bus.latency_s < 0.025  # no more than it was late
+    assert trial.bench.servos.bus.latency_s < 0.025  # no more than it was late
 
 
 def test_dropped_reply_is_asked_for_again_within_the_tick(trial: Trial):

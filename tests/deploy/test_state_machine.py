@@ -16,9 +16,10 @@ import pytest
 
 from deploy.clock import VirtualClock
 from deploy.contract import Contract
+from deploy.device import Reading
 from deploy.errors import BusError, SafetyError
 from deploy.governor import Governor
-from deploy.robot import Reading, Robot
+from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime
 from deploy.state import State
@@ -43,12 +44,10 @@ class Masses:
             "joint_temperature": Reading(np.full(6, 20.0), np.zeros(6)),
         }
         self.energised = self.connected = False
-        self.alerts, self.restarted = np.zeros(6, np.bool_), np.zeros(6, np.bool_)
+        self.warning = ""
         self.read_s = self.adapter_s = 0.001
-        self.bus = SimpleNamespace(
-            statistics=SimpleNamespace(
-                requests=0, crc_errors=0, timeouts=0, retried=0, lost=0, late=0
-            )
+        self.statistics = SimpleNamespace(
+            requests=0, crc_errors=0, timeouts=0, retried=0, lost=0, late=0
         )
         self.silent = self.unplugged = False
         self.complaint = ""
@@ -83,8 +82,14 @@ class Masses:
         self.target = targets.copy()
         self._use("write")
 
-    def verify_next(self, deadline_s: float, *, due: bool = False) -> str | None:
+    def health(self, deadline_s: float, *, due: bool = False) -> str | None:
         return self.complaint
+
+    def alarm(self) -> str:
+        return self.warning
+
+    def watchdogs(self) -> list[str]:
+        return ["nobody watches"]
 
     def hold(self) -> None:
         self._use("hold")
@@ -96,7 +101,7 @@ class Masses:
     def describe(self) -> str:
         return "two masses"
 
-    describe_alerts = describe_reading = advise_on_latency = lambda self: ""
+    describe_reading = advise = lambda self: ""
 
     def rest_differences(self) -> list[str]:
         return []
@@ -160,8 +165,7 @@ EVENTS: dict[str, Callable[[Run], object]] = {
     "silent": lambda run: setattr(run.robot, "silent", True),
     "heard": lambda run: setattr(run.robot, "silent", False),
     "unplugged": lambda run: setattr(run.robot, "unplugged", True),
-    "alert": lambda run: run.robot.alerts.fill(True),
-    "restart": lambda run: run.robot.restarted.fill(True),
+    "alert": lambda run: setattr(run.robot, "warning", "a servo reports an error"),
     "changed": lambda run: setattr(run.robot, "complaint", "its P gain reads 0"),
     "hot": lambda run: run.robot.readings["joint_temperature"].values.fill(70.0),
     "forced": lambda run: run.robot.position.__iadd__(3.0),
