@@ -52,9 +52,9 @@ class SafetyConfig(Section):
     """From this temperature on a joint gets less effort, ..."""
     temperature_stop_c: Celsius = 68.0
     """... at this one the robot stops; servos let go by themselves at 70 °C and more."""
-    voltage_derate_share: Annotated[float, Field(ge=0.3, le=1)] = 0.88
+    voltage_derate_share: Annotated[float, Field(ge=0.3, le=1)] = 0.84
     """Below this part of its supply's voltage a joint gets less effort, ..."""
-    voltage_low_share: Annotated[float, Field(ge=0.2, le=1)] = 0.78
+    voltage_low_share: Annotated[float, Field(ge=0.2, le=1)] = 0.72
     """... down to `derated_effort_share` at this part."""
     current_share: Share = 0.5
     """Part of its stall current a joint may draw for long; more, until it has warmed up."""

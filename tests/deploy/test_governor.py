@@ -376,8 +376,8 @@ def test_joint_with_all_its_effort_has_only_the_step_limit(governor: Governor):
         # 60 to 68 °C take 0.7 of the effort away
         ({"joint_temperature": [64.0, 20.0]}, 0.65, LimitedBy.TEMPERATURE),
         ({"joint_temperature": [67.0, 20.0]}, 0.3875, LimitedBy.TEMPERATURE),
-        # 0.88 to 0.78 of 12 V
-        ({"joint_voltage": [9.96, 12.0]}, 0.65, LimitedBy.VOLTAGE),
+        # 0.84 to 0.72 of 12 V
+        ({"joint_voltage": [9.36, 12.0]}, 0.65, LimitedBy.VOLTAGE),
         ({"joint_voltage": [7.0, 12.0]}, 0.3, LimitedBy.VOLTAGE),
         # the worse of two counts
         ({"joint_temperature": [64.0, 20.0], "joint_voltage": [7.0, 12.0]}, 0.3, LimitedBy.VOLTAGE),

@@ -1280,3 +1280,25 @@ def test_stage_times_are_in_the_black_box_whichever_way_it_ended(trial: Trial):
     again.controller.at[20] = lambda: again.runtime.requests.stop("SIGINT received")
     again.fail()
     assert again.recorder.notes[-3][2].startswith("0 deadlines missed at 50 Hz\nlate")
+
+
+def test_joint_whose_supply_is_low_gets_less_effort(make_bench: MakeBench, desk_arm: RobotConfig):
+    safety = desk_arm.safety.model_copy(update={"derated_effort_share": 0.05})
+    trial = make_trial(make_bench(desk_arm.model_copy(update={"safety": safety})))
+    servo = trial.bench.servo("wrist_roll")
+    trial.controller.at[5] = lambda: setattr(servo, "voltage_v", 3.62)  # of 5 V; 3.5 V is its limit
+    trial.run()
+    limited_by = trial.recorder.running["limited_by"]
+    assert not limited_by[:5].any()
+    # read back within six ticks, as one servo a tick is
+    assert np.any(limited_by[5:20, 4] & LimitedBy.VOLTAGE)
+    assert not limited_by[:, :4].any()
+
+
+def test_current_and_temperature_are_read_from_the_servos(trial: Trial):
+    trial.run()
+    readings = trial.bench.robot.readings
+    current, temperature = readings["joint_current"].values, readings["joint_temperature"].values
+    assert np.isnan(current[:2]).all()  # an XL430 has no such register
+    assert np.all(np.abs(current[2:]) < 0.5)
+    assert np.all((temperature > 15) & (temperature < 60))
