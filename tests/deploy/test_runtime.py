@@ -306,7 +306,7 @@ def test_policy_that_needs_more_than_the_robot_has_is_refused_before_it_is_conne
     assert str(caught.value) == (
         "the policy cannot run on this robot:\n"
         "  signal 'object_position': the policy uses it, this robot measures only joint_position, "
-        "joint_velocity\n"
+        "joint_velocity, joint_current, joint_voltage, joint_temperature\n"
         "  target 'joint_torque_target': the policy sends it, this robot obeys only "
         "joint_position_target"
     )
