@@ -39,9 +39,8 @@ def from_sticks(spec: CommandSpec, sticks: list[float]) -> Command:
     low, middle, high = np.array(spec.low), neutral(spec), np.array(spec.high)
     reach = np.zeros(len(middle))
     reach[: len(sticks)] = sticks[: len(middle)]
-    return np.where(
-        reach < 0, middle + reach * (middle - low), middle + reach * (high - middle)
-    ).astype(np.float32)
+    command = np.where(reach < 0, middle + reach * (middle - low), middle + reach * (high - middle))
+    return command.astype(np.float32)
 
 
 def check(spec: CommandSpec, values: list[float]) -> Command:

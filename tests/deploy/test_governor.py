@@ -581,7 +581,11 @@ def test_single_kinds_of_signal_have_limits_of_their_own(contract: Contract, des
     stale = {"object_position": 300.0, "projected_gravity": 30.0, "joint_position": 45.0}
     safety = desk_arm.safety.model_copy(update={"stale_signals_ms": stale})
     governor = make_governor(contract, desk_arm.model_copy(update={"safety": safety}))
-    for kind, allowed_ms in (("object_position", 300.0), ("projected_gravity", 30.0)):
+    kinds: list[tuple[SignalKind, float]] = [
+        ("object_position", 300.0),
+        ("projected_gravity", 30.0),
+    ]
+    for kind, allowed_ms in kinds:
         governor.check_reading(kind, np.zeros(3), np.full(1, allowed_ms / 1e3))
         with pytest.raises(SafetyError, match=f"allowed {allowed_ms:.0f} ms"):
             governor.check_reading(kind, np.zeros(3), np.full(1, allowed_ms / 1e3 + 0.001))

@@ -126,7 +126,7 @@ def test_random_bytes_never_raise(line: Line):
         for _ in range(random.integers(1, 6)):
             data[random.integers(len(data))] = random.integers(256)
         line.listener._take(bytes(data), 0.0)
-        line.listener._take(random.bytes(random.integers(0, 80)), 0.0)
+        line.listener._take(random.bytes(int(random.integers(0, 80))), 0.0)
         assert np.all(np.abs(line.listener._command) <= [0.5, 0.2, 1.0])
 
 
