@@ -96,9 +96,9 @@ def run_policy(
 
         with open_ports(config) as ports:
             robot = Robot(config, contract.joints, ports, approve=approve)
-            for text in robot.watchdogs():
-                console.print(text, style="dim", markup=False, highlight=False)
             with Recorder(log, contract, metadata) as recorder:
+                for text in robot.watchdogs():
+                    console.print(text, style="dim", markup=False, highlight=False)
                 # after the companion has begun, which is to stay out of the way
                 advice = stack.enter_context(realtime(config.loop))
                 runtime = Runtime(
