@@ -26,6 +26,7 @@ lint: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python tests/benchmarks/bus.py
+	$(BIN)/python tests/benchmarks/loop.py
 	$(BIN)/python tests/benchmarks/simulation.py
 	$(BIN)/python tests/benchmarks/sim_to_real.py
 

@@ -18,7 +18,13 @@ class Family:
     """A row: what is known of a device from the YAML alone."""
 
     make: MakeDevice
-    measures: tuple[SignalKind, ...] = ("joint_position", "joint_velocity")
+    measures: tuple[SignalKind, ...] = (
+        "joint_position",
+        "joint_velocity",
+        "joint_current",
+        "joint_voltage",
+        "joint_temperature",
+    )
     obeys: tuple[TargetKind, ...] = ("joint_position_target",)
 
 

@@ -20,8 +20,13 @@ MIN_PERIODS = 2
 apart, and one tick may have to do without a reading."""
 
 
-def matches(contract: Contract, robot: RobotConfig) -> None:
+def matches(contract: Contract, robot: RobotConfig, streams: Collection[str] = ()) -> None:
     """Check that `robot` is the robot the policy was trained for.
+
+    Args:
+        contract: the policy's.
+        robot: the robot's.
+        streams: kinds of signal that come from elsewhere.
 
     Raises:
         ContractError: names every difference.
@@ -35,7 +40,9 @@ def matches(contract: Contract, robot: RobotConfig) -> None:
     for name in robot.joints:
         if name not in contract.joint_names:
             differences.append(f"joint {name!r}: wired on this robot but not in the policy")
-    differences += lacking(contract, measured_signals(robot), understood_targets(robot))
+    differences += lacking(
+        contract, (*measured_signals(robot), *streams), understood_targets(robot)
+    )
     for joint in contract.joints:
         if wiring := robot.joints.get(joint.name):
             differences += _joint_differences(joint, wiring)

@@ -1,21 +1,24 @@
 """The governor stands between the policy and the wire, on every tick, and cannot be turned off.
 
 It clips what may be clipped and says so per joint (`limited_by`), and raises `SafetyError` for what
-must stop the robot: a target that is not a number, joint readings too old to act on, a joint moving
-faster than it possibly should, outside its range, or not where it is sent.
+must stop the robot. The whole list, what is watched, its limit in the YAML and what happens, is the
+table in `deploy/README.md`; the arithmetic is in `deploy.limits`. A tick allocates no array.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.contract import Contract
+from deploy import limits
+from deploy.contract import JointSpec
+from deploy.device import Reading
 from deploy.errors import SafetyError
+from deploy.limits import Floats
 from deploy.robot_config import RobotConfig
-from deploy.signals import SIGNALS, SignalKind
-
-Floats = NDArray[np.float64]
+from deploy.servo_models import SERVOS
+from deploy.signals import SignalKind
 
 RANGE_MARGIN_RAD = 0.1
 """A joint measured farther than this outside its limits has a wrong zero, or was forced out."""
@@ -31,26 +34,37 @@ class LimitedBy(IntFlag):
     """Why a target was changed."""
 
     POSITION = 1
-    """Outside the joint's range."""
+    """Outside the joint's range, or about to leave it."""
     VELOCITY = 2
-    """Too far from the last target for one tick."""
+    """Too far from the last target for one tick, or too fast."""
     STEP = 4
-    """Too far from where the joint is."""
+    """Too far from where the joint is, or from how fast it is."""
+    EFFORT = 8
+    """More effort than `max_effort_share`, or a torque more than the motor's."""
+    TEMPERATURE = 16
+    """Derated: hot."""
+    VOLTAGE = 32
+    """Derated: its supply is low."""
+    CURRENT = 64
+    """Derated: much current for long."""
 
 
 class Governor:
     """Limits of one policy on one robot.
 
     Args:
-        contract: gives the order of joints and the control period.
+        joints: what drives them, in the order of all arrays; all in one operating mode.
+        period_s: time between targets.
         robot: gives the limits of its hardware.
     """
 
-    def __init__(self, contract: Contract, robot: RobotConfig):
-        joints, safety = contract.joints, robot.safety
+    def __init__(self, joints: Sequence[JointSpec], period_s: float, robot: RobotConfig):
+        count, safety = len(joints), robot.safety
         wirings = [robot.joints[joint.name] for joint in joints]
-        limits = np.array([wiring.position_limits_rad for wiring in wirings])
-        self.low, self.high = limits[:, 0].copy(), limits[:, 1].copy()
+        (self.mode,) = {joint.operating_mode for joint in joints}
+        """What all joints are driven by: a Robot has no two modes."""
+        ranges = np.array([wiring.position_limits_rad for wiring in wirings])
+        self.low, self.high = ranges[:, 0].copy(), ranges[:, 1].copy()
         # float32, as they are in the graph
         allowed = np.array([joint.position_limits_rad for joint in joints], np.float32)
         self._policy_low: Floats = np.maximum(self.low, allowed[:, 0])
@@ -62,22 +76,43 @@ class Governor:
             ]
         )
         """Fastest change of a target (n,) [rad/s]: what both policy and hardware allow."""
-        self.limited_by = np.zeros(len(wirings), np.uint8)
+        self.limited_by = np.zeros(count, np.uint8)
         """`LimitedBy` of each joint, of the last target."""
-        self._names = contract.joint_names
-        self._period_s = contract.control_dt_s
-        self._max_change = self.speed * contract.control_dt_s
-        self._max_step = np.full(len(wirings), safety.max_step_rad)
+        self.effort_share = np.ones(count)
+        """Part of its torque each joint may use now."""
+        self._safety, self._names = safety, [joint.name for joint in joints]
+        self._period_s = period_s
+        self._max_change = self.speed * period_s
+        step = safety.max_step_rad if self.mode == "position" else safety.max_speed_step_rad_s
+        self._max_step = np.full(count, step)
+        self._as_far_as_ever = self._max_step - self._max_change
         self._overspeed = safety.overspeed_factor * self.speed
-        self._stale_s = safety.stale_after_ms / 1000
-        effort_nm = np.array([joint.effort_limit_nm for joint in joints])
-        self._stiffness = np.array([joint.kp_nm_per_rad for joint in joints]) / effort_nm
-        self._damping = np.array([joint.kd_nm_s_per_rad for joint in joints]) / effort_nm
-        self._following_error = min(safety.following_error_rad, safety.max_step_rad)
-        self._following_ticks = round(safety.following_time_ms / 1000 / self._period_s)
-        self._astray_ticks = np.zeros(len(wirings), np.int64)
-        self._lowest, self._highest, self._before = np.zeros((3, len(wirings)))
-        self._changed = np.zeros(len(wirings), np.bool_)
+        self._effort_nm = np.array([joint.effort_limit_nm for joint in joints])
+        self._kp = np.array([joint.kp_nm_per_rad for joint in joints])
+        self._kd = np.array([joint.kd_nm_s_per_rad for joint in joints])
+        self._known_gains = bool(self._kd.all())  # of joints driven by speed
+        self._following_error = (
+            min(safety.following_error_rad, safety.max_step_rad)
+            if self.mode == "position"
+            else safety.following_speed_rad_s
+        )
+        self._following_ticks = round(safety.following_time_ms / 1000 / period_s)
+        self._astray_ticks = np.zeros(count, np.int64)
+        self._falling_ticks = 0
+        self._supply_v = np.array([wiring.voltage_v for wiring in wirings])
+        self._lasting_a = safety.current_share * np.array(
+            [_stall_current(wiring.model) for wiring in wirings]
+        )
+        self._heat = np.zeros(count)
+        self._effort_reason = np.zeros(count, np.uint8)
+        self._zones: tuple[Floats, Floats] = (
+            np.full(count, safety.limit_zone_rad),
+            limits.SPEED_FADE * self.speed,
+        )
+        self._torque, self._lowest, self._highest, self._before, self._ahead = np.zeros((5, count))
+        self._changed, self._mask, self._other, self._far = np.zeros((4, count), np.bool_)
+        self._more = np.zeros(count, np.int64)
+        self.derate({})
 
     def check_signals(self, position: Floats, velocity: Floats, age_s: Floats) -> None:
         """Refuse to act on joint readings (n,) that are stale, not numbers, or a runaway.
@@ -85,20 +120,28 @@ class Governor:
         Raises:
             SafetyError: names the joint and the value.
         """
-        if (joint := _first(~(age_s <= self._stale_s))) is not None:
+        stale_s = self._safety.stale_s("joint_position")
+        # Negated: what is not a number must not pass.
+        if (joint := self._first_not(np.less_equal(age_s, stale_s, out=self._mask))) is not None:
             raise SafetyError(
                 f"joint {self._names[joint]!r} has not been read for {age_s[joint] * 1e3:.0f} ms, "
-                f"allowed {self._stale_s * 1e3:.0f} ms; check the bus cable and power"
+                f"allowed {stale_s * 1e3:.0f} ms; check the bus cable and power"
             )
-        if (joint := _first(~np.isfinite(position + velocity))) is not None:
+        np.add(position, velocity, out=self._ahead)
+        if (joint := self._first_not(np.isfinite(self._ahead, out=self._mask))) is not None:
             raise SafetyError(f"joint {self._names[joint]!r} reads no number")
-        if (joint := _first(~(np.abs(velocity) <= self._overspeed))) is not None:
+        np.abs(velocity, out=self._ahead)
+        slow = np.less_equal(self._ahead, self._overspeed, out=self._mask)
+        if (joint := self._first_not(slow)) is not None:
             raise SafetyError(
                 f"joint {self._names[joint]!r} moves at {velocity[joint]:.1f} rad/s, faster than "
                 f"{self._overspeed[joint]:.1f} rad/s; check its gains, wiring and load"
             )
-        outside = np.maximum(self.low - position, position - self.high)
-        if (joint := _first(~(outside <= RANGE_MARGIN_RAD))) is not None:
+        np.subtract(self.low, position, out=self._lowest)
+        np.subtract(position, self.high, out=self._highest)
+        outside = np.maximum(self._lowest, self._highest, out=self._lowest)
+        inside = np.less_equal(outside, RANGE_MARGIN_RAD, out=self._mask)
+        if (joint := self._first_not(inside)) is not None:
             raise SafetyError(
                 f"joint {self._names[joint]!r} is at {position[joint]:.2f} rad, "
                 f"{outside[joint]:.2f} rad outside its range of [{self.low[joint]}, "
@@ -112,7 +155,7 @@ class Governor:
         Raises:
             SafetyError: names the signal.
         """
-        allowed_s = SIGNALS[kind].max_age_s or self._stale_s
+        allowed_s = self._safety.stale_s(kind)
         if not (oldest_s := float(age_s.max())) <= allowed_s:
             raise SafetyError(
                 f"the signal {kind!r} is {oldest_s * 1e3:.0f} ms old, allowed "
@@ -120,6 +163,81 @@ class Governor:
             )
         if not np.isfinite(values).all():
             raise SafetyError(f"the signal {kind!r} reads no number: {values.tolist()}")
+
+    def check_upright(self, gravity: Floats, angular_velocity: Floats | None) -> None:
+        """Refuse to go on with a robot that lies or falls; called once a tick.
+
+        Args:
+            gravity: (3,) what points down, in the frame of the IMU, whose z points up.
+            angular_velocity: (3,) in the same frame [rad/s]; None where nothing measures it.
+
+        Raises:
+            SafetyError: says how far it is tilted, or will be.
+        """
+        safety, now = self._safety, limits.tilt(gravity)
+        if not now <= safety.max_tilt_rad:
+            raise SafetyError(
+                f"the robot is tilted by {now:.2f} rad, allowed {safety.max_tilt_rad:g} rad; set "
+                "it upright, or raise `safety.max_tilt_rad` for a policy that gets up by itself"
+            )
+        if angular_velocity is None:
+            return
+        soon = limits.tilt_ahead(gravity, angular_velocity, safety.fall_ahead_s)
+        self._falling_ticks = self._falling_ticks + 1 if not soon <= safety.fall_tilt_rad else 0
+        if self._falling_ticks * self._period_s > safety.fall_time_ms / 1000:
+            raise SafetyError(
+                f"the robot falls: tilted by {now:.2f} rad now, by {soon:.2f} rad in "
+                f"{safety.fall_ahead_s:g} s, allowed {safety.fall_tilt_rad:g} rad"
+            )
+
+    def derate(self, readings: Mapping[SignalKind, Reading]) -> None:
+        """Give hot, overloaded and badly fed joints less effort; called once a tick.
+
+        What the robot does not measure, or has not yet (not a number), derates nothing.
+
+        Args:
+            readings: what its devices measure.
+
+        Raises:
+            SafetyError: a joint is too hot to go on.
+        """
+        safety = self._safety
+        self.effort_share.fill(safety.max_effort_share)
+        self._effort_reason.fill(LimitedBy.EFFORT)
+        floor = safety.derated_effort_share
+        if temperature := readings.get("joint_temperature"):
+            values = temperature.values
+            hot = np.greater_equal(values, safety.temperature_stop_c, out=self._mask)
+            if hot.any():
+                joint = int(hot.argmax())
+                raise SafetyError(
+                    f"joint {self._names[joint]!r} has {values[joint]:.0f} °C, allowed "
+                    f"{safety.temperature_stop_c:g} °C; let it cool, and give it less to do"
+                )
+            limits.derated(
+                values, safety.temperature_derate_c, safety.temperature_stop_c, floor, self._ahead
+            )
+            self._at_most(self._ahead, LimitedBy.TEMPERATURE)
+        if voltage := readings.get("joint_voltage"):
+            np.divide(voltage.values, self._supply_v, out=self._ahead)
+            limits.derated(
+                self._ahead,
+                safety.voltage_derate_share,
+                safety.voltage_low_share,
+                floor,
+                self._ahead,
+            )
+            self._at_most(self._ahead, LimitedBy.VOLTAGE)
+        if current := readings.get("joint_current"):
+            share = self._period_s / (safety.current_time_s + self._period_s)
+            limits.warm(self._heat, current.values, self._lasting_a, share, self._ahead, self._mask)
+            limits.derated(self._heat, limits.COOL, limits.HOT, safety.current_share, self._ahead)
+            self._at_most(self._ahead, LimitedBy.CURRENT)
+        # A servo that may do all it can is not held back: its target tells the policy something.
+        np.multiply(self.effort_share, self._effort_nm, out=self._torque)
+        if self.mode != "torque":
+            full = np.equal(self.effort_share, 1.0, out=self._mask)
+            np.copyto(self._torque, np.inf, where=full)
 
     def check_following(
         self, target: Floats, position: Floats, velocity: Floats, effort: Floats
@@ -129,91 +247,192 @@ class Governor:
         A joint may lag: its error is then what its gains, its load and its speed explain. It does
         not obey if it is farther than `following_error_rad` from its target, for
         `following_time_ms` more than it is not, while its motor makes no effort, makes all the
-        effort it can, or is as far off as targets ever go.
+        effort it may, or is as far off as targets ever go. One driven by speed does not obey if it
+        is off by `following_speed_rad_s` for as long; one driven by torque goes where it goes.
 
         Args:
-            target: (n,) the targets sent last [rad].
+            target: (n,) the targets sent last.
             position: (n,) the measured angles [rad].
             velocity: (n,) the measured speeds [rad/s].
-            effort: (n,) duty of the motors, -1 to 1, positive where it turns the joint forwards.
+            effort: (n,) duty of the motors, -1 to 1, positive where it turns the joint forwards;
+                not a number where it is not known.
 
         Raises:
             SafetyError: names the joint and what its motor does.
         """
-        error = target - position
-        distance = np.abs(error)
-        demanded = np.clip(self._stiffness * error - self._damping * velocity, -1, 1)
-        demanded *= np.sign(error)
-        along = effort * np.sign(error) + 0.0  # which makes a negative zero positive
-        limp = along < LIMP_SHARE * demanded - DUTY_TOLERANCE
-        saturated = along >= SATURATED
-        as_far_as_ever = distance >= self._max_step - self._max_change
-        astray = (distance > self._following_error) & (limp | saturated | as_far_as_ever)
+        if self.mode == "torque":
+            return
+        demanded, along = self._highest, self._before
+        distance = self._compare(target, position, velocity, effort)
+        limp = np.multiply(demanded, LIMP_SHARE, out=self._ahead)
+        np.subtract(limp, DUTY_TOLERANCE, out=limp)
+        limp = np.less(along, limp, out=self._changed)
+        astray, other = self._mask, self._other
+        np.greater(distance, self._following_error, out=astray)
+        if self.mode == "position":
+            np.multiply(self.effort_share, SATURATED, out=self._ahead)
+            np.greater_equal(along, self._ahead, out=other)
+            np.logical_or(other, limp, out=other)
+            np.logical_and(astray, other, out=other)
+            np.greater_equal(distance, self._as_far_as_ever, out=self._far)
+            np.logical_and(astray, self._far, out=astray)
+            np.logical_or(astray, other, out=astray)
         # Ticks that are all right take as many off: a swinging target meets a blocked joint too.
-        self._astray_ticks += np.where(astray, 1, -1)
+        self._more.fill(-1)
+        np.copyto(self._more, 1, where=astray)
+        np.add(self._astray_ticks, self._more, out=self._astray_ticks)
         np.maximum(self._astray_ticks, 0, out=self._astray_ticks)
-        if (joint := _first(self._astray_ticks > self._following_ticks)) is not None:
-            reason = (
-                "it has let go, lost its gains, or stopped by itself"
-                if limp[joint]
-                else "something blocks it, or its load is too heavy"
-            )
-            raise SafetyError(
-                f"joint {self._names[joint]!r} has been {distance[joint]:.2f} rad from its target "
-                f"for {self._following_ticks * self._period_s * 1e3:.0f} ms, its motor driven at "
-                f"{along[joint]:.0%} where {demanded[joint]:.0%} is called for; {reason}"
-            )
+        np.greater(self._astray_ticks, self._following_ticks, out=other)
+        if not other.any():
+            return
+        joint = int(other.argmax())
+        reason = (
+            "it has let go, lost its gains, or stopped by itself"
+            if limp[joint]
+            else "something blocks it, or its load is too heavy"
+        )
+        unit = "rad" if self.mode == "position" else "rad/s"
+        raise SafetyError(
+            f"joint {self._names[joint]!r} has been {distance[joint]:.2f} {unit} from its target "
+            f"for {self._following_ticks * self._period_s * 1e3:.0f} ms, its motor driven at "
+            f"{along[joint]:.0%} where {demanded[joint]:.0%} is called for; {reason}"
+        )
+
+    def _compare(
+        self, target: Floats, position: Floats, velocity: Floats, effort: Floats
+    ) -> Floats:
+        """Distances (n,) from the targets.
+
+        The effort that a distance calls for, in shares of the motor's, goes into `_highest`, what
+        the motor makes of it into `_before`, both positive towards the target.
+        """
+        error, demanded, along, sign = self._lowest, self._highest, self._before, self._ahead
+        np.subtract(target, position if self.mode == "position" else velocity, out=error)
+        np.sign(error, out=sign)
+        np.multiply(self._kp, error, out=demanded)
+        np.multiply(self._kd, velocity, out=along)
+        np.subtract(demanded, along, out=demanded)
+        if self.mode == "velocity":
+            np.multiply(self._kd, error, out=demanded)
+        np.divide(demanded, self._effort_nm, out=demanded)
+        np.clip(demanded, -1, 1, out=demanded)
+        np.multiply(demanded, sign, out=demanded)
+        np.multiply(effort, sign, out=along)
+        np.add(along, 0.0, out=along)  # which makes a negative zero positive
+        return np.abs(error, out=error)
 
     def limit(
         self,
         target: Floats,
         last: Floats,
         position: Floats,
+        velocity: Floats,
         out: Floats,
         *,
         from_policy: bool = True,
     ) -> None:
         """Write the nearest permitted target into `out`, and why into `limited_by`.
 
-        The step limit, which bounds the force on whoever holds a joint, overrules the velocity
-        limit: the target of a joint that is pushed away comes after it as fast as it is pushed.
+        Of positions, the step limit, which bounds the force on whoever holds a joint, overrules the
+        velocity limit: the target of a joint that is pushed away comes after it as fast as it is
+        pushed. A bound on effort overrules both, and the range everything.
 
         Args:
-            target: (n,) what is asked for [rad].
-            last: (n,) the target sent last [rad].
+            target: (n,) what is asked for: rad, rad/s or N·m, by the joints' operating mode.
+            last: (n,) the target sent last.
             position: (n,) the measured angles [rad].
-            out: (n,) result [rad]; may not be `target`.
+            velocity: (n,) the measured speeds [rad/s].
+            out: (n,) result; may not be `target`.
             from_policy: the contract's position limits apply too, not only the hardware's.
 
         Raises:
             SafetyError: a target is not a finite number.
         """
-        if (joint := _first(~np.isfinite(target))) is not None:
+        if (joint := self._first_not(np.isfinite(target, out=self._mask))) is not None:
+            expected = {"position": "an angle", "velocity": "a speed", "torque": "a torque"}
             raise SafetyError(
                 f"the policy asked for {target[joint]} at joint {self._names[joint]!r}, expected "
-                "an angle; its inputs or the file are broken"
+                f"{expected[self.mode]}; its inputs or the file are broken"
             )
         np.copyto(out, target)
         self.limited_by.fill(0)
-        self._clip(out, *self._around(last, self._max_change), LimitedBy.VELOCITY)
-        self._clip(out, *self._around(position, self._max_step), LimitedBy.STEP)
-        low = self._policy_low if from_policy else self.low
-        high = self._policy_high if from_policy else self.high
-        self._clip(out, low, high, LimitedBy.POSITION)  # last: nothing overrules it
+        lowest = self._policy_low if from_policy else self.low
+        highest = self._policy_high if from_policy else self.high
+        # The last bound overrules those before it.
+        if self.mode == "position":
+            self._limit_position(out, last, position, velocity)
+            self._clip(out, lowest, highest, LimitedBy.POSITION)
+        elif self.mode == "velocity":
+            self._limit_velocity(out, position, velocity, lowest, highest)
+        else:
+            self._limit_torque(out, position, velocity, lowest, highest)
 
-    def _around(self, middle: Floats, reach: Floats) -> tuple[Floats, Floats]:
-        np.subtract(middle, reach, out=self._lowest)
-        np.add(middle, reach, out=self._highest)
-        return self._lowest, self._highest
+    def _limit_position(
+        self, target: Floats, last: Floats, position: Floats, velocity: Floats
+    ) -> None:
+        low, high = self._lowest, self._highest
+        limits.around(last, self._max_change, low, high)
+        self._clip(target, low, high, LimitedBy.VELOCITY)
+        limits.around(position, self._max_step, low, high)
+        self._clip(target, low, high, LimitedBy.STEP)
+        limits.servo_reach(position, velocity, self._kp, self._kd, self._torque, low, high)
+        self._clip(target, low, high, self._effort_reason)
 
-    def _clip(self, target: Floats, low: Floats, high: Floats, reason: LimitedBy) -> None:
+    def _limit_velocity(
+        self, target: Floats, position: Floats, velocity: Floats, lowest: Floats, highest: Floats
+    ) -> None:
+        low, high = self._lowest, self._highest
+        limits.around(velocity, self._max_step, low, high)
+        self._clip(target, low, high, LimitedBy.STEP)
+        if self._known_gains:
+            self._before.fill(0)
+            limits.servo_reach(velocity, velocity, self._kd, self._before, self._torque, low, high)
+            self._clip(target, low, high, self._effort_reason)
+        ahead_s = self._safety.limit_ahead_s
+        limits.arriving_speed(position, lowest, highest, ahead_s, low, high)
+        self._clip(target, low, high, LimitedBy.POSITION)
+        np.negative(self.speed, out=low)
+        self._clip(target, low, self.speed, LimitedBy.VELOCITY)
+
+    def _limit_torque(
+        self, target: Floats, position: Floats, velocity: Floats, lowest: Floats, highest: Floats
+    ) -> None:
+        low, high, ahead = self._lowest, self._highest, self._ahead
+        np.negative(self._torque, out=low)
+        self._clip(target, low, self._torque, self._effort_reason)
+        near_limit, near_speed = self._zones
+        np.negative(self.speed, out=self._before)
+        limits.fading_torque(
+            velocity, self._before, self.speed, near_speed, self._torque, low, high
+        )
+        self._clip(target, low, high, LimitedBy.VELOCITY)
+        np.multiply(velocity, self._safety.limit_ahead_s, out=ahead)
+        np.add(position, ahead, out=ahead)
+        limits.fading_torque(ahead, lowest, highest, near_limit, self._torque, low, high)
+        self._clip(target, low, high, LimitedBy.POSITION)
+
+    def _at_most(self, share: Floats, reason: LimitedBy) -> None:
+        """Bound the joints' effort by `share` (n,), where that is less than they have."""
+        less = np.less(share, self.effort_share, out=self._mask)
+        np.copyto(self.effort_share, share, where=less)
+        np.copyto(self._effort_reason, int(reason), where=less, casting="unsafe")
+
+    def _clip(
+        self, target: Floats, low: Floats, high: Floats, reason: LimitedBy | NDArray[np.uint8]
+    ) -> None:
         """Clip `target` in place, and note which joints that changed."""
         np.copyto(self._before, target)
         np.clip(target, low, high, out=target)
         np.not_equal(target, self._before, out=self._changed)
-        np.bitwise_or(self.limited_by, int(reason), out=self.limited_by, where=self._changed)
+        bits = reason if isinstance(reason, np.ndarray) else int(reason)
+        np.bitwise_or(self.limited_by, bits, out=self.limited_by, where=self._changed)
+
+    def _first_not(self, mask: NDArray[np.bool_]) -> int | None:
+        """Index of the first false element, if any."""
+        return None if mask.all() else int(mask.argmin())
 
 
-def _first(mask: NDArray[np.bool_]) -> int | None:
-    """Index of the first true element, if any."""
-    return int(mask.argmax()) if mask.any() else None
+def _stall_current(model: str) -> float:
+    """Of a servo [A]; infinite where nothing is known."""
+    servo = SERVOS.get(model)
+    return (servo.nominal.stall_current_a if servo else None) or float("inf")

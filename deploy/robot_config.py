@@ -15,10 +15,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
 from deploy.quantities import Angle, Name, Speed
+from deploy.realtime import LoopConfig
+from deploy.safety_config import WATCHDOG_STEP_MS as WATCHDOG_STEP_MS
+from deploy.safety_config import SafetyConfig as SafetyConfig
 from deploy.servo_physics import SUPPLY_SHARES
 from deploy.servos import MODELS
 
-WATCHDOG_STEP_MS = 20
 SPEED_RESERVE = 1.5
 """How much faster than its data sheet a servo may turn: a full battery, a falling link."""
 
@@ -123,35 +125,6 @@ class JointWiring(Section):
         return self.supply_v or MODELS[self.model].nominal_voltage_v
 
 
-def _whole_steps(watchdog_ms: int) -> int:
-    if watchdog_ms % WATCHDOG_STEP_MS:
-        raise ValueError(f"must be a multiple of {WATCHDOG_STEP_MS}, found {watchdog_ms}")
-    return watchdog_ms
-
-
-class SafetyConfig(Section):
-    """What the governor enforces on every tick, whatever the policy asks for."""
-
-    safe_state: Literal["hold", "torque_off"] = "hold"
-    """Where every fault ends: hold the present position, or let go."""
-    stale_after_ms: Annotated[float, Field(ge=1, le=2000)] = 100.0
-    """Oldest joint reading that may still be acted on; older stops the robot."""
-    max_step_rad: Annotated[float, Field(ge=0.001, le=6.3)] = 0.6
-    """Farthest a target may be from the measured angle."""
-    following_error_rad: Annotated[float, Field(ge=0.01, le=1)] = 0.15
-    """A joint farther than this from its target, whose motor makes no effort or all it can, ..."""
-    following_time_ms: Annotated[float, Field(ge=20, le=5000)] = 500.0
-    """... stops the robot after this long: it is limp, blocked or overloaded."""
-    overspeed_factor: Annotated[float, Field(gt=1, le=10)] = 3.0
-    """A joint measured this many times faster than its velocity limit stops the robot."""
-    max_overruns: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Consecutive missed deadlines before the robot is stopped."""
-    watchdog_ms: Annotated[int, Field(ge=20, le=2540), AfterValidator(_whole_steps)] = 100
-    """Servo-side bus watchdog: silence longer than this stops the motors (steps of 20 ms)."""
-    move_to_start_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
-    """Shortest duration of the ramp to the start pose and back to the rest pose."""
-
-
 class RobotConfig(Section):
     """A physical robot: `configs/robots/<robot>.yaml`."""
 
@@ -165,6 +138,7 @@ class RobotConfig(Section):
     """All it is wired to, by a name of your choice, if there are several."""
     joints: Annotated[dict[Name, JointWiring], Field(min_length=1)]
     safety: SafetyConfig = SafetyConfig()
+    loop: LoopConfig = LoopConfig()
 
     @property
     def wired(self) -> dict[str, BusConfig]:

@@ -1,77 +1,43 @@
 """The real-time loop: from signals to targets at the contract's rate, and always into a safe state.
 
-    runtime = Runtime(robot, controller, governor, recorder, clock)
+    runtime = Runtime(robot, controller, governor, clock, recorder)
     runtime.run(random_commands(contract.command, seed=0), duration_s=20)
 
 One tick: wait for the absolute deadline → one sync read → controller → governor → one sync write →
 one record. The controller is shown the signals that its contract names, from whatever device has
 them; a signal or target that this robot does not have is refused before anything moves. Nothing
 moves before `run`. It ramps to the policy's start pose, runs the policy, ramps to the rest pose and
-lets go. Whatever else happens (an exception, a stale signal, a stop request) ends in the robot's
-safe state; a killed process ends in the servos' own watchdog.
+lets go; joints driven by speed or torque have no such poses, and end at none. Whatever else happens
+(an exception, a stale signal, a stop request) ends in the robot's safe state, and stays there; a
+killed process ends in the devices' own watchdogs, and in the companion's care. States, and what may
+be asked for: `deploy.state`.
 """
 
 import contextlib
 import gc
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.clock import Clock, Ticker
+from deploy.clock import Clock
 from deploy.commands import CommandSource
 from deploy.controller import OnnxController
 from deploy.device import Reading
-from deploy.errors import BusError, ConfigError, ContractError, SafetyError
+from deploy.drive import Drive, Floats, Times
+from deploy.errors import ContractError, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
 from deploy.recorder import Recorder
 from deploy.robot import Robot, understood_targets
-from deploy.serial_port import latency_advice
 from deploy.signals import SignalKind
+from deploy.state import FOLLOWING, Requests, State
 
-Floats = NDArray[np.float64]
-
-READ_SHARE = 0.75
-"""Part of the period in which a reading must arrive; the rest is for acting on it: 1.25 ms at
-200 Hz, of which controller, governor, write and record took 0.5 ms on a busy two-core machine."""
-WAKE_SHARE = 0.1
-"""Part of the period that stays free at its end, so that the next tick begins in time."""
-VERIFY_EVERY_S = 0.5
-"""Where no tick has time to read a servo's settings back as well, one in this time does that
-instead of reading the joints."""
-FAST_ADAPTER_S = 0.002
-"""What an adapter whose latency timer is 1 ms adds to a reply, at most."""
 POSE_TOLERANCE_RAD = 0.3
 """Largest distance from the start pose to take over at, and from the rest pose to let go at."""
-RAMP_SPEED_SHARE = 0.5
-"""Ramps move at most at this part of a joint's velocity limit."""
-
-
-class State(IntEnum):
-    """What the robot is doing."""
-
-    DISCONNECTED = 0
-    IDLE = 1
-    MOVING_TO_START = 2
-    READY = 3
-    RUNNING = 4
-    STOPPING = 5
-    FAULT = 6
-
-
-@dataclass
-class StopRequest:
-    """Set from a signal handler or another thread; read at every tick."""
-
-    reason: str = ""
-
-    def __call__(self, reason: str) -> None:
-        """Ask the loop to stop, latched."""
-        self.reason = self.reason or reason
+STREAM_PATIENCE_S = 5.0
+"""How long a signal from elsewhere may let us wait for its first value."""
 
 
 @dataclass
@@ -83,30 +49,43 @@ class Runtime:
     governor: Governor
     clock: Clock
     recorder: Recorder | None = None
-    stop: StopRequest = field(default_factory=StopRequest)
+    requests: Requests = field(default_factory=Requests)
     on_state: Callable[[State], None] = lambda state: None
     """Told of every change of state, between ticks."""
     anyway: bool = False
     """Run although the limp robot does not lie in its rest pose."""
+    hold: bool = False
+    """Pause at the start pose, so that somebody may see to the robot first."""
+    streams: Mapping[SignalKind, Reading] = field(default_factory=dict)
+    """Signals from elsewhere, as a camera's tracker; the commands' source brings them in."""
+    advice: Sequence[str] = ()
+    """What would make the loop more punctual, for the black box."""
     state: State = State.DISCONNECTED
 
     def __post_init__(self) -> None:
         contract = self.controller.contract
-        readings, understood = self.robot.readings, understood_targets(self.robot.config)
+        readings, understood = self._readings(), understood_targets(self.robot.config)
         if missing := list(lacking(contract, readings, understood)):
             raise ContractError("the policy cannot run on this robot:\n  " + "\n  ".join(missing))
-        self._period_s = contract.control_dt_s
         joints = contract.joints
+        self.drive = Drive(
+            self.robot,
+            self.governor,
+            self.clock,
+            contract.control_dt_s,
+            self.requests,
+            poll=self._poll,
+            on_begin=self._show,
+            on_tick=self._record,
+        )
         self._start = np.array([joint.default_position_rad for joint in joints])
         self._rest = np.array([self.robot.config.joints[j.name].rest_rad for j in joints])
-        self._ramp_speed = RAMP_SPEED_SHARE * self.governor.speed
-        self._sent: Floats = np.zeros(len(joints))
-        self._target: Floats = np.zeros(len(joints))
-        self._limited: Floats = np.zeros(len(joints))
         self._command = np.zeros(len(contract.command.low), np.float32)
         self._time_s: Floats = np.zeros(1)
+        self._ran_s = self._controller_s = 0.0
         known: dict[str, NDArray] = {
-            "joint_target": self._sent,
+            "joint_target": self.drive.sent,
+            "joint_target_velocity": self.drive.sent,
             "command": self._command,
             "time": self._time_s,
             **{kind: reading.values for kind, reading in readings.items()},
@@ -122,6 +101,9 @@ class Runtime:
             for spec in contract.inputs
             if spec.kind in readings and spec.kind not in checked
         ]
+        used = dict(self._others)
+        self._gravity = used.get("projected_gravity")
+        self._gyroscope = used.get("imu_angular_velocity")
         (self._output,) = self.controller.outputs.values()
 
     def run(self, commands: CommandSource, duration_s: float) -> None:
@@ -130,163 +112,145 @@ class Runtime:
         Raises:
             DeployError: what stopped the robot, after it has reached its safe state.
         """
+        if self.state is not State.DISCONNECTED:
+            raise SafetyError(
+                f"this run is over (state {self.state.name}), a runtime runs once; start a new one"
+            )
+        self._commands = commands
         try:
             self.robot.connect()
-            self._check_bus_speed()
+            self.drive.check_bus_speed()
             self._check_rest()
-            self._enter(State.IDLE, self.robot.describe())
-            self._check_stop()
+            self._enter(State.IDLE, "\n".join([self.robot.describe(), *self.advice]))
+            self._await_streams()
+            self.drive.check_stop()
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while the servos watch
             self.robot.energise()
-            self._ticker = Ticker(self.clock, self._period_s)
-            self._written_s = self._verified_s = self.clock.now()
-            self._sent[:] = self.robot.target
-            self._enter(State.MOVING_TO_START)
-            self._ramp(self._start)
-            self._check_pose(self._start, "start")
-            self._enter(State.READY)
-            self.controller.reset()
-            self._enter(State.RUNNING)
-            started_s = self._ticker.deadline_s
-            last_s = duration_s - self._period_s / 2
-            while (time_s := self._ticker.deadline_s - started_s) < last_s:
-                self._policy_tick(commands(time_s), time_s)
+            self.drive.begin_run()
+            self._run_policy(duration_s)
             self._command[:] = 0
             self._enter(State.STOPPING)
-            self._ramp(self._rest)
-            self._check_pose(self._rest, "rest")
+            self._move(self._rest, "rest", other=np.zeros_like(self._rest))
             self.robot.release()
-            self._enter(State.IDLE)
+            self._enter(State.IDLE, self.describe_timing())
         except BaseException as error:
             self._fail(error)
             raise
         finally:
             gc.unfreeze()
 
-    def _policy_tick(self, command: NDArray[np.float32], time_s: float) -> None:
-        self._command[:], self._time_s[:] = command, time_s
-        deadline_s, late_s, read_s = self._begin_tick()
+    def describe_timing(self) -> str:
+        """How punctual the loop was, and how long the stages of its ticks took."""
+        overruns = self.drive.ticker.overruns
+        return (
+            f"{overruns} deadlines missed at {1 / self.drive.period_s:.0f} Hz\n{self.drive.times}"
+        )
+
+    def _run_policy(self, duration_s: float) -> None:
+        """From where the robot is held to the end of the policy's time, pauses left out."""
+        requests, ticker = self.requests, self.drive.ticker
+        last_s = duration_s - self.drive.period_s / 2
+        while True:
+            self._enter(State.MOVING_TO_START)
+            self._move(self._start, "start", other=None)
+            self._enter(State.READY)
+            if self.hold:
+                requests.pause()
+                self.hold = False
+            if not (requests.paused or requests.finished):
+                self.controller.reset()
+                self._enter(State.RUNNING)
+                started_s, before_s = ticker.deadline_s, self._ran_s
+                while not (requests.paused or requests.finished) and self._ran_s < last_s:
+                    self._policy_tick(ticker.deadline_s - started_s)
+                    self._ran_s = before_s + ticker.deadline_s - started_s
+            if requests.finished or self._ran_s >= last_s:
+                return
+            self._enter(State.PAUSED)
+            self._command[:] = 0
+            while requests.paused:
+                self.drive.stay(self.drive.begin())
+            if requests.finished:
+                return
+
+    def _move(self, pose: Floats, name: str, *, other: Floats | None) -> None:
+        """Ramp to `pose`, and see that the joints are there; `other` is for other targets."""
+        if self.governor.mode == "position":
+            self.drive.ramp(pose)
+            self._check_pose(pose, name)
+        elif other is not None:
+            self.drive.ramp(other)
+
+    def _policy_tick(self, time_s: float) -> None:
+        self._time_s[:] = time_s
+        times = self.drive.begin()
+        if self.drive.ticker.consecutive_overruns and self.robot.config.loop.overrun == "hold":
+            self.drive.stay(times)
+            return
         begin_s = self.clock.now()
         for kind, reading in self._others:
             self.governor.check_reading(kind, reading.values, reading.age_s)
-        self.controller.step()
-        self._target[:] = self._output
-        self._finish_tick(deadline_s, late_s, read_s, self.clock.now() - begin_s)
-
-    def _ramp(self, goal: Floats) -> None:
-        """Move from the last target to `goal` (n,) smoothly, at a bounded speed."""
-        origin = self._sent.copy()
-        # the smoothstep's fastest point is 1.5 times its mean
-        needed_s = float(np.max(1.5 * np.abs(goal - origin) / self._ramp_speed))
-        duration_s = max(self.robot.config.safety.move_to_start_s, needed_s)
-        steps = math.ceil(duration_s / self._period_s)
-        for step in range(1, steps + 1):
-            times = self._begin_tick()
-            s = step / steps
-            self._target[:] = origin + (goal - origin) * (s * s * (3 - 2 * s))
-            self._finish_tick(*times, 0.0)
-
-    def _begin_tick(self) -> tuple[float, float, float]:
-        """Wait, read, and refuse to go on with what must not be acted on."""
-        deadline_s, late_s = self._ticker.wait()
-        self._check_stop()
-        if self._ticker.consecutive_overruns > self.robot.config.safety.max_overruns:
-            raise SafetyError(
-                f"{self._ticker.consecutive_overruns} deadlines missed in a row at "
-                f"{1 / self._period_s:.0f} Hz; this machine or bus is too slow or too busy"
+        if self._gravity is not None:
+            turning = self._gyroscope
+            self.governor.check_upright(
+                self._gravity.values, turning.values if turning is not None else None
             )
-        begin_s = self.clock.now()
-        read_by_s = begin_s + READ_SHARE * self._period_s
-        due = begin_s - self._verified_s > VERIFY_EVERY_S  # no tick has time for both
-        if not (due and self._verify_next(read_by_s, due=True)):
-            self.robot.read(read_by_s)
-        if alarm := self.robot.alarm():
-            raise SafetyError(alarm)
-        robot = self.robot
-        self.governor.check_signals(robot.position, robot.velocity, robot.age_s)
-        self.governor.check_following(self._sent, robot.position, robot.velocity, robot.effort)
+        self.controller.step()
+        self.drive.target[:] = self._output
+        self._controller_s = self.clock.now() - begin_s
+        self.drive.times.add("controller", self._controller_s)
+        self.drive.finish(times, from_policy=True)
+        self._controller_s = 0.0
+
+    def _readings(self) -> dict[SignalKind, Reading]:
+        """All that is measured; what the robot measures itself is not taken from elsewhere."""
+        return {**self.streams, **self.robot.readings}
+
+    def _poll(self) -> None:
+        """Hear what is asked for; only a policy in charge is told."""
+        asked = self._commands(self._ran_s)
+        if self.state is State.RUNNING:
+            self._command[:] = asked
+
+    def _show(self) -> None:
+        """Put the signals where the policy takes them from."""
         for _, values, array in self._inputs:
             array[:] = values
-        return deadline_s, late_s, self.clock.now() - begin_s
 
-    def _finish_tick(
-        self, deadline_s: float, late_s: float, read_s: float, controller_s: float
-    ) -> None:
-        """Limit `_target`, send it, remember it, record the tick, and look after one servo."""
-        begin_s = self.clock.now()
-        self.governor.limit(
-            self._target,
-            self._sent,
-            self.robot.position,
-            out=self._limited,
-            from_policy=self.state is State.RUNNING,  # parking may lead out of the policy's range
-        )
-        self._check_silence()
-        self.robot.write(self._limited)
-        self._written_s = self.clock.now()
-        self._sent[:] = self._limited
-        if self.recorder is not None:
-            self._record(self.recorder, deadline_s, late_s, read_s, controller_s, begin_s)
-        self._verify_next(deadline_s + (1 - WAKE_SHARE) * self._period_s)
+    def _await_streams(self) -> None:
+        """Wait for the first value of every signal from elsewhere that the policy uses."""
+        wanted = [(kind, self.streams[kind]) for kind, _ in self._others if kind in self.streams]
+        give_up_s = self.clock.now() + STREAM_PATIENCE_S
+        while missing := [kind for kind, reading in wanted if not np.isfinite(reading.age_s).all()]:
+            self._poll()
+            self.drive.check_stop()
+            if self.clock.now() > give_up_s:
+                raise SafetyError(
+                    f"nothing came for {missing} in {STREAM_PATIENCE_S:g} s; start what sends "
+                    "them, and see that it sends to the port `robotrl run` listens at"
+                )
+            self.clock.sleep_until(self.clock.now() + self.drive.period_s)
 
-    def _verify_next(self, deadline_s: float, *, due: bool = False) -> bool:
-        """Look after one servo, if there is time: is it still set up as it was?"""
-        complaint = self.robot.health(deadline_s, due=due)
-        if complaint is None:
-            return False
-        self._verified_s = self.clock.now()
-        if complaint:
-            raise SafetyError(
-                f"{complaint}; the servo has let go, stopped by itself, or another program "
-                "changes it"
-            )
-        return True
-
-    def _record(
-        self,
-        recorder: Recorder,
-        deadline_s: float,
-        late_s: float,
-        read_s: float,
-        controller_s: float,
-        begin_s: float,
-    ) -> None:
-        record, statistics = recorder.record, self.robot.statistics
-        record["time_s"], record["state"], record["lateness_s"] = deadline_s, self.state, late_s
-        record["read_s"], record["controller_s"] = read_s, controller_s
-        record["write_s"] = self.clock.now() - begin_s
-        record["joint_position"], record["joint_velocity"] = (
-            self.robot.position,
-            self.robot.velocity,
-        )
+    def _record(self, times: Times) -> None:
+        if (recorder := self.recorder) is None:
+            return
+        record, robot, drive = recorder.record, self.robot, self.drive
+        record["time_s"], record["state"] = times.deadline_s, self.state
+        record["lateness_s"], record["read_s"] = times.late_s, times.read_s
+        record["controller_s"] = self._controller_s
+        record["write_s"] = drive.write_s
+        record["joint_position"], record["joint_velocity"] = robot.position, robot.velocity
         for kind, _, array in self._inputs:  # as the policy was shown them
             record[kind] = array
-        record["joint_age_s"] = self.robot.age_s
-        record["policy_target"], record["sent_target"] = self._target, self._sent
-        record["limited_by"], record["overruns"] = self.governor.limited_by, self._ticker.overruns
+        record["joint_age_s"] = robot.age_s
+        record["policy_target"], record["sent_target"] = drive.target, drive.sent
+        record["limited_by"], record["overruns"] = self.governor.limited_by, drive.ticker.overruns
+        statistics = robot.statistics
         record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors
         record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
         record["lost"], record["late"] = statistics.lost, statistics.late
         recorder.commit()
-
-    def _check_bus_speed(self) -> None:
-        robot, allowed_s = self.robot, READ_SHARE * self._period_s
-        if robot.read_s <= allowed_s:
-            return
-        device = robot.slowest
-        fast_adapter_s = robot.read_s - device.adapter_s + FAST_ADAPTER_S
-        where = robot.config.key_of(device.name)
-        remedy = (
-            f"lower the latency: {latency_advice(robot.config.wired[device.name].port)}"
-            if fast_adapter_s <= allowed_s
-            else f"raise the servos' baud rate and `{where}.baud_rate`"
-        )
-        raise ConfigError(
-            f"reading all joints takes {robot.describe_reading()}; a policy at "
-            f"{1 / self._period_s:.0f} Hz leaves {allowed_s * 1e3:.1f} ms. Train a slower policy, "
-            f"or {remedy}"
-        )
 
     def _check_rest(self) -> None:
         """Refuse limp joints that cannot be where they say; one that holds itself is anywhere."""
@@ -295,20 +259,6 @@ class Runtime:
                 "the limp robot does not lie as `rest_rad` in its YAML says:\n  "
                 + "\n  ".join(differences)
                 + "\nPut it into its rest pose, or correct the YAML; --anyway skips this check"
-            )
-
-    def _check_stop(self) -> None:
-        if self.stop.reason:
-            raise SafetyError(f"stopped: {self.stop.reason}")
-
-    def _check_silence(self) -> None:
-        """Refuse to go on after a pause: servos that watch the bus have stopped by then."""
-        silent_ms = (self.clock.now() - self._written_s) * 1e3
-        if silent_ms > self.robot.config.safety.watchdog_ms:
-            raise SafetyError(
-                f"nothing was sent for {silent_ms:.0f} ms, allowed "
-                f"{self.robot.config.safety.watchdog_ms} ms (`safety.watchdog_ms`); this process "
-                "was paused, or the machine is too busy"
             )
 
     def _check_pose(self, pose: Floats, name: str) -> None:
@@ -323,11 +273,14 @@ class Runtime:
 
     def _fail(self, error: BaseException) -> None:
         """Bring the robot into its safe state; called on every way out but the normal one."""
-        connected, self.state = self.state is not State.DISCONNECTED, State.FAULT
+        connected = self.state is not State.DISCONNECTED
+        if self.drive.times.stages:
+            self._note(self.describe_timing())
+        self.state = State.FAULT
         with contextlib.suppress(Exception):  # an error may be impossible to put into words
             self._note(f"{type(error).__name__}: {error}")  # now: making safe may be cut short
         if connected:
-            self._make_safe(error)
+            self.drive.make_safe(error)
         if advice := self.robot.advise():
             error.add_note(advice)
         with contextlib.suppress(Exception):
@@ -335,24 +288,8 @@ class Runtime:
         with contextlib.suppress(Exception):  # a listener may be what failed
             self.on_state(State.FAULT)
 
-    def _make_safe(self, error: BaseException) -> None:
-        safe_state = self.robot.config.safety.safe_state if self.robot.energised else "torque_off"
-        try:
-            if safe_state == "hold":
-                self.robot.hold()
-            else:
-                self.robot.release()
-        except BusError as failure:
-            error.add_note(
-                f"the safe state {safe_state!r} is not confirmed: {failure}. "
-                f"{'; '.join(self.robot.watchdogs())}; switch the power off before touching the "
-                "robot."
-            )
-        else:
-            done = "holds its pose with torque on" if safe_state == "hold" else "is limp"
-            error.add_note(f"the robot {done}, confirmed by reading every servo back")
-
     def _enter(self, state: State, text: str = "") -> None:
+        assert state in FOLLOWING[self.state], f"{state.name} after {self.state.name}"
         self.state = state
         self._note(text)
         self.on_state(state)

@@ -92,7 +92,8 @@ class ServoDevice:
     SUPPLY_FAULT: int
     """The bit of that for its supply."""
     SETTINGS: range
-    """Addresses of what is read back while running, faults included: they lie side by side."""
+    """Addresses of what is read back while running, faults, supply and temperature included: they
+    lie side by side."""
     SET_BY_ENERGISE: tuple[Register, ...]
     """What of the settings `connect` leaves alone."""
 
@@ -116,11 +117,18 @@ class ServoDevice:
         """Latest duty of the motors, -1 to 1, positive where it turns the joint forwards."""
         self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
+        self.current: NDArray[np.float64] = np.full(len(joints), np.nan)
+        """Latest current of the motors [A]; not a number where a servo does not measure it."""
+        self.voltage, self.temperature = np.full((2, len(joints)), np.nan)
+        """Supply [V] and temperature [°C], each as `health` saw it last."""
         self.readings: dict[SignalKind, Reading] = {
             "joint_position": Reading(self.position, self.age_s),
             "joint_velocity": Reading(self.velocity, self.age_s),
+            "joint_current": Reading(self.current, self.age_s),
+            "joint_voltage": Reading(self.voltage, self.age_s),
+            "joint_temperature": Reading(self.temperature, self.age_s),
         }
-        """What a policy may be given, by kind."""
+        """What a policy may be given, and what the governor watches, by kind."""
         self.energised = False
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
         self.meanwhile: Callable[[], None] = lambda: None
@@ -434,6 +442,8 @@ class ServoDevice:
         def read(register: Register) -> int:
             return register.decode(data[register.address - self.SETTINGS.start :][: register.size])
 
+        self.voltage[row] = read(self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale
+        self.temperature[row] = read(self.PRESENT_TEMPERATURE)
         if faults := self._faults(row, read(self.FAULTS)):
             return f"{self.joints[row]}: {self._describe_faults(faults)}"
         for register, wanted in self._wanted[row].items():

@@ -22,6 +22,9 @@ SignalKind = Literal[
     "joint_effort",
     "joint_target",
     "joint_target_velocity",
+    "joint_current",
+    "joint_temperature",
+    "joint_voltage",
     "imu_angular_velocity",
     "projected_gravity",
     "object_position",
@@ -29,7 +32,7 @@ SignalKind = Literal[
     "time",
 ]
 TargetKind = Literal["joint_position_target", "joint_velocity_target", "joint_torque_target"]
-Unit = Literal["1", "rad", "rad/s", "N·m", "m", "m/s", "N", "s"]
+Unit = Literal["1", "rad", "rad/s", "N·m", "m", "m/s", "N", "s", "A", "V", "°C"]
 UNITS: tuple[str, ...] = get_args(Unit)
 Frame = Literal["", "base", "imu"]
 """Frame of reference of a spatial quantity; empty for one that is not."""
@@ -39,6 +42,8 @@ Bound = Literal["position_limits", "velocity_limit", "effort_limit", "command"]
 _XYZ = ("x", "y", "z")
 _ROUNDING = 1e-4
 """Between float32 in the graph and float64 in the contract."""
+POLLED_S = 5.0
+"""Health is asked for now and then, one servo after the other [s]."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ SIGNALS: Mapping[SignalKind, Signal] = MappingProxyType(
         "joint_effort": Signal("N·m", "effort_limit", 10.0),
         "joint_target": Signal("rad", "position_limits", _ROUNDING, measured=False),
         "joint_target_velocity": Signal("rad/s", "velocity_limit", _ROUNDING, measured=False),
+        "joint_current": Signal("A", (-3.0, 3.0), 97.0, max_age_s=POLLED_S),
+        "joint_temperature": Signal("°C", (10.0, 60.0), 90.0, max_age_s=POLLED_S),
+        "joint_voltage": Signal("V", (0.0, 30.0), 70.0, max_age_s=POLLED_S),
         "imu_angular_velocity": Signal("rad/s", (-8.0, 8.0), 32.0, axes=_XYZ, frame="imu"),
         "projected_gravity": Signal("1", (-1.0, 1.0), 0.1, axes=_XYZ, frame="imu"),
         "object_position": Signal(

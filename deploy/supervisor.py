@@ -7,12 +7,10 @@ held where they are or let go, as the robot's `safe_state` says; limp ones stay 
 that hangs or is stopped (SIGSTOP) still owns its ports: there only the servos' own watchdog helps.
 """
 
-from contextlib import ExitStack, closing
-
 from deploy.errors import DeployError
+from deploy.ports import open_ports
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
-from deploy.serial_port import SerialPort
 
 
 def make_safe(robot: str) -> str:
@@ -27,11 +25,7 @@ def make_safe(robot: str) -> str:
     try:
         config = RobotConfig.model_validate_json(robot)
         let_go = config.safety.safe_state == "torque_off"
-        with ExitStack() as stack:
-            ports = {
-                name: stack.enter_context(closing(SerialPort(bus.port, bus.baud_rate)))
-                for name, bus in config.wired.items()
-            }
+        with open_ports(config) as ports:
             Robot(config, bare_joints(config), ports).rescue(let_go=let_go)
     except (DeployError, ValueError) as error:
         return f"the companion could not make the robot safe: {error}"

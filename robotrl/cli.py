@@ -486,9 +486,24 @@ def run(
     port: PortOption = None,
     duration: Annotated[float, typer.Option(help="Seconds the policy runs.")] = 20.0,
     command: Annotated[
-        str | None, typer.Option(help="One command, e.g. 0.2,0.0,0.1; default: random ones.")
-    ] = None,
+        str,
+        typer.Option(
+            help="Where commands come from: `random`, as in training; numbers, e.g. 0.2,0.0,0.1; a "
+            "schedule.yaml or .csv; `keyboard`; `gamepad`, or gamepad:/dev/input/event5; `udp`."
+        ),
+    ] = "random",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random commands.")] = 0,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Also take JSON over UDP: signals such as object_position from a camera, stop, "
+            "pause; with --command udp, commands (default 127.0.0.1:5555).",
+        ),
+    ] = None,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Wait at the start pose until told to go on.")
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
     with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
     yes: Annotated[
@@ -504,6 +519,19 @@ def run(
 
     Examples: `robotrl run policy.onnx configs/robots/desk_arm.yaml --port /dev/ttyUSB0` and
     `robotrl run policy.onnx configs/robots/desk_arm.yaml --twin`
+
+    `--command keyboard`: w s, a d, q e move the first, second, third element; space stops at once,
+    p pauses and goes on, Enter ends as planned, 0 is neutral.
+
+    `--command gamepad`: sticks; B stops at once, START pauses, SELECT ends. Unplugging it stops.
+
+    `--command walk.csv`: a header `time_s,vx,vy,yaw` and a line for each change; or walk.yaml,
+    `commands: [{at_s: 0, command: {vx: 0.3}}, {at_s: 5, command: {yaw: 0.5}}]`.
+
+    `--command udp`: `echo '{"command": {"vx": 0.3}}' | nc -u -w0 127.0.0.1 5555`; also
+    `{"stop": "why"}`, `{"pause": true}`, `{"resume": true}`, `{"finish": true}` and
+    `{"signals": {"object_position": [0.2, 0, 0.05]}, "age_s": 0.04}`. Other machines may send only
+    with `--listen 0.0.0.0:5555` and the secret in ROBOTRL_TOKEN as `"token"`.
     """
     from robotrl.run_policy import run_policy, stop_on_signals
 
@@ -512,20 +540,21 @@ def run(
     if with_twin and port is not None:
         raise typer.BadParameter("give --twin or --port, not both")
     log = log or Path("logs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.mcap"
-    with stop_on_signals() as stop, _reported():
-        values = _floats(command) if command is not None else None
+    with stop_on_signals() as requests, _reported():
         summary = run_policy(
             policy,
             robot,
             port=port,
             duration_s=duration,
-            command=values,
+            command=command,
             seed=seed,
+            listen=listen,
+            hold=hold,
             log=log,
             start_twin=with_twin,
             yes=yes,
             anyway=anyway,
-            stop=stop,
+            requests=requests,
             console=console,
         )
         out.print(summary)

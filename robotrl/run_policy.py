@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,20 +20,25 @@ from rich.console import Console
 
 from deploy import servo_settings
 from deploy.clock import MonotonicClock
-from deploy.commands import fixed_command, random_commands
+from deploy.commands import open_commands
+from deploy.commands.udp import PORT, parse_address, udp
 from deploy.configuration import load_yaml
+from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.device import SettingChange
 from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
+from deploy.ports import open_ports
 from deploy.process import command_of
+from deploy.realtime import realtime
 from deploy.recorder import Recorder
-from deploy.robot import Robot, bare_joints
+from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
-from deploy.runtime import Runtime, State, StopRequest
-from deploy.serial_port import SerialPort
+from deploy.runtime import Runtime
 from deploy.servo_device import ServoDevice
+from deploy.signals import SIGNALS, SignalKind
+from deploy.state import Requests, State
 
 _TWIN_STOP_TIMEOUT_S = 10.0
 _LOGGED_VERSIONS = ("robotrl", "numpy", "onnxruntime", "pyserial", "mcap")
@@ -45,13 +50,15 @@ def run_policy(
     *,
     port: str | None,
     duration_s: float,
-    command: list[float] | None,
+    command: str,
     seed: int,
+    listen: str | None,
+    hold: bool,
     log: Path,
     start_twin: bool,
     yes: bool,
     anyway: bool,
-    stop: StopRequest,
+    requests: Requests,
     console: Console,
 ) -> str:
     """Run an exported policy on a robot; see `robotrl run --help`.
@@ -64,15 +71,21 @@ def run_policy(
     config = load_yaml(robot_path, RobotConfig)
     controller = OnnxController(policy)
     contract = controller.contract
-    matches(contract, config)
-    commands = (
-        random_commands(contract.command, seed)
-        if command is None
-        else fixed_command(contract.command, command)
-    )
-    with running_twin(robot_path) if start_twin else nullcontext(port) as path:
-        if stop.reason:
-            raise SafetyError(f"stopped: {stop.reason}, before the port was opened")
+    listening = command == "udp" or listen is not None
+    streams = _from_elsewhere(contract, config) if listening else ()
+    matches(contract, config, streams)
+    with ExitStack() as stack:
+        listener = None
+        if listening:
+            address = parse_address(listen or str(PORT))
+            listener = stack.enter_context(udp(contract.command, requests, address, streams))
+        commands = stack.enter_context(
+            open_commands(command, contract.command, requests, seed=seed, listener=listener)
+        )
+        twin = running_twin(robot_path) if start_twin else nullcontext(port)
+        path = stack.enter_context(twin)
+        if requests.stopped:
+            raise SafetyError(f"stopped: {requests.stopped}, before the port was opened")
         config = _at_port(config, path)  # what is logged is what is used
         run = _describe_run(config) | {"anyway": anyway}
         metadata = {"robot": config.model_dump_json(), "run": json.dumps(run)}
@@ -83,22 +96,29 @@ def run_policy(
 
         with open_ports(config) as ports:
             robot = Robot(config, contract.joints, ports, approve=approve)
-            for text in robot.watchdogs():
-                console.print(text, style="dim", markup=False, highlight=False)
             with Recorder(log, contract, metadata) as recorder:
+                for text in robot.watchdogs():
+                    console.print(text, style="dim", markup=False, highlight=False)
+                # after the companion has begun, which is to stay out of the way
+                advice = stack.enter_context(realtime(config.loop))
                 runtime = Runtime(
                     robot,
                     controller,
-                    Governor(contract, config),
-                    MonotonicClock(),
+                    Governor(contract.joints, contract.control_dt_s, config),
+                    MonotonicClock(config.loop.spin_us * 1e-6),
                     recorder,
-                    stop,
+                    requests,
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
+                    hold=hold,
+                    streams=listener.readings if listener else {},
+                    advice=advice,
                 )
                 runtime.run(commands, duration_s)
-    if advice := robot.advise():
-        _warn(advice, console)
+    for line in (*advice, *runtime.describe_timing().splitlines()):
+        console.print(f"  {line}", style="dim", markup=False, highlight=False)
+    if slow := robot.advise():
+        _warn(slow, console)
     statistics = robot.statistics
     return (
         f"ran {duration_s:g} s; replies took {statistics.reply_times}; {statistics.requests} bus "
@@ -129,16 +149,6 @@ def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterat
                 yield from (f"{device.name}: {servo}" for servo in found)
                 for id in wired.keys() - {servo.id for servo in found}:
                     yield f"{device.name}: id {id} ({wired[id]}): no answer"
-
-
-@contextmanager
-def open_ports(config: RobotConfig) -> Iterator[dict[str, SerialPort]]:
-    """The serial port of each device, by its name."""
-    with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(closing(SerialPort(bus.port, bus.baud_rate)))
-            for name, bus in config.wired.items()
-        }
 
 
 @contextmanager
@@ -194,27 +204,37 @@ def running_twin(
             twin.kill()
 
 
+def _from_elsewhere(contract: Contract, config: RobotConfig) -> list[SignalKind]:
+    """Kinds of signal that the policy uses and the robot does not measure."""
+    measured = measured_signals(config)
+    return [
+        spec.kind
+        for spec in contract.inputs
+        if SIGNALS[spec.kind].measured and spec.kind not in measured
+    ]
+
+
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals() -> Iterator[Requests]:
     """Ctrl-C and termination ask for a stop, as often as they come, instead of interrupting.
 
     Put it around everything that has to be finished: the safe state, the log, the last message.
     Once a stop was asked for, further signals are ignored until the process ends.
     """
-    stop = StopRequest()
+    requests = Requests()
 
     def handler(number: int, frame: FrameType | None) -> None:
-        stop(f"{signal.Signals(number).name} received")
+        requests.stop(f"{signal.Signals(number).name} received")
 
     previous = {
         number: signal.signal(number, handler)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
-        yield stop
+        yield requests
     finally:
         for number, old in previous.items():
-            signal.signal(number, signal.SIG_IGN if stop.reason else old)
+            signal.signal(number, signal.SIG_IGN if requests.stopped else old)
 
 
 def _approve(

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from robotrl.cli import app
 from robotrl.export import export
 from robotrl.run_folder import RunFolder
+from robotrl.run_policy import running_twin
 from robotrl.train import train
 from robotrl.train_config import load_train_config
 
@@ -25,6 +27,7 @@ FILES = {
     for name in re.findall(r"^# ([\w/]+\.(?:py|yaml))", text)
 }
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ON_ROBOTS = [program for program in PROGRAMS if "open_robot" in program]
 
 
 @pytest.mark.parametrize(("verb", "words"), COMMANDS)
@@ -48,7 +51,26 @@ def test_every_make_target_exists(target: str):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda text: text.split("\n")[0])
+@pytest.mark.parametrize("program", ON_ROBOTS)
+def test_program_of_ones_own_moves_a_twin(program: str, tmp_path: Path):
+    robot = tmp_path / "desk_arm.yaml"  # with patience for a machine that does something else
+    document = yaml.safe_load((ROOT / "configs/robots/desk_arm.yaml").read_text())
+    document["safety"] |= {"watchdog_ms": 2000, "stale_after_ms": 2000, "max_overruns": 1000}
+    robot.write_text(yaml.safe_dump(document))
+    with running_twin(robot) as port:
+        program = program.replace("/tmp/desk_arm", port)
+        program = program.replace("configs/robots/desk_arm.yaml", str(robot))
+        program = program.replace(") as arm", ", change_settings=True) as arm")  # it is new
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"'gripper': " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "program",
+    [program for program in PROGRAMS if program not in ON_ROBOTS],
+    ids=lambda text: text.split("\n")[0],
+)
 def test_every_program_runs_beside_a_policy(program: str, policy_path: Path, tmp_path: Path):
     shutil.copy(policy_path, tmp_path / "policy.onnx")
 

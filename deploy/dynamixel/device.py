@@ -52,7 +52,7 @@ class DynamixelServos(ServoDevice):
     SUPPLY_FAULT = HardwareError.INPUT_VOLTAGE
     SETTINGS = range(
         registers.TORQUE_ENABLE.address,
-        registers.GOAL_POSITION.address + registers.GOAL_POSITION.size,
+        registers.PRESENT_TEMPERATURE.address + registers.PRESENT_TEMPERATURE.size,
     )
     SET_BY_ENERGISE = (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG)
 
@@ -72,6 +72,9 @@ class DynamixelServos(ServoDevice):
         self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
         self._tick_ms = np.zeros(len(joints))
+        self._amperes = self._direction * np.array(
+            [MODELS[model.name].current_unit_a or np.nan for model in self._models]
+        )
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
 
     def alarm(self) -> str:
@@ -105,6 +108,7 @@ class DynamixelServos(ServoDevice):
             (self.effort, "pwm", 1 / registers.PWM_FULL),
         ):
             np.multiply(values[name], self._direction * scale, out=signal, where=fresh)
+        np.multiply(values["current"], self._amperes, out=self.current, where=fresh)
         self._notice_restarts(values["tick_ms"], fresh, asked_s)
 
     def _notice_restarts(

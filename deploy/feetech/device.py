@@ -122,6 +122,8 @@ class FeetechServos(ServoDevice):
         np.copyto(self.velocity, velocity, where=fresh)
         scale = self._direction / LOAD_FULL
         np.multiply(from_sign(values["load"], 10), scale, out=self.effort, where=fresh)
+        amperes = self._direction * registers.PRESENT_CURRENT.scale
+        np.multiply(from_sign(values["current"], 15), amperes, out=self.current, where=fresh)
 
     def _send(self, goals: NDArray[np.int32]) -> None:
         self._targets.write(goals.astype(np.uint16))  # within a turn, so there is no sign

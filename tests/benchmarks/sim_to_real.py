@@ -111,7 +111,9 @@ def run(job: tuple[Path, TwinParameters], seconds: float) -> Outcome:
     port = VirtualPort(twin, clock, config.wired["bus"].baud_rate)
     robot = Robot(config, contract.joints, {"bus": port}, approve=lambda changes: True)
     witness = Witness(twin, controller, parameters.seed or 0)
-    runtime = Runtime(robot, controller, Governor(contract, config), clock)
+    runtime = Runtime(
+        robot, controller, Governor(contract.joints, contract.control_dt_s, config), clock
+    )
     try:
         runtime.run(witness, seconds)
     except DeployError as error:

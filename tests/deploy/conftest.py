@@ -24,6 +24,7 @@ from deploy.dynamixel.registers import Register
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import BusError
 from deploy.feetech.servos import MODELS as FEETECH_MODELS
+from deploy.governor import Governor
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.servo_device import ServoDevice
@@ -254,6 +255,11 @@ class FlakyPort:
     def _check(self) -> None:
         if self.unplugged:
             raise BusError("the port is gone")
+
+
+def make_governor(contract: Contract, robot: RobotConfig) -> Governor:
+    """Of a policy on a robot."""
+    return Governor(contract.joints, contract.control_dt_s, robot)
 
 
 def make_robot(config: RobotConfig, contract: Contract, port: Port) -> Robot:

@@ -114,7 +114,13 @@ def test_targets_reach_the_joint_they_are_for(rig: Rig):
 
 
 def test_what_it_measures_and_obeys_is_told_by_the_file_alone():
-    assert measured_signals(with_changes()) == ("joint_position", "joint_velocity")
+    assert measured_signals(with_changes()) == (
+        "joint_position",
+        "joint_velocity",
+        "joint_current",
+        "joint_voltage",
+        "joint_temperature",
+    )
     assert understood_targets(with_changes()) == ("joint_position_target",)
 
 

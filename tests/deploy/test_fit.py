@@ -238,9 +238,9 @@ def test_signals_that_no_device_measures_are_named(contract: Contract, desk_arm:
 
     assert differences(policy, desk_arm) == [
         "signal 'projected_gravity': the policy uses it, this robot measures only joint_position, "
-        "joint_velocity",
+        "joint_velocity, joint_current, joint_voltage, joint_temperature",
         "signal 'joint_effort': the policy uses it, this robot measures only joint_position, "
-        "joint_velocity",
+        "joint_velocity, joint_current, joint_voltage, joint_temperature",
     ]
 
 

@@ -35,10 +35,9 @@ from deploy.controller import OnnxController, read_policy
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import ContractError
 from deploy.fit import matches
-from deploy.governor import Governor
 from deploy.onnx_file import inspect_onnx
 from deploy.robot_config import RobotConfig
-from tests.deploy.conftest import SCHEMA_1_PATH
+from tests.deploy.conftest import SCHEMA_1_PATH, make_governor
 
 Place = tuple[str | int, ...]
 DROPPED = object()
@@ -145,14 +144,14 @@ def check_harmless(controller: OnnxController, original: Contract, robot: RobotC
         )
         assert servo.d_gain(joint.kd_nm_s_per_rad) >= 0
     assert 2 * contract.control_dt_s * 1e3 <= robot.safety.watchdog_ms
-    governor, generator = Governor(contract, robot), np.random.default_rng(0)
+    governor, generator = make_governor(contract, robot), np.random.default_rng(0)
     (output,) = controller.outputs.values()
     last, sent = np.clip(np.zeros(len(wirings)), low, high), np.zeros(len(wirings))
     for _ in range(5):
         for array in controller.inputs.values():
             array[:] = generator.uniform(-10, 10, array.shape)
         controller.step()
-        governor.limit(output.astype(float), last, last, out=sent)
+        governor.limit(output.astype(float), last, last, np.zeros_like(last), out=sent)
         assert np.all((low <= sent) & (sent <= high))
         assert np.all(np.abs(sent - last) <= speed * contract.control_dt_s + 1e-9)
         last = sent.copy()

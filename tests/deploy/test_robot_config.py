@@ -82,7 +82,7 @@ def test_message_begins_with_the_file(path: Path):
         (
             "safty.watchdog_ms=200",
             "(top level): unknown key 'safty' (did you mean 'safety'?); valid keys are bus, "
-            "devices, joints, model, robot, safety",
+            "devices, joints, loop, model, robot, safety",
         ),
         (
             "joints.hip.directon=-1",

@@ -24,13 +24,14 @@ from deploy.dynamixel import registers
 from deploy.dynamixel.device import DynamixelServos
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, ContractError, DeployError, SafetyError
-from deploy.governor import Governor
+from deploy.governor import LimitedBy
 from deploy.recorder import Recorder, record_dtype
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
 from deploy.servo_device import GOALS_MISSED, HOLD_REACH_RAD
+from deploy.signals import SignalKind
 from deploy.twin.monitor import Unsafe
-from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, using
+from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, make_governor, using
 
 PERIOD_S = 0.02
 WATCHDOG_S = 0.1
@@ -125,16 +126,18 @@ def make_trial(
     clock: Clock | None = None,
     *,
     anyway: bool = False,
+    streams: dict[SignalKind, Reading] | None = None,
 ) -> Trial:
     scripted = ScriptedController(bench.contract)
     recorder = MemoryRecorder(bench.contract)
     runtime = Runtime(
         bench.robot,
         controller or scripted,
-        Governor(bench.contract, bench.config),
+        make_governor(bench.contract, bench.config),
         clock or bench.clock,
         recorder,
         anyway=anyway,
+        streams=streams or {},
     )
     trial = Trial(bench, runtime, scripted, recorder)
     runtime.on_state = trial.states.append
@@ -298,12 +301,12 @@ def test_policy_that_needs_more_than_the_robot_has_is_refused_before_it_is_conne
     controller = ScriptedController(policy)
 
     with pytest.raises(ContractError) as caught:
-        Runtime(bench.robot, controller, Governor(policy, bench.config), bench.clock)
+        Runtime(bench.robot, controller, make_governor(policy, bench.config), bench.clock)
 
     assert str(caught.value) == (
         "the policy cannot run on this robot:\n"
         "  signal 'object_position': the policy uses it, this robot measures only joint_position, "
-        "joint_velocity\n"
+        "joint_velocity, joint_current, joint_voltage, joint_temperature\n"
         "  target 'joint_torque_target': the policy sends it, this robot obeys only "
         "joint_position_target"
     )
@@ -318,7 +321,10 @@ def test_policy_that_sends_wheel_speeds_is_refused_before_the_robot_is_connected
 
     with pytest.raises(ContractError) as caught:
         Runtime(
-            bench.robot, ScriptedController(policy), Governor(policy, bench.config), bench.clock
+            bench.robot,
+            ScriptedController(policy),
+            make_governor(policy, bench.config),
+            bench.clock,
         )
 
     assert str(caught.value) == (
@@ -492,15 +498,15 @@ def assert_holds(trial: Trial) -> None:
 
 
 def test_stop_request_ends_in_hold(trial: Trial):
-    trial.controller.at[20] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[20] = lambda: trial.runtime.requests.stop("SIGINT received")
     assert trial.fail() == ("stopped: SIGINT received", HOLDS)
     assert trial.controller.steps == 21
     assert_holds(trial)
 
 
 def test_first_stop_request_gives_the_reason(trial: Trial):
-    trial.runtime.stop("e-stop pressed")
-    trial.runtime.stop("SIGTERM received")
+    trial.runtime.requests.stop("e-stop pressed")
+    trial.runtime.requests.stop("SIGTERM received")
     assert trial.fail()[0] == "stopped: e-stop pressed"
 
 
@@ -508,7 +514,7 @@ def test_stop_request_before_torque_is_on_leaves_the_arm_limp(trial: Trial):
     def stop_when_connected(state: State) -> None:
         trial.states.append(state)
         if state is State.IDLE:
-            trial.runtime.stop("SIGINT received")
+            trial.runtime.requests.stop("SIGINT received")
 
     trial.runtime.on_state = stop_when_connected
     assert trial.fail() == ("stopped: SIGINT received", IS_LIMP)
@@ -518,18 +524,18 @@ def test_stop_request_before_torque_is_on_leaves_the_arm_limp(trial: Trial):
 def test_stop_request_before_torque_is_on_leaves_an_arm_that_holds_itself_up_holding(
     trial: Trial,
 ):
-    trial.controller.at[0] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[0] = lambda: trial.runtime.requests.stop("SIGINT received")
     trial.fail()  # away from its rest pose
     again = make_trial(trial.bench.with_another_host())
 
-    again.runtime.stop("SIGINT received")
+    again.runtime.requests.stop("SIGINT received")
 
     assert again.fail()[0] == "stopped: SIGINT received"
     assert_holds(again)
 
 
 def test_run_begins_where_an_earlier_one_held(trial: Trial):
-    trial.controller.at[0] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[0] = lambda: trial.runtime.requests.stop("SIGINT received")
     trial.fail()
     trial.bench.wait(0.5)  # it comes to rest
     pose = trial.bench.twin.joint_position
@@ -744,7 +750,7 @@ def test_rest_pose_is_checked_unless_somebody_says_otherwise(
     elsewhere = edited_model('"rest" qpos="0 -1.47 1.43', '"rest" qpos="0.4 -1.47 1.43')
     bench = make_bench(model_path=elsewhere)
     controller = ScriptedController(bench.contract)
-    governor = Governor(bench.contract, bench.config)
+    governor = make_governor(bench.contract, bench.config)
     runtime = Runtime(bench.robot, controller, governor, bench.clock)
     with pytest.raises(SafetyError, match="does not lie as `rest_rad`"):
         runtime.run(fixed_command(bench.contract.command, [0.17, 0.0, 0.1]), 0.1)
@@ -871,7 +877,7 @@ def test_what_was_found_when_connecting_is_in_the_black_box(trial: Trial):
 
 
 def test_why_it_stopped_and_whether_it_is_safe_is_in_the_black_box(trial: Trial):
-    trial.controller.at[20] = lambda: trial.runtime.stop("SIGINT received")
+    trial.controller.at[20] = lambda: trial.runtime.requests.stop("SIGINT received")
     trial.fail()
     (begun_s, *fault), (done_s, *safe) = trial.recorder.notes[-2:]
     assert fault == ["fault", "SafetyError: stopped: SIGINT received"]
@@ -920,7 +926,7 @@ def test_listener_that_fails_does_not_keep_the_arm_from_its_safe_state(
             raise OSError("the terminal is gone")
 
     trial.runtime.on_state = announce
-    trial.controller.at[20] = lambda: trial.runtime.stop("SIGHUP received")
+    trial.controller.at[20] = lambda: trial.runtime.requests.stop("SIGHUP received")
     with pytest.raises((OSError, SafetyError)):
         trial.run()
     assert trial.runtime.state is State.FAULT
@@ -928,7 +934,7 @@ def test_listener_that_fails_does_not_keep_the_arm_from_its_safe_state(
 
 
 def test_fault_ends_limp_where_the_robot_says_so(limp_trial: Trial):
-    limp_trial.controller.at[20] = lambda: limp_trial.runtime.stop("SIGINT received")
+    limp_trial.controller.at[20] = lambda: limp_trial.runtime.requests.stop("SIGINT received")
     assert limp_trial.fail() == ("stopped: SIGINT received", IS_LIMP)
     assert not any(limp_trial.bench.torque_on.values())
 
@@ -1180,3 +1186,121 @@ def test_arm_stops_by_itself_when_the_runtime_goes_silent(trial: Trial):
     bench.wait(0.01)
     assert abs(bench.twin.joint_position[4] - before) > 0.01
     assert_stops_by_itself(bench)
+
+
+# Signals from elsewhere
+
+
+@pytest.fixture
+def tracked(make_bench: MakeBench, contract: Contract) -> tuple[Trial, Reading]:
+    """A policy that sees an object, on an arm without a camera; and where the camera's tracker
+    puts what it sees."""
+    policy = using(contract, "joint_position", "command", "object_position")
+    reading = Reading(np.array([0.2, 0.0, 0.05]), np.full(1, np.inf))
+    trial = make_trial(make_bench(contract=policy), streams={"object_position": reading})
+    return trial, reading
+
+
+def test_signal_from_elsewhere_is_awaited_and_shown_to_the_policy(tracked: tuple[Trial, Reading]):
+    trial, reading = tracked
+    began_s = trial.bench.clock.now()
+    command = np.array([0.17, 0.0, 0.1], np.float32)
+
+    def commands(time_s: float) -> NDArray[np.float32]:
+        reading.age_s[:] = np.inf if trial.bench.clock.now() < began_s + 1.5 else 0.1
+        return command
+
+    trial.runtime.run(commands, 0.5)
+
+    assert trial.recorder.running["object_position"] == pytest.approx(
+        np.broadcast_to([0.2, 0.0, 0.05], (25, 3))
+    )
+    assert trial.recorder.notes[1][0] - trial.recorder.notes[0][0] > 1.0  # idle until it came
+
+
+def test_robot_is_not_energised_for_a_signal_that_nobody_sends(tracked: tuple[Trial, Reading]):
+    trial, _ = tracked
+    message, note = trial.fail()
+    assert message.startswith("nothing came for ['object_position'] in 5 s; start what sends")
+    assert note == IS_LIMP
+    assert State.MOVING_TO_START not in trial.states
+
+
+def test_signal_from_elsewhere_that_ends_stops_the_robot(tracked: tuple[Trial, Reading]):
+    trial, reading = tracked
+    reading.age_s.fill(0.1)
+    trial.controller.at[20] = lambda: reading.age_s.fill(0.51)
+    message, note = trial.fail()
+    assert message == (
+        "the signal 'object_position' is 510 ms old, allowed 500 ms; check the device that "
+        "measures it"
+    )
+    assert note == HOLDS
+
+
+# A robot that leans, falls, or gets hot
+
+
+def test_robot_that_is_tilted_too_far_is_stopped(imu_trial: Trial):
+    gravity = imu_trial.bench.robot.readings["projected_gravity"].values
+    imu_trial.controller.at[10] = lambda: gravity.__setitem__(slice(None), [0.0, 1.0, -0.1])
+    message, note = imu_trial.fail()
+    assert message.startswith("the robot is tilted by 1.47 rad, allowed 1 rad")
+    assert note == HOLDS
+    assert imu_trial.controller.steps == 11
+
+
+def test_hot_joint_is_spared_and_one_too_hot_stops_the_robot(
+    make_bench: MakeBench, desk_arm: RobotConfig
+):
+    safety = desk_arm.safety.model_copy(update={"derated_effort_share": 0.05})
+    trial = make_trial(make_bench(desk_arm.model_copy(update={"safety": safety})))
+    celsius = np.full(6, 30.0)
+    trial.bench.robot.readings["joint_temperature"] = Reading(celsius, np.zeros(6))
+    trial.controller.at[10] = lambda: celsius.__setitem__(4, 67.9)
+    trial.controller.at[40] = lambda: celsius.__setitem__(4, 68.0)
+    message, note = trial.fail()
+    assert message.startswith("joint 'wrist_roll' has 68 °C, allowed 68 °C")
+    assert note == HOLDS
+    assert trial.controller.steps == 41
+    limited_by = trial.recorder.running["limited_by"]
+    assert not limited_by[:10].any()
+    assert np.any(limited_by[11:40, 4] & LimitedBy.TEMPERATURE)
+    assert not limited_by[:, :4].any()
+
+
+# How punctual it was
+
+
+def test_stage_times_are_in_the_black_box_whichever_way_it_ended(trial: Trial):
+    trial.run()
+    text = trial.recorder.notes[-1][2]
+    assert text.startswith("0 deadlines missed at 50 Hz\nlate       p50  0.000")
+    stages = [line.split()[0] for line in text.splitlines()[1:]]
+    assert stages == ["late", "read", "write", "tick", "controller"]
+    again = make_trial(trial.bench.with_another_host())
+    again.controller.at[20] = lambda: again.runtime.requests.stop("SIGINT received")
+    again.fail()
+    assert again.recorder.notes[-3][2].startswith("0 deadlines missed at 50 Hz\nlate")
+
+
+def test_joint_whose_supply_is_low_gets_less_effort(make_bench: MakeBench, desk_arm: RobotConfig):
+    safety = desk_arm.safety.model_copy(update={"derated_effort_share": 0.05})
+    trial = make_trial(make_bench(desk_arm.model_copy(update={"safety": safety})))
+    servo = trial.bench.servo("wrist_roll")
+    trial.controller.at[5] = lambda: setattr(servo, "voltage_v", 3.62)  # of 5 V; 3.5 V is its limit
+    trial.run()
+    limited_by = trial.recorder.running["limited_by"]
+    assert not limited_by[:5].any()
+    # read back within six ticks, as one servo a tick is
+    assert np.any(limited_by[5:20, 4] & LimitedBy.VOLTAGE)
+    assert not limited_by[:, :4].any()
+
+
+def test_current_and_temperature_are_read_from_the_servos(trial: Trial):
+    trial.run()
+    readings = trial.bench.robot.readings
+    current, temperature = readings["joint_current"].values, readings["joint_temperature"].values
+    assert np.isnan(current[:2]).all()  # an XL430 has no such register
+    assert np.all(np.abs(current[2:]) < 0.5)
+    assert np.all((temperature > 15) & (temperature < 60))

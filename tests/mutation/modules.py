@@ -23,7 +23,10 @@ _SERVO = (f"{_TWIN}/test_servo.py", f"{_TWIN}/test_modes.py", f"{_TWIN}/test_phy
 CORE: dict[str, tuple[str, ...]] = {
     # what may move a joint, and what must stop it
     "deploy/governor.py": ("tests/deploy/test_governor.py",),
-    "deploy/runtime.py": ("tests/deploy/test_runtime.py",),
+    "deploy/limits.py": ("tests/deploy/test_limits.py", "tests/deploy/test_governor.py"),
+    "deploy/runtime.py": ("tests/deploy/test_state_machine.py", "tests/deploy/test_runtime.py"),
+    "deploy/drive.py": ("tests/deploy/test_state_machine.py", "tests/deploy/test_runtime.py"),
+    "deploy/direct.py": ("tests/deploy/test_direct.py",),
     "deploy/robot.py": ("tests/deploy/test_robot.py", "tests/deploy/test_devices.py"),
     "deploy/servo_device.py": ("tests/deploy/test_robot.py", "tests/deploy/test_faults.py"),
     "deploy/supervisor.py": ("tests/deploy/test_supervisor.py",),
@@ -101,7 +104,12 @@ MODULES: dict[str, tuple[str, ...]] = CORE | {
     "deploy/dynamixel/sync.py": (f"{_BUS}/test_sync.py",),
     # what goes with them
     "deploy/clock.py": ("tests/deploy/test_clock.py",),
-    "deploy/commands.py": ("tests/deploy/test_commands.py",),
+    "deploy/commands/udp.py": ("tests/deploy/commands/test_udp.py",),
+    "deploy/commands/keyboard.py": ("tests/deploy/commands/test_keyboard.py",),
+    "deploy/commands/gamepad.py": ("tests/deploy/commands/test_gamepad.py",),
+    "deploy/commands/schedule.py": ("tests/deploy/commands/test_schedule.py",),
+    "deploy/commands/random_commands.py": ("tests/deploy/commands/test_fixed_and_random.py",),
+    "deploy/histogram.py": ("tests/deploy/test_histogram.py",),
     "deploy/twin/profile.py": (f"{_TWIN}/test_profile.py",),
     "deploy/twin/monitor.py": (f"{_TWIN}/test_monitor.py",),
     "envs/draws.py": ("tests/envs/test_draws.py",),

@@ -52,7 +52,7 @@ def test_policy_takes_the_thing_and_no_truth(
         matches(contract, desk_arm)  # nothing on this robot sees things
     assert (
         "  signal 'object_position': the policy uses it, this robot measures only joint_position, "
-        "joint_velocity\n" in str(error.value)
+        "joint_velocity, joint_current, joint_voltage, joint_temperature\n" in str(error.value)
     )
 
     bench = make_bench(contract=contract)

@@ -638,8 +638,24 @@ def test_log_that_cannot_be_written_is_refused(refusal: Refusal):
     assert refusal.cable.silent
 
 
-def test_command_that_is_no_number_is_refused(refusal: Refusal):
-    result = refusal.run("--command", "0.2,high")
-    assert result.exit_code == 2
-    assert "takes numbers like 0.2,0.0,0.1, found '0.2,high'" in result.stderr
-    assert refusal.cable.silent
+def test_command_that_is_none_is_refused_with_what_there_is(refusal: Refusal):
+    assert refusal("--command", "gampad") == (
+        "error: --command takes numbers like 0.2,0.0,0.1 (x [m], y [m], z [m]), a .yaml or .csv "
+        "file, or one of random, keyboard, gamepad, udp, found 'gampad' (did you mean 'gamepad'?)\n"
+    )
+
+
+def test_keyboard_is_refused_where_there_is_no_terminal(refusal: Refusal):
+    assert refusal("--command", "keyboard").startswith(
+        "error: --command keyboard reads keys, but standard input is no terminal"
+    )
+
+
+def test_listening_to_other_machines_without_a_token_is_refused(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("ROBOTRL_TOKEN", raising=False)
+    assert refusal("--listen", "0.0.0.0:5555").startswith(
+        "error: listening on 0.0.0.0 lets other machines move the robot: set a secret, `export "
+        "ROBOTRL_TOKEN=...`"
+    )

@@ -1,0 +1,14 @@
+"""Always the same command."""
+
+from deploy.commands.source import CommandSource, check
+from deploy.contract import CommandSpec
+
+
+def fixed_command(spec: CommandSpec, values: list[float]) -> CommandSource:
+    """Always the same command.
+
+    Raises:
+        ConfigError: it is not of the size or within the range the policy was trained on.
+    """
+    command = check(spec, values)
+    return lambda time_s: command

@@ -1,0 +1,153 @@
+"""A robot without a policy, for a program of one's own.
+
+    import deploy
+
+    with deploy.open_robot("configs/robots/desk_arm.yaml") as arm:
+        print(arm.position)                  # {"shoulder_pan": 0.0, ...} [rad]
+        arm.move({"gripper": 0.5})           # there and no faster than half its speed limit
+
+The governor stands in between, as for a policy, with the gains that servos leave the factory with.
+Torque is off until the first `move`; between moves the servos hold by themselves, so a program may
+think as long as it likes. The end of the block parks the robot and lets go; an exception in it, or
+Ctrl-C, ends in the robot's safe state.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from deploy.clock import Clock, MonotonicClock
+from deploy.configuration import did_you_mean, load_yaml
+from deploy.drive import Drive
+from deploy.errors import ConfigError, SafetyError
+from deploy.governor import Governor
+from deploy.ports import open_ports
+from deploy.robot import Robot, bare_joints
+from deploy.robot_config import RobotConfig
+
+PERIOD_S = 0.02
+_READ_S = 0.1
+
+
+@contextlib.contextmanager
+def open_robot(
+    path: str | Path,
+    port: str | Mapping[str, str] = "",
+    *,
+    change_settings: bool = False,
+    anyway: bool = False,
+) -> Iterator["DirectRobot"]:
+    """The robot of a YAML, for as long as the block runs.
+
+    Args:
+        path: its wiring, e.g. configs/robots/desk_arm.yaml.
+        port: serial port of its only device, or of several by name; by default the YAML's.
+        change_settings: let settings that the servos keep at power-off change where they must.
+        anyway: also if the robot does not lie in its rest pose.
+
+    Raises:
+        DeployError: it cannot be used; nothing has moved.
+    """
+    config = load_yaml(Path(path), RobotConfig)
+    if port:
+        config = config.at_ports(_by_name(config, port))
+    with open_ports(config) as ports:
+        robot = Robot(config, bare_joints(config), ports, approve=lambda changes: change_settings)
+        with driven(robot, MonotonicClock(), anyway=anyway) as direct:
+            yield direct
+
+
+@contextlib.contextmanager
+def driven(robot: Robot, clock: Clock, *, anyway: bool = False) -> Iterator["DirectRobot"]:
+    """Connect, and see that the robot ends parked or in its safe state."""
+    robot.connect()
+    if not anyway and (differences := robot.rest_differences()):
+        raise SafetyError(
+            "the limp robot does not lie as `rest_rad` in its YAML says:\n  "
+            + "\n  ".join(differences)
+            + "\nPut it into its rest pose, or correct the YAML; anyway=True skips this check"
+        )
+    direct = DirectRobot(robot, clock)
+    try:
+        yield direct
+        direct.park()
+    except BaseException as error:
+        direct.drive.make_safe(error)
+        raise
+
+
+class DirectRobot:
+    """See the module docstring."""
+
+    def __init__(self, robot: Robot, clock: Clock):
+        self.robot = robot
+        governor = Governor(robot.joints, PERIOD_S, robot.config)
+        self.drive = Drive(robot, governor, clock, PERIOD_S)
+        self._clock, self._names = clock, [joint.name for joint in robot.joints]
+
+    @property
+    def position(self) -> dict[str, float]:
+        """Angle of each joint [rad], read now."""
+        return self._read(self.robot.position)
+
+    @property
+    def velocity(self) -> dict[str, float]:
+        """Speed of each joint [rad/s], read now."""
+        return self._read(self.robot.velocity)
+
+    def move(self, targets: Mapping[str, float]) -> None:
+        """Move joints to angles [rad], all at once and smoothly; the others stay.
+
+        Raises:
+            ConfigError: a joint is none of this robot's, or cannot go there; nothing has moved.
+            DeployError: something went wrong on the way; see `open_robot` for what happens then.
+        """
+        goal = self._goal(targets)
+        self.robot.energise()
+        self.drive.begin_run()
+        present = self.drive.sent.copy()
+        self.drive.ramp(np.where(np.isnan(goal), present, goal))
+        self.robot.hold()
+
+    def park(self) -> None:
+        """Move to the rest pose and let go; only let go if the robot was never moved."""
+        if self.robot.energised:
+            wirings = self.robot.config.joints
+            self.move({name: wirings[name].rest_rad for name in self._names})
+        self.robot.release()
+
+    def _read(self, values: np.ndarray) -> dict[str, float]:
+        robot = self.robot
+        robot.read(self._clock.now() + _READ_S)
+        self.drive.governor.check_signals(robot.position, robot.velocity, robot.age_s)
+        return dict(zip(self._names, values.tolist(), strict=True))
+
+    def _goal(self, targets: Mapping[str, float]) -> np.ndarray:
+        """Angles (n,) [rad], not a number where none was given."""
+        goal = np.full(len(self._names), np.nan)
+        for name, angle in targets.items():
+            if name not in self._names:
+                raise ConfigError(
+                    f"{name!r} is no joint of this robot{did_you_mean(name, self._names)}; it has "
+                    f"{', '.join(self._names)}"
+                )
+            low, high = self.robot.config.joints[name].position_limits_rad
+            if not low <= angle <= high:
+                raise ConfigError(
+                    f"joint {name!r} cannot go to {angle} rad, its range is {low} to {high} rad"
+                )
+            goal[self._names.index(name)] = angle
+        return goal
+
+
+def _by_name(config: RobotConfig, port: str | Mapping[str, str]) -> Mapping[str, str]:
+    """The ports by device."""
+    named = dict.fromkeys(config.wired, port) if isinstance(port, str) else port
+    if not named.keys() <= config.wired.keys() or len(set(named.values())) < len(named):
+        raise ConfigError(
+            f"port {port!r} does not fit this robot; expected one each for some of "
+            f"{', '.join(config.wired)}, e.g. {{{next(iter(config.wired))!r}: '/dev/ttyUSB0'}}"
+        )
+    return named

@@ -1,0 +1,113 @@
+"""A program of one's own on the desk arm, in virtual time."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import deploy
+from deploy.direct import driven
+from deploy.dynamixel import registers
+from deploy.errors import ConfigError, SafetyError
+from deploy.robot import Robot, bare_joints
+from tests.deploy.conftest import Bench
+
+
+@pytest.fixture
+def open_arm(bench: Bench) -> Callable[..., object]:
+    def open_(**options: bool):
+        ports = dict.fromkeys(bench.config.wired, bench.port)
+        joints = bare_joints(bench.config)
+        robot = Robot(bench.config, joints, ports, approve=lambda changes: True)
+        return driven(robot, bench.clock, **options)
+
+    return open_
+
+
+def rest(bench: Bench) -> list[float]:
+    return [joint.rest_rad for joint in bench.config.joints.values()]
+
+
+def test_joint_is_moved_and_the_others_stay_and_in_the_end_the_arm_is_parked(
+    bench: Bench, open_arm
+):
+    with open_arm() as arm:
+        before = arm.position
+        arm.move({"gripper": 0.5})
+        after = arm.position
+        bench.wait(2.0)  # the program thinks, longer than the servos' watchdog waits
+        arm.move({"gripper": 0.2, "shoulder_pan": 0.4})
+        last = arm.position
+    assert after["gripper"] == pytest.approx(0.5, abs=0.1)  # soft gains, and friction
+    assert {**after, "gripper": 0} == pytest.approx({**before, "gripper": 0}, abs=0.05)
+    assert (last["gripper"], last["shoulder_pan"]) == pytest.approx((0.2, 0.4), abs=0.1)
+    assert bench.twin.joint_position == pytest.approx(rest(bench), abs=0.1)
+    assert not any(bench.torque_on.values())
+
+
+def test_torque_is_off_until_something_is_to_move(bench: Bench, open_arm):
+    with open_arm() as arm:
+        assert arm.velocity["gripper"] == pytest.approx(0.0, abs=0.1)
+        assert not any(bench.torque_on.values())
+
+
+def test_servos_have_the_gains_they_leave_the_factory_with(bench: Bench, open_arm):
+    with open_arm() as arm:
+        arm.move({"gripper": 0.3})
+        assert bench.get("shoulder_pan", registers.POSITION_P_GAIN) == 640
+        assert bench.get("shoulder_pan", registers.POSITION_D_GAIN) == 4000
+        assert bench.get("gripper", registers.POSITION_P_GAIN) == 400
+
+
+@pytest.mark.parametrize(
+    ("targets", "problem"),
+    [
+        ({"griper": 0.1}, "'griper' is no joint of this robot (did you mean 'gripper'?)"),
+        ({"gripper": 1.7}, "joint 'gripper' cannot go to 1.7 rad, its range is -0.03 to 1.6 rad"),
+        ({"gripper": float("nan")}, "cannot go to nan rad"),
+    ],
+)
+def test_move_that_cannot_be_is_refused_before_anything_moves(
+    bench: Bench, open_arm, targets: dict[str, float], problem: str
+):
+    with open_arm() as arm:
+        with pytest.raises(ConfigError) as caught:
+            arm.move({"shoulder_pan": 0.5, **targets})
+        assert not any(bench.torque_on.values())
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
+def test_exception_in_the_program_ends_in_the_safe_state(
+    bench: Bench, open_arm, kind: type[BaseException]
+):
+    with pytest.raises(kind) as caught, open_arm() as arm:
+        arm.move({"shoulder_pan": 0.5})
+        raise kind
+    assert caught.value.__notes__ == [
+        "the robot holds its pose with torque on, confirmed by reading every servo back"
+    ]
+    assert all(bench.torque_on.values())
+
+
+def test_joint_that_is_blocked_stops_the_robot(bench: Bench, open_arm):
+    model, data = bench.twin._model, bench.twin._data
+    with pytest.raises(SafetyError, match="'shoulder_lift' has been"), open_arm() as arm:
+        model.jnt_range[1] = data.qpos[1] + np.array([-0.02, 0.02])
+        arm.move({"shoulder_lift": 0.5})
+
+
+def test_arm_that_is_not_parked_is_refused_unless_told_otherwise(bench: Bench, open_arm):
+    bench.push("shoulder_pan", 0.6)
+    with pytest.raises(SafetyError, match="anyway=True skips this check"), open_arm():
+        pass
+    with open_arm(anyway=True) as arm:
+        assert arm.position["shoulder_pan"] == pytest.approx(0.6, abs=0.05)
+
+
+def test_package_offers_it():
+    from deploy.direct import open_robot
+
+    assert deploy.open_robot is open_robot
+    with pytest.raises(AttributeError, match="no attribute 'open_robots'"):
+        deploy.open_robots  # noqa: B018
