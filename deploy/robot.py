@@ -32,7 +32,7 @@ from deploy.dynamixel.registers import (
     OperatingMode,
     Register,
 )
-from deploy.dynamixel.reply_times import MARGIN_S
+from deploy.reply_times import MARGIN_S
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import BusError, SafetyError, ServoError

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from deploy.dynamixel import protocol
 from deploy.dynamixel.protocol import ErrorCode, Instruction, Packet, PacketParser, Status
 from deploy.dynamixel.registers import Register
-from deploy.dynamixel.reply_times import (
+from deploy.reply_times import (
     MARGIN_S,
     ReplyTimes,
     followed_latency,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deploy.dynamixel.reply_times import (
+from deploy.reply_times import (
     DECAY,
     MARGIN_S,
     ReplyTimes,
