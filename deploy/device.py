@@ -14,17 +14,17 @@ table of them. No method waits past its deadline; `BusError` means that the port
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
-from deploy.reply_times import ReplyTimes
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
 from deploy.signals import SignalKind
+from deploy.statistics import Statistics
 
 Floats = NDArray[np.float64]
 
@@ -36,28 +36,6 @@ class Reading(NamedTuple):
     """(n,) elements, in the order and unit of `deploy.signals`; one per joint of the device."""
     age_s: Floats
     """(n,) or (1,) age of the elements [s]; infinite before the first."""
-
-
-@dataclass(slots=True)
-class Statistics:
-    """What happened on a port since it was opened."""
-
-    requests: int = 0
-    """Requests sent that expect a reply."""
-    crc_errors: int = 0
-    """Replies that arrived damaged."""
-    timeouts: int = 0
-    """Requests whose reply stayed away, in part or as a whole."""
-    retried: int = 0
-    """Readings of a servo asked for again within a tick."""
-    lost: int = 0
-    """Readings of a servo that a tick had to do without."""
-    late: int = 0
-    """Replies that came after their reading had ended: recognised, and not used."""
-    implausible: int = 0
-    """Sound replies that cannot be true, and were not used."""
-    reply_times: ReplyTimes = field(default_factory=ReplyTimes, compare=False)
-    """From a request to its complete reply, late ones included."""
 
 
 @dataclass(frozen=True)

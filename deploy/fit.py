@@ -9,10 +9,10 @@ nothing is connected.
 from collections.abc import Collection, Iterator
 
 from deploy.contract import Contract, JointSpec
-from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError, ContractError
 from deploy.robot import measured_signals, understood_targets
 from deploy.robot_config import JointWiring, RobotConfig
+from deploy.servos import MODELS
 from deploy.signals import SIGNALS
 
 MIN_PERIODS = 2

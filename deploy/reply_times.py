@@ -31,6 +31,11 @@ class ReplyTimes:
         self._counts[min(int(duration_s / _BIN_S), _BINS - 1)] += 1
         self.max_s = max(self.max_s, duration_s)
 
+    def include(self, other: "ReplyTimes") -> None:
+        """Count those of another as well."""
+        self._counts += other._counts
+        self.max_s = max(self.max_s, other.max_s)
+
     def quantile(self, share: float) -> float:
         """Duration [s] that `share` of them do not exceed, to 0.1 ms; 0 if there were none."""
         counts = np.cumsum(self._counts)

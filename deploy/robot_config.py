@@ -1,19 +1,22 @@
 """`configs/robots/<robot>.yaml`: how one physical robot is wired, and what its hardware allows.
 
+    bus: {port: /dev/ttyUSB0, baud_rate: 1000000}            # one bus, or several, by name:
+    devices: {legs: {port: /dev/ttyS2}, head: {port: /dev/ttyUSB0, protocol: dynamixel2}}
+
 Only wiring and hardware limits live here. Gains, default pose and control rate come from the
 policy's contract, so they cannot drift from what was trained.
 """
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from deploy.configuration import Section, did_you_mean
-from deploy.dynamixel.registers import BAUD_RATES, RAD_PER_TICK, TICKS_PER_TURN
-from deploy.dynamixel.servos import MODELS
 from deploy.quantities import Angle, Name, Speed
 from deploy.servo_physics import SUPPLY_SHARES
+from deploy.servos import MODELS
 
 WATCHDOG_STEP_MS = 20
 SPEED_RESERVE = 1.5
@@ -33,7 +36,7 @@ def _a_number(value: object) -> object:
 
 
 class BusConfig(Section):
-    """The serial bus all servos hang on."""
+    """A serial bus with servos."""
 
     protocol: Literal["dynamixel2"] = "dynamixel2"
     """Wire protocol."""
@@ -49,6 +52,8 @@ class BusConfig(Section):
 class JointWiring(Section):
     """One joint: the servo behind it and the hardware's limits."""
 
+    device: Name | None = None
+    """On which of `devices` it is; may be left out where there is one."""
     id: Annotated[int, Field(ge=0, le=252)]
     """Servo id on the bus."""
     model: Name
@@ -82,19 +87,20 @@ class JointWiring(Section):
                 f"position_limits_rad [{low}, {high}] exceeds one turn (±3.1416 rad); "
                 "joint angles are in radians, not degrees"
             )
-        ticks = [self.zero_ticks + self.direction * end / RAD_PER_TICK for end in (low, high)]
-        if min(ticks) < 0 or max(ticks) > TICKS_PER_TURN - 1:
-            raise ValueError(
-                f"position_limits_rad [{low}, {high}] with zero_ticks {self.zero_ticks} is counts "
-                f"{min(ticks):.0f} to {max(ticks):.0f}, a servo has 0 to {TICKS_PER_TURN - 1}; "
-                "mount the horn closer to the middle or narrow the limits"
-            )
         if self.model not in MODELS:
             raise ValueError(
                 f"unknown servo model {self.model!r}{did_you_mean(self.model, MODELS)}; "
                 f"known models are {', '.join(MODELS)}"
             )
-        servo = MODELS[self.model].physics
+        sheet = MODELS[self.model]
+        ticks = [self.zero_ticks + self.direction * end / sheet.rad_per_tick for end in (low, high)]
+        if min(ticks) < 0 or max(ticks) > sheet.ticks - 1:
+            raise ValueError(
+                f"position_limits_rad [{low}, {high}] with zero_ticks {self.zero_ticks} is counts "
+                f"{min(ticks):.0f} to {max(ticks):.0f}, a servo has 0 to {sheet.ticks - 1}; "
+                "mount the horn closer to the middle or narrow the limits"
+            )
+        servo = sheet.physics
         lowest_v, highest_v = (share * servo.nominal_voltage_v for share in SUPPLY_SHARES)
         if not lowest_v <= self.voltage_v <= highest_v:
             raise ValueError(
@@ -153,25 +159,75 @@ class RobotConfig(Section):
     """Robot model the wiring belongs to; must equal the contract's."""
     model: str = ""
     """Path of that model, from this file's folder, if it is none of ours; the twin reads it."""
-    bus: BusConfig
+    bus: BusConfig | None = None
+    """Its bus, if there is one; short for one device of that name."""
+    devices: dict[Name, BusConfig] = {}
+    """All it is wired to, by a name of your choice, if there are several."""
     joints: Annotated[dict[Name, JointWiring], Field(min_length=1)]
     safety: SafetyConfig = SafetyConfig()
 
+    @property
+    def wired(self) -> dict[str, BusConfig]:
+        """What it is wired to, in whichever of the two forms it is written, by name."""
+        return {"bus": self.bus} if self.bus else self.devices
+
+    def key_of(self, device: str) -> str:
+        """Where in the file a device is."""
+        return "bus" if self.bus else f"devices.{device}"
+
+    def device_of(self, joint: str) -> str:
+        """On which device a joint is."""
+        return self.joints[joint].device or next(iter(self.wired))
+
+    def at_ports(self, ports: Mapping[str, str]) -> Self:
+        """The same robot with some devices, by name, at other paths."""
+        moved = {
+            name: device.model_copy(update={"port": ports.get(name, device.port)})
+            for name, device in self.wired.items()
+        }
+        return self.model_copy(update=moved if self.bus else {"devices": moved})
+
     @model_validator(mode="after")
     def _check(self) -> "RobotConfig":
-        owners: dict[int, str] = {}
+        if bool(self.bus) == bool(self.devices):
+            raise ValueError(
+                f"expected `bus:` or `devices:`, found {'both' if self.bus else 'neither'}; write "
+                "`bus: {port: ...}` for a robot on one bus, else each bus by name, as in "
+                "`devices: {left: {port: ...}, right: {port: ...}}`"
+            )
+        owners: dict[tuple[str, int], str] = {}
         for name, joint in self.joints.items():
-            if joint.id in owners:
+            self._check_device(name, joint)
+            place = self.device_of(name), joint.id
+            if place in owners:
                 raise ValueError(
-                    f"joints {owners[joint.id]!r} and {name!r} both have servo id {joint.id}; "
+                    f"joints {owners[place]!r} and {name!r} both have servo id {joint.id}; "
                     "give each servo its own id"
                 )
-            owners[joint.id] = name
-            fastest = MODELS[joint.model].max_baud_rate
-            valid = [rate for rate in BAUD_RATES if rate <= fastest]
-            if self.bus.baud_rate not in valid:
-                raise ValueError(
-                    f"bus.baud_rate {self.bus.baud_rate} is none of {name!r}, a {joint.model}; "
-                    f"it can be set to {', '.join(map(str, valid))}"
-                )
+            owners[place] = name
         return self
+
+    def _check_device(self, name: str, joint: JointWiring) -> None:
+        """Refuse a joint that is on no device, or on one its servo cannot be on."""
+        if joint.device is None and len(self.wired) > 1:
+            raise ValueError(
+                f"joint {name!r} does not say on which device it is; add `device:` with one of "
+                f"{', '.join(self.wired)}"
+            )
+        if joint.device is not None and joint.device not in self.wired:
+            raise ValueError(
+                f"joint {name!r} is on device {joint.device!r}"
+                f"{did_you_mean(joint.device, self.wired)}; there are {', '.join(self.wired)}"
+            )
+        device, where = self.wired[self.device_of(name)], self.key_of(self.device_of(name))
+        model = MODELS[joint.model]
+        if device.protocol not in model.PROTOCOLS:
+            raise ValueError(
+                f"{where}.protocol {device.protocol} is none of {name!r}, a {joint.model}; it "
+                f"speaks {', '.join(model.PROTOCOLS)}"
+            )
+        if device.baud_rate not in model.baud_rates:
+            raise ValueError(
+                f"{where}.baud_rate {device.baud_rate} is none of {name!r}, a {joint.model}; "
+                f"it can be set to {', '.join(map(str, model.baud_rates))}"
+            )

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from deploy.clock import Clock, Ticker
 from deploy.commands import CommandSource
 from deploy.controller import OnnxController
+from deploy.device import Reading
 from deploy.errors import BusError, ConfigError, ContractError, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
 from deploy.recorder import Recorder
-from deploy.robot import Reading, Robot, understood_targets
+from deploy.robot import Robot, understood_targets
 from deploy.serial_port import latency_advice
 from deploy.signals import SignalKind
 
@@ -200,11 +201,8 @@ class Runtime:
         due = begin_s - self._verified_s > VERIFY_EVERY_S  # no tick has time for both
         if not (due and self._verify_next(read_by_s, due=True)):
             self.robot.read(read_by_s)
-        if self.robot.alerts.any():
-            raise SafetyError(f"a servo reports an error: {self.robot.describe_alerts()}")
-        if self.robot.restarted.any():
-            names = [self.robot.joints[row].name for row in np.flatnonzero(self.robot.restarted)]
-            raise SafetyError(f"the servos of {names} have restarted; check their power supply")
+        if alarm := self.robot.alarm():
+            raise SafetyError(alarm)
         robot = self.robot
         self.governor.check_signals(robot.position, robot.velocity, robot.age_s)
         self.governor.check_following(self._sent, robot.position, robot.velocity, robot.effort)
@@ -234,7 +232,7 @@ class Runtime:
 
     def _verify_next(self, deadline_s: float, *, due: bool = False) -> bool:
         """Look after one servo, if there is time: is it still set up as it was?"""
-        complaint = self.robot.verify_next(deadline_s, due=due)
+        complaint = self.robot.health(deadline_s, due=due)
         if complaint is None:
             return False
         self._verified_s = self.clock.now()
@@ -254,7 +252,7 @@ class Runtime:
         controller_s: float,
         begin_s: float,
     ) -> None:
-        record, statistics = recorder.record, self.robot.bus.statistics
+        record, statistics = recorder.record, self.robot.statistics
         record["time_s"], record["state"], record["lateness_s"] = deadline_s, self.state, late_s
         record["read_s"], record["controller_s"] = read_s, controller_s
         record["write_s"] = self.clock.now() - begin_s
@@ -276,11 +274,13 @@ class Runtime:
         robot, allowed_s = self.robot, READ_SHARE * self._period_s
         if robot.read_s <= allowed_s:
             return
-        fast_adapter_s = robot.read_s - robot.adapter_s + FAST_ADAPTER_S
+        device = robot.slowest
+        fast_adapter_s = robot.read_s - device.adapter_s + FAST_ADAPTER_S
+        where = robot.config.key_of(device.name)
         remedy = (
-            f"lower the latency: {latency_advice(robot.config.bus.port)}"
+            f"lower the latency: {latency_advice(robot.config.wired[device.name].port)}"
             if fast_adapter_s <= allowed_s
-            else "raise the servos' baud rate and `bus.baud_rate`"
+            else f"raise the servos' baud rate and `{where}.baud_rate`"
         )
         raise ConfigError(
             f"reading all joints takes {robot.describe_reading()}; a policy at "
@@ -328,7 +328,7 @@ class Runtime:
             self._note(f"{type(error).__name__}: {error}")  # now: making safe may be cut short
         if connected:
             self._make_safe(error)
-        if advice := self.robot.advise_on_latency():
+        if advice := self.robot.advise():
             error.add_note(advice)
         with contextlib.suppress(Exception):
             self._note("\n".join(getattr(error, "__notes__", ())))

@@ -1,29 +1,23 @@
 """What was in the servos' EEPROM before we changed it, as a file to go back by.
 
     save(changes, Path("logs/desk_arm-servos.yaml"))
-    restore(bus, Path("logs/desk_arm-servos.yaml"))
+    restore(robot.devices, Path("logs/desk_arm-servos.yaml"))
 
 Other programs keep their calibration there: homing offsets, drive modes, limits, operating modes.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import yaml
 from pydantic import Field
 
-from deploy.configuration import Section, load_yaml
-from deploy.dynamixel import registers
-from deploy.dynamixel.bus import DynamixelBus
+from deploy.configuration import Section, did_you_mean, load_yaml
+from deploy.device import Device, SettingChange
 from deploy.errors import ConfigError, ServoError
-from deploy.robot import SettingChange
-
-_BY_NAME = {
-    register.name: register
-    for register in registers.CONTROL_TABLE
-    if register.in_eeprom and not register.read_only
-}
+from deploy.servo_device import ServoDevice
 
 
 class ServoSettings(Section):
@@ -53,7 +47,7 @@ def save(changes: list[SettingChange], path: Path) -> None:
         servo = servos.setdefault(change.joint, {"id": change.id, "settings": {}})
         settings = servo["settings"]
         assert isinstance(settings, dict)
-        settings[change.register.name] = change.found
+        settings[change.register] = change.found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x") as file:
@@ -70,34 +64,52 @@ def save(changes: list[SettingChange], path: Path) -> None:
         ) from error
 
 
-def restore(bus: DynamixelBus, path: Path) -> list[str]:
+def restore(devices: Sequence[Device], path: Path) -> list[str]:
     """Write saved settings back, verified; returns a line for each.
 
+    Args:
+        devices: of the robot; need not be connected.
+        path: the file.
+
     Raises:
-        ConfigError: the file names a register that is none, or is damaged.
+        ConfigError: the file names a joint or a register that is none, or is damaged.
         BusError: a servo holds torque, does not answer, or refuses.
     """
     saved = load_yaml(path, SavedSettings)
+    owners = {
+        joint: device
+        for device in devices
+        if isinstance(device, ServoDevice)
+        for joint in device.joints
+    }
     for joint, servo in saved.servos.items():
-        if unknown := servo.settings.keys() - _BY_NAME.keys():
+        if joint not in owners:
+            raise ConfigError(
+                f"{path}: {joint!r} is no joint of this robot{did_you_mean(joint, owners)}; it has "
+                f"{', '.join(owners)}"
+            )
+        known = owners[joint].kept_registers()
+        if unknown := servo.settings.keys() - known.keys():
             raise ConfigError(
                 f"{path}: {joint}: {sorted(unknown)} are no settings of a servo; "
-                f"there are {', '.join(_BY_NAME)}"
+                f"there are {', '.join(known)}"
             )
         for name, value in servo.settings.items():
-            low, high = _BY_NAME[name].range
+            low, high = known[name].range
             if not low <= value <= high:
                 raise ConfigError(
-                    f"{path}: {joint}: {_BY_NAME[name]} cannot hold {value}, expected {low}..{high}"
+                    f"{path}: {joint}: {known[name]} cannot hold {value}, expected {low}..{high}"
                 )
-        if bus.read(servo.id, registers.TORQUE_ENABLE):
+        if owners[joint].bus.read(servo.id, owners[joint].TORQUE_ENABLE):
             raise ServoError(
                 f"{joint} (id {servo.id}) holds torque, its settings can change only while it is "
                 "limp; support the robot and run `robotrl release` first"
             )
     done = []
     for joint, servo in saved.servos.items():
+        device = owners[joint]
         for name, value in servo.settings.items():
-            bus.write_verified(servo.id, _BY_NAME[name], value)
-            done.append(f"{joint} (id {servo.id}): {_BY_NAME[name]} is {value}")
+            register = device.kept_registers()[name]
+            device.write_kept(servo.id, register, value)
+            done.append(f"{joint} (id {servo.id}): {register} is {value}")
     return done

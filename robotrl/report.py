@@ -430,7 +430,7 @@ def _events(log: Log) -> list[tuple[str, str]]:
 
 
 def _origin(log: Log) -> dict[str, str]:
-    rows = {"port": log.robot.bus.port}
+    rows = {"port": ", ".join(bus.port for bus in log.robot.wired.values())}
     for name, value in log.run.items():
         rows[name] = _inline(value)
     return rows

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +23,13 @@ from deploy.clock import MonotonicClock
 from deploy.commands import fixed_command, random_commands
 from deploy.configuration import load_yaml
 from deploy.controller import OnnxController
-from deploy.dynamixel.bus import DynamixelBus
-from deploy.errors import DeployError, SafetyError
+from deploy.device import SettingChange
+from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
 from deploy.process import command_of
 from deploy.recorder import Recorder
-from deploy.robot import Robot, SettingChange, release_servos
+from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State, StopRequest
 from deploy.serial_port import SerialPort
@@ -69,20 +69,19 @@ def run_policy(
         if command is None
         else fixed_command(contract.command, command)
     )
-    with running_twin(robot_path) if start_twin else nullcontext(port or config.bus.port) as path:
+    with running_twin(robot_path) if start_twin else nullcontext(port) as path:
         if stop.reason:
             raise SafetyError(f"stopped: {stop.reason}, before the port was opened")
-        bus = config.bus.model_copy(update={"port": path})  # what is logged is what is used
-        config = config.model_copy(update={"bus": bus})
-        run = _describe_run(path) | {"anyway": anyway}
+        config = _at_port(config, path)  # what is logged is what is used
+        run = _describe_run(config) | {"anyway": anyway}
         metadata = {"robot": config.model_dump_json(), "run": json.dumps(run)}
         agreed = yes or start_twin
 
         def approve(changes: list[SettingChange]) -> bool:
             return _approve(changes, log.parent, robot_path, agreed, console)
 
-        with closing(SerialPort(path, bus.baud_rate)) as serial_port:
-            robot = Robot(config, contract.joints, serial_port, approve=approve)
+        with open_ports(config) as ports:
+            robot = Robot(config, contract.joints, ports, approve=approve)
             with Recorder(log, contract, metadata) as recorder:
                 runtime = Runtime(
                     robot,
@@ -95,9 +94,9 @@ def run_policy(
                     anyway=anyway,
                 )
                 runtime.run(commands, duration_s)
-    if advice := robot.advise_on_latency():
+    if advice := robot.advise():
         _warn(advice, console)
-    statistics = robot.bus.statistics
+    statistics = robot.statistics
     return (
         f"ran {duration_s:g} s; replies took {statistics.reply_times}; {statistics.requests} bus "
         f"requests, {statistics.lost} readings lost, {statistics.late} replies late, "
@@ -106,24 +105,48 @@ def run_policy(
 
 
 def release_robot(robot_path: Path, port: str | None) -> None:
-    """Turn the torque of every servo off, verified."""
-    config = load_yaml(robot_path, RobotConfig)
-    serial_port = SerialPort(port or config.bus.port, config.bus.baud_rate)
-    try:
-        bus = DynamixelBus(serial_port, config.bus.baud_rate)
-        release_servos(bus, {name: wiring.id for name, wiring in config.joints.items()})
-    finally:
-        serial_port.close()
+    """Turn the torque of every joint off, verified."""
+    with _bare_robot(robot_path, port) as robot:
+        robot.release()
 
 
 def restore_robot(saved: Path, robot_path: Path, port: str | None) -> list[str]:
     """Write settings saved by an earlier run back into the servos."""
-    config = load_yaml(robot_path, RobotConfig)
-    serial_port = SerialPort(port or config.bus.port, config.bus.baud_rate)
-    try:
-        return servo_settings.restore(DynamixelBus(serial_port, config.bus.baud_rate), saved)
-    finally:
-        serial_port.close()
+    with _bare_robot(robot_path, port) as robot:
+        return servo_settings.restore(robot.devices, saved)
+
+
+@contextmanager
+def open_ports(config: RobotConfig) -> Iterator[dict[str, SerialPort]]:
+    """The serial port of each device, by its name."""
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(closing(SerialPort(bus.port, bus.baud_rate)))
+            for name, bus in config.wired.items()
+        }
+
+
+@contextmanager
+def _bare_robot(robot_path: Path, port: str | None) -> Iterator[Robot]:
+    """A robot to set up, with no policy in sight."""
+    config = _at_port(load_yaml(robot_path, RobotConfig), port)
+    with open_ports(config) as ports:
+        yield Robot(config, bare_joints(config), ports)
+
+
+def _at_port(config: RobotConfig, port: str | None) -> RobotConfig:
+    """The robot at the port that was asked for: `PORT`, or `NAME=PORT,NAME=PORT` for several."""
+    if port is None:
+        return config
+    named = dict(part.partition("=")[::2] for part in port.split(",")) if "=" in port else {}
+    if not named and len(config.wired) == 1:
+        named = dict.fromkeys(config.wired, port)
+    if named.keys() != config.wired.keys():
+        wanted = ",".join(f"{name}=/dev/..." for name in config.wired)
+        raise ConfigError(
+            f"--port {port} does not say where each device of this robot is; expected {wanted}"
+        )
+    return config.at_ports(named)
 
 
 @contextmanager
@@ -204,16 +227,18 @@ def _confirmed(console: Console, question: str) -> bool:
         signal.signal(signal.SIGINT, previous)
 
 
-def _describe_run(port: str) -> dict[str, object]:
+def _describe_run(config: RobotConfig) -> dict[str, object]:
     """What is run where, for the log."""
-    device = os.path.realpath(port)
+    ports = {name: bus.port for name, bus in config.wired.items()}
+    devices = {name: os.path.realpath(port) for name, port in ports.items()}
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command_line": sys.argv,
         "folder": os.getcwd(),
-        "port": port,
-        "device": device,
-        "twin": device.startswith("/dev/pts/"),  # a real servo bus is no pseudo-terminal
+        "port": ", ".join(ports.values()),
+        "device": ", ".join(devices.values()),
+        # a real bus is no pseudo-terminal
+        "twin": all(device.startswith("/dev/pts/") for device in devices.values()),
         "machine": f"{platform.node()}, {platform.platform()}",
         "versions": {
             "python": platform.python_version(),

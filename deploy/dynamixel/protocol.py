@@ -27,6 +27,11 @@ MAX_LENGTH = 1024
 STATUS_OVERHEAD = 11
 """Bytes of a status packet around its data."""
 
+IDENTITY_SIZE = 3
+"""Bytes of data in the reply to `identify`."""
+SPARE_BEFORE = False
+"""See `deploy.servo_bus.Codec`: behind the present position lie more registers."""
+
 HEADER_MARK = HEADER[:3]
 """What parameters may contain only with an FD stuffed behind it."""
 
@@ -74,6 +79,8 @@ class ErrorCode(IntEnum):
     ACCESS = 7
 
 
+DAMAGED = ErrorCode.CRC
+"""What a servo answers to a damaged request."""
 _ERROR_MESSAGES: dict[int, str] = {
     ErrorCode.RESULT_FAIL: "it could not process the instruction",
     ErrorCode.INSTRUCTION: "it does not know the instruction, or got an action without a reg write",
@@ -161,6 +168,14 @@ def split(packet: Packet, length: int) -> list[Status]:
 def ping(id: int = BROADCAST_ID) -> bytes:
     """Ask for model number (2 bytes) and firmware version (1)."""
     return Packet(id, Instruction.PING).encode()
+
+
+identify = ping
+
+
+def identity(data: bytes) -> tuple[int, int]:
+    """Model number and firmware version in the reply to a ping."""
+    return int.from_bytes(data[:2], "little"), data[2]
 
 
 def read(id: int, address: int, length: int) -> bytes:
@@ -276,3 +291,27 @@ def _decode(frame: bytes) -> Packet:
     return Packet(
         id, instruction, parameters if merged else parameters.replace(_STUFFED, HEADER_MARK)
     )
+
+
+def parser(max_length: int | None = None, request: bytes = b"") -> PacketParser:
+    """A parser; an echo of `request` is no status, so it needs not be known."""
+    return PacketParser(max_length or MAX_LENGTH)
+
+
+def longest_status(length: int) -> int:
+    """Length field of an intact status with `length` bytes of data, at most: with stuffing."""
+    return 4 + length + length // 3
+
+
+def is_reply(packet: Packet) -> bool:
+    """Whether a packet is a servo's."""
+    return packet.instruction == Instruction.STATUS
+
+
+def statuses(packet: Packet, merged_length: int) -> list[Status]:
+    """What servos say in a packet; nothing in one that is no reply, such as an echo."""
+    if not is_reply(packet):
+        return []
+    if packet.id == BROADCAST_ID:
+        return split(packet, merged_length) if merged_length else []
+    return [Status.from_packet(packet)]

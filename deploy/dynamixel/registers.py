@@ -10,8 +10,9 @@ The EEPROM area can be written only while Torque Enable is 0; the rest is lost a
 """
 
 import math
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+
+from deploy.register import Register
 
 TICKS_PER_TURN = 4096
 RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN
@@ -22,54 +23,6 @@ RAD_S2_PER_COUNT = 214.577 * 2 * math.pi / 3600
 """Acceleration unit: 214.577 rev/min², in rad/s²."""
 PWM_FULL = 885
 """PWM count of 100 % duty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Register:
-    """One row of the control table."""
-
-    address: int
-    size: int
-    """Bytes: 1, 2 or 4."""
-    name: str
-    """As in the eManual."""
-    signed: bool = False
-    unit: str = ""
-    scale: float = 1.0
-    """`unit`s per count."""
-    read_only: bool = False
-
-    @property
-    def in_eeprom(self) -> bool:
-        """Kept at power-off; writable only while torque is off."""
-        return self.address < 64
-
-    @property
-    def range(self) -> tuple[int, int]:
-        """Lowest and highest value the bytes can hold."""
-        bits = 8 * self.size
-        return (-(1 << bits - 1), (1 << bits - 1) - 1) if self.signed else (0, (1 << bits) - 1)
-
-    def encode(self, value: int) -> bytes:
-        """The register's bytes for `value`.
-
-        Raises:
-            ValueError: the value does not fit.
-        """
-        low, high = self.range
-        if not low <= value <= high:
-            raise ValueError(
-                f"{self} cannot hold {value}: expected {low}..{high}; "
-                "give raw counts, not rad or percent"
-            )
-        return value.to_bytes(self.size, "little", signed=self.signed)
-
-    def decode(self, data: bytes) -> int:
-        """The value in the register's bytes."""
-        return int.from_bytes(data, "little", signed=self.signed)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.address})"
 
 
 class OperatingMode(IntEnum):

@@ -29,7 +29,7 @@ class Replies:
         """Lay out the replies of `ids`, in this order, each with `length` bytes of data."""
         statuses = [Status(id, bytes(length)) for id in ids]
         template = protocol.merge(statuses) if merged else b"".join(s.encode() for s in statuses)
-        self.buffer = bytearray(template)
+        self.buffer, self.merged = bytearray(template), merged
         self.header = template[:8] if merged else b""
         """What all servos' blocks follow."""
 

@@ -8,140 +8,45 @@
 Sources: eManual, "Control Table" of each model, e.g.
 https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/, values as they leave the factory; torque,
 speed and current are those of `deploy.servo_models` at `nominal_voltage_v`. The joint's sign and
-zero are applied in `deploy.robot`.
-
-The position controller turns error into PWM duty, `duty_per_p` of `deploy.servo_models`, and a
-stalled motor turns duty into `torque = stall_torque · duty`. A register is a duty, not a torque: a
-model with friction under load, or another supply, has another torque at full duty for the same
-gain. Torque also falls with speed, by `damping`, whatever the gains (back-EMF).
+zero are applied in `deploy.servo_device`; gains in SI units are in `deploy.servo_sheet`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from deploy.dynamixel.registers import POSITION_D_GAIN, POSITION_P_GAIN, Register
-from deploy.errors import ConfigError
-from deploy.servo_models import SERVOS
-from deploy.servo_physics import ServoPhysics
+from deploy.dynamixel import registers
+from deploy.register import Register
+from deploy.servo_sheet import ServoSheet
 
 MAX_GAIN = 16383
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServoModel:
+class ServoModel(ServoSheet):
     """A servo model's data sheet."""
 
-    name: str
-    model_number: int
-    """What the servo answers to a ping."""
-    voltage_limits_v: tuple[float, float]
-    """Min and Max Voltage Limit: outside, the servo reports an input voltage error."""
-    temperature_limit_c: int
+    PROTOCOLS: ClassVar[tuple[str, ...]] = ("dynamixel2",)
+    P_GAIN: ClassVar[Register] = registers.POSITION_P_GAIN
+    D_GAIN: ClassVar[Register] = registers.POSITION_D_GAIN
+    MAX_GAIN: ClassVar[int] = MAX_GAIN
+
     current_unit_a: float | None
     """Ampere per count of current; None where Present Load takes its place."""
     current_limit: int | None
     """Current Limit in counts; None where there is none."""
     velocity_limit: int
     """Velocity Limit in counts."""
-    position_pid: tuple[int, int, int]
-    """Position P, I and D Gain."""
     velocity_pi: tuple[int, int]
     """Velocity P and I Gain."""
     shutdown: int
     """Shutdown mask (`HardwareError` bits)."""
     operating_modes: tuple[int, ...]
-    max_baud_rate: int
-    """Last of `BAUD_RATES` that it has [bit/s]."""
     fast_read_firmware: int
     """First firmware version that understands fast sync read."""
 
-    @property
-    def physics(self) -> ServoPhysics:
-        """Its motor, gears and friction."""
-        return SERVOS[self.name]
 
-    @property
-    def nominal_voltage_v(self) -> float:
-        """Supply that torque, speed and current below belong to."""
-        return self.physics.nominal_voltage_v
-
-    @property
-    def stall_torque_nm(self) -> float:
-        """As the data sheet states it."""
-        return self.physics.nominal.stall_torque_nm
-
-    @property
-    def no_load_speed_rad_s(self) -> float:
-        """As the data sheet states it."""
-        return self.physics.nominal.no_load_speed_rad_s
-
-    @property
-    def stall_current_a(self) -> float:
-        """As the data sheet states it."""
-        current = self.physics.nominal.stall_current_a
-        assert current is not None, f"the data sheet of {self.name} states none"
-        return current
-
-    @property
-    def damping(self) -> float:
-        """Torque lost to back-EMF per joint speed [N·m·s/rad]."""
-        return self.stall_torque_nm / self.no_load_speed_rad_s
-
-    def full_duty_torques_nm(self, voltage_v: float) -> tuple[float, ...]:
-        """What models of this servo have as motor torque at full duty of a supply.
-
-        The data sheet's stall torque, that and constant friction, that and friction under load.
-        """
-        stall = self.stall_torque_nm * voltage_v / self.nominal_voltage_v
-        motors = (self.physics.plain, self.physics)
-        return stall, *(motor.drive_torque(voltage_v) for motor in motors)
-
-    def kp(self, p_gain: int, full_duty_nm: float | None = None) -> float:
-        """Stiffness of a Position P Gain [N·m/rad].
-
-        Args:
-            p_gain: the register.
-            full_duty_nm: motor torque at full duty; None for the stall torque.
-        """
-        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
-        return p_gain * self.physics.duty_per_p * torque
-
-    def kd(self, d_gain: int, full_duty_nm: float | None = None) -> float:
-        """Damping of a Position D Gain [N·m·s/rad], on top of `damping`; arguments as in `kp`."""
-        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
-        assert self.physics.duty_per_d is not None, "known for every X servo"
-        return d_gain * self.physics.duty_per_d * torque
-
-    def p_gain(self, kp: float, full_duty_nm: float | None = None) -> int:
-        """Position P Gain nearest to a stiffness [N·m/rad].
-
-        Args:
-            kp: the stiffness.
-            full_duty_nm: motor torque at full duty of the model it was meant for.
-
-        Raises:
-            ConfigError: the servo cannot be that stiff.
-        """
-        return self._gain(POSITION_P_GAIN, kp, self.kp(1, full_duty_nm), "N·m/rad")
-
-    def d_gain(self, kd: float, full_duty_nm: float | None = None) -> int:
-        """Position D Gain nearest to a damping [N·m·s/rad], `damping` apart; see `p_gain`.
-
-        Raises:
-            ConfigError: the servo cannot damp that much.
-        """
-        return self._gain(POSITION_D_GAIN, kd, self.kd(1, full_duty_nm), "N·m·s/rad")
-
-    def _gain(self, register: Register, wanted: float, per_count: float, unit: str) -> int:
-        counts = wanted / per_count
-        if not 0 <= counts < MAX_GAIN + 0.5:
-            raise ConfigError(
-                f"{self.name} cannot be set to {wanted:g} {unit}, expected "
-                f"0..{MAX_GAIN * per_count:.4g} ({register} 0..{MAX_GAIN}); "
-                "lower the gain, or use a stronger servo"
-            )
-        return round(counts)
-
-
+_ALL_BAUD_RATES = registers.BAUD_RATES
+_X330_BAUD_RATES = registers.BAUD_RATES[:-1]
 _ALL_MODES = (0, 1, 3, 4, 5, 16)
 
 MODELS: dict[str, ServoModel] = {
@@ -159,7 +64,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(100, 1000),
             shutdown=52,
             operating_modes=(1, 3, 4, 16),
-            max_baud_rate=4_500_000,
+            baud_rates=_ALL_BAUD_RATES,
             fast_read_firmware=45,
         ),
         ServoModel(
@@ -174,7 +79,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(180, 1600),
             shutdown=53,
             operating_modes=_ALL_MODES,
-            max_baud_rate=4_000_000,
+            baud_rates=_X330_BAUD_RATES,
             fast_read_firmware=46,
         ),
         ServoModel(
@@ -189,7 +94,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(40, 400),
             shutdown=53,
             operating_modes=_ALL_MODES,
-            max_baud_rate=4_000_000,
+            baud_rates=_X330_BAUD_RATES,
             fast_read_firmware=46,
         ),
         ServoModel(
@@ -204,7 +109,7 @@ MODELS: dict[str, ServoModel] = {
             velocity_pi=(100, 1920),
             shutdown=52,
             operating_modes=_ALL_MODES,
-            max_baud_rate=4_500_000,
+            baud_rates=_ALL_BAUD_RATES,
             fast_read_firmware=45,
         ),
     )

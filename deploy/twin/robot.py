@@ -75,7 +75,7 @@ class Twin:
         self.parameters = parameters = parameters or TwinParameters()
         self.joints = list(robot_config.joints)
         """Joints that have a servo; the order of `joint_position`."""
-        self.baud_rate = robot_config.bus.baud_rate
+        self.baud_rate = next(iter(robot_config.wired.values())).baud_rate
         """What its servos are set to when it is switched on."""
         self.on_step: Callable[[], None] = lambda: None
         """Called after every step of the physics."""

@@ -108,8 +108,8 @@ def run(job: tuple[Path, TwinParameters], seconds: float) -> Outcome:
         for name, wiring in config.joints.items()
     }
     monitor = Monitor(twin, config.joints, limits, period_s=contract.control_dt_s)
-    port = VirtualPort(twin, clock, config.bus.baud_rate)
-    robot = Robot(config, contract.joints, port, approve=lambda changes: True)
+    port = VirtualPort(twin, clock, config.wired["bus"].baud_rate)
+    robot = Robot(config, contract.joints, {"bus": port}, approve=lambda changes: True)
     witness = Witness(twin, controller, parameters.seed or 0)
     runtime = Runtime(robot, controller, Governor(contract, config), clock)
     try:

@@ -25,6 +25,7 @@ from deploy.dynamixel.servos import MODELS
 from deploy.errors import BusError
 from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
+from deploy.servo_device import ServoDevice
 from deploy.signals import SignalKind
 
 if TYPE_CHECKING:
@@ -216,7 +217,9 @@ class FlakyPort:
 
 def make_robot(config: RobotConfig, contract: Contract, port: Port) -> Robot:
     """Whose owner agrees to whatever has to change in the servos."""
-    return Robot(config, contract.joints, port, approve=lambda changes: True)
+    return Robot(
+        config, contract.joints, dict.fromkeys(config.wired, port), approve=lambda changes: True
+    )
 
 
 @dataclass
@@ -246,6 +249,13 @@ class Bench:
             pytest.fail("unsafe: " + "\n        ".join(unexpected[:8]))
         if missing:
             pytest.fail(f"expected and not seen: {', '.join(missing)}")
+
+    @property
+    def servos(self) -> ServoDevice:
+        """The one device of the robot."""
+        (device,) = self.robot.devices
+        assert isinstance(device, ServoDevice)
+        return device
 
     def with_another_host(self) -> Bench:
         """The same arm as another program finds it, which knows nothing of the first one."""
@@ -335,7 +345,7 @@ def make_bench(desk_arm: RobotConfig, contract: Contract) -> Iterator[MakeBench]
         monitor = Monitor(
             twin, built.joints, limits_of(config, contract), period_s=contract.control_dt_s
         )
-        port = FlakyPort(VirtualPort(twin, clock, config.bus.baud_rate))
+        port = FlakyPort(VirtualPort(twin, clock, config.wired["bus"].baud_rate))
         robot = make_robot(config, contract, port)
         benches.append(Bench(config, contract, twin, clock, port, robot, monitor))
         return benches[-1]

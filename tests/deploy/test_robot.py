@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from deploy.contract import Contract
+from deploy.device import SettingChange
 from deploy.dynamixel import registers
+from deploy.dynamixel.device import DynamixelServos
 from deploy.dynamixel.protocol import Instruction, PacketParser
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, DeployError, SafetyError
-from deploy.robot import HOLD_REACH_RAD, Robot, SettingChange, measured_signals
+from deploy.robot import Robot, measured_signals
 from deploy.robot_config import RobotConfig
+from deploy.servo_device import HOLD_REACH_RAD
 from deploy.twin.monitor import Unsafe
-from tests.deploy.conftest import Bench, MakeBench
+from tests.deploy.conftest import Bench, MakeBench, make_robot
 
 JOINTS = [
     "shoulder_pan",
@@ -39,6 +42,12 @@ def refusal(robot: Robot) -> str:
     with pytest.raises(BusError) as caught:
         robot.connect()
     return str(caught.value)
+
+
+def restarted(bench: Bench) -> list[int]:
+    """Rows of the joints whose servo was seen to restart."""
+    assert isinstance(bench.servos, DynamixelServos)
+    return np.flatnonzero(bench.servos.restarted).tolist()
 
 
 def energised(bench: Bench) -> Bench:
@@ -110,7 +119,9 @@ def test_setting_that_needs_torque_off_is_refused_while_the_arm_holds_itself_up(
 ):
     energised(bench)
     narrower = rewired(desk_arm, "gripper", position_limits_rad=(-0.03, 1.5))
-    robot = Robot(narrower, bench.contract.joints, bench.port, approve=lambda changes: True)
+    robot = Robot(
+        narrower, bench.contract.joints, {"bus": bench.port}, approve=lambda changes: True
+    )
     # 2048 + 1.6 rad · 4096 / 2π = 3091, and for 1.5 rad 3026
     assert refusal(robot) == (
         "gripper (id 6) holds torque and its Max Position Limit (48) is 3091, expected 3026; "
@@ -123,11 +134,11 @@ def test_servo_that_restarts_is_noticed(bench: Bench):
     robot = energised(bench).robot
     bench.wait(0.5)
     robot.read(bench.clock.now() + 0.01)
-    assert not robot.restarted.any()
+    assert not restarted(bench)
     bench.twin.servos[3].reboot()
     bench.wait(bench.twin.servos[3].boot_s)
     robot.read(bench.clock.now() + 0.01)
-    assert np.flatnonzero(robot.restarted).tolist() == [3]
+    assert restarted(bench) == [3]
 
 
 def test_restart_is_not_forgotten(bench: Bench):
@@ -139,7 +150,7 @@ def test_restart_is_not_forgotten(bench: Bench):
     for _ in range(3):
         robot.read(bench.clock.now() + 0.01)
         bench.wait(0.02)
-    assert np.flatnonzero(robot.restarted).tolist() == [3]
+    assert restarted(bench) == [3]
 
 
 def test_servos_clock_that_wraps_is_no_restart(bench: Bench):
@@ -147,7 +158,7 @@ def test_servos_clock_that_wraps_is_no_restart(bench: Bench):
     for _ in range(5):
         bench.wait(9.0)  # 45 s; a servo counts milliseconds up to 32767
         robot.read(bench.clock.now() + 0.01)
-    assert not robot.restarted.any()
+    assert not restarted(bench)
 
 
 def test_absent_servo_is_named_with_the_ids_that_answer(bench: Bench):
@@ -172,7 +183,7 @@ def test_one_lost_reply_is_no_absent_servo(bench: Bench):
 
 
 def test_servo_that_answers_everything_but_a_sync_read_is_named(bench: Bench):
-    bus = bench.robot.bus
+    bus = bench.servos.bus
     measure = bus.measure_latency
 
     def measure_and_silence(ids: Iterable[int]) -> float:
@@ -470,7 +481,7 @@ def test_calibration_of_another_program_is_not_overwritten_without_approval(benc
         asked.extend(changes)
         return False
 
-    robot = Robot(bench.config, bench.contract.joints, bench.port, approve=refuse)
+    robot = Robot(bench.config, bench.contract.joints, {"bus": bench.port}, approve=refuse)
     message = refusal(robot)
 
     assert "elbow_flex (id 3): Homing Offset (20) -512 -> 0" in message
@@ -484,13 +495,13 @@ def test_calibration_of_another_program_is_not_overwritten_without_approval(benc
 def test_nothing_in_eeprom_changes_unless_somebody_says_so(bench: Bench):
     before = [bench.twin.servos[row].read(0, 64).data for row in range(6)]
     with pytest.raises(BusError, match="nothing was changed"):
-        Robot(bench.config, bench.contract.joints, bench.port).connect()
+        Robot(bench.config, bench.contract.joints, {"bus": bench.port}).connect()
     assert [bench.twin.servos[row].read(0, 64).data for row in range(6)] == before
 
 
 def test_servos_set_up_once_need_no_approval_again(bench: Bench):
     bench.robot.connect()
-    Robot(bench.config, bench.contract.joints, bench.port).connect()
+    Robot(bench.config, bench.contract.joints, {"bus": bench.port}).connect()
 
 
 # Reading back while running
@@ -498,7 +509,7 @@ def test_servos_set_up_once_need_no_approval_again(bench: Bench):
 
 def verify_all(bench: Bench) -> list[str]:
     """What is wrong with any servo, each asked once."""
-    complaints = [bench.robot.verify_next(bench.clock.now() + 0.01) for _ in JOINTS]
+    complaints = [bench.robot.health(bench.clock.now() + 0.01) for _ in JOINTS]
     return [complaint for complaint in complaints if complaint]
 
 
@@ -533,7 +544,7 @@ def test_servo_that_its_own_watchdog_has_stopped_is_found(bench: Bench):
     bench.wait(0.2)
     assert len(verify_all(bench)) == 6
     assert "Bus Watchdog (98) reads -1, expected 5" in str(
-        bench.robot.verify_next(bench.clock.now() + 0.01)
+        bench.robot.health(bench.clock.now() + 0.01)
     )
 
 
@@ -541,7 +552,7 @@ def test_reading_back_waits_no_longer_than_its_deadline(bench: Bench):
     energised(bench)
     bench.port.replies_to_lose = math.inf
     begin_s = bench.clock.now()
-    assert bench.robot.verify_next(begin_s + 0.005) == ""
+    assert bench.robot.health(begin_s + 0.005) == ""
     assert bench.clock.now() <= begin_s + 0.005
 
 
@@ -660,7 +671,7 @@ def test_program_that_was_suspended_in_a_reading_finds_no_restart(bench: Bench):
     robot.read(bench.clock.now() + 0.01)
     bench.port.after_reply = lambda: None
     robot.read(bench.clock.now() + 0.01)
-    assert not robot.restarted.any()
+    assert not restarted(bench)
 
 
 def test_servo_in_alert_is_described(bench: Bench):
@@ -668,8 +679,8 @@ def test_servo_in_alert_is_described(bench: Bench):
     bench.twin.servos[3].voltage_v = 8.0
     bench.wait(0.01)
     robot.read(bench.clock.now() + 0.01)
-    assert np.flatnonzero(robot.alerts).tolist() == [3]
-    assert robot.describe_alerts() == "wrist_flex: input voltage"
+    assert np.flatnonzero(bench.servos.alerts).tolist() == [3]
+    assert bench.servos.describe_alerts() == "wrist_flex: input voltage"
 
 
 # Hold

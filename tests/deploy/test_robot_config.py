@@ -82,12 +82,12 @@ def test_message_begins_with_the_file(path: Path):
         (
             "safty.watchdog_ms=200",
             "(top level): unknown key 'safty' (did you mean 'safety'?); valid keys are bus, "
-            "joints, model, robot, safety",
+            "devices, joints, model, robot, safety",
         ),
         (
             "joints.hip.directon=-1",
             "joints.hip: unknown key 'directon' (did you mean 'direction'?); valid keys are "
-            "direction, id, model, position_limits_rad, rest_rad, rest_tolerance_rad, "
+            "device, direction, id, model, position_limits_rad, rest_rad, rest_tolerance_rad, "
             "supply_v, velocity_limit_rad_s, zero_ticks",
         ),
         (

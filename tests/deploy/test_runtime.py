@@ -19,14 +19,16 @@ from deploy.clock import Clock
 from deploy.commands import fixed_command, random_commands
 from deploy.contract import Contract
 from deploy.controller import OnnxController
+from deploy.device import Reading
 from deploy.dynamixel import registers
+from deploy.dynamixel.device import DynamixelServos
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, ContractError, DeployError, SafetyError
 from deploy.governor import Governor
 from deploy.recorder import Recorder, record_dtype
-from deploy.robot import GOALS_MISSED, HOLD_REACH_RAD, Reading
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
+from deploy.servo_device import GOALS_MISSED, HOLD_REACH_RAD
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, using
 
@@ -663,7 +665,7 @@ def test_writes_that_do_not_arrive_are_noticed_although_the_joint_is_near_its_ta
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ):
     def lose_targets() -> None:
-        monkeypatch.setattr(trial.bench.robot._targets, "write", lambda values: None)
+        monkeypatch.setattr(trial.bench.servos._targets, "write", lambda values: None)
 
     trial.controller.at[20] = lose_targets
     message, _ = trial.fail()
@@ -997,7 +999,7 @@ def test_adapter_slower_than_configured_is_no_broken_cable(
 ):
     trial = make_trial(make_bench(usb_latency_s=usb_latency_s))
     trial.run()
-    statistics = trial.bench.robot.bus.statistics
+    statistics = trial.bench.servos.bus.statistics
     assert (statistics.lost, statistics.late, statistics.retried) == (0, 0, 0)
     # 20 bytes out and 128 back at 1 Mbps, and the adapter
     assert statistics.reply_times.max_s == pytest.approx(1.48e-3 + usb_latency_s)
@@ -1079,10 +1081,12 @@ def test_single_late_reply_costs_one_reading_and_is_not_taken_for_the_next(
     trial.controller.at[50] = slow_down(trial, 0.007)  # the period is 5 ms
     trial.controller.at[51] = slow_down(trial, 0.001)
     robot, step, surplus_s = trial.bench.robot, trial.controller.step, []
+    (servos,) = robot.devices
+    assert isinstance(servos, DynamixelServos)
 
     def look() -> None:
         """How much older than said the readings are, by the servos' own clocks."""
-        age_s = trial.bench.clock.now() - robot._tick_ms / 1000
+        age_s = trial.bench.clock.now() - servos._tick_ms / 1000
         surplus_s.append(age_s - robot.age_s)
         step()
 
@@ -1105,7 +1109,7 @@ def test_single_late_reply_does_not_end_all_reading(trial: Trial):
     trial.run(3.0)
     ticks = trial.recorder.ticks
     assert np.all(np.diff(ticks["requests"]) > 0)
-    assert trial.bench.robot.bus.latency_s < 0.025  # no more than it was late
+    assert trial.bench.servos.bus.latency_s < 0.025  # no more than it was late
 
 
 def test_dropped_reply_is_asked_for_again_within_the_tick(trial: Trial):

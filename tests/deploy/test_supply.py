@@ -8,11 +8,12 @@ import pytest
 from deploy.clock import VirtualClock
 from deploy.configuration import load_yaml
 from deploy.contract import Contract
+from deploy.device import SettingChange
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import HardwareError, Register
 from deploy.errors import ContractError, ServoError
 from deploy.fit import matches
-from deploy.robot import Robot, SettingChange
+from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
 
 pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
@@ -45,7 +46,7 @@ def agreed(changes: list[SettingChange]) -> bool:
 
 
 def connected(config: RobotConfig, twin: Twin, approve: Approve = agreed) -> Robot:
-    robot = Robot(config, JOINTS, VirtualPort(twin, VirtualClock()), approve=approve)
+    robot = Robot(config, JOINTS, {"bus": VirtualPort(twin, VirtualClock())}, approve=approve)
     robot.connect()
     return robot
 
@@ -60,12 +61,12 @@ def live(robot: Robot, twin: Twin, ticks: int) -> list[str]:
     found, start_s = [], twin.time_s
     for tick in range(1, ticks + 1):
         now_s = start_s + 0.02 * tick
-        robot._port._clock.sleep_until(now_s)  # pyright: ignore[reportAttributeAccessIssue]
+        robot.devices[0]._port._clock.sleep_until(now_s)  # pyright: ignore[reportAttributeAccessIssue]
         robot.read(now_s + 0.01)
         robot.write(robot.target)
-        if robot.alerts.any():
-            found.append(robot.describe_alerts())
-        if wrong := robot.verify_next(now_s + 0.019):
+        if alarm := robot.alarm():
+            found.append(alarm.removeprefix("a servo reports an error: "))
+        if wrong := robot.health(now_s + 0.019):
             found.append(wrong)
     return found
 

@@ -79,7 +79,7 @@ MODULES: dict[str, tuple[str, ...]] = CORE | {
     "deploy/dynamixel/crc.py": (f"{_BUS}/test_crc.py", f"{_BUS}/test_protocol.py"),
     "deploy/dynamixel/protocol.py": (f"{_BUS}/test_protocol.py",),
     "deploy/dynamixel/registers.py": (f"{_BUS}/test_registers.py",),
-    "deploy/dynamixel/reply_times.py": (f"{_BUS}/test_reply_times.py",),
+    "deploy/reply_times.py": ("tests/deploy/test_reply_times.py",),
     "deploy/dynamixel/replies.py": (f"{_BUS}/test_replies.py", f"{_BUS}/test_sync.py"),
     "deploy/dynamixel/servos.py": (f"{_BUS}/test_servos.py",),
     "deploy/servo_models.py": ("tests/deploy/test_servo_models.py", "tests/envs/servos"),

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from deploy.commands import random_commands
 from deploy.controller import OnnxController
+from deploy.device import Reading
 from deploy.errors import ContractError
 from deploy.fit import matches
-from deploy.robot import Reading
 from deploy.robot_config import RobotConfig
 from envs import registry
 from envs.draws import Draws

@@ -7,9 +7,9 @@ import pytest
 
 from deploy.commands import random_commands
 from deploy.controller import OnnxController
+from deploy.device import Reading
 from deploy.errors import ContractError, SafetyError
 from deploy.fit import matches
-from deploy.robot import Reading
 from deploy.robot_config import RobotConfig
 from robotrl.export import export
 from robotrl.run_folder import RunFolder

@@ -5,9 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from deploy.dynamixel import protocol, registers
-from deploy.dynamixel.bus import ATTEMPTS, BusStatistics, DynamixelBus
+from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.protocol import ErrorCode, Status
 from deploy.errors import BusError, BusTimeout, ServoError
+from deploy.servo_bus import ATTEMPTS
+from deploy.statistics import Statistics
 
 OK = Status(1).encode()
 SILENCE = b""
@@ -191,7 +193,7 @@ def test_statistics_begin_at_zero_and_add_up(bus: Callable):
     assert [getattr(talking.statistics, name) for name in fields] == [0, 0, 0, 0, 0]
     for _ in range(2):
         talking.read(1, registers.PRESENT_POSITION)
-    assert talking.statistics == BusStatistics(requests=6, crc_errors=2, timeouts=2)
+    assert talking.statistics == Statistics(requests=6, crc_errors=2, timeouts=2)
 
 
 def test_reply_of_another_servo_or_length_is_no_answer(bus: Callable):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from deploy.dynamixel import protocol, registers
-from deploy.dynamixel.bus import BusStatistics, DynamixelBus
+from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.protocol import ErrorCode, Instruction, PacketParser, Status
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import BusError
+from deploy.statistics import Statistics
 
 IDS = (11, 12, 13, 14)
 SILENCE = b""
@@ -69,7 +70,7 @@ def test_every_servo_answers_one_request(make_rig: Callable, fast: bool, reply: 
     assert rig.positions == [1100, 1200, 1300, 1400]
     instruction = Instruction.FAST_SYNC_READ if fast else Instruction.SYNC_READ
     assert rig.asked == [(instruction, list(IDS))]
-    assert rig.statistics == BusStatistics(requests=1)
+    assert rig.statistics == Statistics(requests=1)
 
 
 @both_ways
@@ -112,7 +113,7 @@ def test_silent_servo_goes_last_when_the_rest_is_asked_again(
         (Instruction.SYNC_READ, [13, 14, 12]),
         (Instruction.SYNC_READ, [12]),
     ]
-    assert rig.statistics == BusStatistics(requests=3, timeouts=3, retried=4, lost=1)
+    assert rig.statistics == Statistics(requests=3, timeouts=3, retried=4, lost=1)
 
 
 @both_ways
@@ -122,7 +123,7 @@ def test_servo_that_missed_once_is_fresh_after_asking_again(
     rig = make_rig(SILENCE, _single((12, 13, 14, 11)), fast=fast)
     assert rig.read() == 4
     assert rig.asked[1] == (Instruction.SYNC_READ, [12, 13, 14, 11])
-    assert rig.statistics == BusStatistics(requests=2, timeouts=1, retried=4)
+    assert rig.statistics == Statistics(requests=2, timeouts=1, retried=4)
 
 
 @both_ways
@@ -136,7 +137,7 @@ def test_damaged_servo_alone_is_asked_again_at_once(
     assert rig.positions == [1100, 1201, 1300, 1400]
     assert rig.asked[1] == (Instruction.SYNC_READ, [12])
     assert rig.port.now() == 100.0  # nothing was waited for
-    assert rig.statistics == BusStatistics(requests=2, crc_errors=1, retried=1)
+    assert rig.statistics == Statistics(requests=2, crc_errors=1, retried=1)
 
 
 def test_damaged_length_of_one_reply_does_not_cost_the_others(make_rig: Callable):

@@ -1,0 +1,172 @@
+"""DYNAMIXEL X servos as a device: registers, bus watchdog, and how a restart is noticed.
+
+    servos = DynamixelServos("bus", config, contract.joints, port, approve=ask_the_user)
+
+One fast sync read a tick brings clock, duty, current, velocity and position of every servo; one
+sync write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms`
+stops it where it is, with torque on.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.contract import JointSpec
+from deploy.device import Approve, refuse_changes
+from deploy.dynamixel import registers
+from deploy.dynamixel.bus import DynamixelBus
+from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
+from deploy.dynamixel.servos import MODELS
+from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.register import Register, describe
+from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
+from deploy.serial_port import Port
+from deploy.servo_device import ServoDevice
+
+_BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
+_BLOCK_DTYPE = np.dtype(
+    [
+        ("tick_ms", "<u2"),
+        ("moving", "<u2"),
+        ("pwm", "<i2"),
+        ("current", "<i2"),
+        ("velocity", "<i4"),
+        ("position", "<i4"),
+    ]
+)
+_TICK_WRAP_MS = 32768
+_TICK_TOLERANCE_MS = 250
+
+
+class DynamixelServos(ServoDevice):
+    """See the module docstring."""
+
+    CONTROL_TABLE = registers.CONTROL_TABLE
+    TORQUE_ENABLE = registers.TORQUE_ENABLE
+    GOAL_POSITION = registers.GOAL_POSITION
+    PRESENT_POSITION = registers.PRESENT_POSITION
+    PRESENT_VOLTAGE = registers.PRESENT_INPUT_VOLTAGE
+    FAULTS = registers.HARDWARE_ERROR_STATUS
+    SUPPLY_FAULT = HardwareError.INPUT_VOLTAGE
+    SETTINGS = range(
+        registers.TORQUE_ENABLE.address,
+        registers.GOAL_POSITION.address + registers.GOAL_POSITION.size,
+    )
+    SET_BY_ENERGISE = (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG)
+
+    bus: DynamixelBus
+
+    def __init__(
+        self,
+        name: str,
+        config: RobotConfig,
+        joints: Sequence[JointSpec],
+        port: Port,
+        *,
+        approve: Approve = refuse_changes,
+    ):
+        """Arguments as for `ServoDevice`."""
+        super().__init__(name, config, joints, port, approve=approve)
+        self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
+        self._tick_ms = np.zeros(len(joints))
+        self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
+
+    def alarm(self) -> str:
+        """What the latest reading tells that must stop the robot; empty if nothing does."""
+        if complaint := super().alarm():
+            return complaint
+        if self.restarted.any():
+            names = [self.joints[row] for row in np.flatnonzero(self.restarted)]
+            return f"the servos of {names} have restarted; check their power supply"
+        return ""
+
+    def _open(self, port: Port) -> DynamixelBus:
+        bus = self._bus_config
+        return DynamixelBus(port, bus.baud_rate, usb_latency_s=bus.usb_latency_ms / 1000)
+
+    def _sync_read(self, ids: Sequence[int], addresses: range) -> SyncRead:
+        return SyncRead(self.bus, ids, addresses.start, len(addresses), fast=False)
+
+    def _feedback_read(self) -> SyncRead:
+        fast = all(
+            version >= MODELS[model.name].fast_read_firmware
+            for version, model in zip(self.firmware, self._models, strict=True)
+        )
+        return SyncRead(self.bus, self._ids, _BLOCK, _BLOCK_DTYPE.itemsize, fast=fast)
+
+    def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
+        values = data.view(_BLOCK_DTYPE)[:, 0]
+        np.copyto(self.position, self._to_rad(values["position"]), where=fresh)
+        for signal, name, scale in (
+            (self.velocity, "velocity", RAD_S_PER_COUNT),
+            (self.effort, "pwm", 1 / registers.PWM_FULL),
+        ):
+            np.multiply(values[name], self._direction * scale, out=signal, where=fresh)
+        self._notice_restarts(values["tick_ms"], fresh, asked_s)
+
+    def _notice_restarts(
+        self, tick_ms: NDArray[np.uint16], fresh: NDArray[np.bool_], now_s: float
+    ) -> None:
+        """A servo's clock starts at 0 again when it does; ours does not."""
+        ours_ms = (now_s - self._read_at) * 1e3
+        known = fresh & np.isfinite(ours_ms)
+        drift_ms = (tick_ms[known] - self._tick_ms[known] - ours_ms[known]) % _TICK_WRAP_MS
+        off = np.minimum(drift_ms, _TICK_WRAP_MS - drift_ms) > _TICK_TOLERANCE_MS
+        self.restarted[known] |= off
+        self._tick_ms[fresh] = tick_ms[fresh]
+
+    def _send(self, goals: NDArray[np.int32]) -> None:
+        self._targets.write(goals)
+
+    def _kept_settings(self, row: int) -> dict[Register, int]:
+        low, high = self._tick_limits[row].tolist()
+        wanted = {
+            registers.RETURN_DELAY_TIME: 0,
+            registers.DRIVE_MODE: 0,
+            registers.HOMING_OFFSET: 0,
+            registers.PWM_LIMIT: registers.PWM_FULL,
+            registers.OPERATING_MODE: int(OperatingMode.POSITION),
+            registers.MIN_POSITION_LIMIT: low,
+            registers.MAX_POSITION_LIMIT: high,
+        }
+        if self._overfed[row]:  # else it lets go
+            shutdown = MODELS[self._models[row].name].shutdown
+            wanted[registers.SHUTDOWN] = self._faults(row, shutdown)
+        return wanted
+
+    def _running_settings(self, row: int) -> dict[Register, int]:
+        joint, model = self._specs[row], self._models[row]
+        effort = joint.effort_limit_nm
+        return {
+            registers.TORQUE_ENABLE: 1,
+            registers.POSITION_P_GAIN: model.p_gain(joint.kp_nm_per_rad, effort),
+            registers.POSITION_I_GAIN: 0,
+            registers.POSITION_D_GAIN: model.d_gain(joint.kd_nm_s_per_rad, effort),
+            registers.FEEDFORWARD_1ST_GAIN: 0,
+            registers.FEEDFORWARD_2ND_GAIN: 0,
+            registers.BUS_WATCHDOG: self.config.safety.watchdog_ms // WATCHDOG_STEP_MS,
+            registers.GOAL_PWM: registers.PWM_FULL,
+            registers.PROFILE_ACCELERATION: 0,
+            registers.PROFILE_VELOCITY: 0,
+        }
+
+    def _disarm(self, id: int) -> None:
+        self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
+
+    def _arm(self, row: int) -> None:
+        wanted = self._wanted[row][registers.BUS_WATCHDOG]
+        self.bus.write_verified(self._ids[row], registers.BUS_WATCHDOG, wanted)
+
+    def _stopped_itself(self, id: int) -> bool:
+        return self.bus.read(id, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
+
+    def _watchdog(self) -> str:
+        return (
+            f"its servos stop by themselves, torque on, after {self.config.safety.watchdog_ms} ms "
+            "of silence"
+        )
+
+    def _describe_faults(self, status: int) -> str:
+        return describe(HardwareError(status))

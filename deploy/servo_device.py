@@ -1,0 +1,574 @@
+"""The servos of one bus as a `deploy.device.Device`: radians above this file, ticks below it.
+
+    servos = DynamixelServos("bus", config, contract.joints, port, approve=ask_the_user)
+    servos.connect()                     # checks and sets up every servo; nothing moves
+    servos.energise()                    # torque on, holding where it is
+    servos.read(deadline_s)              # position, velocity, effort, age_s
+    servos.write(targets)                # [rad]
+    servos.health(deadline_s)            # one servo a tick: is it still as it was set up?
+
+What all families of servos have in common; a family says which registers it has and what they must
+hold (`ServoDevice._...` without a body here). `connect` refuses a servo that is absent, of another
+model, in error or off its supply voltage; gains are computed from the contract's N·m/rad and read
+back, so what is on the servo is what was trained. What is kept in a servo's EEPROM, where other
+programs store their calibration, changes only with approval.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.contract import JointSpec
+from deploy.device import Approve, Reading, SettingChange, refuse_changes
+from deploy.errors import BusError, SafetyError, ServoError
+from deploy.register import Register
+from deploy.reply_times import MARGIN_S
+from deploy.robot_config import JointWiring, RobotConfig
+from deploy.serial_port import Port, latency_advice
+from deploy.servo_bus import ServoBus
+from deploy.servos import MODELS
+from deploy.signals import SignalKind
+from deploy.statistics import Statistics
+from deploy.sync_read import SyncRead
+
+_NEIGHBOUR_IDS = range(1, 21)
+HOLD_REACH_RAD = 0.1
+"""A held joint keeps its last target up to this far from where it is: what a load's droop needs,
+and little enough to give way. Holding the measured angle instead would lower the load once more."""
+LIMIT_TOLERANCE_TICKS = 8
+"""A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
+GOALS_MISSED = 3
+"""A servo found so often in a row with another goal than the one sent does not get what is sent;
+noise costs one."""
+SUPPLY_TOLERANCE = 0.15
+"""A supply may be off by as much: two lithium cells of 7.4 V end at 6.6 V and start at 8.4 V."""
+
+
+class ServoDevice:
+    """Servos on a bus; see the module docstring.
+
+    Args:
+        name: of the device in the robot's YAML.
+        config: wiring and limits.
+        joints: joints of this device in the order of all arrays, with their gains.
+        port: the open serial port.
+        approve: whether settings in the servos' EEPROM may change.
+    """
+
+    CONTROL_TABLE: tuple[Register, ...]
+    TORQUE_ENABLE: Register
+    GOAL_POSITION: Register
+    PRESENT_POSITION: Register
+    PRESENT_VOLTAGE: Register
+    FAULTS: Register
+    """What the servo complains about, in bits."""
+    SUPPLY_FAULT: int
+    """The bit of that for its supply."""
+    SETTINGS: range
+    """Addresses of what is read back while running: they lie side by side."""
+    SET_BY_ENERGISE: tuple[Register, ...]
+    """What of the settings `connect` leaves alone."""
+
+    def __init__(
+        self,
+        name: str,
+        config: RobotConfig,
+        joints: Sequence[JointSpec],
+        port: Port,
+        *,
+        approve: Approve = refuse_changes,
+    ):
+        self.name, self.config = name, config
+        self.joints = [joint.name for joint in joints]
+        self._specs = list(joints)
+        self.position: NDArray[np.float64] = np.zeros(len(joints))
+        """Latest measured angles [rad]."""
+        self.velocity: NDArray[np.float64] = np.zeros(len(joints))
+        """Latest measured speeds [rad/s]."""
+        self.effort: NDArray[np.float64] = np.zeros(len(joints))
+        """Latest duty of the motors, -1 to 1, positive where it turns the joint forwards."""
+        self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
+        """Age of each joint's reading [s]."""
+        self.readings: dict[SignalKind, Reading] = {
+            "joint_position": Reading(self.position, self.age_s),
+            "joint_velocity": Reading(self.velocity, self.age_s),
+        }
+        """What a policy may be given, by kind."""
+        self.energised = False
+        """Whether the robot holds itself up, since `energise` or from an earlier run."""
+        self.firmware: list[int] = []
+        """Firmware version of each joint's servo, once connected."""
+        self.measured_latency_s = math.nan
+        """What adapter and operating system added to a reply when `connect` measured it [s], in
+        the median."""
+        wirings = [config.joints[joint.name] for joint in joints]
+        self._wirings = wirings
+        self._ids = [wiring.id for wiring in wirings]
+        self._id_of = {joint.name: wiring.id for joint, wiring in zip(joints, wirings, strict=True)}
+        self._models = [MODELS[wiring.model] for wiring in wirings]
+        self._overfed = np.array(
+            [
+                wiring.voltage_v * (1 + SUPPLY_TOLERANCE) > model.voltage_limits_v[1]
+                for wiring, model in zip(wirings, self._models, strict=True)
+            ]
+        )
+        """Servos that the YAML feeds more than they are rated for: they always complain."""
+        self._zero = np.array([wiring.zero_ticks for wiring in wirings])
+        self._direction = np.array([wiring.direction for wiring in wirings])
+        self._tick_limits = np.array([_tick_limits(wiring) for wiring in wirings])
+        self._rad_per_tick = np.array([model.rad_per_tick for model in self._models])
+        self._goal_ticks = np.zeros(len(joints), np.int32)
+        self._read_at = np.full(len(joints), -np.inf)
+        self._port, self._approve = port, approve
+        self._bus_config = config.wired[name]
+        self.bus = self._open(port)
+        """Request and reply, for setting up."""
+        self._wanted: list[dict[Register, int]] = []
+        self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        self._feedback: SyncRead | None = None
+        self._settings: list[SyncRead] = []
+        self._next_row = self._goals_missed = 0
+
+    @classmethod
+    def kept_registers(cls) -> dict[str, Register]:
+        """What of a servo is kept at power-off and can be written, by name."""
+        return {
+            register.name: register
+            for register in cls.CONTROL_TABLE
+            if register.in_eeprom and not register.read_only
+        }
+
+    # What a family has of its own
+
+    def _open(self, port: Port) -> ServoBus:
+        """Its bus."""
+        raise NotImplementedError
+
+    def _sync_read(self, ids: Sequence[int], addresses: range) -> SyncRead:
+        """Reads the same bytes of several servos."""
+        raise NotImplementedError
+
+    def _feedback_read(self) -> SyncRead:
+        """Reads all that a tick needs."""
+        raise NotImplementedError
+
+    def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
+        """Bring position, velocity and effort up to date; may take back what is `fresh`."""
+        raise NotImplementedError
+
+    def _send(self, goals: NDArray[np.int32]) -> None:
+        """Send goal positions (n,) to all."""
+        raise NotImplementedError
+
+    def _kept_settings(self, row: int) -> dict[Register, int]:
+        """What a servo's EEPROM must hold."""
+        raise NotImplementedError
+
+    def _running_settings(self, row: int) -> dict[Register, int]:
+        """What a servo must hold while the robot runs, at power-off forgotten."""
+        raise NotImplementedError
+
+    def write_kept(self, id: int, register: Register, value: int) -> None:
+        """Write to EEPROM."""
+        self.bus.write_verified(id, register, value)
+
+    def _disarm(self, id: int) -> None:
+        """Switch a servo's watchdog off, if it has one."""
+
+    def _arm(self, row: int) -> None:
+        """Switch it on."""
+
+    def _stopped_itself(self, id: int) -> bool:
+        """Whether a servo holds where its watchdog has stopped it."""
+        return False
+
+    def _watchdog(self) -> str:
+        """What stops the joints when the host falls silent."""
+        raise NotImplementedError
+
+    def _describe_faults(self, status: int) -> str:
+        raise NotImplementedError
+
+    def connect(self) -> None:
+        """Check every servo and set it up; nothing moves.
+
+        A robot that still holds itself up, as after an emergency stop, is not let go: then only
+        settings that need no torque off may differ.
+
+        Raises:
+            BusError: a servo is missing, of another model, in error, or refuses a setting; all
+                servos that are missing or of another model are named at once.
+            ServoError: settings in EEPROM would have to change, and are not approved.
+        """
+        self.firmware = self._identify()
+        self._wanted = [self._running_settings(row) for row in range(len(self._ids))]
+        for row, joint in enumerate(self.joints):
+            self._check_health(row, joint)
+        holding = [bool(self.bus.read(id, self.TORQUE_ENABLE)) for id in self._ids]
+        self.energised, self._limp = any(holding), ~np.array(holding)
+        self._goal_ticks[:] = [self.bus.read(id, self.GOAL_POSITION) for id in self._ids]
+        for id in self._ids:  # a watchdog that has tripped locks the goals
+            self._disarm(id)
+        self._set_up_eeprom(holding)
+        for id, wanted in zip(self._ids, self._wanted, strict=True):
+            for register, value in wanted.items():
+                if register not in self.SET_BY_ENERGISE and self.bus.read(id, register) != value:
+                    self.bus.write_verified(id, register, value)
+        self.bus.return_delay_s = 0.0
+        self.measured_latency_s = self.bus.measure_latency(self._ids)
+        self._feedback = self._feedback_read()
+        self._settings = [self._sync_read([id], self.SETTINGS) for id in self._ids]
+        self.read(self._port.now() + 0.1)
+        if silent := [joint for joint, age in zip(self.joints, self.age_s, strict=True) if age > 1]:
+            raise BusError(f"joints {silent} do not answer a sync read; check the cables")
+
+    def energise(self) -> None:
+        """Turn torque on, holding the present pose, and arm the servos' watchdogs.
+
+        Raises:
+            SafetyError: a joint lies outside its limits: holding it there is not possible, and
+                driving it inside is for a person to do.
+            BusError: a servo does not confirm.
+        """
+        present = np.array([self.bus.read(id, self.PRESENT_POSITION) for id in self._ids])
+        self._refuse_outside(present)
+        for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
+            holds = self.bus.read(id, self.TORQUE_ENABLE)
+            present[row] = self.bus.read(id, self.PRESENT_POSITION)  # limp, it may have moved
+            self._refuse_outside(present)
+            goals = self._hold_ticks(present) if holds else np.clip(present, *self._tick_limits.T)
+            self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
+            self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
+            self._goal_ticks[row] = goals[row]
+        for row in range(len(self._ids)):
+            self._arm(row)
+        self.energised = True
+
+    def _refuse_outside(self, present: NDArray[np.integer]) -> None:
+        """Raise a SafetyError if a joint, at `present` (n,) counts, is where it cannot be held."""
+        goals = np.clip(present, *self._tick_limits.T)
+        turned = (present < 0) | (present >= np.array([model.ticks for model in self._models]))
+        if outside := [
+            f"{self.joints[row]} is at {self._to_rad(present)[row]:.2f} rad (count "
+            f"{present[row]}), its limits are {list(self._wirings[row].position_limits_rad)} rad"
+            for row in np.flatnonzero(turned | (abs(goals - present) > LIMIT_TOLERANCE_TICKS))
+        ]:
+            raise SafetyError(
+                f"{'; '.join(outside)}. Torque stays off, since it would throw the joint to its "
+                "limit. Move it inside by hand; if it looks inside already, its `zero_ticks` or "
+                "`direction` in the robot's YAML is wrong, or its horn is mounted one tooth off"
+            )
+
+    def read(self, deadline_s: float) -> int:
+        """Read all joints; joints that did not answer keep their last value and grow older.
+
+        Args:
+            deadline_s: time on the port's clock to be done at.
+
+        Returns:
+            How many joints answered.
+        """
+        feedback = self._feedback
+        assert feedback is not None, "connect() comes first"
+        asked_s = self._port.now()  # what comes late is old, also after a pause in between
+        answered = feedback.read(deadline_s)
+        fresh = feedback.fresh
+        self._take(feedback.data, fresh, asked_s)
+        self._read_at[fresh] = asked_s
+        np.subtract(self._port.now(), self._read_at, out=self.age_s)
+        return answered
+
+    @property
+    def statistics(self) -> Statistics:
+        """What happened on the bus."""
+        return self.bus.statistics
+
+    @property
+    def target(self) -> NDArray[np.float64]:
+        """The targets sent last, as the servos have them (n,) [rad]."""
+        return self._to_rad(self._goal_ticks)
+
+    @property
+    def read_s(self) -> float:
+        """Time a reading of all joints takes [s]."""
+        assert self._feedback is not None, "connect() comes first"
+        return self._feedback.wire_s + self.adapter_s
+
+    @property
+    def adapter_s(self) -> float:
+        """What is reckoned for the adapter in that [s]: its median latency and a margin."""
+        return self.measured_latency_s + MARGIN_S
+
+    def describe(self) -> str:
+        """What was found when connecting: servos, their firmware, and the bus."""
+        servos = [
+            f"{joint}: {model.name} firmware {firmware}"
+            for joint, model, firmware in zip(self.joints, self._models, self.firmware, strict=True)
+        ]
+        return (
+            f"{', '.join(servos)}; reading all takes {self.describe_reading()}; {self._watchdog()}"
+        )
+
+    def describe_reading(self) -> str:
+        """How long a reading of all joints takes, and why."""
+        assert self._feedback is not None, "connect() comes first"
+        wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.adapter_s * 1e3
+        bus, where = self._bus_config, self.config.key_of(self.name)
+        return (
+            f"{wire_ms + latency_ms:.1f} ms: {wire_ms:.1f} ms on the wire at {bus.baud_rate} baud, "
+            f"{latency_ms:.1f} ms for the adapter (measured {self.measured_latency_s * 1e3:.1f} "
+            f"ms, `{where}.usb_latency_ms` says {bus.usb_latency_ms:g})"
+        )
+
+    def advise(self) -> str:
+        """What to do if readings were lost because replies came late; empty if none were."""
+        statistics = self.bus.statistics
+        if not (statistics.late and statistics.lost):
+            return ""
+        return (
+            f"{statistics.late} replies came late, {statistics.lost} readings were lost: replies "
+            f"took {statistics.reply_times}, "
+            f"`{self.config.key_of(self.name)}.usb_latency_ms` says "
+            f"{self._bus_config.usb_latency_ms:g} ms. If it stays so, "
+            f"{latency_advice(self._bus_config.port)}"
+        )
+
+    @property
+    def alerts(self) -> NDArray[np.bool_]:
+        """Joints whose servo reports a fault; `health` asks those that always do."""
+        assert self._feedback is not None, "connect() comes first"
+        return self._feedback.alert & ~self._overfed
+
+    def write(self, targets: NDArray[np.float64]) -> None:
+        """Send joint targets (n,) [rad]."""
+        self._goal_ticks[:] = self._to_ticks(targets)
+        self._send(self._goal_ticks)
+
+    def alarm(self) -> str:
+        """What the servos complain about since the latest reading; empty if nothing."""
+        if not self.alerts.any():
+            return ""
+        return f"a servo reports an error: {self.describe_alerts()}"
+
+    def health(self, deadline_s: float, *, due: bool = False) -> str | None:
+        """Read back whether one servo is still set up as it was: the next one at each call.
+
+        Args:
+            deadline_s: time on the port's clock to be done at.
+            due: ask also if the reply may come too late, as a reading of the joints does.
+
+        Returns:
+            What is wrong with it, empty if nothing is or it did not answer; None if there was too
+            little time to ask.
+        """
+        row = self._next_row
+        settings = self._settings[row]
+        latency_s = 0.0 if due else self.bus.latency_s
+        if self._port.now() + settings.wire_s + latency_s > deadline_s:
+            return None
+        self._next_row = (row + 1) % len(self._ids)
+        answered = settings.read(deadline_s)
+        np.subtract(self._port.now(), self._read_at, out=self.age_s)
+        if not answered:
+            return ""
+        data = settings.data[0].tobytes()
+
+        def read(register: Register) -> int:
+            return register.decode(data[register.address - self.SETTINGS.start :][: register.size])
+
+        watched = self.FAULTS.address in self.SETTINGS
+        if watched and (faults := self._faults(row, read(self.FAULTS))):
+            return f"{self.joints[row]}: {self._describe_faults(faults)}"
+        for register, wanted in self._wanted[row].items():
+            if (found := read(register)) != wanted:
+                return f"{self.joints[row]}: its {register} reads {found}, expected {wanted}"
+        register = self.GOAL_POSITION
+        found, sent = read(register), self._goal_ticks[row]
+        self._goals_missed = self._goals_missed + 1 if found != sent else 0
+        if self._goals_missed:
+            self._next_row = row  # it is asked again next
+        if self._goals_missed < GOALS_MISSED:
+            return ""
+        self._goal_ticks[row] = found  # what it is to hold
+        return f"{self.joints[row]}: its {register} reads {found}, {sent} was sent"
+
+    def rest_differences(self) -> list[str]:
+        """Joints found limp that are not where the YAML says that the unpowered robot rests."""
+        differences = []
+        for row in np.flatnonzero(self._limp):
+            joint, wiring, angle = self.joints[row], self._wirings[row], self.position[row]
+            if abs(angle - wiring.rest_rad) > wiring.rest_tolerance_rad:
+                ticks = wiring.direction * (angle - wiring.rest_rad) / self._rad_per_tick[row]
+                differences.append(
+                    f"{joint} reads {angle:+.2f} rad, at rest it should read "
+                    f"{wiring.rest_rad:+.2f} ± {wiring.rest_tolerance_rad:g} rad; if it does lie "
+                    f"at rest, its zero is at count {round(wiring.zero_ticks + ticks)}, not "
+                    f"{wiring.zero_ticks}, or its direction is {-wiring.direction:+d}"
+                )
+        return differences
+
+    def hold(self) -> None:
+        """Stop: one command to all, then each goal is read back.
+
+        Each joint keeps the target sent last, as far as that is within `HOLD_REACH_RAD` of where
+        it was seen; a joint not seen lately just keeps its target. Servos that confirm are then
+        told to stop watching the bus: they hold anyway, and the watchdog would set the goal to
+        wherever the load has pulled the joint.
+
+        Raises:
+            BusError: names the servos that do not confirm; the others hold.
+        """
+        seen = self._port.now() - self._read_at <= self.config.safety.stale_after_ms / 1000
+        np.copyto(self._goal_ticks, self._hold_ticks(self._to_ticks(self.position)), where=seen)
+        self._send(self._goal_ticks)
+
+        goals = dict(zip(self._ids, self._goal_ticks.tolist(), strict=True))
+
+        def confirm(id: int) -> None:
+            goal = goals[id]
+            if self.bus.read(id, self.GOAL_POSITION) != goal and not self._stopped_itself(id):
+                self.bus.write_verified(id, self.GOAL_POSITION, goal)
+            if not self.bus.read(id, self.TORQUE_ENABLE):
+                raise ServoError(f"servo {id}: {self.TORQUE_ENABLE} reads 0, it has let go")
+            self._disarm(id)
+
+        _for_each_servo(self._id_of, confirm)
+
+    def release(self) -> None:
+        """Turn torque off: one command to all, then each servo is written and read back.
+
+        Their watchdogs are switched off as well: one that is left armed trips in the silence that
+        follows, and the servo then refuses the next program's goals.
+
+        Raises:
+            BusError: names the servos that do not confirm; the others are limp.
+        """
+        self.bus.broadcast_write(self.TORQUE_ENABLE, 0)
+        _for_each_servo(self._id_of, lambda id: self.bus.write_verified(id, self.TORQUE_ENABLE, 0))
+        _for_each_servo(self._id_of, self._disarm)
+        self.energised = False
+
+    def describe_alerts(self) -> str:
+        """What the servos in alert complain about."""
+        complaints = []
+        for row in np.flatnonzero(self.alerts):
+            status = self.bus.read(self._ids[row], self.FAULTS)
+            complaints.append(f"{self.joints[row]}: {self._describe_faults(status)}")
+        return ", ".join(complaints)
+
+    def _identify(self) -> list[int]:
+        """Firmware of every servo, after checking that all are there and are what we expect."""
+        found = self.bus.scan(self._ids)
+        missing = [
+            f"{joint} (id {id})"
+            for joint, id in zip(self.joints, self._ids, strict=True)
+            if id not in found and not self.bus.scan([id])  # one lost reply is no missing servo
+        ]
+        if missing:
+            others = self.bus.scan(id for id in _NEIGHBOUR_IDS if id not in self._ids)
+            answering = sorted({*found, *others})
+            raise BusError(
+                f"no answer from {', '.join(missing)}; ids that do answer at "
+                f"{self._bus_config.baud_rate} baud: {answering or 'none'}. Check power, cables, "
+                f"servo ids and `{self.config.key_of(self.name)}.baud_rate`"
+            )
+        identities = [found.get(id) or self.bus.ping(id) for id in self._ids]
+        names = {
+            model.model_number: model.name
+            for model in MODELS.values()
+            if self._bus_config.protocol in model.PROTOCOLS
+        }
+        wrong = [
+            f"{joint} (id {id}) is {names.get(number, f'model number {number}')}, "
+            f"expected {model.name}"
+            for joint, id, model, (number, _) in zip(
+                self.joints, self._ids, self._models, identities, strict=True
+            )
+            if number != model.model_number
+        ]
+        if wrong:
+            raise ServoError(f"{'; '.join(wrong)}; correct the robot's YAML or the servo ids")
+        return [firmware for _, firmware in identities]
+
+    def _check_health(self, row: int, name: str) -> None:
+        id, expected = self._ids[row], self._wirings[row].voltage_v
+        if faults := self._faults(row, self.bus.read(id, self.FAULTS)):
+            raise ServoError(
+                f"{name} (id {id}) reports {self._describe_faults(faults)}; remove the cause, "
+                "then switch its power off and on"
+            )
+        volts = self.bus.read(id, self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale
+        if abs(volts / expected - 1) > SUPPLY_TOLERANCE:
+            raise ServoError(
+                f"{name} (id {id}) is supplied with {volts:.1f} V, expected {expected:g} V ± "
+                f"{SUPPLY_TOLERANCE:.0%}; check power supply or battery, or correct `supply_v` in "
+                "the robot's YAML"
+            )
+
+    def _faults(self, row: int, status: int) -> int:
+        """What a servo complains about beyond what the YAML has it put up with."""
+        return status & ~self.SUPPLY_FAULT if self._overfed[row] else status
+
+    def _set_up_eeprom(self, holding: list[bool]) -> None:
+        """Change what is kept in EEPROM where it differs and that is approved."""
+        changes: list[SettingChange] = []
+        writes: list[tuple[int, Register, int]] = []
+        for row, (joint, id) in enumerate(zip(self.joints, self._ids, strict=True)):
+            for register, value in self._kept_settings(row).items():
+                if (found := self.bus.read(id, register)) != value:
+                    changes.append(
+                        SettingChange(joint, id, register.name, register.address, found, value)
+                    )
+                    writes.append((id, register, value))
+                    if holding[row]:
+                        raise ServoError(
+                            f"{joint} (id {id}) holds torque and its {register} is {found}, "
+                            f"expected {value}; support the robot and run `robotrl release`, then "
+                            "start again"
+                        )
+        if changes and not self._approve(changes):
+            listed = "\n  ".join(map(str, changes))
+            raise ServoError(
+                f"settings kept in the servos would have to change:\n  {listed}\nThey may be "
+                "another program's calibration, so nothing was changed. Approve it to go on"
+            )
+        for write in writes:
+            self.write_kept(*write)
+
+    def _hold_ticks(self, present: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Goals (n,) that stop each joint near `present`, see `HOLD_REACH_RAD`."""
+        reach = np.rint(HOLD_REACH_RAD / self._rad_per_tick).astype(np.int32)
+        return np.clip(np.clip(self._goal_ticks, present - reach, present + reach),
+                       *self._tick_limits.T)  # fmt: skip
+
+    def _to_rad(self, ticks: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Servo counts (n,) -> joint angles [rad]."""
+        return (ticks - self._zero) * (self._direction * self._rad_per_tick)
+
+    def _to_ticks(self, angles: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Joint angles (n,) [rad] -> the nearest servo counts."""
+        return np.rint(angles * self._direction / self._rad_per_tick + self._zero).astype(np.int32)
+
+
+def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> None:
+    """Call action(id) for every servo, and raise what went wrong only afterwards."""
+    errors = []
+    for name, id in id_of.items():
+        try:
+            action(id)
+        except BusError as error:
+            errors.append(f"{name}: {error}")
+    if errors:
+        raise BusError("; ".join(errors))
+
+
+def _tick_limits(wiring: JointWiring) -> tuple[int, int]:
+    """Servo counts of the joint's hardware limits."""
+    model = MODELS[wiring.model]
+    ends = [
+        wiring.zero_ticks + wiring.direction * round(limit / model.rad_per_tick)
+        for limit in wiring.position_limits_rad
+    ]
+    return max(0, min(ends)), min(model.ticks - 1, max(ends))

@@ -1,0 +1,10 @@
+"""Every servo model that can be driven, by name, whatever its family."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from deploy.dynamixel import servos as dynamixel
+from deploy.servo_sheet import ServoSheet
+
+MODELS: Mapping[str, ServoSheet] = MappingProxyType({**dynamixel.MODELS})
+"""Known servo models by name."""
