@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deploy.device import Floats, Reading, Statistics
+from deploy.device import Floats, Reading
 from deploy.errors import BusError, BusTimeout
 from deploy.imu.config import ImuConfig
 from deploy.imu.sample import Sample
@@ -23,6 +23,7 @@ from deploy.imu.signals import ImuSignals, bias_at_rest
 from deploy.reply_times import MARGIN_S
 from deploy.serial_port import Port
 from deploy.signals import SignalKind
+from deploy.statistics import Statistics
 
 LISTEN_S = 1.0
 """How long `connect` watches: for the rate, the bias, and whether the axes are as documented."""

@@ -15,9 +15,9 @@ from deploy.imu.device import Imu
 pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 
 from deploy.twin.imu import (
+    Bno055,
     Bno08xRvc,
     Bno08xShtp,
-    Bno055,
     ImuModel,
     ImuTwin,
     Motion,
