@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from deploy.device import MakeDevice
 from deploy.dynamixel.device import DynamixelServos
+from deploy.feetech.device import FeetechServos
 from deploy.signals import SignalKind, TargetKind
 
 
@@ -21,5 +22,10 @@ class Family:
     obeys: tuple[TargetKind, ...] = ("joint_position_target",)
 
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({"dynamixel2": Family(DynamixelServos)})
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "dynamixel2": Family(DynamixelServos),
+        "feetech_sts": Family(FeetechServos),
+    }
+)
 """By `protocol`."""

@@ -38,7 +38,7 @@ def _a_number(value: object) -> object:
 class BusConfig(Section):
     """A serial bus with servos."""
 
-    protocol: Literal["dynamixel2"] = "dynamixel2"
+    protocol: Literal["dynamixel2", "feetech_sts"] = "dynamixel2"
     """Wire protocol."""
     port: Annotated[str, AfterValidator(_device_path)]
     """Device path, best a stable one below /dev/serial/by-id/."""

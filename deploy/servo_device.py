@@ -273,12 +273,12 @@ class ServoDevice:
         feedback = self._feedback
         assert feedback is not None, "connect() comes first"
         asked_s = self._port.now()  # what comes late is old, also after a pause in between
-        answered = feedback.read(deadline_s)
+        feedback.read(deadline_s)
         fresh = feedback.fresh
         self._take(feedback.data, fresh, asked_s)
         self._read_at[fresh] = asked_s
         np.subtract(self._port.now(), self._read_at, out=self.age_s)
-        return answered
+        return int(np.count_nonzero(fresh))
 
     @property
     def statistics(self) -> Statistics:
@@ -348,9 +348,9 @@ class ServoDevice:
 
     def alarm(self) -> str:
         """What the servos complain about since the latest reading; empty if nothing."""
-        if not self.alerts.any():
+        if not self.alerts.any() or not (complaints := self.describe_alerts()):
             return ""
-        return f"a servo reports an error: {self.describe_alerts()}"
+        return f"a servo reports an error: {complaints}"
 
     def health(self, deadline_s: float, *, due: bool = False) -> str | None:
         """Read back whether one servo is still set up as it was: the next one at each call.

@@ -21,9 +21,9 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from deploy.dynamixel import registers
-from deploy.dynamixel.registers import Register
+from deploy.register import Register
 from deploy.robot_config import JointWiring
+from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.servo import Servo
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ PUSH_NM = 0.05
 """Motor torque that counts as driving a joint; less is friction."""
 _SAME_TICK = 0.25
 """Goals that follow each other within this part of a period count as one."""
-_IMPLAUSIBLE_TICKS = 3 * registers.TICKS_PER_TURN
+_TICKS_PER_TURN = 4096
+_IMPLAUSIBLE_TICKS = 3 * _TICKS_PER_TURN
 
 
 class Unsafe(StrEnum):
@@ -86,7 +87,7 @@ class _Joint:
     """What is known of one joint."""
 
     name: str
-    servo: Servo
+    servo: Servo | FeetechServo
     wiring: JointWiring
     limits: Limits
     goal: float | None = None
@@ -100,12 +101,12 @@ class _Joint:
     def angle(self, ticks: int) -> float:
         """Encoder counts as an angle."""
         wiring = self.wiring
-        return (ticks - wiring.zero_ticks) * wiring.direction * 2 * math.pi / 4096
+        return (ticks - wiring.zero_ticks) * wiring.direction * 2 * math.pi / _TICKS_PER_TURN
 
     @property
     def measured(self) -> float:
         """What its servo reports."""
-        return self.angle(self.register(registers.PRESENT_POSITION))
+        return self.angle(self.register(self.servo.registers.PRESENT_POSITION))
 
     def register(self, register: Register) -> int:
         """What a register of its servo holds."""
@@ -154,6 +155,7 @@ class Monitor:
             joint.stopped = True
 
     def _check_write(self, joint: _Joint, register: Register, value: int, error: int) -> None:
+        registers = joint.servo.registers
         if register is registers.GOAL_POSITION:
             self._check_goal(joint, value)
         if register is registers.TORQUE_ENABLE and value and not error:
@@ -175,7 +177,10 @@ class Monitor:
             self._report(Unsafe.LIMIT, joint, f"{goal:.3f} rad, allowed {low:.3f} to {high:.3f}")
         lowest, highest = (
             joint.register(end)
-            for end in (registers.MIN_POSITION_LIMIT, registers.MAX_POSITION_LIMIT)
+            for end in (
+                joint.servo.registers.MIN_POSITION_LIMIT,
+                joint.servo.registers.MAX_POSITION_LIMIT,
+            )
         )
         if not lowest <= ticks <= highest:
             numbers = f"{ticks} counts, its servo allows {lowest} to {highest}"
@@ -200,7 +205,7 @@ class Monitor:
             self._report(Unsafe.JUMP, joint, numbers)
 
     def _check_torque_on(self, joint: _Joint) -> None:
-        goal = joint.angle(joint.register(registers.GOAL_POSITION))
+        goal = joint.angle(joint.register(joint.servo.registers.GOAL_POSITION))
         measured = joint.measured
         if abs(goal - measured) > AWAY_RAD:
             self._report(Unsafe.TORQUE_ON, joint, f"{goal:.3f} rad, joint at {measured:.3f}")

@@ -14,15 +14,22 @@ from deploy.twin.robot import Twin
 class VirtualPort:
     """A `deploy.serial_port.Port` on an in-process twin."""
 
-    def __init__(self, twin: Twin, clock: VirtualClock, baud_rate: int | None = None):
+    def __init__(
+        self,
+        twin: Twin,
+        clock: VirtualClock,
+        baud_rate: int | None = None,
+        device: str | None = None,
+    ):
         """Connect to `twin`, which keeps the time of `clock`.
 
         Args:
             twin: the robot.
             clock: its time.
             baud_rate: what the port is opened with; None for what the servos are set to.
+            device: which of the robot's ports; None for the first.
         """
-        self._twin = twin
+        self._twin, self._device = twin, device
         self._clock = clock
         self._baud_rate = baud_rate
         self._received = b""
@@ -33,7 +40,7 @@ class VirtualPort:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`."""
-        self._twin.receive(bytes(data), self.now(), self._baud_rate)
+        self._twin.receive(bytes(data), self.now(), self._baud_rate, self._device)
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
         """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline.
@@ -55,4 +62,4 @@ class VirtualPort:
 
     def _receive(self) -> None:
         self._twin.advance(self.now())
-        self._received += self._twin.take(self.now())
+        self._received += self._twin.take(self.now(), self._device)

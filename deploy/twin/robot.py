@@ -10,7 +10,7 @@ in a test (`deploy.twin.port`). Nothing else is random or timed, so the same cal
 bytes. The model's actuators are left out, so nothing set on them, or inherited by them, can act
 here; what each servo's motor does is computed every millisecond and applied to the joint:
 
-    torque = strength · stall · supply/nominal · PWM/885 - damping · stall/no-load speed · speed
+    torque = strength · stall · supply/nominal · duty - damping · stall/no-load speed · speed
 
 with no second term while torque is off, because then the motor coasts. Where the MJCF names a
 joint's servo, stall and damping are those of its motor alone, and friction may grow with the load
@@ -28,11 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.configuration import did_you_mean
-from deploy.dynamixel.registers import PWM_FULL, RAD_PER_TICK
-from deploy.dynamixel.servos import MODELS
+from deploy.dynamixel import servos as dynamixel
 from deploy.errors import ConfigError
-from deploy.robot_config import RobotConfig
+from deploy.feetech import servos as feetech
+from deploy.robot_config import BusConfig, RobotConfig
 from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
+from deploy.servo_sheet import ServoSheet
+from deploy.servos import MODELS
+from deploy.twin.feetech_servo import FeetechServo
+from deploy.twin.feetech_wire import FeetechWire
 from deploy.twin.friction import LoadFriction, check_servos
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
 from deploy.twin.servo import Servo
@@ -51,7 +55,7 @@ _PROPERTY_TYPES = (bool, float, np.ndarray, mujoco.mjtLimited, mujoco.mjtAlignFr
 
 
 class Twin:
-    """One robot on one bus, in the caller's time."""
+    """One robot on its buses, in the caller's time."""
 
     def __init__(
         self,
@@ -75,8 +79,6 @@ class Twin:
         self.parameters = parameters = parameters or TwinParameters()
         self.joints = list(robot_config.joints)
         """Joints that have a servo; the order of `joint_position`."""
-        self.baud_rate = next(iter(robot_config.wired.values())).baud_rate
-        """What its servos are set to when it is switched on."""
         self.on_step: Callable[[], None] = lambda: None
         """Called after every step of the physics."""
         self._model, self._data = build_model(model_path, self.joints, parameters)
@@ -92,6 +94,8 @@ class Twin:
         models = [MODELS[joint.model] for joint in wiring]
         self._direction = np.array([joint.direction for joint in wiring])
         self._zero_ticks = np.array([joint.zero_ticks for joint in wiring])
+        self._rad_per_tick = np.array([model.rad_per_tick for model in models])
+        self._baud_rates = {name: bus.baud_rate for name, bus in robot_config.wired.items()}
         self._zero_error = self._each(parameters.zero_error_rad, 0.0)
         self._nominal_v = np.array([model.nominal_voltage_v for model in models])
         supply_v = np.array([joint.voltage_v for joint in wiring])
@@ -119,21 +123,29 @@ class Twin:
         self.motor_torque = np.zeros(len(self.joints))
         """What the motors apply to the joints [N·m], shape (n,)."""
 
-        self.servos = [
-            Servo(
+        buses = robot_config.wired
+        self._device = [robot_config.device_of(joint) for joint in self.joints]
+        self.servos: list[Servo | FeetechServo] = [
+            _make_servo(
                 joint.id,
                 model,
-                self.baud_rate,
+                buses[device].baud_rate,
                 shaft_ticks=ticks,
                 voltage_v=parameters.supply_scale * joint.voltage_v,
                 command_latency_s=parameters.command_latency_s,
                 now_s=start_s,
             )
-            for joint, model, ticks in zip(wiring, models, self._shaft_ticks(), strict=True)
+            for joint, model, device, ticks in zip(
+                wiring, models, self._device, self._shaft_ticks(), strict=True
+            )
         ]
+        self._full_duty = np.array([servo.FULL_DUTY for servo in self.servos])
         self._current_per_torque = current / stall
         self._same_supply = supply_v[:, None] == supply_v
-        self._wire = Wire(self.servos, self.baud_rate, usb_latency_s=parameters.usb_latency_s)
+        self._wires = {
+            name: self._make_wire(name, bus, parameters.usb_latency_s)
+            for name, bus in buses.items()
+        }
         self._start_s, self._steps = start_s, 0
 
     @property
@@ -159,23 +171,50 @@ class Twin:
     @property
     def wake_s(self) -> float:
         """When `advance` and `take` have something to do on the bus next; inf if nothing is due."""
-        return min(self._wire.next_event_s, self._wire.reply_s)
+        return min(min(wire.next_event_s, wire.reply_s) for wire in self._wires.values())
 
-    def receive(self, data: bytes, now_s: float, baud_rate: int | None = None) -> None:
-        """The host writes `data` to its serial port, which is set to `baud_rate`."""
+    @property
+    def devices(self) -> list[str]:
+        """Names of the serial ports it has."""
+        return list(self._wires)
+
+    def receive(
+        self, data: bytes, now_s: float, baud_rate: int | None = None, device: str | None = None
+    ) -> None:
+        """The host writes `data` to a serial port, which is set to `baud_rate`.
+
+        Args:
+            data: the bytes.
+            now_s: the time.
+            baud_rate: None for what the servos were set to when the robot was switched on.
+            device: which port; None for the first.
+        """
         self.advance(now_s)
-        self._wire.send(data, now_s, baud_rate or self.baud_rate)
+        name = device or self.devices[0]
+        self._wires[name].send(data, now_s, baud_rate or self._baud_rates[name])
 
     def advance(self, now_s: float) -> None:
         """Bring bus and physics up to now."""
-        while self._wire.next_event_s <= now_s:
-            self._simulate(self._wire.next_event_s)
-            self._wire.run_event()
+        while (wire := self._next_wire()).next_event_s <= now_s:
+            self._simulate(wire.next_event_s)
+            wire.run_event()
         self._simulate(now_s)
 
-    def take(self, now_s: float) -> bytes:
-        """Bytes the host's serial port has received by now and not yet handed out."""
-        return self._wire.take(now_s)
+    def take(self, now_s: float, device: str | None = None) -> bytes:
+        """Bytes a serial port, or the first, has received by now and not yet handed out."""
+        return self._wires[device or self.devices[0]].take(now_s)
+
+    def _next_wire(self) -> Wire | FeetechWire:
+        """The one on which something happens next."""
+        return min(self._wires.values(), key=lambda wire: wire.next_event_s)
+
+    def _make_wire(self, name: str, bus: BusConfig, usb_latency_s: float) -> Wire | FeetechWire:
+        here = [s for s, device in zip(self.servos, self._device, strict=True) if device == name]
+        if bus.protocol == "dynamixel2":
+            servos = [servo for servo in here if isinstance(servo, Servo)]
+            return Wire(servos, bus.baud_rate, usb_latency_s=usb_latency_s)
+        servos = [servo for servo in here if isinstance(servo, FeetechServo)]
+        return FeetechWire(servos, bus.baud_rate, usb_latency_s=usb_latency_s)
 
     def _simulate(self, until_s: float) -> None:
         steps = int((until_s - self._start_s) / CONTROL_PERIOD_S + 1e-6)
@@ -191,7 +230,7 @@ class Twin:
                 self.servos, self._shaft_ticks(), speed.tolist(), strict=True
             )
         ]
-        duty = np.array(pwm) / PWM_FULL
+        duty = np.array(pwm) / self._full_duty
         driven = np.array([servo.torque_on for servo in self.servos])
         supply = np.array([servo.supply_v for servo in self.servos]) / self._nominal_v
         motor_speed = self._direction * self._data.qvel[self._dof]
@@ -225,7 +264,7 @@ class Twin:
     def _shaft_ticks(self) -> list[float]:
         """What the encoders see, in counts."""
         angle = self.joint_position + self._zero_error
-        return (self._zero_ticks + self._direction * angle / RAD_PER_TICK).tolist()
+        return (self._zero_ticks + self._direction * angle / self._rad_per_tick).tolist()
 
     def _sum(
         self, values: NDArray[np.float64], own: list[int], play: list[int]
@@ -243,6 +282,39 @@ class Twin:
 
     def _each(self, values: dict[str, float], default: float) -> NDArray[np.float64]:
         return np.array([values.get(joint, default) for joint in self.joints])
+
+
+def _make_servo(
+    id: int,
+    model: ServoSheet,
+    baud_rate: int,
+    *,
+    shaft_ticks: float,
+    voltage_v: float,
+    command_latency_s: float,
+    now_s: float,
+) -> Servo | FeetechServo:
+    """An emulated servo of the model's family."""
+    if isinstance(model, feetech.ServoModel):
+        return FeetechServo(
+            id,
+            model,
+            baud_rate,
+            shaft_ticks=shaft_ticks,
+            voltage_v=voltage_v,
+            command_latency_s=command_latency_s,
+            now_s=now_s,
+        )
+    assert isinstance(model, dynamixel.ServoModel)
+    return Servo(
+        id,
+        model,
+        baud_rate,
+        shaft_ticks=shaft_ticks,
+        voltage_v=voltage_v,
+        command_latency_s=command_latency_s,
+        now_s=now_s,
+    )
 
 
 def build_model(

@@ -75,6 +75,10 @@ WriteListener = Callable[[Register, int, int], None]
 class Servo:
     """A servo on the bus. Its shaft's angle and speed come from outside, through `control`."""
 
+    FULL_DUTY = PWM_FULL
+    """What `control` returns at full duty."""
+    registers = registers
+
     def __init__(
         self,
         id: int,

@@ -1,0 +1,168 @@
+"""Feetech STS and SMS servos as a device: registers, plausibility, and what they lack.
+
+    servos = FeetechServos("bus", config, contract.joints, port, approve=ask_the_user)
+
+One sync read a tick brings position, speed, load, voltage, temperature, faults and current of every
+servo; one sync write sends their goals. A reply may be damaged and its one byte of checksum right
+all the same: a joint that would have turned faster than its servo can keeps its last reading.
+
+These servos have no bus watchdog. When the host falls silent they go on to the last goal, at most
+`safety.max_step_rad` away, and hold there with torque on. Their Position Correction (31), which is
+LeRobot's calibration, is left as it is found.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.contract import JointSpec
+from deploy.device import Approve, refuse_changes
+from deploy.feetech import protocol, registers
+from deploy.feetech.registers import LOAD_FULL, RAD_PER_TICK, Fault, Mode
+from deploy.feetech.sync import SyncRead, SyncWrite
+from deploy.register import Register, describe
+from deploy.robot_config import RobotConfig
+from deploy.serial_port import Port
+from deploy.servo_bus import ServoBus
+from deploy.servo_device import ServoDevice
+
+_BLOCK = registers.PRESENT_POSITION.address
+_BLOCK_DTYPE = np.dtype(
+    [
+        ("position", "<u2"),
+        ("speed", "<u2"),
+        ("load", "<u2"),
+        ("volts", "u1"),
+        ("celsius", "u1"),
+        ("flags", "u1", 5),
+        ("current", "<u2"),
+    ]
+)
+SPEED_RESERVE = 2.0
+"""A shaft turns at most so much faster than without load: pushed by hand, fed by a full battery."""
+SLACK_RAD = 0.05
+"""What a reading may be off beside that: play, and readings of different moments."""
+
+
+class FeetechServos(ServoDevice):
+    """See the module docstring."""
+
+    CONTROL_TABLE = registers.CONTROL_TABLE
+    TORQUE_ENABLE = registers.TORQUE_ENABLE
+    GOAL_POSITION = registers.GOAL_POSITION
+    PRESENT_POSITION = registers.PRESENT_POSITION
+    PRESENT_VOLTAGE = registers.PRESENT_VOLTAGE
+    FAULTS = registers.STATUS
+    SUPPLY_FAULT = Fault.INPUT_VOLTAGE
+    SETTINGS = range(registers.P_GAIN.address, registers.LOCK.address + registers.LOCK.size)
+    SET_BY_ENERGISE = (registers.TORQUE_ENABLE,)
+
+    def __init__(
+        self,
+        name: str,
+        config: RobotConfig,
+        joints: Sequence[JointSpec],
+        port: Port,
+        *,
+        approve: Approve = refuse_changes,
+    ):
+        """Arguments as for `ServoDevice`."""
+        super().__init__(name, config, joints, port, approve=approve)
+        self._fastest = SPEED_RESERVE * np.array(
+            [
+                model.physics.no_load_speed(wiring.voltage_v)
+                for model, wiring in zip(self._models, self._wirings, strict=True)
+            ]
+        )
+        self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
+
+    def describe_alerts(self) -> str:
+        """What the servos in alert complain about; nothing if a damaged reply only said so."""
+        complaints = []
+        for row in np.flatnonzero(self.alerts):
+            status = self._faults(row, self.bus.read(self._ids[row], registers.STATUS))
+            if status:
+                complaints.append(f"{self.joints[row]}: {self._describe_faults(status)}")
+        return ", ".join(complaints)
+
+    def write_kept(self, id: int, register: Register, value: int) -> None:
+        """Write to EEPROM, which is unlocked for as long as that takes."""
+        self.bus.write_verified(id, registers.LOCK, 0)
+        try:
+            self.bus.write_verified(id, register, value)
+        finally:
+            self.bus.write_verified(id, registers.LOCK, 1)
+
+    def _open(self, port: Port) -> ServoBus:
+        bus = self._bus_config
+        latency_s = bus.usb_latency_ms / 1000
+        return ServoBus(port, bus.baud_rate, protocol, usb_latency_s=latency_s)
+
+    def _sync_read(self, ids: Sequence[int], addresses: range) -> SyncRead:
+        return SyncRead(self.bus, ids, addresses.start, len(addresses))
+
+    def _feedback_read(self) -> SyncRead:
+        return SyncRead(self.bus, self._ids, _BLOCK, _BLOCK_DTYPE.itemsize)
+
+    def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
+        values = data.view(_BLOCK_DTYPE)[:, 0]
+        position = self._to_rad(from_sign(values["position"], 15))
+        velocity = from_sign(values["speed"], 15) * (self._direction * RAD_PER_TICK)
+        far = self._fastest * (asked_s - self._read_at) + SLACK_RAD
+        possible = (np.abs(position - self.position) <= far) & (np.abs(velocity) <= self._fastest)
+        doubtful = fresh & ~possible
+        if doubtful.any():
+            count = int(np.count_nonzero(doubtful))
+            self.statistics.implausible += count
+            self.statistics.lost += count
+            fresh &= possible
+        np.copyto(self.position, position, where=fresh)
+        np.copyto(self.velocity, velocity, where=fresh)
+        scale = self._direction / LOAD_FULL
+        np.multiply(from_sign(values["load"], 10), scale, out=self.effort, where=fresh)
+
+    def _send(self, goals: NDArray[np.int32]) -> None:
+        self._targets.write(goals.astype(np.uint16))  # within a turn, so there is no sign
+
+    def _kept_settings(self, row: int) -> dict[Register, int]:
+        low, high = self._tick_limits[row].tolist()
+        phase = self.bus.read(self._ids[row], registers.PHASE)
+        return {
+            registers.RETURN_DELAY_TIME: 0,
+            registers.RESPONSE_LEVEL: 1,
+            registers.MIN_POSITION_LIMIT: low,
+            registers.MAX_POSITION_LIMIT: high,
+            registers.PHASE: phase & ~registers.MULTI_TURN,
+            registers.MODE: int(Mode.POSITION),
+        }
+
+    def _running_settings(self, row: int) -> dict[Register, int]:
+        joint, model = self._specs[row], self._models[row]
+        effort = joint.effort_limit_nm
+        return {
+            registers.LOCK: 1,  # first: the gains below are EEPROM, and are not to stay
+            registers.P_GAIN: model.p_gain(joint.kp_nm_per_rad, effort),
+            registers.I_GAIN: 0,
+            registers.D_GAIN: model.d_gain(joint.kd_nm_s_per_rad, effort),
+            registers.ACCELERATION: 0,
+            registers.GOAL_TIME: 0,
+            registers.GOAL_SPEED: 0,
+            registers.TORQUE_LIMIT: LOAD_FULL,
+            registers.TORQUE_ENABLE: 1,
+        }
+
+    def _watchdog(self) -> str:
+        return (
+            "its servos have NO watchdog of their own: when the host falls silent they go on to "
+            f"the last goal, at most {self.config.safety.max_step_rad:g} rad away, and hold there"
+        )
+
+    def _describe_faults(self, status: int) -> str:
+        return describe(Fault(status))
+
+
+def from_sign(raw: NDArray[np.uint16], bit: int) -> NDArray[np.int32]:
+    """Numbers whose sign is a bit (n,) -> signed ones."""
+    size = (raw & ((1 << bit) - 1)).astype(np.int32)
+    return np.where(raw >> bit & 1, -size, size)
