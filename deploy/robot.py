@@ -33,7 +33,11 @@ Floats = NDArray[np.float64]
 
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
     """Kinds of signal that the devices of a robot measure: the keys of `Robot.readings`."""
-    kinds = (kind for bus in config.wired.values() for kind in FAMILIES[bus.protocol].measures)
+    kinds: list[SignalKind] = []
+    for device in config.wired.values():
+        family = FAMILIES[device.protocol]
+        kinds += family.measures
+        kinds += family.measures_with_imu if getattr(device, "imu", None) else ()
     return tuple(dict.fromkeys(kinds))
 
 
