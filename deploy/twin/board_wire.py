@@ -6,6 +6,7 @@ does. A servo that has been off gets its torque switched on with a goal where it
 """
 
 import math
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -14,6 +15,7 @@ import numpy as np
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT, OperatingMode
 from deploy.microcontroller.messages import Mode
+from deploy.register import Register
 from deploy.twin.board import Board
 from deploy.twin.imu import GYRO_NOISE_RAD_S, TILT_NOISE_RAD, Motion
 from deploy.twin.servo import Servo
@@ -25,6 +27,7 @@ ANSWER_S = 0.0002
 VELOCITY_P_GAIN, VELOCITY_I_GAIN = 400, 0
 """As the sketch sets them: the balancer's model has this gain."""
 VELOCITY_LIMIT = 2047
+_FEEDBACK, _FEEDBACK_AT = struct.Struct("<ii"), registers.PRESENT_VELOCITY.address
 _MODES = {Mode.POSITION: OperatingMode.EXTENDED_POSITION, Mode.VELOCITY: OperatingMode.VELOCITY}
 
 
@@ -53,7 +56,7 @@ class BoardWire:
             clock_gains: what its crystal gains per second.
             start_s: the time now.
         """
-        self._servos = [servos[place] for place in sorted(servos)]
+        self._motors = [_Motor(*servos[place]) for place in sorted(servos)]
         self.board = Board(
             len(servos), set(_MODES), imu=motion is not None, supply=True, uid=b"twin    "
         )
@@ -64,8 +67,6 @@ class BoardWire:
         self._answers: deque[tuple[float, bytes]] = deque()
         self._heard_until_s = self._said_until_s = -math.inf
         self._loop_s = start_s
-        for servo, _ in self._servos:
-            _write(servo, registers.VELOCITY_LIMIT, VELOCITY_LIMIT)
 
     @property
     def next_event_s(self) -> float:
@@ -106,51 +107,63 @@ class BoardWire:
         return int((time_s * (1 + self._gains) + self._ahead_s) * 1e6)
 
     def _run_loop(self, now_s: float) -> None:
-        board = self.board
-        board.tick(self._micros(now_s))
-        for (servo, zero), target in zip(self._servos, board.targets.tolist(), strict=True):
-            _drive(servo, zero, board.mode if board.drives else Mode.OFF, target)
-        for row, (servo, zero) in enumerate(self._servos):
-            position = _read(servo, registers.PRESENT_POSITION) - zero
-            speed = _read(servo, registers.PRESENT_VELOCITY)
-            board.state.joints[row] = position * RAD_PER_TICK, speed * RAD_S_PER_COUNT, np.nan
-        board.joints_us = self._micros(now_s)
-        board.state.supply_mv = round(1000 * self._servos[0][0].supply_v) if self._servos else 0
+        board, now_us = self.board, self._micros(now_s)
+        board.tick(now_us)
+        mode = board.mode if board.drives else Mode.OFF
+        for row, (motor, target) in enumerate(
+            zip(self._motors, board.targets.tolist(), strict=True)
+        ):
+            motor.drive(mode, target)
+            board.state.joints[row] = *motor.read(), np.nan
+        board.joints_us = now_us
+        board.state.supply_mv = round(1000 * self._motors[0].servo.supply_v)
         if self._motion is not None:
             motion = self._motion(now_s)
             spin, tilt = self._rng.normal(size=(2, 3))
             down = -motion.rotation[2] + TILT_NOISE_RAD * tilt
             board.state.imu[0] = motion.angular_velocity + GYRO_NOISE_RAD_S * spin
             board.state.imu[1] = down / np.linalg.norm(down)
-            board.imu_us = self._micros(now_s)
+            board.imu_us = now_us
 
 
-def _read(servo: Servo, register: registers.Register) -> int:
-    return register.decode(servo.read(register.address, register.size).data)
+class _Motor:
+    """A servo on the board's own bus."""
 
+    def __init__(self, servo: Servo, zero: int):
+        self.servo, self._zero = servo, zero
+        self._mode = Mode.OFF
+        self._goal: int | None = None
+        self._write(registers.VELOCITY_LIMIT, VELOCITY_LIMIT)
 
-def _write(servo: Servo, register: registers.Register, value: int) -> None:
-    servo.write(register.address, register.encode(value))
+    def read(self) -> tuple[float, float]:
+        """Angle from its zero and speed [rad, rad/s]; they lie side by side."""
+        speed, position = _FEEDBACK.unpack(self.servo.read(_FEEDBACK_AT, _FEEDBACK.size).data)
+        return (position - self._zero) * RAD_PER_TICK, speed * RAD_S_PER_COUNT
 
-
-def _drive(servo: Servo, zero: int, mode: Mode, target: float) -> None:
-    """Bring a servo into a mode, and give it its goal."""
-    if mode == Mode.OFF:
-        if servo.torque_on:
-            _write(servo, registers.TORQUE_ENABLE, 0)
-        return
-    wanted = int(_MODES[mode])
-    if _read(servo, registers.OPERATING_MODE) != wanted:
-        _write(servo, registers.TORQUE_ENABLE, 0)
-        _write(servo, registers.OPERATING_MODE, wanted)
+    def drive(self, mode: Mode, target: float) -> None:
+        """Bring it into a mode, and give it its goal."""
+        if mode != self._mode:
+            self._enter(mode)
+        if mode == Mode.OFF:
+            return
         if mode == Mode.VELOCITY:
-            _write(servo, registers.VELOCITY_P_GAIN, VELOCITY_P_GAIN)
-            _write(servo, registers.VELOCITY_I_GAIN, VELOCITY_I_GAIN)
-    if not servo.torque_on:
-        _write(servo, registers.TORQUE_ENABLE, 1)
-    if mode == Mode.VELOCITY:
-        limit = _read(servo, registers.VELOCITY_LIMIT)
-        counts = max(-limit, min(limit, round(target / RAD_S_PER_COUNT)))
-        _write(servo, registers.GOAL_VELOCITY, counts)
-    else:
-        _write(servo, registers.GOAL_POSITION, zero + round(target / RAD_PER_TICK))
+            register, goal = registers.GOAL_VELOCITY, round(target / RAD_S_PER_COUNT)
+            goal = max(-VELOCITY_LIMIT, min(VELOCITY_LIMIT, goal))
+        else:
+            register, goal = registers.GOAL_POSITION, self._zero + round(target / RAD_PER_TICK)
+        if goal != self._goal:
+            self._write(register, goal)
+            self._goal = goal
+
+    def _enter(self, mode: Mode) -> None:
+        """Torque is off while the mode changes, and on afterwards."""
+        self._mode, self._goal = mode, None
+        self._write(registers.TORQUE_ENABLE, 0)
+        if mode != Mode.OFF:
+            self._write(registers.OPERATING_MODE, int(_MODES[mode]))
+            self._write(registers.VELOCITY_P_GAIN, VELOCITY_P_GAIN)
+            self._write(registers.VELOCITY_I_GAIN, VELOCITY_I_GAIN)
+            self._write(registers.TORQUE_ENABLE, 1)
+
+    def _write(self, register: Register, value: int) -> None:
+        self.servo.write(register.address, register.encode(value))

@@ -240,7 +240,7 @@ class Twin:
                     if isinstance(servo, Servo)
                 },
                 section.baud_rate,
-                self._motion_of(section.imu.mounting) if section.imu else None,
+                self._motion_of(section.imu.mounting, force=False) if section.imu else None,
                 usb_latency_s=usb_latency_s,
                 start_s=start_s,
             )
@@ -250,8 +250,8 @@ class Twin:
         servos = [servo for servo in here if isinstance(servo, FeetechServo)]
         return FeetechWire(servos, section.baud_rate, usb_latency_s=usb_latency_s)
 
-    def _motion_of(self, mounting: Quaternion) -> Callable[[float], Motion]:
-        """How a sensor moves that is mounted like this at the site `imu`."""
+    def _motion_of(self, mounting: Quaternion, *, force: bool = True) -> Callable[[float], Motion]:
+        """How a sensor moves that is mounted like this at the site `imu`, and what it feels."""
         site = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_SITE, IMU_SITE)
         if site < 0:
             raise ConfigError(
@@ -263,9 +263,10 @@ class Twin:
         kind = mujoco.mjtObj.mjOBJ_SITE
 
         def motion(time_s: float) -> Motion:
-            mujoco.mj_rnePostConstraint(self._model, self._data)
             mujoco.mj_objectVelocity(self._model, self._data, kind, site, velocity, 1)
-            mujoco.mj_objectAcceleration(self._model, self._data, kind, site, acceleration, 1)
+            if force:
+                mujoco.mj_rnePostConstraint(self._model, self._data)
+                mujoco.mj_objectAcceleration(self._model, self._data, kind, site, acceleration, 1)
             return Motion(
                 self._data.site_xmat[site].reshape(3, 3) @ mount,
                 mount.T @ velocity[:3],
