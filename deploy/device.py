@@ -162,12 +162,16 @@ class Device(Protocol):
         """
         ...
 
+    def watchdog(self) -> str:
+        """What stops the joints when the host falls silent; empty if there are none."""
+        ...
+
     def rest_differences(self) -> list[str]:
         """Joints found limp that are not where the YAML says that the unpowered robot rests."""
         ...
 
     def describe(self) -> str:
-        """What was found when connecting, and what stops the joints when the host falls silent."""
+        """What was found when connecting."""
         ...
 
     def describe_reading(self) -> str:

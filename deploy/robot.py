@@ -249,8 +249,13 @@ class Robot:
         return [line for device in self.devices for line in device.rest_differences()]
 
     def describe(self) -> str:
-        """What was found when connecting."""
-        return "; ".join(device.describe() for device in self.devices)
+        """What was found when connecting, and what stops the joints when the host falls silent."""
+        return "; ".join([*(device.describe() for device in self.devices), *self.watchdogs()])
+
+    def watchdogs(self) -> list[str]:
+        """What stops the joints of each device when the host falls silent."""
+        texts = {device.name: device.watchdog() for device in self.devices}
+        return [f"{name}: {text}" for name, text in texts.items() if text]
 
     def describe_reading(self) -> str:
         """How long a reading takes, and why."""

@@ -15,7 +15,8 @@ programs store their calibration, changes only with approval.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,29 @@ SUPPLY_TOLERANCE = 0.15
 """A supply may be off by as much: two lithium cells of 7.4 V end at 6.6 V and start at 8.4 V."""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundServo:
+    """A servo that answered."""
+
+    id: int
+    joint: str
+    """Empty for one that the YAML does not know."""
+    model: str
+    firmware: int
+    volts: float
+    celsius: int
+    ticks: int
+    torque_on: bool
+    faults: str
+
+    def __str__(self) -> str:
+        return (
+            f"id {self.id} ({self.joint or 'not wired'}): {self.model}, firmware {self.firmware}, "
+            f"{self.volts:.1f} V, {self.celsius} °C, at count {self.ticks}, torque "
+            f"{'on' if self.torque_on else 'off'}{self.faults and ', reports ' + self.faults}"
+        )
+
+
 class ServoDevice:
     """Servos on a bus; see the module docstring.
 
@@ -62,6 +86,7 @@ class ServoDevice:
     GOAL_POSITION: Register
     PRESENT_POSITION: Register
     PRESENT_VOLTAGE: Register
+    PRESENT_TEMPERATURE: Register
     FAULTS: Register
     """What the servo complains about, in bits."""
     SUPPLY_FAULT: int
@@ -133,6 +158,33 @@ class ServoDevice:
         self._settings: list[SyncRead] = []
         self._next_row = self._goals_missed = 0
 
+    def scan(self, ids: Iterable[int]) -> list[FoundServo]:
+        """Whoever answers, and how it is; nothing is changed and nothing needs to be connected."""
+        names = {number: name for name, number in self._numbers().items()}
+        wired = {id: joint for joint, id in self._id_of.items()}
+        return [
+            FoundServo(
+                id=id,
+                joint=wired.get(id, ""),
+                model=names.get(number, f"model number {number}"),
+                firmware=firmware,
+                volts=self.bus.read(id, self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale,
+                celsius=self.bus.read(id, self.PRESENT_TEMPERATURE),
+                ticks=self.bus.read(id, self.PRESENT_POSITION),
+                torque_on=bool(self.bus.read(id, self.TORQUE_ENABLE)),
+                faults=self._describe_faults(self.bus.read(id, self.FAULTS)),
+            )
+            for id, (number, firmware) in self.bus.scan(ids).items()
+        ]
+
+    def _numbers(self) -> dict[str, int]:
+        """Model numbers of the family, by the names that share one."""
+        names: dict[int, list[str]] = {}
+        for model in MODELS.values():
+            if self._bus_config.protocol in model.PROTOCOLS:
+                names.setdefault(model.model_number, []).append(model.name)
+        return {" or ".join(shared): number for number, shared in names.items()}
+
     @classmethod
     def kept_registers(cls) -> dict[str, Register]:
         """What of a servo is kept at power-off and can be written, by name."""
@@ -186,8 +238,8 @@ class ServoDevice:
         """Whether a servo holds where its watchdog has stopped it."""
         return False
 
-    def _watchdog(self) -> str:
-        """What stops the joints when the host falls silent."""
+    def watchdog(self) -> str:
+        """What stops the joints when the host falls silent; see `Device`."""
         raise NotImplementedError
 
     def _describe_faults(self, status: int) -> str:
@@ -309,9 +361,7 @@ class ServoDevice:
             f"{joint}: {model.name} firmware {firmware}"
             for joint, model, firmware in zip(self.joints, self._models, self.firmware, strict=True)
         ]
-        return (
-            f"{', '.join(servos)}; reading all takes {self.describe_reading()}; {self._watchdog()}"
-        )
+        return f"{', '.join(servos)}; reading all takes {self.describe_reading()}"
 
     def describe_reading(self) -> str:
         """How long a reading of all joints takes, and why."""
@@ -477,11 +527,7 @@ class ServoDevice:
                 f"servo ids and `{self.config.key_of(self.name)}.baud_rate`"
             )
         identities = [found.get(id) or self.bus.ping(id) for id in self._ids]
-        names = {
-            model.model_number: model.name
-            for model in MODELS.values()
-            if self._bus_config.protocol in model.PROTOCOLS
-        }
+        names = {number: name for name, number in self._numbers().items()}
         wrong = [
             f"{joint} (id {id}) is {names.get(number, f'model number {number}')}, "
             f"expected {model.name}"

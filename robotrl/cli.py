@@ -29,7 +29,10 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 
 PolicyArgument = Annotated[Path, typer.Argument(help="The ONNX file `robotrl export` wrote.")]
 RobotArgument = Annotated[Path, typer.Argument(help="Wiring, e.g. configs/robots/desk_arm.yaml.")]
-PortOption = Annotated[str | None, typer.Option(help="Serial port; overrides the robot's YAML.")]
+PortOption = Annotated[
+    str | None,
+    typer.Option(help="Serial port; overrides the robot's YAML. Of several: NAME=PORT,NAME=PORT."),
+]
 BestOption = Annotated[
     bool, typer.Option("--best", help="Of a run: its best evaluation; default: the latest policy.")
 ]
@@ -506,6 +509,25 @@ def run(
         )
         out.print(summary)
         console.print(f"Next: [bold]robotrl report {_plain(log)}[/]")
+
+
+@app.command()
+def scan(
+    robot: RobotArgument,
+    port: PortOption = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="Ask all ids from 0 to 252, not only 0 to 20.")
+    ] = False,
+) -> None:
+    """Say which servos answer, and how they are; nothing is changed.
+
+    Example: `robotrl scan configs/robots/so101.yaml --port /dev/ttyACM0`
+    """
+    from robotrl.run_policy import scan_robot
+
+    with _reported():
+        for line in scan_robot(robot, port, range(253 if every else 21)):
+            out.print(line, highlight=False)
 
 
 @app.command()

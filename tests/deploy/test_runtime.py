@@ -652,7 +652,7 @@ def test_servo_that_its_own_watchdog_stops_is_noticed(trial: Trial):
 def test_joint_that_does_not_follow_is_noticed_although_its_registers_are_right(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trial.bench.robot, "verify_next", lambda deadline_s, due: "")
+    monkeypatch.setattr(trial.bench.robot, "health", lambda deadline_s, due: "")
     trial.controller.at[20] = lambda: trial.bench.set("shoulder_lift", registers.POSITION_P_GAIN, 0)
     message, _ = trial.fail()
     assert message.endswith(
@@ -1047,7 +1047,8 @@ def test_rate_that_cannot_work_is_refused_with_numbers(
 
 def slow_down(trial: Trial, usb_latency_s: float) -> Callable[[], object]:
     """The adapter takes longer from now on."""
-    return lambda: setattr(trial.bench.twin._wire, "_usb_latency_s", usb_latency_s)
+    (wire,) = trial.bench.twin._wires.values()
+    return lambda: setattr(wire, "_usb_latency_s", usb_latency_s)
 
 
 def test_adapter_that_becomes_slower_is_followed(trial: Trial):
@@ -1104,7 +1105,8 @@ def test_single_late_reply_costs_one_reading_and_is_not_taken_for_the_next(
 
 
 def test_single_late_reply_does_not_end_all_reading(trial: Trial):
-    usual_s = trial.bench.twin._wire._usb_latency_s
+    (wire,) = trial.bench.twin._wires.values()
+    usual_s = wire._usb_latency_s
     trial.controller.at = {20: slow_down(trial, 0.025), 21: slow_down(trial, usual_s)}
     trial.run(3.0)
     ticks = trial.recorder.ticks
