@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from deploy.dynamixel import protocol as dynamixel
 from deploy.feetech import protocol as feetech
-from deploy.imu import bno08x_rvc, bno08x_shtp, bno055, witmotion
+from deploy.imu import bno055, bno08x_rvc, bno08x_shtp, witmotion
 from deploy.imu.sample import Decoder
 from deploy.microcontroller.frames import FrameParser, encode_frame
 from deploy.microcontroller.messages import State, decode_command, decode_state, decode_welcome
