@@ -162,6 +162,16 @@ class Device(Protocol):
         """
         ...
 
+    def rescue(self, *, let_go: bool) -> None:
+        """Hold, or let go, the joints of a device that another program has left as they are.
+
+        Nothing needs to be connected, and what is limp stays limp.
+
+        Raises:
+            BusError: names what does not confirm.
+        """
+        ...
+
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent; empty if there are none."""
         ...

@@ -244,6 +244,14 @@ class Robot:
         """
         _for_each(self.devices, lambda device: device.release())
 
+    def rescue(self, *, let_go: bool) -> None:
+        """Hold, or let go, a robot that another program has left as it is; see `Device.rescue`.
+
+        Raises:
+            BusError: names what does not confirm.
+        """
+        _for_each(self.devices, lambda device: device.rescue(let_go=let_go))
+
     def rest_differences(self) -> list[str]:
         """Joints found limp that are not where the YAML says that the unpowered robot rests."""
         return [line for device in self.devices for line in device.rest_differences()]

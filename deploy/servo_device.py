@@ -502,6 +502,25 @@ class ServoDevice:
         _for_each_servo(self._id_of, self._disarm)
         self.energised = False
 
+    def rescue(self, *, let_go: bool) -> None:
+        """Hold, or let go, servos that another program has left as they are; see `Device`."""
+        if let_go:
+            self.release()
+            return
+
+        def stop(id: int) -> None:
+            if not self.bus.read(id, self.TORQUE_ENABLE):
+                return
+            row = self._ids.index(id)
+            self._goal_ticks[row] = self.bus.read(id, self.GOAL_POSITION)
+            present = self._goal_ticks.copy()
+            present[row] = self.bus.read(id, self.PRESENT_POSITION)
+            if not self._stopped_itself(id):
+                self.bus.write_verified(id, self.GOAL_POSITION, int(self._hold_ticks(present)[row]))
+            self._disarm(id)
+
+        _for_each_servo(self._id_of, stop)
+
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""
         complaints = []
