@@ -148,7 +148,8 @@ class Microcontroller:
                 f"board {self.name!r} has no IMU, the robot's YAML says `imu:`; check the sensor's "
                 "wires, or leave `imu:` out"
             )
-        for _ in range(8):  # the best of a few gives the offset of the clocks
+        state = self.link.ask(MessageType.POLL)
+        for _ in range(7):  # the best of a few gives the offset of the clocks
             state = self.link.ask(MessageType.POLL)
         self.energised = bool(state.parts & Parts.MOTORS_ON)
         self._take(state)
