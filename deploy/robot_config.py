@@ -56,6 +56,7 @@ def _kind_of(document: object) -> str:
     return "imu" if protocol in IMU_PROTOCOLS else "servos"
 
 
+AnyDevice = BusConfig | MicrocontrollerConfig | ImuConfig
 DeviceConfig = Annotated[
     Annotated[BusConfig, Tag("servos")]
     | Annotated[MicrocontrollerConfig, Tag("microcontroller")]
@@ -183,7 +184,7 @@ class RobotConfig(Section):
     safety: SafetyConfig = SafetyConfig()
 
     @property
-    def wired(self) -> Mapping[str, BusConfig | MicrocontrollerConfig | ImuConfig]:
+    def wired(self) -> Mapping[str, AnyDevice]:
         """What it is wired to, in whichever of the two forms it is written, by name."""
         return {"bus": self.bus} if self.bus else self.devices
 
@@ -221,6 +222,14 @@ class RobotConfig(Section):
                     "give each servo its own id"
                 )
             owners[place] = name
+        used = {device for device, _ in owners}
+        servos = {protocol for model in MODELS.values() for protocol in model.PROTOCOLS}
+        for name, bus in self.wired.items():
+            if name not in used and bus.protocol in servos:
+                raise ValueError(
+                    f"no joint is on device {name!r}; add `device: {name}` to those that are, or "
+                    "delete it"
+                )
         return self
 
     def _check_device(self, name: str, joint: JointWiring) -> None:

@@ -92,7 +92,7 @@ class ServoDevice:
     SUPPLY_FAULT: int
     """The bit of that for its supply."""
     SETTINGS: range
-    """Addresses of what is read back while running: they lie side by side."""
+    """Addresses of what is read back while running, faults included: they lie side by side."""
     SET_BY_ENERGISE: tuple[Register, ...]
     """What of the settings `connect` leaves alone."""
 
@@ -123,6 +123,8 @@ class ServoDevice:
         """What a policy may be given, by kind."""
         self.energised = False
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called now and then while energising: other devices' watchdogs must not trip."""
         self.firmware: list[int] = []
         """Firmware version of each joint's servo, once connected."""
         self.measured_latency_s = math.nan
@@ -143,7 +145,9 @@ class ServoDevice:
         self._zero = np.array([wiring.zero_ticks for wiring in wirings])
         self._direction = np.array([wiring.direction for wiring in wirings])
         self._tick_limits = np.array([_tick_limits(wiring) for wiring in wirings])
-        self._rad_per_tick = np.array([model.rad_per_tick for model in self._models])
+        self._rad_per_tick: NDArray[np.float64] = np.array(
+            [model.rad_per_tick for model in self._models]
+        )
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
         self._port, self._approve = port, approve
@@ -289,11 +293,13 @@ class ServoDevice:
         present = np.array([self.bus.read(id, self.PRESENT_POSITION) for id in self._ids])
         self._refuse_outside(present)
         for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
+            self.meanwhile()
             holds = self.bus.read(id, self.TORQUE_ENABLE)
             present[row] = self.bus.read(id, self.PRESENT_POSITION)  # limp, it may have moved
             self._refuse_outside(present)
             goals = self._hold_ticks(present) if holds else np.clip(present, *self._tick_limits.T)
             self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
+            self.meanwhile()
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
             self._goal_ticks[row] = goals[row]
         for row in range(len(self._ids)):
@@ -430,8 +436,7 @@ class ServoDevice:
         def read(register: Register) -> int:
             return register.decode(data[register.address - self.SETTINGS.start :][: register.size])
 
-        watched = self.FAULTS.address in self.SETTINGS
-        if watched and (faults := self._faults(row, read(self.FAULTS))):
+        if faults := self._faults(row, read(self.FAULTS)):
             return f"{self.joints[row]}: {self._describe_faults(faults)}"
         for register, wanted in self._wanted[row].items():
             if (found := read(register)) != wanted:

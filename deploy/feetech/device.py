@@ -56,7 +56,7 @@ class FeetechServos(ServoDevice):
     PRESENT_TEMPERATURE = registers.PRESENT_TEMPERATURE
     FAULTS = registers.STATUS
     SUPPLY_FAULT = Fault.INPUT_VOLTAGE
-    SETTINGS = range(registers.P_GAIN.address, registers.LOCK.address + registers.LOCK.size)
+    SETTINGS = range(registers.P_GAIN.address, registers.STATUS.address + registers.STATUS.size)
     SET_BY_ENERGISE = (registers.TORQUE_ENABLE,)
 
     def __init__(
@@ -81,7 +81,7 @@ class FeetechServos(ServoDevice):
     def describe_alerts(self) -> str:
         """What the servos in alert complain about; nothing if a damaged reply only said so."""
         complaints = []
-        for row in np.flatnonzero(self.alerts):
+        for row in np.flatnonzero(self.alerts).tolist():
             status = self._faults(row, self.bus.read(self._ids[row], registers.STATUS))
             if status:
                 complaints.append(f"{self.joints[row]}: {self._describe_faults(status)}")
