@@ -18,8 +18,18 @@ def _one_line_name(name: str) -> str:
     return name
 
 
+def _device_path(port: str) -> str:
+    if not port.startswith("/") or port.endswith("/") or len(port) > 1000:
+        raise ValueError(f"expected the path of a device such as /dev/ttyUSB0, found {port!r}")
+    return port
+
+
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_one_line_name)]
 """Name of a robot, joint, tensor; lists of names are written with commas for other runtimes."""
+DevicePath = Annotated[str, AfterValidator(_device_path)]
+"""Path of a serial port, best a stable one below /dev/serial/by-id/."""
+BaudRate = Annotated[int, Field(ge=9600, le=4_500_000)]
+"""Bits per second on a serial line."""
 Angle = Annotated[float, Field(ge=-1000, le=1000)]
 """Joint angle [rad]: 160 turns either way, the drum of a winch."""
 Speed = Annotated[float, Field(ge=0.01, le=100)]

@@ -1,0 +1,45 @@
+"""An inertial sensor on a serial port of its own, in a robot's YAML.
+
+devices:
+imu: {protocol: bno08x_shtp, port: /dev/ttyUSB1, mounting: [0.7071, 0, 0.7071, 0]}
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from deploy.configuration import Section
+from deploy.quantities import BaudRate, DevicePath
+
+_Part = Annotated[float, Field(ge=-1, le=1)]
+
+
+def _unit(mounting: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    length = math.hypot(*mounting)
+    if not 0.99 < length < 1.01:
+        raise ValueError(
+            f"must be a unit quaternion [w, x, y, z], found {list(mounting)} of length "
+            f"{length:.3g}; [1, 0, 0, 0] is not turned, [0.7071, 0, 0.7071, 0] by 90° about y"
+        )
+    w, x, y, z = mounting
+    return (w / length, x / length, y / length, z / length)
+
+
+Mounting = Annotated[tuple[_Part, _Part, _Part, _Part], AfterValidator(_unit)]
+"""Unit quaternion wxyz, from the sensor's frame to that of the model's `imu` site."""
+
+
+class ImuConfig(Section):
+    """A sensor that is alone on its port."""
+
+    protocol: Literal["bno08x_rvc", "bno08x_shtp", "bno055", "witmotion"]
+    """Sensor, and the mode it is strapped to."""
+    port: DevicePath
+    """Device path, best a stable one below /dev/serial/by-id/."""
+    baud_rate: BaudRate | None = None
+    """By default the sensor's own; a WitMotion's is what it was set to, 115200 unless told."""
+    rate_hz: Annotated[int, Field(ge=50, le=400)] = 200
+    """How often a bno08x_shtp is asked to measure; the others have a rate of their own."""
+    mounting: Mounting = (1.0, 0.0, 0.0, 0.0)
+    """Quaternion wxyz that turns vectors from the sensor's frame into the model's `imu` site."""

@@ -1,0 +1,1 @@
+"""Boards that run our firmware: joints, an IMU and the supply behind one microcontroller."""
