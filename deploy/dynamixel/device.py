@@ -2,8 +2,8 @@
 
     servos = DynamixelServos("bus", config, contract.joints, port, approve=ask_the_user)
 
-One fast sync read a tick brings clock, duty, current, velocity and position of every servo; one
-sync write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms`
+One fast sync read a tick brings clock, duty, current, velocity and position of every servo, or all
+but the clock and what an inertial sensor among them measures; one sync write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms`
 stops it where it is, with torque on.
 """
 
@@ -16,9 +16,11 @@ from deploy.contract import JointSpec
 from deploy.device import Approve, refuse_changes
 from deploy.dynamixel import registers
 from deploy.dynamixel.bus import DynamixelBus
+from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.imu import imu_to_dxl
 from deploy.register import Register, describe
 from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
 from deploy.serial_port import Port
@@ -35,6 +37,10 @@ _BLOCK_DTYPE = np.dtype(
         ("position", "<i4"),
     ]
 )
+_MOTION_DTYPE = np.dtype(
+    [(name, _BLOCK_DTYPE[name]) for name in ("pwm", "current", "velocity", "position")]
+)
+"""What is left of it beside an inertial sensor: from where that begins."""
 _TICK_WRAP_MS = 32768
 _TICK_TOLERANCE_MS = 250
 
@@ -72,6 +78,33 @@ class DynamixelServos(ServoDevice):
         """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
         self._tick_ms = np.zeros(len(joints))
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
+        self.imu = BusImu(self._bus_config.imu, self.bus) if self._bus_config.imu else None
+        """The inertial sensor on this bus."""
+        if self.imu:
+            self._others = 1
+            self.readings |= self.imu.readings
+
+    def connect(self) -> None:
+        """As for all servos; the robot lies still, so the gyroscope's bias is found as well."""
+        if self.imu:
+            self.imu.connect()
+        super().connect()
+        if self.imu:
+            self.imu.rest()
+
+    def read(self, deadline_s: float) -> int:
+        """As for all servos, and the inertial sensor in the same reading."""
+        asked_s = self._port.now()
+        answered = super().read(deadline_s)
+        if self.imu and self._feedback is not None:
+            if self._feedback.fresh[0]:
+                self.imu.take_block(self._feedback.data[0].tobytes(), asked_s)
+            self.imu.grow_older(self._port.now())
+        return answered
+
+    def describe(self) -> str:
+        """What was found when connecting: servos, their firmware, the bus, an inertial sensor."""
+        return super().describe() + (f"; {self.imu.describe()}" if self.imu else "")
 
     def alarm(self) -> str:
         """What the latest reading tells that must stop the robot; empty if nothing does."""
@@ -80,7 +113,7 @@ class DynamixelServos(ServoDevice):
         if self.restarted.any():
             names = [self.joints[row] for row in np.flatnonzero(self.restarted)]
             return f"the servos of {names} have restarted; check their power supply"
-        return ""
+        return self.imu.alarm(self._port.now()) if self.imu else ""
 
     def _open(self, port: Port) -> DynamixelBus:
         bus = self._bus_config
@@ -94,17 +127,21 @@ class DynamixelServos(ServoDevice):
             version >= MODELS[model.name].fast_read_firmware
             for version, model in zip(self.firmware, self._models, strict=True)
         )
+        if self.imu:
+            ids = [self.imu.id, *self._ids]
+            return SyncRead(self.bus, ids, imu_to_dxl.ADDRESS, imu_to_dxl.LENGTH, fast=fast)
         return SyncRead(self.bus, self._ids, _BLOCK, _BLOCK_DTYPE.itemsize, fast=fast)
 
     def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
-        values = data.view(_BLOCK_DTYPE)[:, 0]
+        values = data.view(_MOTION_DTYPE if self.imu else _BLOCK_DTYPE)[:, 0]
         np.copyto(self.position, self._to_rad(values["position"]), where=fresh)
         for signal, name, scale in (
             (self.velocity, "velocity", RAD_S_PER_COUNT),
             (self.effort, "pwm", 1 / registers.PWM_FULL),
         ):
             np.multiply(values[name], self._direction * scale, out=signal, where=fresh)
-        self._notice_restarts(values["tick_ms"], fresh, asked_s)
+        if not self.imu:
+            self._notice_restarts(values["tick_ms"], fresh, asked_s)
 
     def _notice_restarts(
         self, tick_ms: NDArray[np.uint16], fresh: NDArray[np.bool_], now_s: float

@@ -37,7 +37,10 @@ from deploy.servo_sheet import ServoSheet
 from deploy.servos import MODELS
 from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.feetech_wire import FeetechWire
+from deploy.twin.floating_base import FloatingBase, add_hand, floating_root
 from deploy.twin.friction import LoadFriction, check_servos
+from deploy.twin.imu_place import ImuPlace
+from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
@@ -81,7 +84,9 @@ class Twin:
         """Joints that have a servo; the order of `joint_position`."""
         self.on_step: Callable[[], None] = lambda: None
         """Called after every step of the physics."""
-        self._model, self._data = build_model(model_path, self.joints, parameters)
+        self._model, self._data, root = build_model(model_path, self.joints, parameters)
+        self.base = FloatingBase(self._model, self._data, root, parameters) if root else None
+        """Of a robot that nothing holds to the ground."""
         self._qpos, self._dof = self._addresses(self.joints)
         hinges = {self._model.joint(index).name for index in range(self._model.njnt)}
         playing = [joint for joint in self.joints if joint + BACKLASH_HINGE in hinges]
@@ -142,6 +147,17 @@ class Twin:
         self._full_duty = np.array([servo.FULL_DUTY for servo in self.servos])
         self._current_per_torque = current / stall
         self._same_supply = supply_v[:, None] == supply_v
+        self._imus = {
+            name: ImuPlace(
+                ImuSlave(bus.imu.id, bus.baud_rate),
+                self._model,
+                self._data,
+                bus.imu.mounting,
+                parameters,
+            )
+            for name, bus in buses.items()
+            if bus.imu
+        }
         self._wires = {
             name: self._make_wire(name, bus, parameters.usb_latency_s)
             for name, bus in buses.items()
@@ -167,6 +183,11 @@ class Twin:
     def tool_position(self) -> NDArray[np.float64]:
         """True position of the site `tool` in the world [m], shape (3,)."""
         return self._data.site(TOOL_SITE).xpos.copy()
+
+    @property
+    def imus(self) -> list[ImuSlave]:
+        """The inertial sensors on its buses."""
+        return [place.slave for place in self._imus.values()]
 
     @property
     def wake_s(self) -> float:
@@ -212,7 +233,8 @@ class Twin:
         here = [s for s, device in zip(self.servos, self._device, strict=True) if device == name]
         if bus.protocol == "dynamixel2":
             servos = [servo for servo in here if isinstance(servo, Servo)]
-            return Wire(servos, bus.baud_rate, usb_latency_s=usb_latency_s)
+            imus = [self._imus[name].slave] if bus.imu else []
+            return Wire([*imus, *servos], bus.baud_rate, usb_latency_s=usb_latency_s)
         servos = [servo for servo in here if isinstance(servo, FeetechServo)]
         return FeetechWire(servos, bus.baud_rate, usb_latency_s=usb_latency_s)
 
@@ -239,8 +261,12 @@ class Twin:
         self._data.qfrc_applied[self._dof] = self.motor_torque
         self._sag(duty * torque * self._current_per_torque)
         self._rub(motor_speed)
+        if self.base:
+            self.base.act(now_s, bool(driven.all()))
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
+        for imu in self._imus.values():
+            imu.measure(self.time_s)
         self.on_step()
 
     def _sag(self, current_a: NDArray[np.float64]) -> None:
@@ -319,7 +345,7 @@ def _make_servo(
 
 def build_model(
     path: Path, joints: list[str], parameters: TwinParameters
-) -> tuple[mujoco.MjModel, mujoco.MjData]:
+) -> tuple[mujoco.MjModel, mujoco.MjData, str | None]:
     """Compile a robot as the servos see it, in 1 ms steps, and put it in its rest pose.
 
     Masses, joints, their limits, friction, damping, stiffness and rotor inertia are the MJCF's
@@ -330,6 +356,9 @@ def build_model(
         path: the MJCF.
         joints: joints that have a servo.
         parameters: how the robot differs from the nominal one.
+
+    Returns:
+        Model, state, and the name of the body that floats, if the joints hang on one.
 
     Raises:
         ConfigError: a joint is not in the model.
@@ -352,6 +381,8 @@ def build_model(
         _add_play(spec.joint(joint))
     if parameters.payload_kg:
         _add_payload(spec, nominal, parameters.payload_kg)
+    if root := floating_root(spec, joints[0]):
+        add_hand(spec, root)
     model = spec.compile()
 
     for actuator in range(nominal.nu):
@@ -374,7 +405,7 @@ def build_model(
     play = [model.joint(joint + BACKLASH_HINGE).qposadr[0] for joint in added]
     data.qpos[np.delete(np.arange(model.nq), play)] = rest
     mujoco.mj_forward(model, data)
-    return model, data
+    return model, data, root
 
 
 def _add_play(joint: mujoco.MjsJoint) -> None:

@@ -1,0 +1,69 @@
+"""The inertial sensor that answers on a DYNAMIXEL bus like one more servo (Pollen's imu_to_dxl v2).
+
+    slave = ImuSlave(200, 1_000_000)
+    slave.latch(motion)                  # every PERIOD_S
+    slave.read(124, 12)                  # what it latched last
+
+What is known of it is what Pollen's runtime reads (pollen-robotics/microduck, duck-control/src):
+12 bytes at address 124, 20 with the diagnostics behind them, here zeros. Its other registers are
+unknown, so all else is refused.
+"""
+
+from deploy.dynamixel.protocol import ErrorCode, Status
+from deploy.twin.imu import Motion, imu_to_dxl_block
+
+PERIOD_S = 1 / 120
+"""Between two of its measurements: the LSM6DSV16X's fusion at 120 Hz."""
+MODEL_NUMBER = b"\x00\x00\x02"
+"""Of a ping: nothing is published, so no model, and version 2."""
+
+_ADDRESS, _LENGTH = 124, 20
+
+
+class ImuSlave:
+    """As far as the bus sees it."""
+
+    return_delay_s = 0.0
+
+    def __init__(self, id: int, baud_rate: int):
+        """Switch it on; it says zeros until the first `latch`."""
+        self.id = id
+        self.frozen = False
+        """It goes on saying what it said last."""
+        self._baud_rate = baud_rate
+        self._block = bytes(_LENGTH)
+
+    def latch(self, motion: Motion) -> None:
+        """A new measurement; `motion` in the sensor's frame."""
+        if not self.frozen:
+            self._block = imu_to_dxl_block(motion).ljust(_LENGTH, b"\0")
+
+    def listens(self, baud_rate: int, now_s: float) -> bool:
+        """Whether it understands what is sent at `baud_rate`."""
+        return baud_rate == self._baud_rate
+
+    def answers(self, instruction: int) -> bool:
+        """Always."""
+        return True
+
+    def hear(self, now_s: float) -> None:
+        """It has no watchdog."""
+
+    def ping(self) -> Status:
+        """That it is there."""
+        return Status(self.id, MODEL_NUMBER)
+
+    def read(self, address: int, length: int) -> Status:
+        """Part of the 20 bytes."""
+        start = address - _ADDRESS
+        if start < 0 or not 0 < length <= _LENGTH - start:
+            return self.refuse(ErrorCode.ACCESS)
+        return Status(self.id, self._block[start : start + length])
+
+    def write(self, address: int, data: bytes) -> Status:
+        """Nothing can be written."""
+        return self.refuse(ErrorCode.ACCESS)
+
+    def refuse(self, error: ErrorCode) -> Status:
+        """Its answer to what it can make nothing of."""
+        return Status(self.id, b"", error)
