@@ -37,25 +37,44 @@ BestOption = Annotated[
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the run, policy, log, report.")] = Path(
-        "runs/demo"
-    ),
+    road: Annotated[
+        Literal["reach", "walk"],
+        typer.Argument(help="What to show: an arm that reaches, or a duck that walks."),
+    ] = "reach",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run, policy, log, report; default: runs/demo[_walk]."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="An exported policy, instead of training one.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
     twin_seed: Annotated[
         int, typer.Option(min=0, help="Seed of the twin's physical mismatch.")
     ] = 7,
     seconds: Annotated[
-        float, typer.Option(min=1, max=3600, help="How long the policy runs on the twin.")
-    ] = 20.0,
+        float | None,
+        typer.Option(
+            min=1, max=3600, help="How long the policy runs on the twin; default: 20, walking 60."
+        ),
+    ] = None,
 ) -> None:
-    """The whole road in about two minutes: train, export, twin, run, report.
+    """The whole road: train, export, twin, run, report. Reaching takes two minutes, walking 15.
 
-    Example: `robotrl demo`
+    Example: `robotrl demo walk`
     """
     with _needs("train"):
         from robotrl.demo import run_demo
     with _reported():
-        passed = run_demo(output, seed=seed, twin_seed=twin_seed, seconds=seconds, console=console)
+        passed = run_demo(
+            output or Path("runs/demo" if road == "reach" else f"runs/demo_{road}"),
+            road=road,
+            policy=policy,
+            seed=seed,
+            twin_seed=twin_seed,
+            seconds=seconds,
+            console=console,
+        )
     raise typer.Exit(0 if passed else 1)
 
 

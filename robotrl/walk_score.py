@@ -7,6 +7,7 @@ A command is judged from `SETTLED_S` after it was given, as in training (`envs.w
 the mean over a whole number of ticks: a stride's sway is gone over a second and more.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,9 +89,7 @@ def count_falls(down: NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(np.diff(down.astype(int), prepend=0) > 0))
 
 
-def judge_legs(
-    time_s: Array, command: Array, twist: Array, down: NDArray[np.bool_]
-) -> list[Leg]:
+def judge_legs(time_s: Array, command: Array, twist: Array, down: NDArray[np.bool_]) -> list[Leg]:
     """What was made of each command that had its time.
 
     Args:
@@ -100,10 +99,10 @@ def judge_legs(
         down: (T,) see `fallen`.
     """
     dt = float(np.median(np.diff(time_s)))
-    smooth = _smoothed(twist, dt)
+    smooth = smoothed(twist, dt)
     begins = [0, *(np.flatnonzero(np.any(command[1:] != command[:-1], axis=1)) + 1), len(command)]
     legs = []
-    for begin, end in zip(begins[:-1], begins[1:], strict=True):
+    for begin, end in itertools.pairwise(begins):
         settled = slice(begin + round(SETTLED_S / dt), end)
         if end - settled.start < round(SHORTEST_S / dt):
             continue
@@ -120,7 +119,7 @@ def judge_legs(
     return legs
 
 
-def _smoothed(values: Array, dt_s: float) -> Array:
+def smoothed(values: Array, dt_s: float) -> Array:
     """First-order low-pass of (T, n), from rest."""
     state, result = np.zeros(values.shape[1]), np.empty_like(values)
     for row, value in enumerate(values):

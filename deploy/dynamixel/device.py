@@ -3,8 +3,9 @@
     servos = DynamixelServos("bus", config, contract.joints, port, approve=ask_the_user)
 
 One fast sync read a tick brings clock, duty, current, velocity and position of every servo, or all
-but the clock and what an inertial sensor among them measures; one sync write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms`
-stops it where it is, with torque on.
+but the clock and what an inertial sensor among them measures (`deploy.dynamixel.imu`). One sync
+write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms` stops
+it where it is, with torque on.
 """
 
 from collections.abc import Sequence

@@ -39,6 +39,7 @@ from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.feetech_wire import FeetechWire
 from deploy.twin.floating_base import FloatingBase, add_hand, floating_root
 from deploy.twin.friction import LoadFriction, check_servos
+from deploy.twin.heat import Heat
 from deploy.twin.imu_place import ImuPlace
 from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
@@ -146,6 +147,8 @@ class Twin:
         ]
         self._full_duty = np.array([servo.FULL_DUTY for servo in self.servos])
         self._current_per_torque = current / stall
+        self.heat = Heat(np.array([model.physics.resistance_ohm for model in models]))
+        """How warm the servos are."""
         self._same_supply = supply_v[:, None] == supply_v
         self._imus = {
             name: ImuPlace(
@@ -178,6 +181,11 @@ class Twin:
     def joint_velocity(self) -> NDArray[np.float64]:
         """True joint speeds [rad/s], shape (n,)."""
         return self._sum(self._data.qvel, self._dof, self._play_dof)
+
+    @property
+    def has_tool(self) -> bool:
+        """Whether it has a site `tool`."""
+        return mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_SITE, TOOL_SITE) >= 0
 
     @property
     def tool_position(self) -> NDArray[np.float64]:
@@ -259,7 +267,9 @@ class Twin:
         torque = self._strength * duty * supply - self._damping * motor_speed * driven
         self.motor_torque = self._direction * torque
         self._data.qfrc_applied[self._dof] = self.motor_torque
-        self._sag(duty * torque * self._current_per_torque)
+        motor_current = torque * self._current_per_torque
+        self._sag(duty * motor_current)
+        self._warm(motor_current)
         self._rub(motor_speed)
         if self.base:
             self.base.act(now_s, bool(driven.all()))
@@ -275,6 +285,11 @@ class Twin:
             sag_v = resistance_ohm * (self._same_supply @ np.maximum(current_a, 0.0))
             for servo, volts in zip(self.servos, sag_v.tolist(), strict=True):
                 servo.sag_v = volts
+
+    def _warm(self, motor_current_a: NDArray[np.float64]) -> None:
+        self.heat.step(motor_current_a, CONTROL_PERIOD_S)
+        for servo, celsius in zip(self.servos, self.heat.temperature_c.tolist(), strict=True):
+            servo.temperature_c = celsius
 
     def _rub(self, motor_speed: NDArray[np.float64]) -> None:
         """Friction of the next step: more at rest, and more under load."""

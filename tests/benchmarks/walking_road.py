@@ -146,9 +146,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable()
     drawn = [draw(seed, MODEL) for seed in range(arguments.twins)]
-    rows = {"nominal": [TwinParameters(seed=0)]} | {
-        f"twin {twin.seed}": [twin] for twin in drawn
-    }
+    rows = {"nominal": [TwinParameters(seed=0)]} | {f"twin {twin.seed}": [twin] for twin in drawn}
     if arguments.alone:
         rows |= {
             name: [only(twin, elements) for twin in drawn] for name, elements in ELEMENTS.items()
