@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from deploy.contract import CommandSpec
 from deploy.errors import ConfigError
 
+STAND_S = 2.0
+"""A robot on legs stands for so long before it is sent anywhere: somebody may still hold it."""
+
 CommandSource = Callable[[float], NDArray[np.float32]]
 
 
@@ -36,10 +39,13 @@ def fixed_command(spec: CommandSpec, values: list[float]) -> CommandSource:
 
 
 def random_commands(spec: CommandSpec, seed: int) -> CommandSource:
-    """Commands drawn as in training: uniform in the range, each for a random while."""
+    """Commands drawn as in training: uniform in the range, each for a random while.
+
+    What commands a velocity begins with none, see `STAND_S`.
+    """
     generator = np.random.default_rng(seed)
-    command = np.array(spec.low, np.float32)
-    until_s = -np.inf
+    command = np.zeros(len(spec.low), np.float32)
+    until_s = STAND_S if spec.name == "velocity" else -np.inf
 
     def source(time_s: float) -> NDArray[np.float32]:
         nonlocal command, until_s

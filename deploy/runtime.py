@@ -155,7 +155,8 @@ class Runtime:
             self._command[:] = 0
             self._enter(State.STOPPING)
             self._ramp(self._rest)
-            self._check_pose(self._rest, "rest")
+            if self.robot.config.safety.safe_state == "hold":  # the other lets go wherever it is
+                self._check_pose(self._rest, "rest")
             self.robot.release()
             self._enter(State.IDLE)
         except BaseException as error:

@@ -83,7 +83,7 @@ class BusImu(ImuSignals):
 
     def describe(self) -> str:
         """What was found."""
-        bias = ", ".join(f"{value:+.2f}" for value in np.degrees(self.bias))
+        bias = ", ".join(f"{value:+.1f}" for value in np.degrees(self.bias))
         known = f"at rest its gyroscope says {bias} °/s" if self.rested else "it moved, no bias"
         return f"{self._name}: {known}"
 

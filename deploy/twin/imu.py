@@ -367,7 +367,7 @@ def _int16(value: float) -> int:
 
 
 def _quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Wxyz of a rotation (3, 3), by way of its eigenvector of eigenvalue 1 (Bar-Itzhack, 2000)."""
+    """wxyz of a rotation (3, 3), by way of its eigenvector of eigenvalue 1 (Bar-Itzhack, 2000)."""
     r = rotation
     symmetric = np.array(
         [

@@ -30,6 +30,8 @@ class ImuSlave:
         self.id = id
         self.frozen = False
         """It goes on saying what it said last."""
+        self.silent = False
+        """Its cable is off."""
         self._baud_rate = baud_rate
         self._block = bytes(_LENGTH)
 
@@ -40,7 +42,7 @@ class ImuSlave:
 
     def listens(self, baud_rate: int, now_s: float) -> bool:
         """Whether it understands what is sent at `baud_rate`."""
-        return baud_rate == self._baud_rate
+        return baud_rate == self._baud_rate and not self.silent
 
     def answers(self, instruction: int) -> bool:
         """Always."""
