@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -445,6 +446,10 @@ def twin(
     truth: Annotated[
         Path | None, typer.Option(help="Write where the robot really was (.npz) at the end.")
     ] = None,
+    lift: Annotated[
+        bool,
+        typer.Option(help="Put a robot on its feet when its servos hold, as its owner would."),
+    ] = True,
 ) -> None:
     """Start the simulated robot behind a serial port; prints the port, ends with Ctrl-C.
 
@@ -467,7 +472,7 @@ def twin(
         serve(
             path,
             config,
-            draw(seed, path),
+            draw(seed, path) if lift else replace(draw(seed, path), let_go_after_s=0.0),
             link=link,
             truth_path=truth,
             ready=lambda port: print(port, flush=True),
