@@ -2,7 +2,8 @@
 
 It is started by `deploy.recorder` with a JSON job as the first line on standard input, says `ready`
 once the file has begun, and ends when the controller has closed the log or is gone: then standard
-input ends, however that happened. Signals that end other programs do not end it before. MCAP
+input ends, however that happened, and the robot is brought into its safe state
+(`deploy.supervisor`). Signals that end other programs do not end it before. MCAP
 (https://mcap.dev) with JSON messages opens in Foxglove and PlotJuggler as it is.
 
 Every `FLUSH_S` a chunk is handed to the operating system, every `SYNC_S` and after every change of
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from deploy.errors import DeployError
 from deploy.recorder import EVENT_TOPIC, VANISHED, refuse_target, share
 from deploy.ring import Ring
+from deploy.supervisor import make_safe
 
 FLUSH_S = 0.5
 """Most that is lost when this process is killed [s]."""
@@ -50,7 +52,7 @@ def main() -> None:
         ]
         log.flush(sync=True)
         print("ready", flush=True)
-        copy_until_closed(log, streams, closed)
+        copy_until_closed(log, streams, closed, job["metadata"].get("robot"))
         log.finish()
         put_in_place(Path(job["incomplete"]), Path(job["path"]))
     except (OSError, DeployError) as error:
@@ -60,12 +62,18 @@ def main() -> None:
         sys.exit(f"{lost} records were overwritten before they could be saved")
 
 
-def copy_until_closed(log: "Log", streams: "Sequence[Stream]", closed: memoryview) -> None:
-    """Copy all that comes, until the controller closes the log or is gone."""
+def copy_until_closed(
+    log: "Log", streams: "Sequence[Stream]", closed: memoryview, robot: str | None
+) -> None:
+    """Copy all that comes, until the controller closes the log or is gone.
+
+    A `robot` (its configuration as JSON) whose controller is gone is brought into its safe state.
+    """
     flushed_s = synced_s = time.monotonic()
     while True:
         gone = bool(select.select((sys.stdin,), (), (), _POLL_S)[0])
         ended = bool(closed[0]) or gone  # before the last look: nothing is written after it
+        done = make_safe(robot) if gone and not closed[0] and robot else ""
         copied = {stream.topic for stream in streams if stream.copy()}
         now_s = time.monotonic()
         sync = EVENT_TOPIC in copied or now_s - synced_s > SYNC_S
@@ -77,6 +85,7 @@ def copy_until_closed(log: "Log", streams: "Sequence[Stream]", closed: memoryvie
     if not closed[0]:
         (events,) = (stream for stream in streams if stream.topic == EVENT_TOPIC)
         text = "the controller ended without closing this log: it was killed, or crashed"
+        text += f"; {done}" if done else ""
         events.add({"time_s": time.monotonic(), "state": VANISHED, "text": text})
 
 

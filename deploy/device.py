@@ -162,12 +162,26 @@ class Device(Protocol):
         """
         ...
 
+    def rescue(self, *, let_go: bool) -> None:
+        """Hold, or let go, the joints of a device that another program has left as they are.
+
+        Nothing needs to be connected, and what is limp stays limp.
+
+        Raises:
+            BusError: names what does not confirm.
+        """
+        ...
+
+    def watchdog(self) -> str:
+        """What stops the joints when the host falls silent; empty if there are none."""
+        ...
+
     def rest_differences(self) -> list[str]:
         """Joints found limp that are not where the YAML says that the unpowered robot rests."""
         ...
 
     def describe(self) -> str:
-        """What was found when connecting, and what stops the joints when the host falls silent."""
+        """What was found when connecting."""
         ...
 
     def describe_reading(self) -> str:

@@ -245,13 +245,26 @@ class Robot:
         """
         _for_each(self.devices, lambda device: device.release())
 
+    def rescue(self, *, let_go: bool) -> None:
+        """Hold, or let go, a robot that another program has left as it is; see `Device.rescue`.
+
+        Raises:
+            BusError: names what does not confirm.
+        """
+        _for_each(self.devices, lambda device: device.rescue(let_go=let_go))
+
     def rest_differences(self) -> list[str]:
         """Joints found limp that are not where the YAML says that the unpowered robot rests."""
         return [line for device in self.devices for line in device.rest_differences()]
 
     def describe(self) -> str:
-        """What was found when connecting."""
-        return "; ".join(device.describe() for device in self.devices)
+        """What was found when connecting, and what stops the joints when the host falls silent."""
+        return "; ".join([*(device.describe() for device in self.devices), *self.watchdogs()])
+
+    def watchdogs(self) -> list[str]:
+        """What stops the joints of each device when the host falls silent."""
+        texts = {device.name: device.watchdog() for device in self.devices}
+        return [f"{name}: {text}" for name, text in texts.items() if text]
 
     def describe_reading(self) -> str:
         """How long a reading takes, and why."""

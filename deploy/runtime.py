@@ -303,13 +303,13 @@ class Runtime:
             raise SafetyError(f"stopped: {self.stop.reason}")
 
     def _check_silence(self) -> None:
-        """Refuse to go on after a pause: the servos have stopped, and refuse what is sent."""
+        """Refuse to go on after a pause: servos that watch the bus have stopped by then."""
         silent_ms = (self.clock.now() - self._written_s) * 1e3
         if silent_ms > self.robot.config.safety.watchdog_ms:
             raise SafetyError(
-                f"nothing was sent for {silent_ms:.0f} ms, after "
-                f"{self.robot.config.safety.watchdog_ms} ms the servos stop by themselves; this "
-                "process was paused, or the machine is too busy"
+                f"nothing was sent for {silent_ms:.0f} ms, allowed "
+                f"{self.robot.config.safety.watchdog_ms} ms (`safety.watchdog_ms`); this process "
+                "was paused, or the machine is too busy"
             )
 
     def _check_pose(self, pose: Floats, name: str) -> None:
@@ -345,8 +345,9 @@ class Runtime:
                 self.robot.release()
         except BusError as failure:
             error.add_note(
-                f"the safe state {safe_state!r} is not confirmed: {failure}. The servos' own "
-                "watchdog stops them; switch the power off before touching the robot."
+                f"the safe state {safe_state!r} is not confirmed: {failure}. "
+                f"{'; '.join(self.robot.watchdogs())}; switch the power off before touching the "
+                "robot."
             )
         else:
             done = "holds its pose with torque on" if safe_state == "hold" else "is limp"

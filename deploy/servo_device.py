@@ -15,7 +15,8 @@ programs store their calibration, changes only with approval.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,29 @@ SUPPLY_TOLERANCE = 0.15
 """A supply may be off by as much: two lithium cells of 7.4 V end at 6.6 V and start at 8.4 V."""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundServo:
+    """A servo that answered."""
+
+    id: int
+    joint: str
+    """Empty for one that the YAML does not know."""
+    model: str
+    firmware: int
+    volts: float
+    celsius: int
+    ticks: int
+    torque_on: bool
+    faults: str
+
+    def __str__(self) -> str:
+        return (
+            f"id {self.id} ({self.joint or 'not wired'}): {self.model}, firmware {self.firmware}, "
+            f"{self.volts:.1f} V, {self.celsius} °C, at count {self.ticks}, torque "
+            f"{'on' if self.torque_on else 'off'}{self.faults and ', reports ' + self.faults}"
+        )
+
+
 class ServoDevice:
     """Servos on a bus; see the module docstring.
 
@@ -62,12 +86,13 @@ class ServoDevice:
     GOAL_POSITION: Register
     PRESENT_POSITION: Register
     PRESENT_VOLTAGE: Register
+    PRESENT_TEMPERATURE: Register
     FAULTS: Register
     """What the servo complains about, in bits."""
     SUPPLY_FAULT: int
     """The bit of that for its supply."""
     SETTINGS: range
-    """Addresses of what is read back while running: they lie side by side."""
+    """Addresses of what is read back while running, faults included: they lie side by side."""
     SET_BY_ENERGISE: tuple[Register, ...]
     """What of the settings `connect` leaves alone."""
 
@@ -133,6 +158,33 @@ class ServoDevice:
         """What answers before the servos when they are read together."""
         self._next_row = self._goals_missed = 0
 
+    def scan(self, ids: Iterable[int]) -> list[FoundServo]:
+        """Whoever answers, and how it is; nothing is changed and nothing needs to be connected."""
+        names = {number: name for name, number in self._numbers().items()}
+        wired = {id: joint for joint, id in self._id_of.items()}
+        return [
+            FoundServo(
+                id=id,
+                joint=wired.get(id, ""),
+                model=names.get(number, f"model number {number}"),
+                firmware=firmware,
+                volts=self.bus.read(id, self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale,
+                celsius=self.bus.read(id, self.PRESENT_TEMPERATURE),
+                ticks=self.bus.read(id, self.PRESENT_POSITION),
+                torque_on=bool(self.bus.read(id, self.TORQUE_ENABLE)),
+                faults=self._describe_faults(self.bus.read(id, self.FAULTS)),
+            )
+            for id, (number, firmware) in self.bus.scan(ids).items()
+        ]
+
+    def _numbers(self) -> dict[str, int]:
+        """Model numbers of the family, by the names that share one."""
+        names: dict[int, list[str]] = {}
+        for model in MODELS.values():
+            if self._bus_config.protocol in model.PROTOCOLS:
+                names.setdefault(model.model_number, []).append(model.name)
+        return {" or ".join(shared): number for number, shared in names.items()}
+
     @classmethod
     def kept_registers(cls) -> dict[str, Register]:
         """What of a servo is kept at power-off and can be written, by name."""
@@ -186,8 +238,8 @@ class ServoDevice:
         """Whether a servo holds where its watchdog has stopped it."""
         return False
 
-    def _watchdog(self) -> str:
-        """What stops the joints when the host falls silent."""
+    def watchdog(self) -> str:
+        """What stops the joints when the host falls silent; see `Device`."""
         raise NotImplementedError
 
     def _describe_faults(self, status: int) -> str:
@@ -309,9 +361,7 @@ class ServoDevice:
             f"{joint}: {model.name} firmware {firmware}"
             for joint, model, firmware in zip(self.joints, self._models, self.firmware, strict=True)
         ]
-        return (
-            f"{', '.join(servos)}; reading all takes {self.describe_reading()}; {self._watchdog()}"
-        )
+        return f"{', '.join(servos)}; reading all takes {self.describe_reading()}"
 
     def describe_reading(self) -> str:
         """How long a reading of all joints takes, and why."""
@@ -380,8 +430,7 @@ class ServoDevice:
         def read(register: Register) -> int:
             return register.decode(data[register.address - self.SETTINGS.start :][: register.size])
 
-        watched = self.FAULTS.address in self.SETTINGS
-        if watched and (faults := self._faults(row, read(self.FAULTS))):
+        if faults := self._faults(row, read(self.FAULTS)):
             return f"{self.joints[row]}: {self._describe_faults(faults)}"
         for register, wanted in self._wanted[row].items():
             if (found := read(register)) != wanted:
@@ -452,6 +501,25 @@ class ServoDevice:
         _for_each_servo(self._id_of, self._disarm)
         self.energised = False
 
+    def rescue(self, *, let_go: bool) -> None:
+        """Hold, or let go, servos that another program has left as they are; see `Device`."""
+        if let_go:
+            self.release()
+            return
+
+        def stop(id: int) -> None:
+            if not self.bus.read(id, self.TORQUE_ENABLE):
+                return
+            row = self._ids.index(id)
+            self._goal_ticks[row] = self.bus.read(id, self.GOAL_POSITION)
+            present = self._goal_ticks.copy()
+            present[row] = self.bus.read(id, self.PRESENT_POSITION)
+            if not self._stopped_itself(id):
+                self.bus.write_verified(id, self.GOAL_POSITION, int(self._hold_ticks(present)[row]))
+            self._disarm(id)
+
+        _for_each_servo(self._id_of, stop)
+
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""
         complaints = []
@@ -477,11 +545,7 @@ class ServoDevice:
                 f"servo ids and `{self.config.key_of(self.name)}.baud_rate`"
             )
         identities = [found.get(id) or self.bus.ping(id) for id in self._ids]
-        names = {
-            model.model_number: model.name
-            for model in MODELS.values()
-            if self._bus_config.protocol in model.PROTOCOLS
-        }
+        names = {number: name for name, number in self._numbers().items()}
         wrong = [
             f"{joint} (id {id}) is {names.get(number, f'model number {number}')}, "
             f"expected {model.name}"

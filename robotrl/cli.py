@@ -30,7 +30,10 @@ out = Console(soft_wrap=True, highlight=False, markup=False)
 
 PolicyArgument = Annotated[Path, typer.Argument(help="The ONNX file `robotrl export` wrote.")]
 RobotArgument = Annotated[Path, typer.Argument(help="Wiring, e.g. configs/robots/desk_arm.yaml.")]
-PortOption = Annotated[str | None, typer.Option(help="Serial port; overrides the robot's YAML.")]
+PortOption = Annotated[
+    str | None,
+    typer.Option(help="Serial port; overrides the robot's YAML. Of several: NAME=PORT,NAME=PORT."),
+]
 BestOption = Annotated[
     bool, typer.Option("--best", help="Of a run: its best evaluation; default: the latest policy.")
 ]
@@ -56,7 +59,7 @@ def demo(
     seconds: Annotated[
         float | None,
         typer.Option(
-            min=1, max=3600, help="How long the policy runs on the twin; default: 20, walking 60."
+            min=1, max=3600, help="How long the policy runs on the twin; default: 40, walking 60."
         ),
     ] = None,
 ) -> None:
@@ -530,6 +533,25 @@ def run(
         )
         out.print(summary)
         console.print(f"Next: [bold]robotrl report {_plain(log)}[/]")
+
+
+@app.command()
+def scan(
+    robot: RobotArgument,
+    port: PortOption = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="Ask all ids from 0 to 252, not only 0 to 20.")
+    ] = False,
+) -> None:
+    """Say which servos answer, and how they are; nothing is changed.
+
+    Example: `robotrl scan configs/robots/so101.yaml --port /dev/ttyACM0`
+    """
+    from robotrl.run_policy import scan_robot
+
+    with _reported():
+        for line in scan_robot(robot, port, range(253 if every else 21)):
+            out.print(line, highlight=False)
 
 
 @app.command()

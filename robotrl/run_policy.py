@@ -9,7 +9,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import datetime
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State, StopRequest
 from deploy.serial_port import SerialPort
+from deploy.servo_device import ServoDevice
 
 _TWIN_STOP_TIMEOUT_S = 10.0
 _LOGGED_VERSIONS = ("robotrl", "numpy", "onnxruntime", "pyserial", "mcap")
@@ -82,6 +83,8 @@ def run_policy(
 
         with open_ports(config) as ports:
             robot = Robot(config, contract.joints, ports, approve=approve)
+            for text in robot.watchdogs():
+                console.print(text, style="dim", markup=False, highlight=False)
             with Recorder(log, contract, metadata) as recorder:
                 runtime = Runtime(
                     robot,
@@ -114,6 +117,18 @@ def restore_robot(saved: Path, robot_path: Path, port: str | None) -> list[str]:
     """Write settings saved by an earlier run back into the servos."""
     with _bare_robot(robot_path, port) as robot:
         return servo_settings.restore(robot.devices, saved)
+
+
+def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterator[str]:
+    """A line for each servo that answers on a bus of the robot, and for each that does not."""
+    with _bare_robot(robot_path, port) as robot:
+        for device in robot.devices:
+            if isinstance(device, ServoDevice):
+                wired = {robot.config.joints[joint].id: joint for joint in device.joints}
+                found = device.scan(sorted({*ids, *wired}))
+                yield from (f"{device.name}: {servo}" for servo in found)
+                for id in wired.keys() - {servo.id for servo in found}:
+                    yield f"{device.name}: id {id} ({wired[id]}): no answer"
 
 
 @contextmanager

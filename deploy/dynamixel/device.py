@@ -54,6 +54,7 @@ class DynamixelServos(ServoDevice):
     GOAL_POSITION = registers.GOAL_POSITION
     PRESENT_POSITION = registers.PRESENT_POSITION
     PRESENT_VOLTAGE = registers.PRESENT_INPUT_VOLTAGE
+    PRESENT_TEMPERATURE = registers.PRESENT_TEMPERATURE
     FAULTS = registers.HARDWARE_ERROR_STATUS
     SUPPLY_FAULT = HardwareError.INPUT_VOLTAGE
     SETTINGS = range(
@@ -200,7 +201,8 @@ class DynamixelServos(ServoDevice):
     def _stopped_itself(self, id: int) -> bool:
         return self.bus.read(id, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
 
-    def _watchdog(self) -> str:
+    def watchdog(self) -> str:
+        """What stops the joints when the host falls silent."""
         return (
             f"its servos stop by themselves, torque on, after {self.config.safety.watchdog_ms} ms "
             "of silence"

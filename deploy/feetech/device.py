@@ -53,9 +53,10 @@ class FeetechServos(ServoDevice):
     GOAL_POSITION = registers.GOAL_POSITION
     PRESENT_POSITION = registers.PRESENT_POSITION
     PRESENT_VOLTAGE = registers.PRESENT_VOLTAGE
+    PRESENT_TEMPERATURE = registers.PRESENT_TEMPERATURE
     FAULTS = registers.STATUS
     SUPPLY_FAULT = Fault.INPUT_VOLTAGE
-    SETTINGS = range(registers.P_GAIN.address, registers.LOCK.address + registers.LOCK.size)
+    SETTINGS = range(registers.P_GAIN.address, registers.STATUS.address + registers.STATUS.size)
     SET_BY_ENERGISE = (registers.TORQUE_ENABLE,)
 
     def __init__(
@@ -152,7 +153,8 @@ class FeetechServos(ServoDevice):
             registers.TORQUE_ENABLE: 1,
         }
 
-    def _watchdog(self) -> str:
+    def watchdog(self) -> str:
+        """What stops the joints when the host falls silent."""
         return (
             "its servos have NO watchdog of their own: when the host falls silent they go on to "
             f"the last goal, at most {self.config.safety.max_step_rad:g} rad away, and hold there"

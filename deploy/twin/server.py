@@ -1,4 +1,4 @@
-"""A twin behind a pseudo-terminal, in real time: to any program, a robot on a serial port.
+"""A twin behind pseudo-terminals, in real time: to any program, a robot on its serial ports.
 
     serve(model_path, robot_config, draw(3, model_path), link=Path("/tmp/desk_arm"), ready=print)
 
@@ -16,7 +16,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -56,9 +56,11 @@ def serve(
         model_path: the robot's MJCF.
         robot_config: its wiring.
         parameters: how it differs from the nominal model.
-        link: symbolic link to make to the pseudo-terminal, gone again afterwards.
+        link: symbolic link to make to the pseudo-terminal, gone again afterwards; of a robot with
+            several devices, `.NAME` is added for each.
         truth_path: file for what the robot really did, see `deploy.twin.truth`; None for none.
-        ready: called with the path to open once the robot answers.
+        ready: called with the path to open once the robot answers; with several devices, with
+            `NAME=PATH,NAME=PATH`.
 
     Raises:
         ConfigError: the wiring does not fit the model, or `truth_path` is in no folder.
@@ -70,24 +72,38 @@ def serve(
         )
     twin = Twin(model_path, robot_config, parameters, start_s=time.monotonic())
     truth = TruthRecorder(twin) if truth_path else None
-    with _pseudo_terminal(link) as (host, path), _stop_signals() as stopped:
-        ready(path)
-        _run(twin, host, stopped, truth)
+    with ExitStack() as stack, _stop_signals() as stopped:
+        several = len(twin.devices) > 1
+        ends = {
+            name: stack.enter_context(
+                _pseudo_terminal(
+                    link.with_name(f"{link.name}.{name}") if link and several else link
+                )
+            )
+            for name in twin.devices
+        }
+        paths = (f"{name}={path}" if several else path for name, (_, path) in ends.items())
+        ready(",".join(paths))
+        _run(twin, {host: name for name, (host, _) in ends.items()}, stopped, truth)
         if truth and truth_path:
             truth.save(truth_path)
 
 
-def _run(twin: Twin, host: int, stopped: Callable[[], bool], truth: TruthRecorder | None) -> None:
+def _run(
+    twin: Twin, hosts: dict[int, str], stopped: Callable[[], bool], truth: TruthRecorder | None
+) -> None:
+    """Serve until `stopped`; `hosts` are our ends of the ports of each device."""
     advance = truth.advance if truth else twin.advance  # the former samples on the way
     while not stopped():
         now_s = time.monotonic()
         advance(now_s)
-        if reply := twin.take(now_s):
-            with suppress(BlockingIOError):  # nobody has read for kilobytes: lost, as on a wire
-                os.write(host, reply)
+        for host, device in hosts.items():
+            if reply := twin.take(now_s, device):
+                with suppress(BlockingIOError):  # nobody has read for kilobytes: lost, as on a wire
+                    os.write(host, reply)
         wait_s = min(PERIOD_S, twin.wake_s - time.monotonic() - SPIN_S)
-        if select.select((host,), (), (), max(0.0, wait_s))[0]:
-            twin.receive(os.read(host, 4096), time.monotonic(), _baud_rate(host))
+        for host in select.select(hosts, (), (), max(0.0, wait_s))[0]:
+            twin.receive(os.read(host, 4096), time.monotonic(), _baud_rate(host), hosts[host])
 
 
 def _baud_rate(terminal: int) -> int | None:

@@ -14,8 +14,10 @@ from torch import Tensor
 from deploy.quantities import Duration, Length, Name, Speed
 from envs.action_decoder import JointStepDecoder
 from envs.commands import UniformCommand
+from envs.draws import Draws
 from envs.robot import Robot
 from envs.robot_joints import RobotJoints
+from envs.simulation import Simulation
 from envs.tasks.settings import RobotTaskConfig, count_steps, require_names
 from envs.worlds import Worlds
 
@@ -94,30 +96,46 @@ class ArmConfig(RobotTaskConfig):
         )
 
 
-class Settling:
-    """Means over the last second of each command.
+class SettlingCommand(UniformCommand):
+    """Commands, and means over the last second of each.
 
     Args:
-        command: where targets come from.
-        count: how many quantities.
-        control_dt_s: period of the policy [s].
+        simulation: the worlds.
+        draws: the run's random numbers.
+        config: says where targets lie and how long they last.
+        axes: how many of x, y, z a target has.
+        count: of how many quantities there are means.
     """
 
-    def __init__(self, command: UniformCommand, count: int, *, control_dt_s: float):
-        self._command = command
-        self._steps = count_steps(SETTLED_S, control_dt_s)
-        self.mean = torch.zeros(len(command.steps), count, device=command.steps.device)
+    def __init__(
+        self, simulation: Simulation, draws: Draws, config: ArmConfig, *, axes: int, count: int
+    ):
+        super().__init__(
+            simulation,
+            draws,
+            low=config.target_low_m[:axes],
+            high=config.target_high_m[:axes],
+            interval_s=config.target_interval_s,
+            control_dt_s=config.control_dt_s,
+        )
+        self._settle_steps = count_steps(SETTLED_S, config.control_dt_s)
+        self.mean = torch.zeros(simulation.num_envs, count, device=simulation.device)
         """(num_envs, count) so far; complete when the command ends."""
 
-    def add(self, *values: Tensor) -> None:
-        """Count a step that a command has just gone through, (num_envs,) for each quantity."""
-        length = self._command.steps.clamp(max=self._steps)
-        settling = (self._command.remaining < length) / length
-        self.mean += settling[:, None] * torch.stack(values, dim=1)
-
-    def restart(self, worlds: Worlds) -> None:
-        """Begin anew with a new command."""
+    def renew(self, worlds: Worlds) -> None:
+        """See `UniformCommand.renew`; means begin anew."""
+        super().renew(worlds)
         worlds.put(self.mean, 0)
+
+    def advance(self, *values: Tensor) -> Tensor:
+        """See `UniformCommand.advance`; counts (num_envs,) for each quantity in that step."""
+        ended = super().advance()
+        length = self.steps.clamp(max=self._settle_steps)
+        settling = (self.remaining < length) / length
+        self.mean += settling[:, None] * torch.stack(values, dim=1)
+        return ended
+
+    _STATE = (*UniformCommand._STATE, "mean")
 
 
 def desk(height: Tensor, clearance_m: float = 0.02) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from deploy.contract import CommandSpec
 from deploy.quantities import Length
-from envs.commands import UniformCommand
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
 from envs.object_features import ObjectFeatures
@@ -27,7 +26,7 @@ from envs.robot_joints import RobotJoints
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
-from envs.tasks.arm import MEASURED, TRUTH, ArmConfig, Settling, joint_truth
+from envs.tasks.arm import MEASURED, TRUTH, ArmConfig, SettlingCommand, joint_truth
 from envs.tasks.settings import count_steps
 from envs.worlds import Worlds, choose
 
@@ -134,15 +133,9 @@ class ArmObject:
         self._size = simulation.field("geom_size")[:, geom]
         self._friction = simulation.field("geom_friction")[:, geom, :1]
         self._mass = simulation.field("body_mass")[:, body, None]
-        self._command = UniformCommand(
-            simulation,
-            draws,
-            low=low,
-            high=high,
-            interval_s=config.target_interval_s,
-            control_dt_s=dt,
+        self._command = SettlingCommand(
+            simulation, draws, config, axes=size, count=len(self.scores)
         )
-        self._settling = Settling(self._command, len(self.scores), control_dt_s=dt)
         self._lost = torch.zeros(simulation.num_envs, dtype=torch.bool, device=device)
 
     @property
@@ -169,7 +162,7 @@ class ArmObject:
         spot = torch.stack([x + (far_x - x) * u[:, 0], y + (far_y - y) * u[:, 1]], dim=1)
         yaw = torch.atan2(spot[:, 1], spot[:, 0]) + config.start_yaw_rad * (2 * u[:, 2] - 1)
         self.object.put_down(state.qpos, worlds, spot, yaw)
-        self._new_command(worlds)
+        self._command.renew(worlds)
         return state
 
     def measure(self, worlds: Worlds) -> dict[str, Tensor]:
@@ -196,14 +189,13 @@ class ArmObject:
 
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
         """See `Task.advance` and `scores`; `lost` is the share of commands whose thing got lost."""
-        ended, lost = self._command.advance(), self._lost
-        now = self.score()
-        self._settling.add(*now)
-        means = torch.where(lost[:, None], torch.stack(list(now), dim=1), self._settling.mean)
+        lost, now = self._lost, self.score()
+        ended = self._command.advance(*now)
+        means = torch.where(lost[:, None], torch.stack(list(now), dim=1), self._command.mean)
         metrics = dict(zip(self.scores, means.unbind(1), strict=True)) | {"lost": lost.float()}
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
-            self._new_command(worlds)
+            self._command.renew(worlds)
         return metrics, ended | lost
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
@@ -221,15 +213,11 @@ class ArmObject:
 
     def state_dict(self) -> dict[str, Any]:
         """See `Task.state_dict`."""
-        return {
-            "command": self._command.state_dict(),
-            "settling": self._settling.mean.clone(),
-        }
+        return {"command": self._command.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Task.load_state_dict`."""
         self._command.load_state_dict(state["command"])
-        self._settling.mean.copy_(state["settling"])
 
     def _features(self, robot: Robot, push_m: float | None = None) -> ObjectFeatures:
         """What the actor makes of its signals."""
@@ -237,7 +225,3 @@ class ArmObject:
         arm = [robot.joints.index(name) for name in config.arm_joints]
         kinematics = ForwardKinematics(robot.model, config.site, robot.joints)
         return ObjectFeatures(kinematics, robot.joints, arm, home, self.axes, push_m)
-
-    def _new_command(self, worlds: Worlds) -> None:
-        self._command.renew(worlds)
-        self._settling.restart(worlds)

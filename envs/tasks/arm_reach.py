@@ -13,7 +13,6 @@ from torch import Tensor
 
 from deploy.configuration import Section
 from deploy.contract import CommandSpec
-from envs.commands import UniformCommand
 from envs.draws import Draws
 from envs.forward_kinematics import ForwardKinematics
 from envs.observation_encoder import ObservationEncoder
@@ -24,7 +23,7 @@ from envs.robot_joints import RobotJoints
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
-from envs.tasks.arm import MEASURED, TRUTH, ArmConfig, Settling, desk, joint_truth
+from envs.tasks.arm import MEASURED, TRUTH, ArmConfig, SettlingCommand, desk, joint_truth
 from envs.tasks.settings import Weight, count_steps
 from envs.worlds import Worlds, choose
 
@@ -102,15 +101,7 @@ class ArmReach:
         self.actuators = joints.actuators
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
         self._tool = simulation.data("site_xpos")[:, model.site(config.site).id]
-        self._command = UniformCommand(
-            simulation,
-            draws,
-            low=config.target_low_m,
-            high=config.target_high_m,
-            interval_s=config.target_interval_s,
-            control_dt_s=config.control_dt_s,
-        )
-        self._settling = Settling(self._command, 1, control_dt_s=config.control_dt_s)
+        self._command = SettlingCommand(simulation, draws, config, axes=3, count=1)
         self._distance = torch.zeros(simulation.num_envs, device=device)
 
     @property
@@ -123,7 +114,7 @@ class ArmReach:
         state = self._joints.start(
             worlds, episode, self._draws, spread_rad=self.config.start_spread_rad
         )
-        self._new_command(worlds)
+        self._command.renew(worlds)
         return state
 
     def measure(self, worlds: Worlds) -> dict[str, Tensor]:
@@ -135,12 +126,11 @@ class ArmReach:
 
         The distance is that of the rewards, which come first.
         """
-        ended = self._command.advance()
-        self._settling.add(self._distance)
-        metrics = {"reach_error_m": self._settling.mean[:, 0].clone()}
+        ended = self._command.advance(self._distance)
+        metrics = {"reach_error_m": self._command.mean[:, 0].clone()}
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
-            self._new_command(worlds)
+            self._command.renew(worlds)
         return metrics, ended
 
     def distance(self) -> Tensor:
@@ -172,16 +162,8 @@ class ArmReach:
 
     def state_dict(self) -> dict[str, Any]:
         """See `Task.state_dict`."""
-        return {
-            "command": self._command.state_dict(),
-            "settling": self._settling.mean.clone(),
-        }
+        return {"command": self._command.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Task.load_state_dict`."""
         self._command.load_state_dict(state["command"])
-        self._settling.mean.copy_(state["settling"])
-
-    def _new_command(self, worlds: Worlds) -> None:
-        self._command.renew(worlds)
-        self._settling.restart(worlds)

@@ -1,10 +1,11 @@
-"""CPU time of the bus per tick, beside ROBOTIS' dynamixel_sdk. Run by hand:
+"""CPU time of the bus per tick, beside ROBOTIS' dynamixel_sdk and Feetech's SDK. Run by hand:
 
     python tests/benchmarks/bus.py
 
-A tick is one sync read of the 12-byte block 124..135 (PWM, current, velocity, position) and one
-sync write of Goal Position. Both sides talk to a port in memory that has the right reply ready at
-once, so only their own work is timed: process time, rounds interleaved, medians.
+A tick is one sync read of the block that holds position, speed and duty (12 bytes of a DYNAMIXEL
+from 124, 15 of a Feetech servo from 56) and one sync write of Goal Position. Both sides talk to a
+port in memory that has the right reply ready at once, so only their own work is timed: process
+time, rounds interleaved, medians.
 """
 
 import statistics
@@ -13,29 +14,53 @@ from collections.abc import Callable
 
 import dynamixel_sdk
 import numpy as np
+import scservo_sdk
 
 from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.protocol import Instruction, Status
 from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.feetech import protocol as feetech_protocol
+from deploy.feetech import registers as feetech_registers
+from deploy.feetech import sync as feetech_sync
+from deploy.servo_bus import ServoBus
 
 ADDRESS, LENGTH = registers.PRESENT_PWM.address, 12
+FEETECH_ADDRESS, FEETECH_LENGTH = feetech_registers.PRESENT_POSITION.address, 15
 TICKS_PER_ROUND, ROUNDS = 300, 15
+
+
+def dynamixel_replies(servos: int) -> dict[int, bytes]:
+    """The reply to each instruction."""
+    rng = np.random.default_rng(0)
+    statuses = [
+        Status(id, rng.integers(0, 200, LENGTH, np.uint8).tobytes()) for id in ids_of(servos)
+    ]
+    return {
+        Instruction.SYNC_READ: b"".join(status.encode() for status in statuses),
+        Instruction.FAST_SYNC_READ: protocol.merge(statuses),
+        Instruction.SYNC_WRITE: b"",
+    }
+
+
+def feetech_replies(servos: int) -> dict[int, bytes]:
+    """The same from Feetech servos."""
+    rng = np.random.default_rng(0)
+    statuses = [
+        feetech_protocol.Status(id, rng.integers(0, 200, FEETECH_LENGTH, np.uint8).tobytes())
+        for id in ids_of(servos)
+    ]
+    return {
+        Instruction.SYNC_READ: b"".join(status.encode() for status in statuses),
+        Instruction.SYNC_WRITE: b"",
+    }
 
 
 class Replies:
     """The reply to every request, ready to be taken in whatever pieces are asked for."""
 
-    def __init__(self, servos: int):
-        rng = np.random.default_rng(0)
-        statuses = [
-            Status(id, rng.integers(0, 200, LENGTH, np.uint8).tobytes()) for id in ids_of(servos)
-        ]
-        self._replies: dict[int, bytes] = {
-            Instruction.SYNC_READ: b"".join(status.encode() for status in statuses),
-            Instruction.FAST_SYNC_READ: protocol.merge(statuses),
-            Instruction.SYNC_WRITE: b"",
-        }
+    def __init__(self, replies: dict[int, bytes]):
+        self._replies = replies
         self._pending, self._position = b"", 0
 
     def request(self, instruction: int) -> None:
@@ -54,14 +79,14 @@ def ids_of(servos: int) -> range:
 class InstantPort:
     """Our `Port`."""
 
-    def __init__(self, servos: int):
-        self._replies = Replies(servos)
+    def __init__(self, replies: dict[int, bytes], instruction_at: int):
+        self._replies, self._instruction_at = Replies(replies), instruction_at
 
     def now(self) -> float:
         return 0.0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._replies.request(data[7])
+        self._replies.request(data[self._instruction_at])
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
         piece = self._replies.take(len(buffer))
@@ -77,7 +102,7 @@ class InstantPortHandler(dynamixel_sdk.PortHandler):
 
     def __init__(self, servos: int):
         super().__init__("instant")
-        self._replies = Replies(servos)
+        self._replies = Replies(dynamixel_replies(servos))
 
     def clearPort(self):  # noqa: N802
         pass
@@ -93,7 +118,7 @@ class InstantPortHandler(dynamixel_sdk.PortHandler):
 def our_tick(servos: int, *, fast: bool) -> Callable[[], None]:
     """Read 12 bytes of every servo and write its goal."""
     ids = ids_of(servos)
-    bus = DynamixelBus(InstantPort(servos), 1_000_000)
+    bus = DynamixelBus(InstantPort(dynamixel_replies(servos), 7), 1_000_000)
     reading = SyncRead(bus, ids, ADDRESS, LENGTH, fast=fast)
     writing = SyncWrite(bus, ids, registers.GOAL_POSITION)
     positions = reading.data[:, 8:].view("<i4")[:, 0]
@@ -125,6 +150,66 @@ def sdk_tick(servos: int, *, fast: bool) -> Callable[[], None]:
     return tick
 
 
+class FeetechInstantPort:
+    """The port of Feetech's SDK."""
+
+    def __init__(self, servos: int):
+        self.is_using = False
+        self._replies = Replies(feetech_replies(servos))
+
+    def clearPort(self):  # noqa: N802
+        pass
+
+    def writePort(self, packet):  # noqa: N802
+        self._replies.request(packet[4])
+        return len(packet)
+
+    def readPort(self, length):  # noqa: N802
+        return self._replies.take(length)
+
+    def setPacketTimeout(self, length):  # noqa: N802
+        pass
+
+    def isPacketTimeout(self):  # noqa: N802
+        return False
+
+
+def our_feetech_tick(servos: int) -> Callable[[], None]:
+    """Read 15 bytes of every servo and write its goal."""
+    ids = ids_of(servos)
+    port = InstantPort(feetech_replies(servos), 4)
+    bus = ServoBus(port, 1_000_000, feetech_protocol)
+    reading = feetech_sync.SyncRead(bus, ids, FEETECH_ADDRESS, FEETECH_LENGTH)
+    writing = feetech_sync.SyncWrite(bus, ids, feetech_registers.GOAL_POSITION)
+    positions = reading.data[:, :2].view("<u2")[:, 0]
+
+    def tick() -> None:
+        assert reading.read(1.0) == servos
+        writing.write(positions)
+
+    return tick
+
+
+def feetech_sdk_tick(servos: int) -> Callable[[], None]:
+    """The same through the SDK's groups, as its examples do it."""
+    handler = scservo_sdk.sms_sts(FeetechInstantPort(servos))
+    reading = scservo_sdk.GroupSyncRead(handler, FEETECH_ADDRESS, FEETECH_LENGTH)
+    goal = feetech_registers.GOAL_POSITION
+    writing = scservo_sdk.GroupSyncWrite(handler, goal.address, goal.size)
+    for id in ids_of(servos):
+        reading.addParam(id)
+
+    def tick() -> None:
+        assert reading.txRxPacket() == scservo_sdk.COMM_SUCCESS
+        for id in ids_of(servos):
+            position = reading.getData(id, FEETECH_ADDRESS, 2)
+            writing.addParam(id, list(position.to_bytes(2, "little")))
+        writing.txPacket()
+        writing.clearParam()
+
+    return tick
+
+
 def cpu_us(tick: Callable[[], None]) -> float:
     """Process time of one tick [µs]."""
     start_s = time.process_time()
@@ -136,14 +221,17 @@ def cpu_us(tick: Callable[[], None]) -> float:
 def main() -> None:
     """Print the table."""
     print("CPU time per tick [µs], medians of interleaved rounds")
-    print(f"{'servos':>6}  {'sync read':10}  {'ours':>7}  {'dynamixel_sdk':>13}  {'ratio':>6}")
-    for servos in (6, 12):
-        for fast in (True, False):
-            ours, sdk = our_tick(servos, fast=fast), sdk_tick(servos, fast=fast)
+    print(f"{'servos':>6}  {'sync read':10}  {'ours':>7}  {'SDK':>7}  {'ratio':>6}")
+    for servos in (6, 12, 15):
+        sides = {
+            "fast": (our_tick(servos, fast=True), sdk_tick(servos, fast=True)),
+            "plain": (our_tick(servos, fast=False), sdk_tick(servos, fast=False)),
+            "Feetech": (our_feetech_tick(servos), feetech_sdk_tick(servos)),
+        }
+        for kind, (ours, sdk) in sides.items():
             rounds = [(cpu_us(ours), cpu_us(sdk)) for _ in range(ROUNDS)]
             our_us, sdk_us = (statistics.median(column) for column in zip(*rounds, strict=True))
-            kind = "fast" if fast else "plain"
-            print(f"{servos:6}  {kind:10}  {our_us:7.1f}  {sdk_us:13.1f}  {our_us / sdk_us:6.3f}")
+            print(f"{servos:6}  {kind:10}  {our_us:7.1f}  {sdk_us:7.1f}  {our_us / sdk_us:6.3f}")
 
 
 if __name__ == "__main__":

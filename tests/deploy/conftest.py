@@ -19,11 +19,12 @@ import pytest
 
 from deploy.configuration import load_yaml
 from deploy.contract import TARGET_OF, Contract, describe_tensor, parse_contract
-from deploy.dynamixel.protocol import BROADCAST_ID, Instruction
+from deploy.dynamixel.protocol import BROADCAST_ID, HEADER, Instruction
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.servos import MODELS
 from deploy.errors import BusError
-from deploy.robot import Robot
+from deploy.feetech.servos import MODELS as FEETECH_MODELS
+from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.servo_device import ServoDevice
 from deploy.signals import SignalKind
@@ -31,8 +32,10 @@ from deploy.signals import SignalKind
 if TYPE_CHECKING:
     from deploy.clock import VirtualClock
     from deploy.serial_port import Port
+    from deploy.twin.feetech_servo import FeetechServo
     from deploy.twin.monitor import Limits, Monitor, Unsafe
     from deploy.twin.robot import Twin
+    from deploy.twin.servo import Servo
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL_PATH = REPOSITORY / "envs/robots/desk_arm/desk_arm.xml"
@@ -128,6 +131,35 @@ def contract(desk_arm: RobotConfig) -> Contract:
     )
 
 
+SO101_HOME = (0.0, -0.8, 0.9, 0.6, 0.0, 0.3)
+SO101_P_GAIN = 16
+
+
+@pytest.fixture(scope="session")
+def so101() -> RobotConfig:
+    """The wiring of the Feetech arm that ships with the package, with short ramps."""
+    config = load_yaml(REPOSITORY / "configs/robots/so101.yaml", RobotConfig)
+    safety = config.safety.model_copy(update={"move_to_start_s": 0.2})
+    return config.model_copy(update={"safety": safety})
+
+
+@pytest.fixture(scope="session")
+def so101_contract(contract: Contract, so101: RobotConfig) -> Contract:
+    """What a policy for it demands: the same as for the desk arm, whose joints' names it has."""
+    model = FEETECH_MODELS["STS3215-12V"]
+    joints = [
+        joint.model_copy(
+            update={
+                "kp_nm_per_rad": model.kp(SO101_P_GAIN, joint.effort_limit_nm),
+                "default_position_rad": home,
+                "velocity_limit_rad_s": 2.0,
+            }
+        )
+        for joint, home in zip(bare_joints(so101), SO101_HOME, strict=True)
+    ]
+    return contract.model_copy(update={"robot": "so101_arm", "joints": joints})
+
+
 def using(contract: Contract, *kinds: SignalKind) -> Contract:
     """The contract of a policy that uses other signals, which recorded a robot at rest."""
     rest = {"projected_gravity": [0.0, 0.0, -1.0], "command": contract.golden.inputs["command"][0]}
@@ -162,9 +194,15 @@ def _tensor(name: str, unit: str, elements: Sequence[str], *, frame: str = "") -
     }
 
 
-_ID, _INSTRUCTION = 4, 7
-"""Where in a packet they are."""
 _SYNC_READS = (Instruction.SYNC_READ, Instruction.FAST_SYNC_READ)
+"""Whose numbers Feetech shares."""
+
+
+def expects_reply(request: bytes | bytearray | memoryview) -> bool:
+    """Whether somebody answers a request, of either family."""
+    is_dynamixel = bytes(request[:3]) == HEADER[:3]
+    id, instruction = (request[4], request[7]) if is_dynamixel else (request[2], request[4])
+    return id != BROADCAST_ID or instruction in _SYNC_READS
 
 
 class FlakyPort:
@@ -181,6 +219,8 @@ class FlakyPort:
         """How many of the next replies do not arrive; inf for all."""
         self.unplugged = False
         """The operating system says that the port is gone."""
+        self.damage: Callable[[memoryview], None] = lambda received: None
+        """Called with the bytes of every reply, which it may change."""
         self.after_reply: Callable[[], None] = lambda: None
         """Called when a reply has come, before the program gets it."""
 
@@ -190,7 +230,7 @@ class FlakyPort:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._check()
         self.sent.append(bytes(data))
-        if data[_ID] != BROADCAST_ID or data[_INSTRUCTION] in _SYNC_READS:
+        if expects_reply(data):
             self._reply_is_lost = self.replies_to_lose > 0
             self.replies_to_lose -= self._reply_is_lost
         if self.requests_to_lose > 0:
@@ -204,6 +244,7 @@ class FlakyPort:
         while count and self._reply_is_lost:
             count = self._port.read_into(buffer, deadline_s)
         if count:
+            self.damage(buffer[:count])
             self.after_reply()
         return count
 
@@ -266,14 +307,18 @@ class Bench:
         self.clock.sleep_until(self.clock.now() + seconds)
         self.twin.advance(self.clock.now())
 
+    def servo(self, joint: str) -> Servo | FeetechServo:
+        """The emulated servo of a joint."""
+        return self.twin.servos[self.twin.joints.index(joint)]
+
     def get(self, joint: str, register: Register) -> int:
         """What a servo's register holds."""
-        servo = self.twin.servos[self.twin.joints.index(joint)]
+        servo = self.servo(joint)
         return register.decode(servo.read(register.address, register.size).data)
 
     def set(self, joint: str, register: Register, value: int) -> None:
         """Write a servo's register, as another program might."""
-        servo = self.twin.servos[self.twin.joints.index(joint)]
+        servo = self.servo(joint)
         assert not servo.write(register.address, register.encode(value)).error
 
     def push(self, joint: str, angle: float) -> None:

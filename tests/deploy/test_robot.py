@@ -18,7 +18,7 @@ from deploy.robot import Robot, measured_signals
 from deploy.robot_config import RobotConfig
 from deploy.servo_device import HOLD_REACH_RAD
 from deploy.twin.monitor import Unsafe
-from tests.deploy.conftest import Bench, MakeBench, make_robot
+from tests.deploy.conftest import Bench, MakeBench
 
 JOINTS = [
     "shoulder_pan",

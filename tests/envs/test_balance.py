@@ -16,11 +16,9 @@ from envs.simulation import State
 from envs.tasks.balance import Balance, BalanceWeights, balance_terms
 from envs.walking.legs import Motion
 from envs.worlds import every
-from robotrl.export import export
-from robotrl.run_folder import RunFolder
-from robotrl.train import train
 from robotrl.train_config import TrainConfig
 from tests.benchmarks.balance import Lqr
+from tests.envs.exported import drive, train_and_export
 from tests.envs.no_sync import no_sync
 
 WORLDS = 4
@@ -243,16 +241,9 @@ def test_is_the_same_on_both_backends_and_never_waits_for_a_gpu():
 def test_trains_with_its_mirror_image_exports_speeds_and_runs_as_an_onnx_controller(
     tiny_config: TrainConfig, tmp_path: Path
 ):
-    settings = tiny_config.model_dump(mode="json")
-    settings |= {"task": "balance", "task_config": {}, "randomization": []}
-    settings["algorithm"]["symmetry"] = True
-    folder, path = RunFolder(tmp_path / "run"), tmp_path / "policy.onnx"
-    config = TrainConfig.model_validate(settings)
-    folder.create(config)
-    train(config, folder)
+    exported = train_and_export(tiny_config, "balance", {}, tmp_path)
 
-    contract = export(folder, path, {})
-
+    contract = exported.contract
     (output,) = contract.outputs
     assert (output.kind, output.unit, output.elements) == ("joint_velocity_target", "rad/s", WHEELS)
     assert {spec.kind: spec.unit for spec in contract.inputs} == {
@@ -264,7 +255,9 @@ def test_trains_with_its_mirror_image_exports_speeds_and_runs_as_an_onnx_control
     }
     assert {joint.operating_mode for joint in contract.joints} == {"velocity"}
     assert (contract.command.elements, contract.command.low) == (["x", "yaw"], [-0.4, -2.0])
-    controller = OnnxController(path)
+    for step in drive(exported, lambda: make(1), steps=10):
+        assert not step.terminated.any()
+    controller = OnnxController(exported.path)
     for name, array in controller.inputs.items():
         array[:] = 1.0 if name == "command" else 0.0
     controller.step()

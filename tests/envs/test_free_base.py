@@ -5,6 +5,7 @@ angular in its own.
 """
 
 import math
+from functools import partial
 from pathlib import Path
 
 import mujoco
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 import envs
-from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
 from envs.batch_simulation import BatchSimulation
@@ -24,10 +24,8 @@ from envs.registry import TASKS
 from envs.robot import Robot, load_robot
 from envs.simulation import Simulation, State
 from envs.worlds import Worlds, every
-from robotrl.export import export
-from robotrl.run_folder import RunFolder
-from robotrl.train import train
 from robotrl.train_config import TrainConfig
+from tests.envs.exported import drive, train_and_export
 from tests.envs.models.stand_task import MEASURED, Stand, StandConfig, StandFeatures
 
 CRAWLER = Path(__file__).parent / "models" / "crawler.xml"
@@ -274,32 +272,18 @@ def test_every_column_of_the_observation_has_a_name(env: envs.VectorEnv):
 def test_untrained_policy_is_exported_and_its_controller_keeps_standing_in_simulation(
     stand_task: str, tiny_config: TrainConfig, tmp_path: Path
 ):
-    small = tiny_config.model_dump(mode="json") | {
-        "task": stand_task, "task_config": {}, "env_steps": 32
-    }  # fmt: skip
-    config = TrainConfig.model_validate(small)
-    folder, path = RunFolder(tmp_path / "run"), tmp_path / "policy.onnx"
-    folder.create(config)
-    train(config, folder)
+    exported = train_and_export(tiny_config, stand_task, {}, tmp_path, symmetry=False)
 
-    contract = export(folder, path, {})
-
+    contract = exported.contract
     assert {spec.name: spec.frame for spec in contract.inputs} == {
         **dict.fromkeys(MEASURED[:2], "imu"),
         **dict.fromkeys((*MEASURED[2:], "joint_target", "command"), ""),
     }
     assert contract.command.elements == ["height"]
     assert contract.outputs[0].elements == JOINTS
-    env = envs.make(stand_task, num_envs=1, num_threads=1)
-    env.reset()
-    controller = OnnxController(path)
-    (output,) = controller.outputs.values()
-    for _ in range(50):
-        for name, array in controller.inputs.items():
-            array[:] = env.signals[name][0].numpy()
-        controller.step()
-        *_, terminated, _, _ = env.step_targets(torch.from_numpy(output.copy())[None])
-        assert not terminated.any()
+    stand = partial(envs.make, stand_task, num_envs=1, num_threads=1)
+    for step in drive(exported, stand, steps=50):
+        assert not step.terminated.any()
 
 
 class CheatingStand(Stand):

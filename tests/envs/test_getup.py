@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import envs
-from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.robot import load_robot
 from envs.simulation import State
@@ -18,10 +17,8 @@ from envs.tasks.getup import Getup, GetupWeights, getup_terms
 from envs.walking.fallen import any_orientation, fallen_states
 from envs.walking.legs import Motion
 from envs.worlds import every
-from robotrl.export import export
-from robotrl.run_folder import RunFolder
-from robotrl.train import train
 from robotrl.train_config import TrainConfig
+from tests.envs.exported import drive, train_and_export
 from tests.envs.no_sync import no_sync
 from tests.envs.test_mirror import BASE
 
@@ -258,31 +255,17 @@ def test_is_the_same_on_both_backends_and_never_waits_for_a_gpu():
 def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
     tiny_config: TrainConfig, tmp_path: Path
 ):
-    settings = tiny_config.model_dump(mode="json")
-    settings |= {"task": "getup", "task_config": dict(POOL), "randomization": []}
-    settings["algorithm"]["symmetry"] = True
-    folder, path = RunFolder(tmp_path / "run"), tmp_path / "policy.onnx"
-    config = TrainConfig.model_validate(settings)
-    folder.create(config)
-    train(config, folder)
+    exported = train_and_export(tiny_config, "getup", dict(POOL), tmp_path)
 
-    contract = export(folder, path, {})
-
+    contract = exported.contract
     assert {spec.name for spec in contract.inputs} == {
         *("imu_angular_velocity", "projected_gravity"),
         *("joint_position", "joint_velocity", "joint_target"),
     }
     assert contract.command.elements == ["height"]
     assert contract.command.low == contract.command.high == pytest.approx([0.1172])
-    env = make(1)
-    env.reset()
-    controller = OnnxController(path)
-    (output,) = controller.outputs.values()
-    for _ in range(5):
-        for name, array in controller.inputs.items():
-            array[:] = env.signals[name][0].numpy()
-        controller.step()
-        env.step_targets(torch.from_numpy(output.copy())[None])
+    for step in drive(exported, lambda: make(1), steps=20):
+        assert not step.terminated.any()
 
 
 @pytest.mark.parametrize(

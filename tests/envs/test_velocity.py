@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 import envs
-from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.robot import load_robot
 from envs.simulation import State
 from envs.tasks.velocity import Velocity
 from envs.worlds import every
-from robotrl.export import export
-from robotrl.run_folder import RunFolder
-from robotrl.train import train
 from robotrl.train_config import TrainConfig
+from tests.envs.exported import drive, train_and_export
 from tests.envs.no_sync import no_sync
 from tests.envs.test_mirror import CRAWLER, CRAWLER_FEET
 
@@ -309,16 +306,9 @@ def test_steps_never_wait_for_a_gpu():
 def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
     tiny_config: TrainConfig, tmp_path: Path
 ):
-    settings = tiny_config.model_dump(mode="json")
-    settings |= {"task": "velocity", "task_config": SETTINGS, "randomization": []}
-    settings["algorithm"]["symmetry"] = True
-    folder, path = RunFolder(tmp_path / "run"), tmp_path / "policy.onnx"
-    config = TrainConfig.model_validate(settings)
-    folder.create(config)
-    train(config, folder)
+    exported = train_and_export(tiny_config, "velocity", SETTINGS, tmp_path)
 
-    contract = export(folder, path, {})
-
+    contract = exported.contract
     assert contract.command.elements == ["x", "y", "yaw"]
     assert contract.command.units == ["m/s", "m/s", "rad/s"]
     assert [joint.velocity_limit_rad_s for joint in contract.joints] == [30] * 8
@@ -326,16 +316,8 @@ def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
         *("imu_angular_velocity", "projected_gravity", "joint_position", "joint_velocity"),
         *("joint_target", "command", "time"),
     }
-    env = make(1)
-    env.reset()
-    controller = OnnxController(path)
-    (output,) = controller.outputs.values()
-    for _ in range(20):
-        for name, array in controller.inputs.items():
-            array[:] = env.signals[name][0].numpy()
-        controller.step()
-        env.step_targets(torch.from_numpy(output.copy())[None])
-    assert not walk(env).terminated().any()
+    for step in drive(exported, lambda: make(1), steps=20):
+        assert not step.terminated.any()
 
 
 @pytest.mark.parametrize(

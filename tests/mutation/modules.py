@@ -2,10 +2,11 @@
 
 Tests in virtual time only where possible: one that is late on a busy machine fails without a fault.
 A module that is gone or renamed is refused by `tests/mutation/test_mutants.py`, as is one of
-`deploy/dynamixel/` that is missing here.
+`deploy/dynamixel/` or `deploy/feetech/` that is missing here.
 """
 
 _BUS = "tests/deploy/dynamixel"
+_FEETECH = "tests/deploy/feetech"
 _TWIN = "tests/deploy/twin"
 _RANDOM = "tests/envs/randomization"
 
@@ -23,7 +24,9 @@ CORE: dict[str, tuple[str, ...]] = {
     # what may move a joint, and what must stop it
     "deploy/governor.py": ("tests/deploy/test_governor.py",),
     "deploy/runtime.py": ("tests/deploy/test_runtime.py",),
-    "deploy/robot.py": ("tests/deploy/test_robot.py",),
+    "deploy/robot.py": ("tests/deploy/test_robot.py", "tests/deploy/test_devices.py"),
+    "deploy/servo_device.py": ("tests/deploy/test_robot.py", "tests/deploy/test_faults.py"),
+    "deploy/supervisor.py": ("tests/deploy/test_supervisor.py",),
     # what must not be run
     "deploy/contract.py": _CONTRACT,
     "deploy/contract_upgrade.py": ("tests/deploy/test_contract_upgrade.py",),
@@ -32,6 +35,7 @@ CORE: dict[str, tuple[str, ...]] = {
     "deploy/robot_config.py": ("tests/deploy/test_robot_config.py",),
     # the stand-in for reality
     "deploy/twin/servo.py": (*_SERVO, f"{_TWIN}/test_robot.py"),
+    "deploy/twin/feetech_servo.py": (f"{_TWIN}/test_feetech_servo.py",),
     "deploy/twin/friction.py": (f"{_TWIN}/test_friction.py",),
     "deploy/twin/controllers.py": (f"{_TWIN}/test_controllers.py", *_SERVO),
     "deploy/twin/robot.py": (
@@ -75,7 +79,17 @@ CORE: dict[str, tuple[str, ...]] = {
 
 MODULES: dict[str, tuple[str, ...]] = CORE | {
     # the wire
-    "deploy/dynamixel/bus.py": (f"{_BUS}/test_bus.py", f"{_BUS}/test_sync.py"),
+    "deploy/dynamixel/bus.py": (f"{_BUS}/test_bus.py",),
+    "deploy/dynamixel/device.py": ("tests/deploy/test_robot.py",),
+    "deploy/feetech/device.py": ("tests/deploy/test_devices.py", "tests/deploy/test_faults.py"),
+    "deploy/feetech/protocol.py": (f"{_FEETECH}/test_protocol.py", f"{_FEETECH}/test_sync.py"),
+    "deploy/feetech/registers.py": (f"{_FEETECH}/test_protocol.py",),
+    "deploy/feetech/servos.py": (f"{_FEETECH}/test_servos.py",),
+    "deploy/feetech/sync.py": (f"{_FEETECH}/test_sync.py",),
+    "deploy/register.py": (f"{_BUS}/test_registers.py",),
+    "deploy/servo_bus.py": (f"{_BUS}/test_bus.py", f"{_BUS}/test_sync.py"),
+    "deploy/servo_sheet.py": (f"{_BUS}/test_servos.py", f"{_FEETECH}/test_servos.py"),
+    "deploy/sync_read.py": (f"{_BUS}/test_sync.py", f"{_FEETECH}/test_sync.py"),
     "deploy/dynamixel/crc.py": (f"{_BUS}/test_crc.py", f"{_BUS}/test_protocol.py"),
     "deploy/dynamixel/protocol.py": (f"{_BUS}/test_protocol.py",),
     "deploy/dynamixel/registers.py": (f"{_BUS}/test_registers.py",),

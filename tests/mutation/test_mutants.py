@@ -122,7 +122,11 @@ def test_every_module_has_a_share_of_the_sample():
 
 
 def test_modules_and_their_tests_exist_and_the_wire_is_complete():
-    wire = {str(path.relative_to(ROOT)) for path in (ROOT / "deploy/dynamixel").glob("[a-z]*.py")}
+    wire = {
+        str(path.relative_to(ROOT))
+        for family in ("dynamixel", "feetech")
+        for path in (ROOT / "deploy" / family).glob("[a-z]*.py")
+    }
     assert wire <= MODULES.keys()
     for path, tests in MODULES.items():
         missing = [name for name in (path, *tests) if not (ROOT / name).exists()]

@@ -73,6 +73,17 @@ def arm_config() -> RobotConfig:
     )
 
 
+@pytest.fixture(scope="session")
+def feetech_config(arm_config: RobotConfig) -> RobotConfig:
+    """The same arm with other servos on another wire."""
+    joints = {
+        name: joint.model_copy(update={"model": "STS3215-12V", "zero_ticks": 2048})
+        for name, joint in arm_config.joints.items()
+    }
+    bus = arm_config.wired["bus"].model_copy(update={"protocol": "feetech_sts"})
+    return arm_config.model_copy(update={"bus": bus, "joints": joints})
+
+
 @pytest.fixture
 def twin(arm_path: Path, arm_config: RobotConfig) -> Twin:
     return Twin(arm_path, arm_config)
@@ -98,11 +109,11 @@ def running_server(arm_path: Path, arm_config: RobotConfig) -> RunServer:
     """A server in a process of its own: the path of its port; afterwards it must end cleanly."""
 
     @contextmanager
-    def run(**options: Any) -> Iterator[str]:
+    def run(config: RobotConfig = arm_config, **options: Any) -> Iterator[str]:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(
-            target=serve, args=(arm_path, arm_config), kwargs={"ready": sender.send, **options}
+            target=serve, args=(arm_path, config), kwargs={"ready": sender.send, **options}
         )
         process.start()
         try:
