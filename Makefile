@@ -1,6 +1,9 @@
 # Every target sets up what it needs in .venv, on a fresh machine too.
 PYTHON ?= python3
 BIN := .venv/bin
+# They read the simulated inertial sensors in the tests; what else they ask for is CircuitPython's.
+SENSOR_DRIVERS := adafruit-circuitpython-bno055 adafruit-circuitpython-bno08x \
+	adafruit-circuitpython-bno08x-rvc
 
 .PHONY: help setup demo test lint bench mutate
 help:
@@ -35,4 +38,5 @@ mutate: .venv/dev
 .venv/train .venv/dev: .venv/%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[$*]'
+	test $* != dev || $(BIN)/pip install --quiet --no-deps -c constraints.txt $(SENSOR_DRIVERS)
 	touch $@

@@ -10,6 +10,10 @@ from types import MappingProxyType
 from deploy.device import MakeDevice
 from deploy.dynamixel.device import DynamixelServos
 from deploy.feetech.device import FeetechServos
+from deploy.imu.config import IMU_PROTOCOLS
+from deploy.imu.device import make_imu
+from deploy.imu.signals import KINDS as IMU_SIGNALS
+from deploy.microcontroller.device import Microcontroller
 from deploy.signals import SignalKind, TargetKind
 
 
@@ -19,13 +23,22 @@ class Family:
 
     make: MakeDevice
     measures: tuple[SignalKind, ...] = ("joint_position", "joint_velocity")
+    measures_with_imu: tuple[SignalKind, ...] = ()
+    """Beyond those, if the YAML gives it an `imu:`."""
     obeys: tuple[TargetKind, ...] = ("joint_position_target",)
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "dynamixel2": Family(DynamixelServos),
+        "dynamixel2": Family(DynamixelServos, measures_with_imu=IMU_SIGNALS),
         "feetech_sts": Family(FeetechServos),
+        "microcontroller": Family(
+            Microcontroller,
+            ("joint_position", "joint_velocity", "joint_effort"),
+            IMU_SIGNALS,
+            ("joint_position_target", "joint_velocity_target", "joint_torque_target"),
+        ),
+        **{protocol: Family(make_imu, IMU_SIGNALS, obeys=()) for protocol in IMU_PROTOCOLS},
     }
 )
 """By `protocol`."""

@@ -22,7 +22,6 @@ from deploy.contract import JointSpec
 from deploy.device import Approve, Device, Reading, refuse_changes
 from deploy.errors import BusError
 from deploy.families import FAMILIES
-from deploy.imu.signals import KINDS as IMU_KINDS
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
 from deploy.servos import MODELS
@@ -34,11 +33,11 @@ Floats = NDArray[np.float64]
 
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
     """Kinds of signal that the devices of a robot measure: the keys of `Robot.readings`."""
-    kinds = [
-        kind
-        for bus in config.wired.values()
-        for kind in (*FAMILIES[bus.protocol].measures, *(IMU_KINDS if bus.imu else ()))
-    ]
+    kinds: list[SignalKind] = []
+    for device in config.wired.values():
+        family = FAMILIES[device.protocol]
+        kinds += family.measures
+        kinds += family.measures_with_imu if getattr(device, "imu", None) else ()
     return tuple(dict.fromkeys(kinds))
 
 

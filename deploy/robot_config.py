@@ -11,23 +11,18 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from deploy.configuration import Section, did_you_mean
-from deploy.imu.config import BusImuConfig
-from deploy.quantities import Angle, Name, Speed
+from deploy.imu.config import IMU_PROTOCOLS, BusImuConfig, ImuConfig
+from deploy.microcontroller.config import MicrocontrollerConfig
+from deploy.quantities import Angle, BaudRate, DevicePath, Name, Speed
 from deploy.servo_physics import SUPPLY_SHARES
 from deploy.servos import MODELS
 
 WATCHDOG_STEP_MS = 20
 SPEED_RESERVE = 1.5
 """How much faster than its data sheet a servo may turn: a full battery, a falling link."""
-
-
-def _device_path(port: str) -> str:
-    if not port.startswith("/") or port.endswith("/") or len(port) > 1000:
-        raise ValueError(f"expected the path of a device such as /dev/ttyUSB0, found {port!r}")
-    return port
 
 
 def _a_number(value: object) -> object:
@@ -41,9 +36,9 @@ class BusConfig(Section):
 
     protocol: Literal["dynamixel2", "feetech_sts"] = "dynamixel2"
     """Wire protocol."""
-    port: Annotated[str, AfterValidator(_device_path)]
+    port: DevicePath
     """Device path, best a stable one below /dev/serial/by-id/."""
-    baud_rate: Annotated[int, Field(ge=9600, le=4_500_000)] = 1_000_000
+    baud_rate: BaudRate = 1_000_000
     """Baud rate all servos are set to."""
     usb_latency_ms: Annotated[float, Field(ge=0, le=20)] = 4.0
     """Delay the adapter is expected to add to a reply, at most (U2D2 with latency_timer=1: about
@@ -52,13 +47,33 @@ class BusConfig(Section):
     """An inertial sensor among the servos, read together with them."""
 
 
+def _kind_of(document: object) -> str:
+    """Which section describes a device, by what is written of it."""
+    if isinstance(document, Mapping):
+        protocol = document.get("protocol")
+    else:
+        protocol = getattr(document, "protocol", None)
+    if protocol == "microcontroller":
+        return "microcontroller"
+    return "imu" if protocol in IMU_PROTOCOLS else "servos"
+
+
+DeviceConfig = Annotated[
+    Annotated[BusConfig, Tag("servos")]
+    | Annotated[MicrocontrollerConfig, Tag("microcontroller")]
+    | Annotated[ImuConfig, Tag("imu")],
+    Discriminator(_kind_of),
+]
+"""Whatever hangs on one serial port; `protocol` says which."""
+
+
 class JointWiring(Section):
     """One joint: the servo behind it and the hardware's limits."""
 
     device: Name | None = None
     """On which of `devices` it is; may be left out where there is one."""
     id: Annotated[int, Field(ge=0, le=252)]
-    """Servo id on the bus."""
+    """Servo id on the bus; its place, from 0, on a microcontroller."""
     model: Name
     """Servo model, e.g. XL430-W250; checked against what answers."""
     supply_v: Annotated[float, Field(ge=1, le=100)] | None = None
@@ -164,13 +179,13 @@ class RobotConfig(Section):
     """Path of that model, from this file's folder, if it is none of ours; the twin reads it."""
     bus: BusConfig | None = None
     """Its bus, if there is one; short for one device of that name."""
-    devices: dict[Name, BusConfig] = {}
+    devices: dict[Name, DeviceConfig] = {}
     """All it is wired to, by a name of your choice, if there are several."""
     joints: Annotated[dict[Name, JointWiring], Field(min_length=1)]
     safety: SafetyConfig = SafetyConfig()
 
     @property
-    def wired(self) -> dict[str, BusConfig]:
+    def wired(self) -> Mapping[str, BusConfig | MicrocontrollerConfig | ImuConfig]:
         """What it is wired to, in whichever of the two forms it is written, by name."""
         return {"bus": self.bus} if self.bus else self.devices
 
@@ -209,7 +224,8 @@ class RobotConfig(Section):
                 )
             owners[place] = name
         for name, bus in self.wired.items():
-            self._check_imu(name, bus, owners)
+            if isinstance(bus, BusConfig):
+                self._check_imu(name, bus, owners)
         return self
 
     def _check_imu(self, name: str, bus: BusConfig, owners: Mapping[tuple[str, int], str]) -> None:
@@ -240,6 +256,13 @@ class RobotConfig(Section):
                 f"{did_you_mean(joint.device, self.wired)}; there are {', '.join(self.wired)}"
             )
         device, where = self.wired[self.device_of(name)], self.key_of(self.device_of(name))
+        if isinstance(device, ImuConfig):
+            raise ValueError(
+                f"joint {name!r} is on {where}, an inertial sensor, which drives nothing; give it "
+                "the `device:` of its servo"
+            )
+        if isinstance(device, MicrocontrollerConfig):
+            return  # how the servo is wired to the board is the board's business
         model = MODELS[joint.model]
         if device.protocol not in model.PROTOCOLS:
             raise ValueError(

@@ -26,7 +26,7 @@ from deploy.device import Approve, Reading, SettingChange, refuse_changes
 from deploy.errors import BusError, SafetyError, ServoError
 from deploy.register import Register
 from deploy.reply_times import MARGIN_S
-from deploy.robot_config import JointWiring, RobotConfig
+from deploy.robot_config import BusConfig, JointWiring, RobotConfig
 from deploy.serial_port import Port, latency_advice
 from deploy.servo_bus import ServoBus
 from deploy.servos import MODELS
@@ -147,7 +147,9 @@ class ServoDevice:
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
         self._port, self._approve = port, approve
-        self._bus_config = config.wired[name]
+        section = config.wired[name]
+        assert isinstance(section, BusConfig)
+        self._bus_config = section
         self.bus = self._open(port)
         """Request and reply, for setting up."""
         self._wanted: list[dict[Register, int]] = []

@@ -8,6 +8,7 @@ installed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,13 @@ import pytest
 if TYPE_CHECKING:
     from robotrl.run_folder import RunFolder
     from robotrl.train_config import TrainConfig
+
+with contextlib.suppress(ImportError):  # it comes with robotrl[dev]
+    import hypothesis
+
+    # The same examples every time, however busy the machine; tests/benchmarks/fuzz.py is for luck.
+    hypothesis.settings.register_profile("robotrl", deadline=None, derandomize=True, database=None)
+    hypothesis.settings.load_profile("robotrl")
 
 # With such small networks torch's threads only wait for each other: one is up to 40 times faster.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -15,7 +15,6 @@ from enum import IntEnum
 
 from deploy.imu.sample import Sample, unit
 
-BAUD_RATE = 115200
 CHIP_ID = 0xA0
 CHIP_ID_REGISTER, OPERATION_MODE, UNITS = 0x00, 0x3D, 0x3B
 CONFIGURE, IMU = 0x00, 0x08

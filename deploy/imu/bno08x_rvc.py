@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from deploy.imu.packets import PacketScanner
 from deploy.imu.sample import Quaternion, Sample, turn_between
 
-BAUD_RATE = 115200
 PERIOD_S = 0.01
 LENGTH = 19
 _GAP = 5

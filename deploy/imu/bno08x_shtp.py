@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 from deploy.imu.sample import Sample, Vector, gravity_of_quaternion
 
-BAUD_RATE = 3_000_000
 BYTE_GAP_S = 1e-4
 GYROSCOPE, GAME_ROTATION, GYRO_ROTATION = 0x02, 0x08, 0x2A
 COMMAND, EXECUTABLE, CONTROL, REPORTS, WAKE_REPORTS, GYRO_CHANNEL = range(6)

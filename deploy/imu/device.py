@@ -10,19 +10,22 @@ waiting: its newest sample counts, and is older than its age says by at most the
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deploy.device import Floats, Reading, Statistics
+from deploy.contract import JointSpec
+from deploy.device import Approve, Floats, Reading, refuse_changes
 from deploy.errors import BusError, BusTimeout
 from deploy.imu.config import ImuConfig
 from deploy.imu.sample import Sample
 from deploy.imu.sensors import SENSORS
 from deploy.imu.signals import ImuSignals, bias_at_rest
 from deploy.reply_times import MARGIN_S
+from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
 from deploy.signals import SignalKind
+from deploy.statistics import Statistics
 
 LISTEN_S = 1.0
 """How long `connect` watches: for the rate, the bias, and whether the axes are as documented."""
@@ -58,8 +61,8 @@ class Imu:
         self._decoder = self._sensor.decoder()
         self._buffer = memoryview(bytearray(8192))
         self._restarts = 0
-        baud_rate = config.baud_rate or self._sensor.baud_rate
-        self._wire_s = (len(self._sensor.request) + self._sensor.answer_bytes) * 10 / baud_rate
+        exchanged = len(self._sensor.request) + self._sensor.answer_bytes
+        self._wire_s = exchanged * 10 / config.baud_rate
 
     @property
     def read_s(self) -> float:
@@ -198,3 +201,17 @@ class Imu:
                 f"{np.round(down, 2).tolist()}, expected the opposite of what it feels; its axes "
                 "were remapped, or it needs calibration: reset it to the maker's settings"
             )
+
+
+def make_imu(
+    name: str,
+    config: RobotConfig,
+    joints: Sequence[JointSpec],
+    port: Port,
+    *,
+    approve: Approve = refuse_changes,
+) -> Imu:
+    """A `deploy.device.MakeDevice`."""
+    section = config.wired[name]
+    assert isinstance(section, ImuConfig) and not joints
+    return Imu(name, section, port)

@@ -25,7 +25,6 @@ class Sensor:
     """A row."""
 
     decoder: Callable[[], Decoder]
-    baud_rate: int
     start: Callable[[Port, ImuConfig, Decoder], None] = lambda port, config, decoder: None
     request: bytes = b""
     answer_bytes: int = 0
@@ -125,16 +124,15 @@ def _listen(
 
 SENSORS: Mapping[str, Sensor] = MappingProxyType(
     {
-        "bno08x_rvc": Sensor(bno08x_rvc.RvcDecoder, bno08x_rvc.BAUD_RATE),
-        "bno08x_shtp": Sensor(ShtpDecoder, bno08x_shtp.BAUD_RATE, start_shtp),
+        "bno08x_rvc": Sensor(bno08x_rvc.RvcDecoder),
+        "bno08x_shtp": Sensor(ShtpDecoder, start_shtp),
         "bno055": Sensor(
             bno055.Bno055Decoder,
-            bno055.BAUD_RATE,
             start_bno055,
             bno055.read(bno055.BLOCK, bno055.BLOCK_LENGTH),
             2 + bno055.BLOCK_LENGTH,
         ),
-        "witmotion": Sensor(WitMotionDecoder, 115200),
+        "witmotion": Sensor(WitMotionDecoder),
     }
 )
 """By `protocol` of the YAML."""

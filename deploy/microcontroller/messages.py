@@ -80,10 +80,12 @@ class Refusal(IntEnum):
 
 
 class Parts(IntFlag):
-    """What the board has besides joints."""
+    """What the board has besides joints, and whether it drives those."""
 
     IMU = 1
     SUPPLY = 2
+    MOTORS_ON = 4
+    """In a state only: driven, or held after a stop."""
 
 
 @dataclass(frozen=True, slots=True)

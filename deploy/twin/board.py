@@ -176,6 +176,7 @@ class Board:
         state = self.state
         state.damaged = (self._parser.damaged - self._damaged_before) & _16_BITS
         left_us = self._deadman_us - ((now_us - self._command_us) & _32_BITS)
+        state.parts = self.welcome.parts | (Parts.MOTORS_ON if self.drives else Parts(0))
         driven = state.status == Status.DRIVEN
         state.deadman_left_ms = max(0, left_us) // 1000 if driven else 0
         state.joints_age = _age(self.joints_us, now_us)

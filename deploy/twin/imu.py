@@ -1,14 +1,14 @@
 """Inertial sensors behind a serial port, as their data sheets describe what they send.
 
-    sensor = ImuTwin(Bno08xRvc(), motion, seed=0)
-    sensor.receive(data, now_s)
-    sensor.advance(now_s)
-    received = sensor.take(now_s)
+    wire = ImuWire(Bno08xRvc(), motion, seed=0)
+    wire.send(data, now_s)
+    while wire.next_event_s <= now_s: wire.run_event()
+    received = wire.take(now_s)
 
-`motion(time_s)` says how the sensor moves when it measures. Like real ones they have noise, so that no two
-samples are the same to the bit; bytes take their time on the wire. `deploy.imu` reads them, and so
-do the drivers that Adafruit publishes for the BNO055 and the BNO08x; nothing here is made from our
-decoders.
+`motion(time_s)` says how the sensor moves when it measures. Like real ones they have noise, so that
+no two samples are the same to the bit; bytes take their time on the wire. `deploy.imu` reads them,
+and so do the drivers that Adafruit publishes for the BNO055 and the BNO08x; nothing here is made
+from our decoders.
 """
 
 import math
@@ -53,8 +53,8 @@ class ImuModel(Protocol):
         ...
 
 
-class ImuTwin:
-    """A sensor in the caller's time, for `deploy.twin.port.VirtualPort` or a pseudo-terminal."""
+class ImuWire:
+    """A sensor on a serial port, with the methods of `deploy.twin.half_duplex.HalfDuplex`."""
 
     def __init__(
         self,
@@ -77,31 +77,29 @@ class ImuTwin:
         self._last: Motion | None = None
 
     @property
-    def wake_s(self) -> float:
-        """When there is something to do next."""
-        arrival_s = self._queue[0][0] if self._queue else math.inf
-        return min(arrival_s, self._next_s if self._streams else math.inf)
+    def next_event_s(self) -> float:
+        """When it measures next; inf if it only answers."""
+        return self._next_s if math.isfinite(self.model.period_s) else math.inf
 
     @property
-    def _streams(self) -> bool:
-        return math.isfinite(self.model.period_s)
+    def reply_s(self) -> float:
+        """When the host will have received what is on its way; inf if nothing is."""
+        return self._queue[0][0] if self._queue else math.inf
 
-    def receive(self, data: bytes, now_s: float, baud_rate: int | None = None) -> None:
+    def send(self, data: bytes, now_s: float, baud_rate: int | None = None) -> None:
         """The host writes; at another baud rate than its own it hears nothing."""
-        self.advance(now_s)
         if self.silent or (baud_rate or self.baud_rate) != self.baud_rate:
             return
-        streamed = self._streams
+        streamed = math.isfinite(self.model.period_s)
         heard_s = now_s + len(data) * 10 / self.baud_rate
         self._send(self.model.receive(data, now_s, self._measure(now_s)), heard_s)
-        if self._streams and not streamed:
+        if math.isfinite(self.model.period_s) and not streamed:
             self._next_s = now_s + self.model.period_s
 
-    def advance(self, now_s: float) -> None:
-        """Measure and send, up to now."""
-        while self._streams and self._next_s <= now_s:
-            self._send(self.model.sample(self._measure(self._next_s)), self._next_s)
-            self._next_s += self.model.period_s
+    def run_event(self) -> None:
+        """Measure, and send that."""
+        self._send(self.model.sample(self._measure(self._next_s)), self._next_s)
+        self._next_s += self.model.period_s
 
     def take(self, now_s: float) -> bytes:
         """Bytes that have arrived by now and were not yet handed out."""
@@ -118,19 +116,21 @@ class ImuTwin:
     def _measure(self, at_s: float) -> Motion:
         """The true motion with noise; the same again while it is frozen."""
         if self._last is None or not self.frozen:
-            self._last = self._with_noise(self._motion(at_s))
+            self._last = with_noise(self._motion(at_s), self._rng)
         return self._last
 
-    def _with_noise(self, motion: Motion) -> Motion:
-        gyro, force, tilt = self._rng.normal(size=(3, 3))
-        x, y, z = tilt * TILT_NOISE_RAD
-        small = np.array([[1.0, -z, y], [z, 1.0, -x], [-y, x, 1.0]])
-        q, r = np.linalg.qr(motion.rotation @ small)
-        return Motion(
-            q * np.sign(np.diag(r)),  # a rotation again
-            motion.angular_velocity + gyro * GYRO_NOISE_RAD_S,
-            motion.specific_force + force * FORCE_NOISE_G,
-        )
+
+def with_noise(motion: Motion, rng: np.random.Generator) -> Motion:
+    """What a sensor takes a motion for."""
+    gyro, force, tilt = rng.normal(size=(3, 3))
+    x, y, z = tilt * TILT_NOISE_RAD
+    small = np.array([[1.0, -z, y], [z, 1.0, -x], [-y, x, 1.0]])
+    q, r = np.linalg.qr(motion.rotation @ small)
+    return Motion(
+        q * np.sign(np.diag(r)),  # a rotation again
+        motion.angular_velocity + gyro * GYRO_NOISE_RAD_S,
+        motion.specific_force + force * FORCE_NOISE_G,
+    )
 
 
 class Bno08xRvc:
@@ -367,7 +367,7 @@ def _int16(value: float) -> int:
 
 
 def _quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """wxyz of a rotation (3, 3), by way of its eigenvector of eigenvalue 1 (Bar-Itzhack, 2000)."""
+    """Wxyz of a rotation (3, 3), by way of its eigenvector of eigenvalue 1 (Bar-Itzhack, 2000)."""
     r = rotation
     symmetric = np.array(
         [
@@ -378,3 +378,12 @@ def _quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
         ]
     )
     return np.linalg.eigh(symmetric)[1][:, -1]  # of the lower triangle; its sign does not matter
+
+
+IMU_MODELS: dict[str, Callable[[], ImuModel]] = {
+    "bno08x_rvc": Bno08xRvc,
+    "bno08x_shtp": Bno08xShtp,
+    "bno055": Bno055,
+    "witmotion": WitMotion,
+}
+"""By `protocol` of the YAML."""

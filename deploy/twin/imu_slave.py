@@ -1,16 +1,21 @@
 """The inertial sensor that answers on a DYNAMIXEL bus like one more servo (Pollen's imu_to_dxl v2).
 
-    slave = ImuSlave(200, 1_000_000)
-    slave.latch(motion)                  # every PERIOD_S
-    slave.read(124, 12)                  # what it latched last
+    slave = ImuSlave(200, 1_000_000, motion)
+    slave.measure(now_s)                 # after every step of the physics
+    slave.read(124, 12)                  # what it measured last
 
 What is known of it is what Pollen's runtime reads (pollen-robotics/microduck, duck-control/src):
 12 bytes at address 124, 20 with the diagnostics behind them, here zeros. Its other registers are
 unknown, so all else is refused.
 """
 
+import math
+from collections.abc import Callable
+
+import numpy as np
+
 from deploy.dynamixel.protocol import ErrorCode, Status
-from deploy.twin.imu import Motion, imu_to_dxl_block
+from deploy.twin.imu import Motion, imu_to_dxl_block, with_noise
 
 PERIOD_S = 1 / 120
 """Between two of its measurements: the LSM6DSV16X's fusion at 120 Hz."""
@@ -25,8 +30,22 @@ class ImuSlave:
 
     return_delay_s = 0.0
 
-    def __init__(self, id: int, baud_rate: int):
-        """Switch it on; it says zeros until the first `latch`."""
+    def __init__(
+        self,
+        id: int,
+        baud_rate: int,
+        motion: Callable[[float], Motion],
+        *,
+        seed: int | None = None,
+    ):
+        """Switch it on; it says zeros until it has measured.
+
+        Args:
+            id: its id.
+            baud_rate: at which it listens.
+            motion: how the sensor moves now, in its own frame.
+            seed: of its noise.
+        """
         self.id = id
         self.frozen = False
         """It goes on saying what it said last."""
@@ -34,10 +53,14 @@ class ImuSlave:
         """Its cable is off."""
         self._baud_rate = baud_rate
         self._block = bytes(_LENGTH)
+        self._motion, self._rng = motion, np.random.default_rng(seed)
+        self._next_s = -math.inf
 
-    def latch(self, motion: Motion) -> None:
-        """A new measurement; `motion` in the sensor's frame."""
-        if not self.frozen:
+    def measure(self, now_s: float) -> None:
+        """A new measurement, if it is time for one."""
+        if now_s >= self._next_s and not self.frozen:
+            self._next_s = now_s + PERIOD_S
+            motion = with_noise(self._motion(now_s), self._rng)
             self._block = imu_to_dxl_block(motion).ljust(_LENGTH, b"\0")
 
     def listens(self, baud_rate: int, now_s: float) -> bool:

@@ -31,25 +31,37 @@ from deploy.configuration import did_you_mean
 from deploy.dynamixel import servos as dynamixel
 from deploy.errors import ConfigError
 from deploy.feetech import servos as feetech
-from deploy.robot_config import BusConfig, RobotConfig
+from deploy.imu.config import ImuConfig
+from deploy.imu.sample import Quaternion
+from deploy.imu.signals import rotation_matrix
+from deploy.microcontroller.config import MicrocontrollerConfig
+from deploy.robot_config import BusConfig, DeviceConfig, RobotConfig
 from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
 from deploy.servo_sheet import ServoSheet
 from deploy.servos import MODELS
+from deploy.twin.board_wire import BoardWire
 from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.feetech_wire import FeetechWire
 from deploy.twin.floating_base import FloatingBase, add_hand, floating_root
 from deploy.twin.friction import LoadFriction, check_servos
 from deploy.twin.heat import Heat
-from deploy.twin.imu_place import ImuPlace
+from deploy.twin.imu import IMU_MODELS, ImuWire, Motion
 from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
+AnyWire = Wire | FeetechWire | BoardWire | ImuWire
 START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""
 STRIBECK_SPEED_RAD_S = 0.1
 """Speed at which the additional friction at rest has fallen to a third; usual, no source."""
+
+IMU_SITE = "imu"
+"""Site of the model at which inertial sensors sit."""
+STANDARD_GRAVITY = 9.80665
+BEHIND_A_BOARD = 1_000_000
+"""Baud rate of servos that a microcontroller drives."""
 
 _PLAY_END_S = 0.003
 """How soft the ends of the play are: time constant of the constraint, three steps."""
@@ -129,13 +141,16 @@ class Twin:
         self.motor_torque = np.zeros(len(self.joints))
         """What the motors apply to the joints [N·m], shape (n,)."""
 
-        buses = robot_config.wired
+        buses = {
+            name: section.baud_rate if isinstance(section, BusConfig) else BEHIND_A_BOARD
+            for name, section in robot_config.wired.items()
+        }
         self._device = [robot_config.device_of(joint) for joint in self.joints]
         self.servos: list[Servo | FeetechServo] = [
             _make_servo(
                 joint.id,
                 model,
-                buses[device].baud_rate,
+                buses[device],
                 shaft_ticks=ticks,
                 voltage_v=parameters.supply_scale * joint.voltage_v,
                 command_latency_s=parameters.command_latency_s,
@@ -150,20 +165,11 @@ class Twin:
         self.heat = Heat(np.array([model.physics.resistance_ohm for model in models]))
         """How warm the servos are."""
         self._same_supply = supply_v[:, None] == supply_v
-        self._imus = {
-            name: ImuPlace(
-                ImuSlave(bus.imu.id, bus.baud_rate),
-                self._model,
-                self._data,
-                bus.imu.mounting,
-                parameters,
-            )
-            for name, bus in buses.items()
-            if bus.imu
-        }
+        self.imus: list[ImuSlave] = []
+        """Inertial sensors among the servos of a bus."""
         self._wires = {
-            name: self._make_wire(name, bus, parameters.usb_latency_s)
-            for name, bus in buses.items()
+            name: self._make_wire(name, section, parameters.usb_latency_s, start_s)
+            for name, section in robot_config.wired.items()
         }
         self._start_s, self._steps = start_s, 0
 
@@ -191,11 +197,6 @@ class Twin:
     def tool_position(self) -> NDArray[np.float64]:
         """True position of the site `tool` in the world [m], shape (3,)."""
         return self._data.site(TOOL_SITE).xpos.copy()
-
-    @property
-    def imus(self) -> list[ImuSlave]:
-        """The inertial sensors on its buses."""
-        return [place.slave for place in self._imus.values()]
 
     @property
     def wake_s(self) -> float:
@@ -233,18 +234,70 @@ class Twin:
         """Bytes a serial port, or the first, has received by now and not yet handed out."""
         return self._wires[device or self.devices[0]].take(now_s)
 
-    def _next_wire(self) -> Wire | FeetechWire:
+    def _next_wire(self) -> AnyWire:
         """The one on which something happens next."""
         return min(self._wires.values(), key=lambda wire: wire.next_event_s)
 
-    def _make_wire(self, name: str, bus: BusConfig, usb_latency_s: float) -> Wire | FeetechWire:
-        here = [s for s, device in zip(self.servos, self._device, strict=True) if device == name]
-        if bus.protocol == "dynamixel2":
+    def _make_wire(
+        self, name: str, section: DeviceConfig, usb_latency_s: float, start_s: float
+    ) -> AnyWire:
+        if isinstance(section, ImuConfig):
+            model = IMU_MODELS[section.protocol]()
+            return ImuWire(model, self._motion_of(section.mounting), start_s=start_s)
+        rows = [row for row, device in enumerate(self._device) if device == name]
+        here = [self.servos[row] for row in rows]
+        if isinstance(section, MicrocontrollerConfig):
+            return BoardWire(
+                {
+                    servo.id: (servo, int(self._zero_ticks[row]))
+                    for row, servo in zip(rows, here, strict=True)
+                    if isinstance(servo, Servo)
+                },
+                section.baud_rate,
+                self._motion_of(section.imu.mounting, force=False) if section.imu else None,
+                usb_latency_s=usb_latency_s,
+                start_s=start_s,
+            )
+        if section.protocol == "dynamixel2":
             servos = [servo for servo in here if isinstance(servo, Servo)]
-            imus = [self._imus[name].slave] if bus.imu else []
-            return Wire([*imus, *servos], bus.baud_rate, usb_latency_s=usb_latency_s)
+            if section.imu:
+                slave = ImuSlave(
+                    section.imu.id,
+                    section.baud_rate,
+                    self._motion_of(section.imu.mounting, force=False),
+                    seed=self.parameters.seed,
+                )
+                self.imus.append(slave)
+                return Wire([slave, *servos], section.baud_rate, usb_latency_s=usb_latency_s)
+            return Wire(servos, section.baud_rate, usb_latency_s=usb_latency_s)
         servos = [servo for servo in here if isinstance(servo, FeetechServo)]
-        return FeetechWire(servos, bus.baud_rate, usb_latency_s=usb_latency_s)
+        return FeetechWire(servos, section.baud_rate, usb_latency_s=usb_latency_s)
+
+    def _motion_of(self, mounting: Quaternion, *, force: bool = True) -> Callable[[float], Motion]:
+        """How a sensor moves that is mounted like this at the site `imu`, and what it feels."""
+        site = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_SITE, IMU_SITE)
+        if site < 0:
+            raise ConfigError(
+                f"the robot has an inertial sensor, and its model no site {IMU_SITE!r}, expected "
+                "one where the sensor is; add it to the MJCF"
+            )
+        tilt, bias = self.parameters.imu_tilt_rad, np.array(self.parameters.gyro_bias_rad_s)
+        mount = rotation_matrix(mounting) @ _turned(tilt)  # sensor to site
+        velocity, acceleration = np.zeros(6), np.zeros(6)
+        kind = mujoco.mjtObj.mjOBJ_SITE
+
+        def motion(time_s: float) -> Motion:
+            mujoco.mj_objectVelocity(self._model, self._data, kind, site, velocity, 1)
+            if force:
+                mujoco.mj_rnePostConstraint(self._model, self._data)
+                mujoco.mj_objectAcceleration(self._model, self._data, kind, site, acceleration, 1)
+            return Motion(
+                self._data.site_xmat[site].reshape(3, 3) @ mount,
+                mount.T @ velocity[:3] + bias,
+                mount.T @ acceleration[3:] / STANDARD_GRAVITY,
+            )
+
+        return motion
 
     def _simulate(self, until_s: float) -> None:
         steps = int((until_s - self._start_s) / CONTROL_PERIOD_S + 1e-6)
@@ -275,7 +328,7 @@ class Twin:
             self.base.act(now_s, bool(driven.all()))
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
-        for imu in self._imus.values():
+        for imu in self.imus:
             imu.measure(self.time_s)
         self.on_step()
 
@@ -323,6 +376,14 @@ class Twin:
 
     def _each(self, values: dict[str, float], default: float) -> NDArray[np.float64]:
         return np.array([values.get(joint, default) for joint in self.joints])
+
+
+def _turned(vector: Sequence[float]) -> NDArray[np.float64]:
+    """Rotation (3, 3) of a rotation vector [rad]."""
+    quaternion = np.array([1.0, 0.0, 0.0, 0.0])
+    mujoco.mju_quatIntegrate(quaternion, np.array(vector), 1.0)
+    w, x, y, z = quaternion.tolist()
+    return rotation_matrix((w, x, y, z))
 
 
 def _make_servo(

@@ -142,7 +142,7 @@ static uint16_t answer_state(rl_link *link, uint32_t now_us) {
   *at++ = link->status;
   *at++ = link->reason;
   *at++ = link->refused;
-  *at++ = link->parts;
+  *at++ = (uint8_t)(link->parts | (rl_drives(link) ? RL_MOTORS_ON : 0));
   at = put16(put16(at, link->supply_mv), age(link->joints_measured, link->joints_us, now_us));
   *at++ = link->joints;
   for (uint8_t i = 0; i < link->joints; i++) {

@@ -57,7 +57,7 @@ enum rl_refusal {
   RL_WRONG_DEADMAN = 5,
   RL_NOT_FINITE = 6,
 };
-enum rl_parts { RL_HAS_IMU = 1, RL_HAS_SUPPLY = 2 };
+enum rl_parts { RL_HAS_IMU = 1, RL_HAS_SUPPLY = 2, RL_MOTORS_ON = 4 };
 
 typedef struct {
   float position, velocity, torque; /* rad, rad/s, N m; not a number: not measured */
@@ -67,7 +67,7 @@ typedef struct {
   /* What the board is; set before rl_begin. */
   uint8_t joints;
   uint8_t modes; /* RL_CAN(...) of each mode its joints obey */
-  uint8_t parts; /* RL_HAS_... */
+  uint8_t parts; /* RL_HAS_IMU, RL_HAS_SUPPLY */
   uint16_t firmware;
   uint8_t uid[8];
 

@@ -16,7 +16,8 @@ from deploy.errors import BusError, ConfigError
 from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
 
-mujoco = pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+import mujoco
 
 from deploy.clock import VirtualClock
 from deploy.twin.parameters import TwinParameters
@@ -30,7 +31,8 @@ BODY = """
     <body name="trunk" pos="0 0 0.5">
       <freejoint/><geom type="sphere" size="0.05" mass="0.3"/><site name="imu"/>
       <body name="flap">
-        <joint name="flap" axis="0 0 1" range="-1 1" armature="0.002"/><geom type="sphere" size="0.01" mass="0.01"/>
+        <joint name="flap" axis="0 0 1" range="-1 1" armature="0.002"/>
+        <geom type="sphere" size="0.01" mass="0.01"/>
       </body>
     </body>
   </worldbody>

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,23 +13,8 @@ from deploy.imu.device import Imu
 
 pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 
-from deploy.twin.imu import (
-    Bno08xRvc,
-    Bno08xShtp,
-    Bno055,
-    ImuModel,
-    ImuTwin,
-    Motion,
-    WitMotion,
-)
+from deploy.twin.imu import IMU_MODELS, ImuModel, ImuWire, Motion
 from deploy.twin.port import VirtualPort
-
-MODELS: dict[str, Callable[[], ImuModel]] = {
-    "bno08x_rvc": Bno08xRvc,
-    "bno08x_shtp": Bno08xShtp,
-    "bno055": Bno055,
-    "witmotion": WitMotion,
-}
 
 
 def turned(axis: tuple[float, float, float], angle: float) -> np.ndarray:
@@ -38,6 +22,28 @@ def turned(axis: tuple[float, float, float], angle: float) -> np.ndarray:
     x, y, z = np.array(axis) / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+class Alone:
+    """A sensor as a twin without a robot."""
+
+    def __init__(self, wire: ImuWire):
+        self._wire = wire
+
+    @property
+    def wake_s(self) -> float:
+        return min(self._wire.next_event_s, self._wire.reply_s)
+
+    def receive(self, data: bytes, now_s: float, baud_rate: int | None, device: str | None) -> None:
+        self.advance(now_s)
+        self._wire.send(data, now_s, baud_rate)
+
+    def advance(self, now_s: float) -> None:
+        while self._wire.next_event_s <= now_s:
+            self._wire.run_event()
+
+    def take(self, now_s: float, device: str | None) -> bytes:
+        return self._wire.take(now_s)
 
 
 @dataclass
@@ -52,8 +58,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._turned_s = 0.0
-        self.twin = ImuTwin(self.model, self.motion, seed=1)
-        self.port = VirtualPort(self.twin, self.clock)  # pyright: ignore[reportArgumentType]
+        self.wire = ImuWire(self.model, self.motion, seed=1)
+        self.port = VirtualPort(Alone(self.wire), self.clock)  # pyright: ignore[reportArgumentType]
 
     def motion(self, now_s: float) -> Motion:
         """Where it is by then, spinning in its own frame."""
@@ -68,7 +74,12 @@ class Bench:
 
     def imu(self, protocol: str, **settings: object) -> Imu:
         config = ImuConfig.model_validate(
-            {"protocol": protocol, "port": "/dev/ttyUSB0", **settings}
+            {
+                "protocol": protocol,
+                "port": "/dev/ttyUSB0",
+                "baud_rate": self.model.baud_rate,
+                **settings,
+            }
         )
         return Imu("imu", config, self.port)
 
@@ -76,11 +87,11 @@ class Bench:
         self.clock.sleep_until(self.clock.now() + duration_s)
 
 
-@pytest.fixture(params=list(MODELS))
+@pytest.fixture(params=list(IMU_MODELS))
 def protocol(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
 def bench(protocol: str) -> Bench:
-    return Bench(MODELS[protocol]())
+    return Bench(IMU_MODELS[protocol]())

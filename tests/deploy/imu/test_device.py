@@ -11,8 +11,8 @@ from deploy.configuration import validate
 from deploy.errors import BusError, BusTimeout, ConfigError
 from deploy.imu.config import ImuConfig
 from deploy.imu.device import Imu
-from deploy.twin.imu import Motion
-from tests.deploy.imu.conftest import MODELS, Bench, turned
+from deploy.twin.imu import IMU_MODELS, Motion
+from tests.deploy.imu.conftest import Bench, turned
 
 PERIOD_S = 0.02
 
@@ -92,7 +92,7 @@ def test_the_age_is_that_of_the_last_sample(bench: Bench, protocol: str) -> None
     imu.connect()
     run(bench, imu, 0.1)
     assert 0 <= imu.signals.age_s[0] < 0.012
-    bench.twin.silent = True
+    bench.wire.silent = True
     run(bench, imu, 0.1)
     assert 0.08 < imu.signals.age_s[0] < 0.13
     assert imu.readings["projected_gravity"].age_s is imu.signals.age_s
@@ -105,7 +105,7 @@ def test_one_that_has_frozen_is_noticed_and_its_readings_grow_old(
     imu.connect()
     run(bench, imu, 1.0)
     assert imu.alarm() == ""
-    bench.twin.frozen = True
+    bench.wire.frozen = True
     # Only the counter of an RVC packet still changes.
     run(bench, imu, 0.4)
     assert imu.alarm() == "" and imu.signals.age_s[0] < 0.03
@@ -115,13 +115,13 @@ def test_one_that_has_frozen_is_noticed_and_its_readings_grow_old(
 
 
 def test_one_that_is_not_there_is_refused_with_what_to_check(bench: Bench, protocol: str) -> None:
-    bench.twin.silent = True
-    with pytest.raises(BusTimeout, match="/dev/ttyUSB0 .*expected .*; check"):
+    bench.wire.silent = True
+    with pytest.raises(BusTimeout, match=r"/dev/ttyUSB0 .*expected .*; check"):
         bench.imu(protocol).connect()
 
 
 def test_a_bno08x_that_restarts_raises_an_alarm() -> None:
-    bench = Bench(MODELS["bno08x_shtp"]())
+    bench = Bench(IMU_MODELS["bno08x_shtp"]())
     imu = bench.imu("bno08x_shtp")
     imu.connect()
     for byte in bytes.fromhex("7e010500010001") + b"\x7e":  # a reset, byte by byte
@@ -132,14 +132,14 @@ def test_a_bno08x_that_restarts_raises_an_alarm() -> None:
 
 
 def test_another_chip_in_the_place_of_a_bno055_is_refused() -> None:
-    bench = Bench(model := MODELS["bno055"]())
+    bench = Bench(model := IMU_MODELS["bno055"]())
     model.registers[0] = 0x55  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(BusError, match="has chip id b'U', expected A0"):
         bench.imu("bno055").connect()
 
 
 def test_a_bno055_whose_bus_over_runs_is_asked_again() -> None:
-    bench = Bench(MODELS["bno055"]())
+    bench = Bench(IMU_MODELS["bno055"]())
     bench.model._over_run_every = 3  # pyright: ignore[reportAttributeAccessIssue]
     imu = bench.imu("bno055")
     imu.connect()
@@ -156,8 +156,8 @@ def test_axes_that_contradict_the_accelerometer_are_refused(bench: Bench, protoc
         motion = honest(now_s)
         return motion._replace(specific_force=motion.specific_force[[1, 0, 2]])
 
-    bench.twin._motion = remapped
-    with pytest.raises(BusError, match="lies still and feels .* expected the opposite"):
+    bench.wire._motion = remapped
+    with pytest.raises(BusError, match=r"lies still and feels .* expected the opposite"):
         bench.imu(protocol).connect()
 
 

@@ -11,7 +11,8 @@ import types
 import numpy as np
 import pytest
 
-from tests.deploy.imu.conftest import MODELS, Bench, turned
+from deploy.twin.imu import IMU_MODELS
+from tests.deploy.imu.conftest import Bench, turned
 
 
 class Uart:
@@ -51,7 +52,7 @@ class Uart:
 
 
 @pytest.fixture
-def virtual_time(monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
+def virtual_time(monkeypatch: pytest.MonkeyPatch):
     """Let a vendor's module sleep and wait in the bench's time, and import on a computer."""
     for name, attributes in {
         "micropython": {"const": lambda value: value},
@@ -80,9 +81,9 @@ TILT = turned((1, 2, 3), 0.7)
 DOWN = TILT.T @ [0, 0, -1]
 
 
-def test_adafruits_rvc_driver_reads_the_simulated_bno08x(virtual_time) -> None:  # noqa: ANN001
+def test_adafruits_rvc_driver_reads_the_simulated_bno08x(virtual_time) -> None:
     rvc = pytest.importorskip("adafruit_bno08x_rvc")
-    bench = Bench(MODELS["bno08x_rvc"](), rotation=TILT)
+    bench = Bench(IMU_MODELS["bno08x_rvc"](), rotation=TILT)
     virtual_time(rvc, bench)
     uart = Uart(bench)
     bench.wait(0.5)
@@ -96,12 +97,12 @@ def test_adafruits_rvc_driver_reads_the_simulated_bno08x(virtual_time) -> None: 
     np.testing.assert_allclose(rebuilt, TILT, atol=5e-3)
 
 
-def test_adafruits_shtp_driver_reads_the_simulated_bno08x(virtual_time) -> None:  # noqa: ANN001
+def test_adafruits_shtp_driver_reads_the_simulated_bno08x(virtual_time) -> None:
     pytest.importorskip("adafruit_bno08x")
     import adafruit_bno08x
     import adafruit_bno08x.uart as driver
 
-    bench = Bench(MODELS["bno08x_shtp"](), rotation=TILT, bias=np.array([0.2, -0.4, 0.6]))
+    bench = Bench(IMU_MODELS["bno08x_shtp"](), rotation=TILT, bias=np.array([0.2, -0.4, 0.6]))
     virtual_time(adafruit_bno08x, bench)
     virtual_time(driver, bench)
     sensor = driver.BNO08X_UART(Uart(bench))
@@ -122,9 +123,9 @@ def test_adafruits_shtp_driver_reads_the_simulated_bno08x(virtual_time) -> None:
     np.testing.assert_allclose(rotation.reshape(3, 3), TILT, atol=5e-3)
 
 
-def test_adafruits_driver_reads_the_simulated_bno055(virtual_time) -> None:  # noqa: ANN001
+def test_adafruits_driver_reads_the_simulated_bno055(virtual_time) -> None:
     module = pytest.importorskip("adafruit_bno055")
-    bench = Bench(MODELS["bno055"](), rotation=TILT, bias=np.array([0.2, -0.4, 0.6]))
+    bench = Bench(IMU_MODELS["bno055"](), rotation=TILT, bias=np.array([0.2, -0.4, 0.6]))
     virtual_time(module, bench)
     sensor = module.BNO055_UART(Uart(bench))
     sensor.mode = module.IMUPLUS_MODE

@@ -40,9 +40,13 @@ def test_drift_is_found_under_jitter(gains: float) -> None:
     clocks, rng = Clocks(), random.Random(3)
     for tick in range(3000):  # a minute at 50 Hz
         exchange(
-            clocks, 20.0 + 0.02 * tick, 0.2e-3 + rng.expovariate(2000), 0.2e-3 + rng.random() * 1e-3,
-            ahead_s=-3.0, gains=gains,
-        )  # fmt: skip
+            clocks,
+            20.0 + 0.02 * tick,
+            0.2e-3 + rng.expovariate(2000),
+            0.2e-3 + rng.random() * 1e-3,
+            ahead_s=-3.0,
+            gains=gains,
+        )
     assert clocks.drift == pytest.approx(gains, abs=3e-6)
     late_s = 79.9
     board_us = int((late_s * (1 + gains) - 3.0) * 1e6)

@@ -1,6 +1,7 @@
 """Frames of the microcontroller link, against the `cobs` package and published check values."""
 
 import binascii
+import itertools
 import random
 import struct
 
@@ -76,7 +77,7 @@ def test_frames_come_out_however_the_bytes_are_chopped_up(
     wire = b"".join(encode_frame(0x10, n, n, payload) for n, payload in enumerate(payloads))
     parser, found = FrameParser(), []
     ends = [0, *sorted(cuts), len(wire)]
-    for start, end in zip(ends, ends[1:], strict=False):
+    for start, end in itertools.pairwise(ends):
         found += [bytes(frame.payload) for frame in parser.feed(wire[start:end])]
     assert found == payloads
 

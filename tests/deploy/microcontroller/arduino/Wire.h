@@ -1,0 +1,6 @@
+#pragma once
+struct TwoWire {
+  void begin() {}
+  void setClock(unsigned long) {}
+};
+extern TwoWire Wire;
