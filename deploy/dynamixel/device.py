@@ -8,7 +8,7 @@ write sends their goals. Each servo watches the bus: silence longer than `safety
 it where it is, with torque on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from deploy.imu import imu_to_dxl
 from deploy.register import Register, describe
 from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
 from deploy.serial_port import Port
-from deploy.servo_device import ServoDevice
+from deploy.servo_device import FoundServo, ServoDevice
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
 _BLOCK_DTYPE = np.dtype(
@@ -103,6 +103,10 @@ class DynamixelServos(ServoDevice):
                 self.imu.take_block(self._feedback.data[0].tobytes(), asked_s)
             self.imu.grow_older(self._port.now())
         return answered
+
+    def scan(self, ids: Iterable[int]) -> list[FoundServo]:
+        """As for all servos; an inertial sensor among them is none, see `BusImu.look`."""
+        return super().scan(id for id in ids if not self.imu or id != self.imu.id)
 
     def describe(self) -> str:
         """What was found when connecting: servos, their firmware, the bus, an inertial sensor."""

@@ -44,7 +44,8 @@ class BusImu(ImuSignals):
         self.id = config.id
         self.rested = False
         """Whether it lay still in `rest`, so that its bias is known."""
-        self._bus, self._name = bus, f"the IMU {config.model} (id {config.id})"
+        self._bus, self._model = bus, config.model
+        self._name = f"the IMU {config.model} (id {config.id})"
         self._alone = SyncRead(bus, [config.id], ADDRESS, LENGTH, fast=True)
 
     def connect(self) -> None:
@@ -80,6 +81,18 @@ class BusImu(ImuSignals):
         """Make 12 bytes the reading, if they are one."""
         if (sample := decode(block)) is not None:
             self.take(sample, at_s)
+
+    def look(self) -> str:
+        """What it says now, in a line; nothing needs to be connected."""
+        who = f"id {self.id} (imu)"
+        answers = list(self._listen())
+        if not answers:
+            return f"{who}: no answer"
+        if answers == [None]:
+            return f"{who}: {self._model}, measures nothing"
+        return (
+            f"{who}: {self._model}, down is {self.gravity.round(2).tolist()} in the robot's frame"
+        )
 
     def describe(self) -> str:
         """What was found."""

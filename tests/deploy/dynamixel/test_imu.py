@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from deploy.configuration import load_yaml, validate
+from deploy.dynamixel.device import DynamixelServos
 from deploy.dynamixel.protocol import Instruction, PacketParser
 from deploy.errors import BusError, ConfigError
 from deploy.robot import Robot, bare_joints, measured_signals
@@ -185,6 +186,21 @@ def test_sensor_whose_fusion_has_not_started_is_no_sensor(path: Path) -> None:
     rig.sensor.frozen = True  # it never says anything but zeros
     with pytest.raises(BusError, match="answers but measures nothing"):
         rig.robot.connect()
+
+
+def test_scan_names_it_beside_the_servos(path: Path) -> None:
+    rig = Rig(path)
+    (device,) = rig.robot.devices
+    assert isinstance(device, DynamixelServos)
+    assert device.imu
+    assert device.imu.look() == "id 200 (imu): imu_to_dxl, measures nothing"
+    rig.clock.sleep_until(0.05)
+    assert device.imu.look() == (
+        "id 200 (imu): imu_to_dxl, down is [0.0, 0.0, -1.0] in the robot's frame"
+    )
+    assert [servo.id for servo in device.scan([1, 2, 200])] == [1]
+    rig.sensor.silent = True
+    assert device.imu.look() == "id 200 (imu): no answer"
 
 
 @pytest.mark.parametrize(
