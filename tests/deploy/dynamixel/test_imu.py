@@ -139,8 +139,11 @@ def test_bias_of_the_gyroscope_at_rest_is_taken_off(path: Path) -> None:
     rig = Rig(path, gyro_bias_rad_s=(0.0157, -0.0105, 0.0192))
     rig.robot.connect()
     assert rig.read()[:3] == pytest.approx([0, 0, 0], abs=0.012)
-    # in the sensor's frame, 0.9, -0.6 and 1.1 °/s
-    assert "its gyroscope says +0.9, -0.6, +1.1 °/s" in rig.robot.describe()
+    (device,) = rig.robot.devices
+    assert isinstance(device, DynamixelServos)
+    assert device.imu
+    assert device.imu.bias == pytest.approx([0.0157, -0.0105, 0.0192], abs=0.003)
+    assert "at rest its gyroscope says" in rig.robot.describe()
 
 
 def test_bias_of_a_robot_that_moves_is_left_alone(path: Path) -> None:
