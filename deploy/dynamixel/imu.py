@@ -90,9 +90,8 @@ class BusImu(ImuSignals):
             return f"{who}: no answer"
         if answers == [None]:
             return f"{who}: {self._model}, measures nothing"
-        return (
-            f"{who}: {self._model}, down is {self.gravity.round(2).tolist()} in the robot's frame"
-        )
+        down = (self.gravity.round(2) + 0.0).tolist()  # which makes a negative zero positive
+        return f"{who}: {self._model}, down is {down} in the robot's frame"
 
     def describe(self) -> str:
         """What was found."""
