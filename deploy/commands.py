@@ -41,10 +41,10 @@ def fixed_command(spec: CommandSpec, values: list[float]) -> CommandSource:
 def random_commands(spec: CommandSpec, seed: int) -> CommandSource:
     """Commands drawn as in training: uniform in the range, each for a random while.
 
-    What commands a velocity begins with none, see `STAND_S`.
+    What commands a velocity begins with the slowest, see `STAND_S`.
     """
     generator = np.random.default_rng(seed)
-    command = np.zeros(len(spec.low), np.float32)
+    command = np.clip(np.zeros(len(spec.low)), spec.low, spec.high).astype(np.float32)
     until_s = STAND_S if spec.name == "velocity" else -np.inf
 
     def source(time_s: float) -> NDArray[np.float32]:
