@@ -69,18 +69,38 @@ def refuse_changes(changes: list[SettingChange]) -> bool:
 class Device(Protocol):
     """See the module docstring. What has no joints has empty arrays, and holds nothing."""
 
-    name: str
-    """As in the robot's YAML."""
-    joints: Sequence[str]
-    """Those it drives, in the order of its arrays."""
-    readings: Mapping[SignalKind, Reading]
-    """What it measures: the kinds its row in `deploy.families` promises."""
-    effort: Floats
-    """(n,) latest duty of the motors, -1 to 1, positive where it turns the joint forwards; nan
-    where it is not known."""
-    statistics: Statistics
-    energised: bool
-    """Whether it holds its joints, since `energise` or from an earlier run."""
+    @property
+    def name(self) -> str:
+        """As in the robot's YAML."""
+        ...
+
+    @property
+    def joints(self) -> Sequence[str]:
+        """Those it drives, in the order of its arrays."""
+        ...
+
+    @property
+    def readings(self) -> Mapping[SignalKind, Reading]:
+        """What it measures: the kinds its row in `deploy.families` promises."""
+        ...
+
+    @property
+    def effort(self) -> Floats:
+        """(n,) latest duty of the motors, live.
+
+        -1 to 1, positive where it turns the joint forwards; nan where it is not known.
+        """
+        ...
+
+    @property
+    def statistics(self) -> Statistics:
+        """What happened on its port."""
+        ...
+
+    @property
+    def energised(self) -> bool:
+        """Whether it holds its joints, since `energise` or from an earlier run."""
+        ...
 
     @property
     def target(self) -> Floats:

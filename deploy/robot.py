@@ -24,6 +24,7 @@ from deploy.errors import BusError
 from deploy.families import FAMILIES
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
+from deploy.servo_device import ServoDevice
 from deploy.servos import MODELS
 from deploy.signals import SIGNALS, SignalKind, TargetKind
 from deploy.statistics import Statistics, total
@@ -32,13 +33,19 @@ Floats = NDArray[np.float64]
 
 
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
-    """Kinds of signal that the devices of a robot measure: the keys of `Robot.readings`."""
-    kinds: list[SignalKind] = []
-    for device in config.wired.values():
+    """Kinds of signal that the devices of a robot measure, of joints those that all measure."""
+    measures: dict[str, tuple[SignalKind, ...]] = {}
+    for name, device in config.wired.items():
         family = FAMILIES[device.protocol]
-        kinds += family.measures
-        kinds += family.measures_with_imu if getattr(device, "imu", None) else ()
-    return tuple(dict.fromkeys(kinds))
+        has_imu = getattr(device, "imu", None) is not None
+        measures[name] = family.measures + (family.measures_with_imu if has_imu else ())
+    owners = {config.device_of(joint) for joint in config.joints}
+    every: dict[SignalKind, None] = {kind: None for kinds in measures.values() for kind in kinds}
+    return tuple(
+        kind
+        for kind in every
+        if SIGNALS[kind].axes != "joints" or all(kind in measures[owner] for owner in owners)
+    )
 
 
 def understood_targets(config: RobotConfig) -> tuple[TargetKind, ...]:
@@ -129,9 +136,9 @@ class Robot:
             if SIGNALS[kind].axes != "joints":
                 self.readings[kind] = reading
                 continue
-            ours = self.readings.setdefault(
-                kind, Reading(np.full(len(self.joints), np.nan), self.age_s)
-            )
+            if kind not in measured_signals(self.config):
+                continue
+            ours = self.readings.setdefault(kind, Reading(np.zeros(len(self.joints)), self.age_s))
             self._gathered.append((ours.values, rows, reading.values))
         if len(rows):
             self._gathered.append((self.effort, rows, device.effort))
@@ -182,8 +189,17 @@ class Robot:
             SafetyError: a joint is where it cannot be held.
             BusError: something does not confirm.
         """
+        watching: list[Device] = []
+
+        def feed() -> None:
+            for device in watching:
+                device.write(device.target)
+
         for device in self.devices:
+            if isinstance(device, ServoDevice):
+                device.meanwhile = feed
             device.energise()
+            watching.append(device)
 
     def read(self, deadline_s: float) -> int:
         """Read all devices; what did not answer keeps its last value and grows older.

@@ -223,7 +223,14 @@ class RobotConfig(Section):
                     "give each servo its own id"
                 )
             owners[place] = name
+        used = {device for device, _ in owners}
+        servos = {protocol for model in MODELS.values() for protocol in model.PROTOCOLS}
         for name, bus in self.wired.items():
+            if name not in used and bus.protocol in servos:
+                raise ValueError(
+                    f"no joint is on device {name!r}; add `device: {name}` to those that are, or "
+                    "delete it"
+                )
             if isinstance(bus, BusConfig):
                 self._check_imu(name, bus, owners)
         return self

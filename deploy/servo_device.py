@@ -123,6 +123,8 @@ class ServoDevice:
         """What a policy may be given, by kind."""
         self.energised = False
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called now and then while energising: other devices' watchdogs must not trip."""
         self.firmware: list[int] = []
         """Firmware version of each joint's servo, once connected."""
         self.measured_latency_s = math.nan
@@ -143,7 +145,9 @@ class ServoDevice:
         self._zero = np.array([wiring.zero_ticks for wiring in wirings])
         self._direction = np.array([wiring.direction for wiring in wirings])
         self._tick_limits = np.array([_tick_limits(wiring) for wiring in wirings])
-        self._rad_per_tick = np.array([model.rad_per_tick for model in self._models])
+        self._rad_per_tick: NDArray[np.float64] = np.array(
+            [model.rad_per_tick for model in self._models]
+        )
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
         self._port, self._approve = port, approve
@@ -291,11 +295,13 @@ class ServoDevice:
         present = np.array([self.bus.read(id, self.PRESENT_POSITION) for id in self._ids])
         self._refuse_outside(present)
         for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
+            self.meanwhile()
             holds = self.bus.read(id, self.TORQUE_ENABLE)
             present[row] = self.bus.read(id, self.PRESENT_POSITION)  # limp, it may have moved
             self._refuse_outside(present)
             goals = self._hold_ticks(present) if holds else np.clip(present, *self._tick_limits.T)
             self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
+            self.meanwhile()
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
             self._goal_ticks[row] = goals[row]
         for row in range(len(self._ids)):

@@ -32,9 +32,9 @@ def total(parts: Sequence[Statistics]) -> Statistics:
     """All of them together; of one alone, itself."""
     if len(parts) == 1:
         return parts[0]
-    whole = Statistics(
-        *(sum(getattr(part, name) for part in parts) for name in _COUNTERS),
-    )
+    whole = Statistics()
+    for name in _COUNTERS:
+        setattr(whole, name, sum(getattr(part, name) for part in parts))
     for part in parts:
         whole.reply_times.include(part.reply_times)
     return whole

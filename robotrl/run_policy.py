@@ -156,7 +156,8 @@ def _at_port(config: RobotConfig, port: str | None) -> RobotConfig:
     """The robot at the port that was asked for: `PORT`, or `NAME=PORT,NAME=PORT` for several."""
     if port is None:
         return config
-    named = dict(part.partition("=")[::2] for part in port.split(",")) if "=" in port else {}
+    parts = [part.partition("=") for part in port.split(",")] if "=" in port else []
+    named = {name: path for name, _, path in parts}
     if not named and len(config.wired) == 1:
         named = dict.fromkeys(config.wired, port)
     if named.keys() != config.wired.keys():

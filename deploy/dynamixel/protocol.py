@@ -21,15 +21,15 @@ from typing import Self
 from deploy.dynamixel.crc import crc16
 
 HEADER = b"\xff\xff\xfd\x00"
-BROADCAST_ID = 0xFE
+BROADCAST_ID: int = 0xFE
 MAX_LENGTH = 1024
 """Longest plausible length field (the packet limit of ROBOTIS' DynamixelSDK)."""
-STATUS_OVERHEAD = 11
+STATUS_OVERHEAD: int = 11
 """Bytes of a status packet around its data."""
 
-IDENTITY_SIZE = 3
+IDENTITY_SIZE: int = 3
 """Bytes of data in the reply to `identify`."""
-SPARE_BEFORE = False
+SPARE_BEFORE: bool = False
 """See `deploy.servo_bus.Codec`: behind the present position lie more registers."""
 
 HEADER_MARK = HEADER[:3]
@@ -79,7 +79,7 @@ class ErrorCode(IntEnum):
     ACCESS = 7
 
 
-DAMAGED = ErrorCode.CRC
+DAMAGED: int = ErrorCode.CRC
 """What a servo answers to a damaged request."""
 _ERROR_MESSAGES: dict[int, str] = {
     ErrorCode.RESULT_FAIL: "it could not process the instruction",

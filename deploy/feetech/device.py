@@ -81,7 +81,7 @@ class FeetechServos(ServoDevice):
     def describe_alerts(self) -> str:
         """What the servos in alert complain about; nothing if a damaged reply only said so."""
         complaints = []
-        for row in np.flatnonzero(self.alerts):
+        for row in np.flatnonzero(self.alerts).tolist():
             status = self._faults(row, self.bus.read(self._ids[row], registers.STATUS))
             if status:
                 complaints.append(f"{self.joints[row]}: {self._describe_faults(status)}")

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 HEADER = b"\xff\xff"
-BROADCAST_ID = 0xFE
+BROADCAST_ID: int = 0xFE
 MAX_LENGTH = 250
 """Longest plausible length field (the buffers of Feetech's SDK)."""
-STATUS_OVERHEAD = 6
-IDENTITY_SIZE = 5
-SPARE_BEFORE = True
+STATUS_OVERHEAD: int = 6
+IDENTITY_SIZE: int = 5
+SPARE_BEFORE: bool = True
 """See `deploy.codec.Codec`: goals and limits lie before the present position, nothing behind it."""
-DAMAGED = -1
+DAMAGED: int = -1
 """A servo is silent when a request is damaged."""
 LARGEST_ERROR = 0x7F
 

@@ -183,7 +183,7 @@ class FeetechServo:
             if place in _WRITABLE:
                 changed[place] = byte
         written = [
-            (register, register.decode(changed[register.address :][: register.size]))
+            (register, register.decode(bytes(changed[register.address :][: register.size])))
             for register in registers.CONTROL_TABLE
             if register.address in touched and register.address in _WRITABLE
         ]
@@ -372,7 +372,8 @@ class FeetechServo:
         self._set(registers.PRESENT_CURRENT, round(current_a / registers.PRESENT_CURRENT.scale))
 
     def _get(self, register: Register) -> int:
-        return register.decode(self._table[register.address : register.address + register.size])
+        start = register.address
+        return register.decode(bytes(self._table[start : start + register.size]))
 
     def _scaled(self, register: Register) -> float:
         return self._get(register) * register.scale

@@ -79,7 +79,8 @@ class FeetechWire(HalfDuplex[FeetechServo, Request]):
         match packet.instruction:
             case Instruction.SYNC_READ:
                 if len(parameters) > 2:
-                    self._answer_in_turn(list(parameters[2:]), *parameters[:2], now_s)
+                    address, length, *ids = parameters
+                    self._answer_in_turn(ids, address, length, now_s)
             case Instruction.SYNC_WRITE:
                 for id, address, data in _write_jobs(parameters):
                     if servo := self._find(id):

@@ -170,6 +170,13 @@ def test_device_that_could_not_be_energised_is_let_go_where_the_other_holds(rig:
     } == {"elbow": False, "shoulder": True}
 
 
+def test_watchdog_of_one_device_does_not_trip_while_a_slow_one_is_energised(rig: Rig):
+    rig.robot.connect()
+    rig.twin._wires["lower"]._usb_latency_s = 0.016  # seven requests take longer than 100 ms
+    rig.robot.energise()
+    assert rig.robot.health(rig.clock.now() + 0.02) == ""  # of the upper
+
+
 def test_health_of_every_device_is_asked_for_in_turn(rig: Rig):
     moving(rig)
     rig.twin.servos[0].write(registers.ACCELERATION.address, b"\x05")
@@ -267,6 +274,11 @@ def test_joint_on_no_device_is_refused():
 def test_joint_on_an_unknown_device_is_refused():
     message = refusal(joints=elbow(device="lowr"))
     assert "'elbow' is on device 'lowr' (did you mean 'lower'?); there are upper, lower" in message
+
+
+def test_bus_without_a_joint_is_refused():
+    message = refusal(joints={"elbow": DOCUMENT["joints"]["elbow"]})
+    assert "no joint is on device 'upper'; add `device: upper` to those that are" in message
 
 
 def test_servo_on_a_bus_of_another_family_is_refused():

@@ -122,7 +122,7 @@ def test_goals_are_sent_as_feetech_has_them():
         data = {id: registers.GOAL_POSITION.encode(g) for id, g in zip(IDS, goals, strict=True)}
         assert rig.port.sent[-1] == protocol.sync_write(42, 2, data)
     with pytest.raises(TypeError):
-        writing.write(np.array([1, 2, 3], np.int32))
+        writing.write(np.array([1, 2, 3], np.int32))  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
