@@ -84,7 +84,9 @@ def lacking(
 def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
     low, high = wiring.position_limits_rad
     servo = MODELS[wiring.model]
-    if joint.position_limits_rad[0] < low - 1e-6 or joint.position_limits_rad[1] > high + 1e-6:
+    wheel = joint.operating_mode == "velocity"  # it turns without end
+    beyond = joint.position_limits_rad[0] < low - 1e-6 or joint.position_limits_rad[1] > high + 1e-6
+    if beyond and not wheel:
         yield (
             f"joint {joint.name!r}: the policy uses {list(joint.position_limits_rad)} rad, "
             f"the hardware allows [{low}, {high}]"

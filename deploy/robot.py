@@ -22,7 +22,8 @@ from deploy.contract import JointSpec
 from deploy.device import Approve, Device, Reading, refuse_changes
 from deploy.errors import BusError
 from deploy.families import FAMILIES
-from deploy.robot_config import RobotConfig
+from deploy.imu.config import ImuConfig
+from deploy.robot_config import AnyDevice, RobotConfig
 from deploy.serial_port import Port
 from deploy.servo_device import ServoDevice
 from deploy.servos import MODELS
@@ -34,11 +35,7 @@ Floats = NDArray[np.float64]
 
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
     """Kinds of signal that the devices of a robot measure, of joints those that all measure."""
-    measures: dict[str, tuple[SignalKind, ...]] = {}
-    for name, device in config.wired.items():
-        family = FAMILIES[device.protocol]
-        has_imu = getattr(device, "imu", None) is not None
-        measures[name] = family.measures + (family.measures_with_imu if has_imu else ())
+    measures = {name: _measures(device) for name, device in config.wired.items()}
     owners = {config.device_of(joint) for joint in config.joints}
     every: dict[SignalKind, None] = {kind: None for kinds in measures.values() for kind in kinds}
     return tuple(
@@ -46,6 +43,12 @@ def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
         for kind in every
         if SIGNALS[kind].axes != "joints" or all(kind in measures[owner] for owner in owners)
     )
+
+
+def _measures(device: AnyDevice) -> tuple[SignalKind, ...]:
+    family = FAMILIES[device.protocol]
+    with_imu = not isinstance(device, ImuConfig) and device.imu is not None
+    return family.measures + (family.measures_with_imu if with_imu else ())
 
 
 def understood_targets(config: RobotConfig) -> tuple[TargetKind, ...]:

@@ -58,6 +58,7 @@ def _kind_of(document: object) -> str:
     return "imu" if protocol in IMU_PROTOCOLS else "servos"
 
 
+AnyDevice = BusConfig | MicrocontrollerConfig | ImuConfig
 DeviceConfig = Annotated[
     Annotated[BusConfig, Tag("servos")]
     | Annotated[MicrocontrollerConfig, Tag("microcontroller")]
@@ -185,7 +186,7 @@ class RobotConfig(Section):
     safety: SafetyConfig = SafetyConfig()
 
     @property
-    def wired(self) -> Mapping[str, BusConfig | MicrocontrollerConfig | ImuConfig]:
+    def wired(self) -> Mapping[str, AnyDevice]:
         """What it is wired to, in whichever of the two forms it is written, by name."""
         return {"bus": self.bus} if self.bus else self.devices
 

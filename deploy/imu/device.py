@@ -43,15 +43,13 @@ class Imu:
         port: the open port.
     """
 
-    joints: tuple[str, ...] = ()
-    energised = False
-
     def __init__(self, name: str, config: ImuConfig, port: Port):
         self.name, self.config = name, config
+        self.joints: Sequence[str] = ()
+        self.energised = False
         self.signals = ImuSignals(config.mounting)
         self.readings: Mapping[SignalKind, Reading] = self.signals.readings
         self.effort: Floats = np.zeros(0)
-        self.target: Floats = np.zeros(0)
         self.statistics = Statistics()
         self.rate_hz = 0.0
         """Samples per second, as found."""
@@ -63,6 +61,11 @@ class Imu:
         self._restarts = 0
         exchanged = len(self._sensor.request) + self._sensor.answer_bytes
         self._wire_s = exchanged * 10 / config.baud_rate
+
+    @property
+    def target(self) -> Floats:
+        """Nothing to drive."""
+        return self.effort
 
     @property
     def read_s(self) -> float:
@@ -140,6 +143,13 @@ class Imu:
 
     def release(self) -> None:
         """Nothing to let go."""
+
+    def rescue(self, *, let_go: bool) -> None:
+        """Nothing to hold, or to let go."""
+
+    def watchdog(self) -> str:
+        """It drives nothing."""
+        return ""
 
     def rest_differences(self) -> list[str]:
         """No joints."""

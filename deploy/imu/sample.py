@@ -31,12 +31,15 @@ class Sample(NamedTuple):
 class Decoder(Protocol):
     """Bytes in, samples out, however they are chopped up."""
 
-    damaged: int
-    """Packets that were none: a wrong sum, length or content."""
     lost: int
     """Packets that did not come, where the sensor counts them."""
     restarts: int
     """Times the sensor said that it has restarted."""
+
+    @property
+    def damaged(self) -> int:
+        """Packets that were none: a wrong sum, length or content."""
+        ...
 
     def feed(self, received: bytes | memoryview) -> Iterator[Sample]:
         """The samples that `received` completes."""

@@ -11,7 +11,7 @@ by itself stays so until `energise`; one that restarted obeys nothing until it w
 the middle of a run it counts as gone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Microcontroller:
         section = config.wired[name]
         assert isinstance(section, MicrocontrollerConfig)
         self.name, self.config, self._safety = name, section, config.safety
-        self.joints = [joint.name for joint in joints]
+        self.joints: Sequence[str] = [joint.name for joint in joints]
         self._mode = _mode(name, joints)
         if config.safety.watchdog_ms > MAX_DEADMAN_MS:
             raise ConfigError(
@@ -95,7 +95,7 @@ class Microcontroller:
         self.effort: Floats = np.full(count, np.nan)
         self.age_s: Floats = np.full(count, np.inf)
         self.imu = ImuSignals(section.imu.mounting) if section.imu else None
-        self.readings: dict[SignalKind, Reading] = {
+        self.readings: Mapping[SignalKind, Reading] = {
             "joint_position": Reading(self.position, self.age_s),
             "joint_velocity": Reading(self.velocity, self.age_s),
             "joint_effort": Reading(self.torque, self.age_s),
@@ -148,7 +148,8 @@ class Microcontroller:
                 f"board {self.name!r} has no IMU, the robot's YAML says `imu:`; check the sensor's "
                 "wires, or leave `imu:` out"
             )
-        for _ in range(8):  # the best of a few gives the offset of the clocks
+        state = self.link.ask(MessageType.POLL)
+        for _ in range(7):  # the best of a few gives the offset of the clocks
             state = self.link.ask(MessageType.POLL)
         self.energised = bool(state.parts & Parts.MOTORS_ON)
         self._take(state)
@@ -238,6 +239,8 @@ class Microcontroller:
         Raises:
             BusError: the board does not confirm.
         """
+        if self.welcome is None:
+            self.welcome = self.link.hello()
         state = self.link.ask(
             MessageType.COMMAND, encode_command(Mode.OFF, After.LET_GO, 0, _NO_TARGETS)
         )
@@ -246,6 +249,26 @@ class Microcontroller:
                 f"board {self.name!r} keeps its motors on, expected it to let go; cut the power"
             )
         self.energised = False
+
+    def rescue(self, *, let_go: bool) -> None:
+        """Hold, or let go, what another program has left; see `deploy.device.Device`.
+
+        The greeting starts a new count of frames, and is no command: the deadman runs on. What is
+        held is held as that program's last command said.
+        """
+        self.welcome = self.link.hello()
+        if let_go:
+            self.release()
+        elif self.link.ask(MessageType.POLL).status == Status.DRIVEN:
+            self.link.ask(MessageType.STOP)
+
+    def watchdog(self) -> str:
+        """What stops the joints when the host falls silent."""
+        after = "holds them" if self._after == After.HOLD else "lets them go"
+        return (
+            f"its board stops the joints and {after} {self._safety.watchdog_ms} ms after the last "
+            "command, unless its own program hangs"
+        )
 
     def rest_differences(self) -> list[str]:
         """Limp joints that are driven by position and do not lie where the YAML says."""
@@ -262,14 +285,12 @@ class Microcontroller:
         ]
 
     def describe(self) -> str:
-        """What was found when connecting, and what stops the joints without the host."""
+        """What was found when connecting."""
         welcome = self.welcome
         assert welcome is not None, "connect() comes first"
-        after = "holds" if self._after == After.HOLD else "lets go"
         return (
             f"{self.name}: firmware {welcome.firmware}, id {welcome.uid.hex()}, "
-            f"{self.link.state.supply_mv / 1000:.1f} V; without commands it {after} after "
-            f"{self._safety.watchdog_ms} ms, unless its own program hangs"
+            f"{self.link.state.supply_mv / 1000:.1f} V"
         )
 
     def describe_reading(self) -> str:

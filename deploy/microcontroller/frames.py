@@ -66,7 +66,7 @@ def encode_frame(type: int, sequence: int, time_us: int, payload: bytes = b"") -
     return cobs_encode(raw + crc) + b"\0"
 
 
-def cobs_encode(raw: bytes) -> bytes:
+def cobs_encode(raw: bytes | bytearray) -> bytes:
     """COBS of fewer than 254 bytes, without the zero behind it."""
     return b"".join([_CODES[len(part) + 1] + part for part in raw.split(b"\0")])
 

@@ -35,7 +35,7 @@ from deploy.imu.config import ImuConfig
 from deploy.imu.sample import Quaternion
 from deploy.imu.signals import rotation_matrix
 from deploy.microcontroller.config import MicrocontrollerConfig
-from deploy.robot_config import BusConfig, DeviceConfig, RobotConfig
+from deploy.robot_config import AnyDevice, BusConfig, RobotConfig
 from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
 from deploy.servo_sheet import ServoSheet
 from deploy.servos import MODELS
@@ -239,7 +239,7 @@ class Twin:
         return min(self._wires.values(), key=lambda wire: wire.next_event_s)
 
     def _make_wire(
-        self, name: str, section: DeviceConfig, usb_latency_s: float, start_s: float
+        self, name: str, section: AnyDevice, usb_latency_s: float, start_s: float
     ) -> AnyWire:
         if isinstance(section, ImuConfig):
             model = IMU_MODELS[section.protocol]()

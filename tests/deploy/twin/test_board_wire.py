@@ -285,3 +285,25 @@ def test_positions_are_held_where_the_joints_are() -> None:
     bench.robot.hold()
     bench.wait(0.5)
     np.testing.assert_allclose(bench.twin.joint_position, target, atol=0.12)
+
+
+@pytest.mark.parametrize("let_go", [True, False])
+def test_another_program_stops_what_a_killed_one_has_left(let_go: bool) -> None:
+    bench = Bench(safe_state="hold")
+    bench.robot.connect()
+    bench.robot.energise()
+    for _ in range(20):
+        bench.tick(np.array([10.0, 10.0]))
+    rescuer = Robot(bench.config, bench.robot.joints, {"board": bench.cable})
+    rescuer.rescue(let_go=let_go)
+    bench.wait(0.5)
+    assert bench.wheels_driven != let_go
+    if not let_go:
+        assert bench.board.state.reason == Reason.BY_HOST
+        assert np.abs(bench.twin.joint_velocity).max() < 0.05
+
+
+def test_a_robot_is_let_go_without_being_connected_first(bench: Bench) -> None:
+    Robot(bench.config, bench.robot.joints, {"board": bench.cable}).release()
+    bench.wait(0.01)
+    assert not bench.wheels_driven
