@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.worlds import ALL_HERE, Share
+
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -40,12 +42,20 @@ class Draws:
         seed: any non-negative integer; its low 32 bits are used.
         device: where the numbers are made.
         in_torch: as on a GPU, on the CPU too.
+        share: which worlds of a training are here; each draws what it would with all in one place.
     """
 
-    def __init__(self, seed: int, device: torch.device, *, in_torch: bool = False):
+    def __init__(
+        self,
+        seed: int,
+        device: torch.device,
+        *,
+        in_torch: bool = False,
+        share: Share = ALL_HERE,
+    ):
         if seed < 0:
             raise ValueError(f"seed must not be negative, found {seed}")
-        self.seed = seed
+        self.seed, self.share = seed, share
         self._device = device
         self._in_numpy = device.type == "cpu" and not in_torch
         self._columns: dict[tuple[Stream, ...], tuple[Any, Any, list[slice]]] = {}
@@ -55,7 +65,7 @@ class Draws:
 
         Args:
             streams: what is drawn.
-            env: (n,) integers, the environment each row is for.
+            env: (n,) integers, the environment each row is for, of those that are here.
             index: (n,) integers, e.g. the environment's episode number.
 
         Returns:
@@ -65,7 +75,7 @@ class Draws:
         rows: list[Any] = [
             v[:, None].numpy() if self._in_numpy else v[:, None] for v in (env, index)
         ]
-        world, count = rows
+        world, count = rows[0] + self.share.first, rows[1]
         words = philox((world, count & _MASK, count >> 32, block), (key, self.seed & _MASK))
         numbers = torch.empty(len(env), len(block), 4, device=self._device)
         for place, word in enumerate(words):

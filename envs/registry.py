@@ -25,6 +25,7 @@ from envs.tasks.gym import GYM_TASKS
 from envs.tasks.velocity import Velocity
 from envs.user_task import blamed, check_user_task, find_user_task, is_user_task
 from envs.vector_env import VectorEnv
+from envs.worlds import ALL_HERE, Share
 
 TASKS = {
     "arm_reach": ArmReach,
@@ -65,6 +66,7 @@ def make(
     num_threads: int = 0,
     nconmax: int | None = None,
     njmax: int | None = None,
+    share: Share = ALL_HERE,
 ) -> VectorEnv:
     """Make a vectorised environment.
 
@@ -79,6 +81,7 @@ def make(
         num_threads: simulation threads, 0 for all cores; results do not depend on it.
         nconmax: room for contacts per world on a GPU; by default what a rehearsal needs.
         njmax: room for constraint rows in each world on a GPU.
+        share: which worlds of a training these are; others are in other processes.
 
     Raises:
         ConfigError: an unknown task, setting, device or backend, a robot the task cannot use, or a
@@ -106,12 +109,13 @@ def make(
         name,
         randomization=terms,
         task_config=task_config,
+        share=share,
         **settings,
     )
     with blamed(name):
         model = task_class.load_model(config)
     simulation = with_servos(_simulate(model, worlds))
-    draws = Draws(worlds.seed, simulation.device, in_torch=not simulation.compact)
+    draws = Draws(worlds.seed, simulation.device, in_torch=not simulation.compact, share=share)
     with blamed(name):
         task = task_class(simulation, config, draws)
         if is_user_task(name):

@@ -96,7 +96,7 @@ class VectorEnv:
         self.observation_sizes = {name: len(columns) for name, columns in self.columns.items()}
         self._last_target = _last_target(task)
         _check_signals(task, self._last_target)
-        self._simulation = simulation
+        self._simulation, self._share = simulation, draws.share
         self._recipe = recipe
         self._recorder: Recorder | None = None
         self._every = every(self.num_envs, self.device)
@@ -219,8 +219,9 @@ class VectorEnv:
         self._begin_episodes(self._every)
         self._over = None
         if stagger:
-            groups = min(self.num_envs, _GROUPS)
-            group = self._every.ids * groups // self.num_envs
+            total = self.num_envs * self._share.processes
+            groups = min(total, _GROUPS)
+            group = (self._every.ids + self._share.first) * groups // total
             self._episode_step.copy_(group * self.task.episode_steps // groups)
         return self._observe(self._every, starting=True)
 

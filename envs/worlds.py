@@ -10,7 +10,9 @@ has one row per world, and `put` keeps the old values of those that were not cho
 with `take` and `put` is right in both.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +52,23 @@ class Worlds:
             table[:] = values
         else:
             table[self.ids] = values
+
+
+def _itself(values: Tensor) -> Tensor:
+    return values
+
+
+class Share(NamedTuple):
+    """Which worlds of a training are here, where several processes simulate as many each."""
+
+    first: int = 0
+    """Id, among those of all processes, of the first one here."""
+    processes: int = 1
+    sum: Callable[[Tensor], Tensor] = _itself
+    """Adds a tensor up over all processes, which must all call it."""
+
+
+ALL_HERE = Share()
 
 
 def as_slice(columns: Tensor) -> Tensor | slice:

@@ -75,6 +75,8 @@ class Algorithm(Protocol):
 class AlgorithmConfig(Protocol):
     """Hyper-parameters, which know what they are for."""
 
+    PARALLEL: ClassVar[bool]
+    """Whether it learns the same where the worlds are divided among processes."""
     FIXED: ClassVar[frozenset[str]]
     """Settings that must stay as they are where a run goes on."""
 
@@ -86,6 +88,14 @@ class AlgorithmConfig(Protocol):
     @property
     def iteration_steps(self) -> int:
         """Steps per world from one line of metrics to the next."""
+        ...
+
+    def check_worlds(self, num_envs: int) -> None:
+        """Refuse a number of worlds that the settings do not fit, before any is made.
+
+        Raises:
+            ConfigError: says what to change.
+        """
         ...
 
     def new_policy(self, observation_size: int, num_actions: int) -> Policy:

@@ -11,8 +11,6 @@ Written are `results.csv` (a line for each run), `table.md` and `curves.png`.
 
 import csv
 import os
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -25,30 +23,32 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from rich.console import Console
 
 from deploy.errors import ConfigError, DeployError
-from deploy.process import command_of
 from robotrl.bench_config import BenchRun, load_bench
 from robotrl.run_folder import RunFolder
 from robotrl.statistics import interquartile_mean, stratified_interval
 from robotrl.train import rehearse
+from robotrl.trainings import LocalTrainings, RayTrainings, Trainings
 
 
 class BenchError(DeployError, RuntimeError):
     """A training of the bench failed."""
 
 
-def bench(path: Path, output: Path, console: Console) -> None:
+def bench(path: Path, output: Path, console: Console, *, ray: bool = False) -> None:
     """Train what is not trained yet, then write the results.
 
     Args:
         path: the bench's YAML.
         output: its folder.
         console: where to tell how far it is.
+        ray: spread over a Ray cluster instead of the processes of this machine.
 
     Raises:
-        ConfigError: a setting is wrong, or a run there was made with others.
+        ConfigError: a setting is wrong, or a run there was made with others, or there is no Ray.
         BenchError: a training failed; the others were finished.
     """
     config, runs = load_bench(path)
+    trainings = RayTrainings() if ray else LocalTrainings()
     for run in {(run.task, run.algorithm): run for run in runs}.values():
         rehearse(run.config, source=path)
     missing = [run for run in runs if not _finished(run, output)]
@@ -57,7 +57,8 @@ def bench(path: Path, output: Path, console: Console) -> None:
         if not folder.config_path.exists():
             folder.create(run.config)
     console.print(f"{len(runs) - len(missing)} of {len(runs)} trainings are finished")
-    failed = _train_all(missing, output, config.processes or os.cpu_count() or 1, console)
+    processes = config.processes or (len(runs) if ray else os.cpu_count() or 1)  # Ray counts cores
+    failed = _train_all(missing, output, processes, trainings, console) if missing else []
     finished = [run for run in runs if run not in failed]
     if finished:
         write_results(finished, output, config.normalize)
@@ -89,30 +90,12 @@ def _finished(run: BenchRun, output: Path) -> bool:
 
 
 def _train_all(
-    runs: Sequence[BenchRun], output: Path, processes: int, console: Console
+    runs: Sequence[BenchRun], output: Path, processes: int, trainings: Trainings, console: Console
 ) -> list[BenchRun]:
     """Train, so many at a time; returns those that failed. Ctrl-C saves all and leaves."""
-    children: list[subprocess.Popen[bytes]] = []
-    leaving = False
-
-    def train(run: BenchRun) -> int:
-        if leaving:
-            return 130
-        folder = output / run.name
-        with (folder / "train.log").open("ab") as log:
-            # a session of its own: Ctrl-C comes through us, once
-            child = subprocess.Popen(
-                command_of("robotrl.cli", "train", "--resume", folder),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            children.append(child)
-            return child.wait()
-
     failed = []
-    with ThreadPoolExecutor(max_workers=min(processes, max(len(runs), 1))) as pool:
-        waiting = {pool.submit(train, run): run for run in runs}
+    with trainings, ThreadPoolExecutor(max_workers=max(min(processes, len(runs)), 1)) as pool:
+        waiting = {pool.submit(trainings.run, output / run.name): run for run in runs}
         try:
             for number, future in enumerate(as_completed(waiting), start=1):
                 run = waiting[future]
@@ -121,10 +104,7 @@ def _train_all(
                     failed.append(run)
                 console.print(f"{number}/{len(runs)} {run.name} {text}", highlight=False)
         except KeyboardInterrupt:
-            leaving = True
-            for child in children:
-                if child.poll() is None:
-                    child.send_signal(signal.SIGINT)
+            trainings.stop()
             console.print("saving; the same command goes on")
             raise
     return failed

@@ -36,7 +36,7 @@ class BenchConfig(Section):
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)]
     """Each task is trained with each algorithm once for each."""
     processes: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Trainings at a time; 0: one for each core."""
+    """Trainings at a time; 0: one for each core, of all machines with --ray."""
     common: dict[str, Any] = {}
     """Training settings of all runs."""
     tasks: Table

@@ -107,40 +107,50 @@ def train(
     Ctrl-C saves and leaves; --resume goes on with the same bits. Now and then the policy is
     evaluated in worlds of its own (`evaluation:` in CONFIG) and the best one kept: checkpoint.pt is
     the latest, best.pt the best. To tune a policy for another task or robot with the same
-    observations and actions, start --from its run.
+    observations and actions, start --from its run. Under torchrun several processes train one
+    policy, each with its share of the worlds:
+    `torchrun --nproc-per-node 2 -m robotrl.cli train configs/train/arm_reach.yaml`.
 
     Examples: `robotrl train configs/train/arm_reach.yaml seed=1`,
     `robotrl train --resume runs/arm_reach` and
     `robotrl train my_arm.yaml --from runs/arm_reach --best`
     """
     with _needs("train"):
+        from robotrl import parallel
         from robotrl.progress import train_with_progress
         from robotrl.run_folder import RunFolder, free_folder
         from robotrl.train import rehearse
-        from robotrl.train_config import load_train_config
+        from robotrl.train_config import TrainConfig, load_train_config
     if resume is not None and (config or overrides or output or source):
         raise typer.BadParameter("--resume goes on as the run began; give it alone")
     if best and source is None:
         raise typer.BadParameter("--best chooses between the policies of --from; give both")
-    with _reported():
+    if resume is None and config is None:
+        raise typer.BadParameter("give a CONFIG, or --resume with the folder of a run")
+
+    def prepare() -> tuple[TrainConfig, RunFolder]:
         if resume is not None:
-            folder = RunFolder(resume)
-            finished = train_with_progress(folder.config(), folder, console, resume=True)
-        elif config is None:
-            raise typer.BadParameter("give a CONFIG, or --resume with the folder of a run")
-        else:
-            settings = load_train_config(config, overrides or [])
-            start = RunFolder(source) if source is not None else None
-            taken = rehearse(settings, source=config, start=start, best=best)
-            folder = RunFolder(output or free_folder(Path("runs") / config.stem))
-            folder.create(settings, taken)
-            finished = train_with_progress(settings, folder, console)
-        if not finished:
-            console.print(
-                f"saved; go on with: [bold]robotrl train --resume {_plain(folder.path)}[/]"
+            return RunFolder(resume).config(), RunFolder(resume)
+        assert config is not None
+        settings = load_train_config(config, overrides or [])
+        start = RunFolder(source) if source is not None else None
+        taken = rehearse(settings, source=config, start=start, best=best)
+        folder = RunFolder(output or free_folder(Path("runs") / config.stem))
+        folder.create(settings, taken)
+        return settings, folder
+
+    with _reported(), parallel.joined():
+        settings, folder = parallel.from_first(prepare)
+        finished = train_with_progress(settings, folder, console, resume=resume is not None)
+        if parallel.is_first():
+            again = f"{parallel.program()} train --resume {_plain(folder.path)}"
+            onward = f"robotrl export {_plain(folder.path)} -o policy.onnx"
+            said = (
+                f"Next: [bold]{onward}[/]" if finished else f"saved; go on with: [bold]{again}[/]"
             )
-            raise typer.Exit(130)
-        console.print(f"Next: [bold]robotrl export {_plain(folder.path)} -o policy.onnx[/]")
+            console.print(said)
+    if not finished:
+        raise typer.Exit(130)
 
 
 @app.command("bench")
@@ -149,6 +159,9 @@ def run_bench(
     output: Annotated[
         Path | None, typer.Option(help="Folder of its runs and results; default: runs/NAME.")
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread over a Ray cluster; else local processes.")
+    ] = False,
 ) -> None:
     """Train tasks × algorithms × seeds, several at a time, and compare them.
 
@@ -161,7 +174,7 @@ def run_bench(
     with _needs("train"):
         from robotrl.bench import bench
     with _reported():
-        bench(config, output or Path("runs") / config.stem, console)
+        bench(config, output or Path("runs") / config.stem, console, ray=ray)
 
 
 @app.command("eval")

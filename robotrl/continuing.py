@@ -18,7 +18,14 @@ from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
 _MAY_CHANGE = {
-    *("env_steps", "checkpoint_interval", "evaluation", "simulation_threads", "torch_threads"),
+    *(
+        "env_steps",
+        "checkpoint_interval",
+        "evaluation",
+        "logging",
+        "simulation_threads",
+        "torch_threads",
+    ),
     "learner_precision",
     *("nconmax", "njmax"),
 }
@@ -26,6 +33,8 @@ _MAY_CHANGE = {
 checkpoint, which would prevail."""
 _SHOWN = 5
 """Most differences of one kind that a message lists."""
+_LONGEST = 80
+"""Characters of a setting that it shows."""
 
 
 def fixed_settings(config: TrainConfig) -> dict[str, Any]:
@@ -47,14 +56,16 @@ def require_same_run(config: TrainConfig, checkpoint: dict[str, Any], folder: Ru
     now = fixed_settings(config)
     before = checkpoint.get("run", now)  # earlier versions kept none
     changed = [
-        f"{key} was {before.get(key)}, found {now.get(key)}"
+        f"{key} was {_cut(before.get(key))}, found {_cut(now.get(key))}"
         for key in {**before, **now}
         if before.get(key) != now.get(key)
     ]
+    if before.get("task") != now["task"]:
+        del changed[1:]  # the rest follows from it
     if changed:
         raise ConfigError(
-            f"{folder.config_path}: {'; '.join(changed)}; the checkpoint does not fit that: change "
-            "it back, or start a new run with --output"
+            f"{folder.config_path}: {'; '.join(changed[:_SHOWN])}; the checkpoint does not fit "
+            "that: change it back, or start a new run with --output"
         )
 
 
@@ -139,6 +150,12 @@ def _contract(env: VectorEnv) -> dict[str, list[Any]]:
             *([joint.name for joint in task.deployment.joints] if task.deployment else []),
         ],
     }
+
+
+def _cut(value: Any) -> str:
+    """A setting as text that fits a line of a message."""
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _shapes(state: Any, name: str = "") -> dict[str, tuple[int, ...]]:

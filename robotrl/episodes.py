@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from envs.vector_env import Step, VectorEnv
+from robotrl import parallel
 from robotrl.policy import Policy
 
 
@@ -49,13 +50,10 @@ class Episodes:
         }
 
     def metrics(self) -> dict[str, float]:
-        """Means over the episodes that ended since the last call; nan if none did."""
+        """Means over the episodes that ended since the last call, in any process; or nan."""
         returns, lengths = (torch.stack(values) for values in zip(*self._ended, strict=True))
         self._ended = []
-        return {
-            "episode/return": float(returns.nanmean()),
-            "episode/length": float(lengths.nanmean()),
-        }
+        return parallel.means({"episode/return": returns, "episode/length": lengths})
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the episodes that go on have come to."""

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from robotrl import parallel
+
 
 class Normalizer(nn.Module):
     """(x - mean) / sqrt(var + eps), clipped to ±clip.
@@ -38,11 +40,10 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:
-        """Merge a batch (..., size) into the statistics."""
-        x = batch.reshape(-1, batch.shape[-1]).double()
-        count = self.count + len(x)
-        var, mean = torch.var_mean(x, dim=0, correction=0)
-        delta, share = mean - self.mean, len(x) / count
+        """Merge a batch (..., size), and those of other processes, into the statistics."""
+        rows, mean, var = parallel.moments(batch.reshape(-1, batch.shape[-1]))
+        count = self.count + rows
+        delta, share = mean - self.mean, rows / count
         self.mean.copy_(self.mean + delta * share)
         self.var.copy_(self.var * (1 - share) + var * share + delta.square() * share * (1 - share))
         self.count.copy_(count)

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from robotrl import parallel
+
 Result = TypeVar("Result")
 
 
@@ -63,7 +65,8 @@ class ClippedAdam:
         torch.autograd.backward(outputs, slopes, inputs=self._parameters)
 
     def step(self) -> None:
-        """Clip the gradient, then go down along it."""
+        """Sum the gradient over all processes, clip it, then go down along it."""
+        parallel.total(self._gradient)
         if self._max_norm < float("inf"):
             norm = torch.linalg.vector_norm(self._gradient)
             self._gradient.mul_((self._max_norm / (norm + 1e-6)).clamp(max=1))

@@ -26,10 +26,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from deploy.configuration import Section
+from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from envs.worlds import choose
-from robotrl import distributions
+from robotrl import distributions, parallel
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
 from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
@@ -51,7 +52,7 @@ class PPOConfig(Section):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     """Passes over each rollout."""
     minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Parts a pass is split into."""
+    """Parts a pass is split into, as equal as can be: sizes differ by one row at most."""
     learning_rate: Rate = 3e-4
     """Step size of Adam, for actor and critic."""
     anneal_steps: Annotated[float, Field(gt=0, le=1e15)] | None = None
@@ -82,12 +83,23 @@ class PPOConfig(Section):
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
+    PARALLEL: ClassVar[bool] = True
     FIXED: ClassVar = frozenset({"rollout_steps", "initial_std", "actor_hidden", "critic_hidden"})
 
     @property
     def iteration_steps(self) -> int:
         """See `AlgorithmConfig`."""
         return self.rollout_steps
+
+    def check_worlds(self, num_envs: int) -> None:
+        """See `AlgorithmConfig`."""
+        rows = self.rollout_steps * num_envs
+        if self.minibatches > rows:
+            raise ConfigError(
+                f"algorithm.minibatches: {self.minibatches} parts of {rows} rows ({num_envs} "
+                f"worlds × {self.rollout_steps} steps), expected {rows} or fewer; lower it, or "
+                "raise num_envs or algorithm.rollout_steps"
+            )
 
     def new_policy(self, observation_size: int, num_actions: int) -> "PPOPolicy":
         """See `AlgorithmConfig`."""
@@ -197,7 +209,7 @@ class PPO:
         """See `Algorithm`."""
         actor = self.policy.normalizer(observation["actor"])
         mean = self.policy.network(actor)
-        u = distributions.sample(mean, self.policy.log_std, self._generator)
+        u = mean + self.policy.log_std.exp() * self._noise(mean, len(mean))
         self._acted = _Acted(observation, actor, mean, u)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
         if self.device.type == "cpu" and not u.isfinite().all():
@@ -303,22 +315,24 @@ class PPO:
         self._absorb_returns(returns)
         targets = self.return_normalizer(returns)
         advantages = batch["advantages"]
-        spread = advantages.std(correction=0) + 1e-8
-        advantages = (advantages - advantages.mean()) / spread
+        samples, center, var = parallel.moments(advantages)
+        advantages = (advantages - center) / (var.sqrt() + 1e-8)
         sampled, old_log_std = batch["actor"], self.policy.log_std.detach().clone()
         if self.config.symmetry:
             batch |= self._with_mirror_images(batch, rollout)
-        parts = list(self._minibatches(len(advantages)))
+        num_envs = rollout.advantages.shape[1]
+        parts = [parallel.own_part(part, num_envs) for part in self._minibatches(samples)]
         actor_batch = (batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages)
         of_actor, of_critic = side_by_side(
             partial(self._learn_actor, actor_batch, parts),
             partial(self._learn_critic, (batch["critic"], targets), parts),
-            together=self._large(parts[0]),
+            together=self._large(parts[0].rows),
         )
         with torch.no_grad():
             mean, log_std = self.policy.network(sampled), self.policy.log_std
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
-            entropy = distributions.entropy(mean, log_std, self._noise(mean)).mean()
+            entropy = distributions.entropy(mean, log_std, self._noise(mean, num_envs)).mean()
+            kl, entropy = parallel.total(torch.stack([kl, entropy])) / parallel.processes()
             std = log_std.exp().mean()
         losses = report(
             {
@@ -332,7 +346,7 @@ class PPO:
         )
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
-        self._steps += len(advantages)
+        self._steps += samples
         self._quieten()
         return losses
 
@@ -351,41 +365,48 @@ class PPO:
         self._generator.set_state(state["generator"])
         self._steps = state["steps"]
 
-    def _learn_actor(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _learn_actor(
+        self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
+    ) -> dict[str, Tensor]:
         """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
         config, log_std = self.config, self.policy.log_std
         sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
         table, found = _beside(batch), []
         for part in parts:
-            observation, u, log_prob, advantages = table[part].split(sizes, dim=1)
+            observation, u, log_prob, advantages = table[part.rows].split(sizes, dim=1)
             mean = self.policy.network(observation)
             with torch.no_grad():
                 loss, clipped, slopes = surrogate(
-                    mean, log_std, u, log_prob, advantages, clip_range=config.clip_range
+                    *(mean, log_std, u, log_prob, advantages),
+                    clip_range=config.clip_range,
+                    size=part.size,
                 )
                 found.append(torch.stack([loss, clipped]))
                 if config.entropy_coef:
-                    bonus = distributions.entropy_slopes(mean, log_std, self._noise(mean))
-                    coef = self._share_left() * config.entropy_coef / len(part)
+                    noise = self._randn(part.size)[part.places]
+                    bonus = distributions.entropy_slopes(mean, log_std, noise)
+                    coef = self._share_left() * config.entropy_coef / part.size
                     slopes = (slopes[0] - coef * bonus[0], slopes[1] - coef * bonus[1])
             self._actor_step.backward((mean, log_std), (slopes[0], slopes[1].sum(dim=0)))
             self._actor_step.step()
-        loss, clipped = torch.stack(found).mean(dim=0)
+        loss, clipped = parallel.total(torch.stack(found)).mean(dim=0)
         return {"loss/policy": loss, "policy/clip_fraction": clipped}
 
-    def _learn_critic(self, batch: Sequence[Tensor], parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _learn_critic(
+        self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
+    ) -> dict[str, Tensor]:
         """Steps on the squared error; returns what it was, on average."""
         table, found = _beside(batch), []
         for part in parts:
-            rows = table[part]
+            rows = table[part.rows]
             value = self.critic(rows[:, :-1])
             with torch.no_grad():
                 error = value - rows[:, -1:]
-                found.append(error.square().mean())
-                slope = error * (2 * self.config.value_coef / len(part))
+                found.append(error.square().sum() / part.size)
+                slope = error * (2 * self.config.value_coef / part.size)
             self._critic_step.backward((value,), (slope,))
             self._critic_step.step()
-        return {"loss/value": torch.stack(found).mean()}
+        return {"loss/value": parallel.total(torch.stack(found)).mean()}
 
     def _passed(self) -> float:
         """Share of `anneal_steps`."""
@@ -408,13 +429,19 @@ class PPO:
         """Values [unit of reward] of normalised observations (..., n); (...,)."""
         return self.return_normalizer.inverse(self.critic(critic)).squeeze(-1)
 
-    def _noise(self, mean: Tensor) -> Tensor:
-        return torch.randn(mean.shape, generator=self._generator, device=self.device)
+    def _noise(self, mean: Tensor, num_envs: int) -> Tensor:
+        """For every row of (steps · num_envs, actions)."""
+        return parallel.own_rows(self._randn(len(mean) * parallel.processes()), num_envs)
+
+    def _randn(self, rows: int) -> Tensor:
+        shape = (rows, *self.policy.log_std.shape)
+        return torch.randn(shape, generator=self._generator, device=self.device)
 
     def _large(self, part: Tensor) -> bool:
         """Whether a step on these rows takes so long that a second thread is worth its price."""
         weights = sum(parameter.numel() for parameter in self.critic.parameters())
-        return self.device.type == "cpu" and len(part) * weights > LARGE
+        alone = parallel.processes() == 1  # else two threads would talk at once
+        return alone and self.device.type == "cpu" and len(part) * weights > LARGE
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""
@@ -436,7 +463,9 @@ class PPO:
             "critic": self.critic_normalizer(rollout.raw["critic"].flatten(0, 1) @ critic.T),
             "pre_tanh": batch["pre_tanh"] @ action.T,
         }
-        chance = torch.rand(len(batch["actor"]), 1, generator=self._generator, device=self.device)
+        samples = len(batch["actor"]) * parallel.processes()
+        chance = torch.rand(samples, 1, generator=self._generator, device=self.device)
+        chance = parallel.own_rows(chance, rollout.advantages.shape[1])
         return {
             name: torch.where(chance < 0.5, image, batch[name]) for name, image in images.items()
         }
@@ -462,6 +491,7 @@ def surrogate(
     advantages: Tensor,
     *,
     clip_range: float,
+    size: int | None = None,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """The clipped surrogate (eq. 7) as a loss, and its slopes, worked out by hand.
 
@@ -475,6 +505,7 @@ def surrogate(
         log_prob: (n, 1) of `u` when it was sampled.
         advantages: (n, 1) normalised.
         clip_range: how far the ratio may go from 1.
+        size: rows of the whole minibatch, if others are elsewhere; these give their share of it.
 
     Returns:
         The loss, the share that was clipped, and the slopes of the loss in `mean` and in each row's
@@ -487,10 +518,11 @@ def surrogate(
     ratio = (-0.5 * squares.sum(dim=1, keepdim=True) - constant - log_prob).exp()
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     gain, clipped_gain = ratio * advantages, clipped * advantages
-    loss = -torch.minimum(gain, clipped_gain).mean()
-    slope = torch.where(gain <= clipped_gain, gain, 0) / -len(u)  # in the logarithm of the ratio
+    size = size or len(u)
+    loss = -torch.minimum(gain, clipped_gain).sum() / size
+    slope = torch.where(gain <= clipped_gain, gain, 0) / -size  # in the logarithm of the ratio
     slopes = (slope * normalised * scale, slope * (squares - 1))
-    return loss, (ratio != clipped).float().mean(), slopes
+    return loss, (ratio != clipped).sum() / size, slopes
 
 
 def _beside(tensors: Sequence[Tensor]) -> Tensor:

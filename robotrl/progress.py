@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from robotrl import parallel
 from robotrl.run_folder import RunFolder
 from robotrl.train import train
 from robotrl.train_config import TrainConfig
@@ -36,6 +37,8 @@ def train_with_progress(
     Returns:
         Whether the run came to its end; else it was asked to stop (Ctrl-C, SIGTERM), and was saved.
     """
+    if not parallel.is_first():
+        console = Console(quiet=True)
     name = folder.path.resolve().name
     columns = (
         TextColumn("[bold]{task.description}"),

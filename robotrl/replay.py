@@ -34,6 +34,19 @@ class Batch(NamedTuple):
     """What the value of `next_observation` counts: γ to the number of steps, 0 if terminated."""
 
 
+def require_room(size: int, num_envs: int) -> None:
+    """Refuse a replay that is too small for its worlds.
+
+    Raises:
+        ConfigError: says how small.
+    """
+    if (rows := size // num_envs) < 3:  # one row waits for what follows
+        raise ConfigError(
+            f"algorithm.buffer_size: room for {size} steps of {num_envs} worlds is {rows} of each; "
+            "expected 3 or more: raise it, or lower num_envs"
+        )
+
+
 class Replay:
     """See the module docstring.
 
@@ -57,12 +70,8 @@ class Replay:
         num_actions: int,
         device: torch.device | str = "cpu",
     ):
+        require_room(size, num_envs)
         self._rows, self._num_envs = size // num_envs, num_envs
-        if self._rows < 3:  # one row waits for what follows
-            raise ConfigError(
-                f"algorithm.buffer_size: room for {size} steps of {num_envs} worlds is "
-                f"{self._rows} of each; expected 3 or more: raise it, or lower num_envs"
-            )
 
         def table(*columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(self._rows, num_envs, *columns, dtype=dtype, device=device)

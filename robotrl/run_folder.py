@@ -183,7 +183,20 @@ class RunFolder:
         try:
             return torch.load(path, weights_only=True, map_location="cpu")
         except Exception as error:  # torch raises several unrelated types for a damaged file
-            raise ConfigError(f"{path}: cannot be read: {error}") from error
+            reason = str(error).split(". ")[0]
+            raise ConfigError(
+                f"{path}: cannot be read: {reason}; expected what `robotrl train` wrote. "
+                f"{self._instead_of(path)}"
+            ) from error
+
+    def _instead_of(self, path: Path) -> str:
+        """What is left where a file is damaged."""
+        if path == self.checkpoint_path and self.best_path.exists():
+            return (
+                f"{self.best_path.name} beside it has the best policy: export it with --best, or "
+                f"go on from it in a new run: robotrl train CONFIG --from {self.path} --best"
+            )
+        return "Copy it again from where it came, or train again"
 
     def _save(self, state: dict[str, Any], path: Path) -> None:
         temporary = path.with_suffix(".tmp")

@@ -30,7 +30,7 @@ from robotrl.networks import CriticEnsemble, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam
 from robotrl.policy import Policy
-from robotrl.replay import Batch, Replay
+from robotrl.replay import Batch, Replay, require_room
 
 _LOG_STD_LOW, _LOG_STD_HIGH = -5.0, 2.0
 
@@ -73,9 +73,14 @@ class SACConfig(Section):
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image."""
 
+    PARALLEL: ClassVar[bool] = False
     FIXED: ClassVar = frozenset(
         {"iteration_steps", "buffer_size", "critics", "actor_hidden", "critic_hidden"}
     )
+
+    def check_worlds(self, num_envs: int) -> None:
+        """See `AlgorithmConfig`."""
+        require_room(self.buffer_size, num_envs)
 
     def new_policy(self, observation_size: int, num_actions: int) -> "SACPolicy":
         """See `AlgorithmConfig`."""

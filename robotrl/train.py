@@ -11,9 +11,9 @@ written over it.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ import envs
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo
+from robotrl import parallel
 from robotrl.algorithm import Algorithm, TrainingError
 from robotrl.continuing import fixed_settings, require_same_contract, require_same_run, take_over
 from robotrl.episodes import Episodes, Evaluation
-from robotrl.journal import Journal
+from robotrl.journal import Journal, require_loggers
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 
@@ -61,7 +62,7 @@ def train(
         StorageError: the folder cannot be written any more.
         ConfigError: `config` is not what the checkpoint was made with, where that matters.
     """
-    with folder.claim():
+    with folder.claim() if parallel.is_first() else nullcontext():
         return _train(config, folder, resume, progress or (lambda metrics: None), stop)
 
 
@@ -73,82 +74,190 @@ def _train(
     stop: Callable[[], bool],
 ) -> bool:
     """See `train`."""
-    checkpoint = None
-    if resume and folder.checkpoint_path.exists():  # else killed before its first
-        checkpoint = folder.load_checkpoint()
-        require_same_run(config, checkpoint, folder)
+    checkpoint = parallel.from_first(lambda: _checkpoint_of(config, folder) if resume else None)
     torch.set_num_threads(config.torch_threads)
     torch.set_flush_denormal(True)
-    env = make_env(config)
-    env.record_divergences(folder.diverged_path)
-    learner = _make_learner(config, env)
-    observation = env.reset(stagger=True)
-    episodes, evaluation = Episodes(env), _make_evaluation(config)
-    iteration = 0
+    run = _Run(config)
     if checkpoint is not None:
-        try:
-            learner.load_state_dict(checkpoint["algorithm"])
-        except (KeyError, RuntimeError) as error:
-            raise ConfigError(
-                f"{folder.checkpoint_path}: is not of this version's {config.algorithm.name} "
-                f"({error}); go on with the version that wrote it, or start a new run with --output"
-            ) from error
-        env.load_state_dict(checkpoint["env"])
-        if "episodes" in checkpoint:  # earlier versions kept none
-            episodes.load_state_dict(checkpoint["episodes"])
-        observation = {
-            name: rows.to(env.device) for name, rows in checkpoint["observation"].items()
-        }
-        iteration = checkpoint["iteration"]
-    elif (start := folder.load_start()) is not None:
-        take_over(learner, start, folder.path)
-
-    steps_per_iteration = config.num_envs * config.algorithm.iteration_steps
-    iterations = math.ceil(config.env_steps / steps_per_iteration)
-    interval = config.evaluation_interval(env.task.episode_steps)
-    best = folder.load_checkpoint(best=True)["return"] if folder.best_path.exists() else -math.inf
-    with Journal(folder, iteration * steps_per_iteration) as journal:
-        while iteration < iterations:
+        run.restore(checkpoint, folder)
+    elif (start := parallel.from_first(folder.load_start)) is not None:
+        take_over(run.learner, start, folder.path)
+    iterations = math.ceil(config.env_steps / run.steps_per_iteration)
+    with _Writer(run, folder) if parallel.is_first() else nullcontext() as writer:
+        while run.iteration < iterations:
             try:
-                observation, metrics = _iterate(learner, env, observation, config, episodes)
+                metrics = run.iterate()
             except TrainingError as error:
                 raise TrainingError(
-                    f"training stopped after {iteration * steps_per_iteration:,} env steps: "
-                    f"{error}. {_advice(folder)}"
+                    f"training stopped after {run.env_steps:,} env steps: {error}. "
+                    f"{_advice(folder)}"
                 ) from error
-            iteration += 1
-            done = {"iteration": iteration, "env_steps": iteration * steps_per_iteration}
-            metrics = {"env_steps": done["env_steps"], **metrics, **journal.times()}
-            journal.write_metrics(metrics)
-            leaving = iteration == iterations or stop()
-            crossed = done["env_steps"] % interval < steps_per_iteration
-            if evaluation and (crossed or iteration == iterations):
-                found = evaluation.run(learner.policy.state_dict())
-                journal.write_evaluation(
-                    {"env_steps": done["env_steps"], **found, **journal.times()}
-                )
-                if found["return"] > best:
-                    best = found["return"]
-                    state = learner.state_dict()
-                    learned = {name: state[name] for name in learner.LEARNED}
-                    folder.save_best(
-                        {"algorithm": learned, "return": best, **done, **_identity(config, env)}
-                    )
-            if iteration % config.checkpoint_interval == 0 or leaving:
-                folder.save_checkpoint(
-                    {
-                        "algorithm": learner.state_dict(),
-                        "env": env.state_dict(),
-                        "observation": observation,
-                        "episodes": episodes.state_dict(),
-                        **done,
-                        **_identity(config, env),
-                    }
-                )
-            progress(metrics)
+            last = run.iteration == iterations
+            leaving = parallel.any_of(stop(), run.env.device) or last
+            if writer:
+                metrics = writer.write(metrics, last=last)
+            if leaving or run.iteration % config.checkpoint_interval == 0:
+                state = run.state_dict()
+                if writer:
+                    folder.save_checkpoint(state)
+            if writer:
+                progress(metrics)
             if leaving:
                 break
-    return iteration >= iterations
+    return run.iteration >= iterations
+
+
+class _Run:
+    """Worlds and learner, and how far they have come."""
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        placed = parallel.placement(config.num_envs, config.device, config.simulation_threads)
+        self.env = make_env(config, **placed)
+        self.learner = _make_learner(config, self.env)
+        self.steps_per_iteration = config.num_envs * config.algorithm.iteration_steps
+        self.iteration = 0
+        self._observation = self.env.reset(stagger=True)
+        self._episodes = Episodes(self.env)
+
+    @property
+    def env_steps(self) -> int:
+        """Control steps so far, summed over worlds."""
+        return self.iteration * self.steps_per_iteration
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration more; returns its metrics."""
+        self._observation, metrics = _iterate(
+            self.learner, self.env, self._observation, self.config, self._episodes
+        )
+        self.iteration += 1
+        return {"env_steps": self.env_steps, **metrics}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A checkpoint, in the first process; each one's worlds are in it, and all must call."""
+        worlds = parallel.gathered(
+            {
+                "env": self.env.state_dict(),
+                "observation": self._observation,
+                "episodes": self._episodes.state_dict(),
+            }
+        )
+        return {
+            "algorithm": self.learner.state_dict(),
+            **(worlds[0] if len(worlds) == 1 else {"worlds": worlds}),
+            **self.identity(),
+        }
+
+    def restore(self, checkpoint: dict[str, Any], folder: RunFolder) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ConfigError: another version wrote it.
+        """
+        try:
+            self.learner.load_state_dict(checkpoint["algorithm"])
+        except (KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"{folder.checkpoint_path}: is not of this version's "
+                f"{self.config.algorithm.name} ({error}); go on with the version that wrote it, or "
+                "start a new run with --output"
+            ) from error
+        worlds = _worlds_of(checkpoint)[parallel.number()]
+        self.env.load_state_dict(worlds["env"])
+        if "episodes" in worlds:  # earlier versions kept none
+            self._episodes.load_state_dict(worlds["episodes"])
+        self._observation = {
+            name: rows.to(self.env.device) for name, rows in worlds["observation"].items()
+        }
+        self.iteration = checkpoint["iteration"]
+
+    def identity(self) -> dict[str, Any]:
+        """How far a checkpoint is, and what it belongs to."""
+        return {
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+            "run": fixed_settings(self.config),
+            "robot_sha256": robot_sha256(self.env),
+        }
+
+
+class _Writer:
+    """What a run leaves behind after each iteration: tables, evaluations, its best policy."""
+
+    def __init__(self, run: _Run, folder: RunFolder):
+        self._run, self._folder = run, folder
+        run.env.record_divergences(folder.diverged_path)
+        self._evaluation = _make_evaluation(run.config)
+        self._interval = run.config.evaluation_interval(run.env.task.episode_steps)
+        best = folder.best_path.exists()
+        self._best = folder.load_checkpoint(best=True)["return"] if best else -math.inf
+        self._journal = Journal(folder, run.env_steps)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._journal.close()
+
+    def write(self, metrics: dict[str, float], *, last: bool) -> dict[str, float]:
+        """Take down an iteration, and evaluate where it is time to; returns what was written."""
+        metrics = {**metrics, **self._journal.times()}
+        self._journal.write_metrics(metrics)
+        crossed = self._run.env_steps % self._interval < self._run.steps_per_iteration
+        if self._evaluation and (crossed or last):
+            self._evaluate(self._evaluation)
+        return metrics
+
+    def _evaluate(self, evaluation: Evaluation) -> None:
+        run, learner = self._run, self._run.learner
+        found = evaluation.run(learner.policy.state_dict())
+        self._journal.write_evaluation(
+            {"env_steps": run.env_steps, **found, **self._journal.times()}
+        )
+        if found["return"] > self._best:
+            self._best = found["return"]
+            state = learner.state_dict()
+            learned = {name: state[name] for name in learner.LEARNED}
+            self._folder.save_best({"algorithm": learned, "return": self._best, **run.identity()})
+
+
+def _checkpoint_of(config: TrainConfig, folder: RunFolder) -> dict[str, Any] | None:
+    """What a run goes on from; nothing if it was killed before its first checkpoint.
+
+    Raises:
+        ConfigError: it does not fit the configuration, or the number of processes.
+    """
+    require_shareable(config)
+    if not folder.checkpoint_path.exists():
+        return None
+    checkpoint = folder.load_checkpoint()
+    require_same_run(config, checkpoint, folder)
+    before, now = len(_worlds_of(checkpoint)), parallel.processes()
+    if before != now:
+        raise ConfigError(
+            f"{folder.checkpoint_path}: was written by {before} processes, found {now}; go on "
+            f"with {parallel.program(before)} train --resume {folder.path}"
+        )
+    return checkpoint
+
+
+def _worlds_of(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """State of the worlds of each process."""
+    return checkpoint.get("worlds", [checkpoint])
+
+
+def require_shareable(config: TrainConfig) -> None:
+    """Refuse to train in several processes what one must.
+
+    Raises:
+        ConfigError: says what to change.
+    """
+    if parallel.processes() > 1 and not config.algorithm.PARALLEL:
+        raise ConfigError(
+            f"algorithm.name: {config.algorithm.name} trains in one process, found "
+            f"{parallel.processes()}; start it without torchrun, or choose ppo"
+        )
+    parallel.require_shareable(config.num_envs, config.device)
 
 
 def _iterate(
@@ -174,22 +283,27 @@ def _iterate(
         learned_s += time.perf_counter() - stepped_s
     env.simulation.check()
     taken_s = time.perf_counter() - started_s
-    rewards = {
-        f"reward/{name}": _mean(torch.stack([info.rewards[name].mean() for info in infos]))
-        for name in infos[0].rewards
-    }
     measured = torch.stack([info.measured for info in infos])
+    means = parallel.means(
+        {
+            f"reward/{name}": torch.stack([info.rewards[name].mean() for info in infos])
+            for name in infos[0].rewards
+        }
+        | {
+            name: torch.stack([info.metrics[name] for info in infos])[measured]
+            for name in infos[0].metrics
+        }
+    )
+    rewards = {name: means.pop(name) for name in [*means] if name.startswith("reward/")}
+    diverged = parallel.total(torch.tensor(env.diverged, device=env.device))
     return observation, {
         **rewards,
-        **{
-            name: _mean(torch.stack([info.metrics[name] for info in infos])[measured])
-            for name in infos[0].metrics
-        },
+        **means,
         "reward/mean": sum(rewards.values()),
         **episodes.metrics(),
         **losses,
         **env.randomization.metrics(),
-        "diverged": env.diverged,
+        "diverged": int(diverged),
         "speed/env_steps_per_s": config.num_envs * steps / taken_s,
         "speed/collect_share": 1 - learned_s / taken_s,
     }
@@ -212,7 +326,7 @@ def _precision(kind: Literal["float32", "bfloat16"]) -> Iterator[None]:
 def rehearse(
     config: TrainConfig, *, source: Path, start: RunFolder | None = None, best: bool = False
 ) -> dict[str, Any] | None:
-    """Build a run in one world and throw it away, before a file of it is written.
+    """Build what a run needs in one world and throw it away, before a file of it is written.
 
     Args:
         config: the run.
@@ -228,9 +342,13 @@ def rehearse(
             `source`.
     """
     try:
+        require_shareable(config)
+        require_loggers(config.logging)
+        config.algorithm.check_worlds(config.num_envs)
         env = make_env(config, num_envs=1, num_threads=1)
         learner = _make_learner(config, env)
         env.reset()
+        _make_evaluation(config, num_envs=1, num_threads=1)
         if start is None:
             return None
         other = make_env(start.config(), num_envs=1, num_threads=1, randomization=[])
@@ -284,23 +402,18 @@ def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> Algorithm:
     )
 
 
-def _make_evaluation(config: TrainConfig) -> Evaluation | None:
+def _make_evaluation(config: TrainConfig, **changes: Any) -> Evaluation | None:
     """The worlds in which a run is evaluated now and then, in the full ranges of what differs."""
     if config.evaluation is None:
         return None
-    env = make_test_env(
-        config,
-        num_envs=config.evaluation.episodes,
-        seed=config.seed + _EVALUATION_SEED,
-        randomization=at_full_range(config.terms),
-    )
+    settings = {
+        "num_envs": config.evaluation.episodes,
+        "seed": config.seed + _EVALUATION_SEED,
+        "randomization": at_full_range(config.terms),
+    }
+    env = make_test_env(config, **(settings | changes))
     policy = config.algorithm.new_policy(env.observation_sizes["actor"], env.num_actions)
     return Evaluation(env, policy)
-
-
-def _identity(config: TrainConfig, env: envs.VectorEnv) -> dict[str, Any]:
-    """What a checkpoint belongs to."""
-    return {"run": fixed_settings(config), "robot_sha256": robot_sha256(env)}
 
 
 def _advice(folder: RunFolder) -> str:
@@ -316,7 +429,3 @@ def _advice(folder: RunFolder) -> str:
         f"{advice} The checkpoint of {saved:,} env steps is good: export it, or go on from there "
         "with --resume; without a change it would come to the same end"
     )
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.nanmean()) if len(values) else math.nan  # nan: a metric had no say

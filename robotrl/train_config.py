@@ -54,6 +54,13 @@ class EvaluationConfig(Section):
     that would take more than a fifth as many control steps as training does."""
 
 
+class LoggingConfig(Section):
+    """Where a run is written down beside its folder."""
+
+    wandb: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Project at Weights & Biases; needs `pip install wandb`."""
+
+
 class TrainConfig(Section):
     """A training run."""
 
@@ -85,6 +92,8 @@ class TrainConfig(Section):
     """Iterations between checkpoints."""
     evaluation: EvaluationConfig | None = EvaluationConfig()
     """Evaluation while training, at an interval and at the end; null for none."""
+    logging: LoggingConfig = LoggingConfig()
+    """Beside TensorBoard and metrics.csv, which there always are."""
     task_config: dict[str, Any] = {}
     """Settings of the task that differ from its defaults."""
     algorithm: AnyAlgorithm = PPOConfig()

@@ -18,6 +18,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.randomization.term import Adapt, RandomTerm, Schedule
+from envs.worlds import ALL_HERE, Share
 
 
 class Growth:
@@ -25,12 +26,19 @@ class Growth:
 
     Args:
         terms: all terms.
-        num_envs: number of worlds; a schedule counts the steps of all.
+        num_envs: number of worlds.
         device: where the simulation lives.
+        share: those that are here; a schedule counts the steps of all, and all are measured.
     """
 
-    def __init__(self, terms: Sequence[RandomTerm], num_envs: int, device: torch.device):
-        self._num_envs = num_envs
+    def __init__(
+        self,
+        terms: Sequence[RandomTerm],
+        num_envs: int,
+        device: torch.device,
+        share: Share = ALL_HERE,
+    ):
+        self._all_envs, self._share = num_envs * share.processes, share
         self._table = torch.tensor(
             [_start(term) for term in terms], dtype=torch.float64, device=device
         )
@@ -53,7 +61,7 @@ class Growth:
     def advance(self, step: int) -> None:
         """Follow the schedules, at a control step."""
         for share, schedule in self._schedules:
-            share.fill_(scheduled(schedule, step * self._num_envs))
+            share.fill_(scheduled(schedule, step * self._all_envs))
 
     def adapt(self, metrics: Mapping[str, Tensor], measured: Tensor) -> None:
         """Take measurements into account.
@@ -73,8 +81,8 @@ class Growth:
                 )
             values = metrics[adapt.metric].double()
             counts = measured & ~values.isnan()  # nan: the metric does not apply there
-            self._sums[row, 0] += torch.where(counts, values, 0).sum()
-            self._sums[row, 1] += counts.sum()
+            found = torch.stack([torch.where(counts, values, 0).sum(), counts.sum()])
+            self._sums[row] += self._share.sum(found)
             total, count = self._sums[row]
             decided = count >= adapt.samples
             share = adapted(adapt, self._table[row], total / count.clamp(min=1))

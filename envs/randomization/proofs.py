@@ -68,7 +68,7 @@ def check_draws(
         ConfigError: names the term and what is wrong with it.
     """
     ids = torch.arange(_WORLDS)
-    at_work, draws = draws, Draws(draws.seed, torch.device("cpu"))
+    at_work, draws = draws, Draws(draws.seed, torch.device("cpu"), share=draws.share)
     for bound in terms:
         if bound.term.acts == "model":
             _check_episodes(bound, model, draws)

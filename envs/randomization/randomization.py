@@ -69,7 +69,7 @@ class Randomization:
             if isinstance(term, PushTerm | WrenchTerm):
                 term.check_happens(episode_s)
         prove(terms, model, draws, device)
-        self._growth = Growth(terms, simulation.num_envs, device)
+        self._growth = Growth(terms, simulation.num_envs, device, draws.share)
         shares = self._growth.shares
         with device:
             bound = bind(terms, model, shares)

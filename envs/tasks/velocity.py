@@ -268,7 +268,7 @@ class Velocity:
         if self._levels:
             metrics |= {"terrain_level": self._levels.level.float()}
             ended = ended | self._levels.left
-        self._steps += len(ended)
+        self._steps += len(ended) * self._draws.share.processes
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
             self._new_command(worlds)

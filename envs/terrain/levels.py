@@ -37,7 +37,7 @@ class Levels:
         self._ground, self._draws, self._field = ground, draws, ground.field
         self._qpos, self._base = simulation.data("qpos"), base_qpos
         worlds = torch.arange(rows, device=device)
-        self.column = worlds % self._field.columns
+        self.column = (worlds + draws.share.first) % self._field.columns
         """(num_envs,) kind of each world's tile."""
         self.level = torch.zeros(rows, dtype=torch.int64, device=device)
         """(num_envs,)"""

@@ -318,3 +318,39 @@ def test_evaluation_takes_a_fifth_of_the_control_steps_at_most(
     config = TrainConfig.model_validate({"task": "arm_reach", "evaluation": {"interval": interval}})
 
     assert config.evaluation_interval(episode_steps) == expected
+
+
+def test_checkpoint_of_another_task_is_refused_in_one_line(
+    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
+):
+    config = changed(tiny_config, task="gym/Reacher-v5", task_config={}, randomization=[])
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config)
+    shutil.copy(tiny_run.checkpoint_path, folder.checkpoint_path)
+
+    with pytest.raises(ConfigError) as error:
+        train(config, folder, resume=True)
+
+    assert str(error.value) == (
+        f"{folder.config_path}: task was arm_reach, found gym/Reacher-v5; the checkpoint does not "
+        "fit that: change it back, or start a new run with --output"
+    )
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "problem"),
+    [
+        (
+            {"rollout_steps": 4, "minibatches": 33},
+            "algorithm.minibatches: 33 parts of 32 rows (8 worlds × 4 steps), expected 32 or fewer",
+        ),
+        ({"name": "sac", "buffer_size": 20}, "room for 20 steps of 8 worlds is 2 of each"),
+    ],
+)
+def test_batch_that_cannot_be_made_is_refused_before_the_folder(
+    tiny_config: TrainConfig, algorithm: dict[str, Any], problem: str
+):
+    with pytest.raises(ConfigError) as error:
+        rehearse(changed(tiny_config, algorithm=algorithm), source=Path("new.yaml"))
+
+    assert problem in str(error.value)

@@ -89,6 +89,23 @@ def test_damaged_checkpoint_is_refused(folder: RunFolder, damage: bytes):
         folder.load_checkpoint()
 
 
+def test_damaged_checkpoint_leads_to_the_best_policy_if_there_is_one(folder: RunFolder):
+    folder.save_checkpoint({"iteration": 1})
+    folder.checkpoint_path.write_bytes(folder.checkpoint_path.read_bytes()[:300])  # copied in part
+    with pytest.raises(ConfigError) as alone:
+        folder.load_checkpoint()
+    folder.save_best({"iteration": 1})
+    with pytest.raises(ConfigError) as beside:
+        folder.load_checkpoint()
+
+    assert "; expected what `robotrl train` wrote. " in str(alone.value)
+    assert str(alone.value).endswith("Copy it again from where it came, or train again")
+    assert str(beside.value).endswith(
+        "best.pt beside it has the best policy: export it with --best, or go on from it in a new "
+        f"run: robotrl train CONFIG --from {folder.path} --best"
+    )
+
+
 class Exploit:
     """An object that would run code when unpickled."""
 
