@@ -46,6 +46,7 @@ class TruthRecorder:
         with temporary.open("wb") as file:
             np.savez_compressed(
                 file,
+                allow_pickle=False,
                 joints=np.array(self._twin.joints),
                 parameters=np.array(json.dumps(self._twin.parameters.to_dict())),
                 **columns,

@@ -54,7 +54,7 @@ def test_base_that_is_tilted_or_low_has_fallen_and_each_time_counts_once():
 
 def test_commands_are_judged_one_by_one_after_their_first_second():
     ticks = round(6.0 / DT_S)
-    time_s = 100.0 + DT_S * np.arange(ticks)
+    time_s = 100.0 + DT_S * np.arange(ticks, dtype=np.float64)
     command = np.tile([0.2, 0.0, 0.0], (ticks, 1))
     command[150:] = [0.0, 0.0, 0.0]
     twist = np.zeros((ticks, 3))
@@ -71,7 +71,10 @@ def test_commands_are_judged_one_by_one_after_their_first_second():
 
 def test_command_that_had_no_time_is_not_judged():
     command = np.zeros((90, 3))  # 1.8 s
-    assert judge_legs(DT_S * np.arange(90), command, command, np.zeros(90, bool)) == []
+    assert (
+        judge_legs(DT_S * np.arange(90, dtype=np.float64), command, command, np.zeros(90, bool))
+        == []
+    )
 
 
 def test_fall_belongs_to_the_command_it_happened_in():
@@ -79,5 +82,5 @@ def test_fall_belongs_to_the_command_it_happened_in():
     command[150:, 0] = 0.2
     down = np.zeros(300, bool)
     down[200:] = True
-    legs = judge_legs(DT_S * np.arange(300), command, command, down)
+    legs = judge_legs(DT_S * np.arange(300, dtype=np.float64), command, command, down)
     assert [leg.fell for leg in legs] == [False, True]
