@@ -28,6 +28,8 @@ from robotrl.shipped import config_path
 from robotrl.train_config import load_train_config
 from robotrl.walk_video import film_truth
 
+_FILM_S = 20.0
+"""How much is filmed: without a GPU a picture takes a tenth of a second."""
 _STALL_S = 30.0
 """A run that takes this much longer than planned is stuck."""
 
@@ -137,11 +139,11 @@ def _run(policy: Path, robot: Path, port: str, log: Path, seconds: float) -> Non
 
 
 def _film(log: Path, truth: Path, film: Path, console: Console) -> None:
-    """What the twin really did, from when it was picked up; no film where nothing can be drawn."""
+    """What the twin really did, from when it is picked up; no film where nothing can be drawn."""
     run = read_log(log)
-    times = run.ticks["time_s"]
+    begin_s = float(run.ticks["time_s"][0])
     try:
-        film_truth(truth, run.contract.robot, film, begin_s=float(times[0]), end_s=float(times[-1]))
+        film_truth(truth, run.contract.robot, film, begin_s=begin_s, end_s=begin_s + _FILM_S)
     except DeployError as error:
         console.print(f"no film: {error}", style="yellow", markup=False, highlight=False)
     else:
