@@ -93,7 +93,7 @@ def test_message_begins_with_the_file(path: Path):
         (
             "bus.latency=4",
             "bus: unknown key 'latency' (did you mean 'usb_latency_ms'?); valid keys are "
-            "baud_rate, port, protocol, usb_latency_ms",
+            "baud_rate, imu, port, protocol, usb_latency_ms",
         ),
     ],
     ids=["section", "joint", "bus"],
