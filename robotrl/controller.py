@@ -1,4 +1,4 @@
-"""The whole controller as one module: encode → normalise → actor → tanh → decode.
+"""The whole controller as one module: encode → normalise → remember → actor → tanh → decode.
 
 Training runs these parts one after the other; export traces this composition of the very same
 modules, so nothing is left to write on the robot.
@@ -29,22 +29,32 @@ class Controller(nn.Module):
         used = {*task.encoder.signals, *task.decoder.signals}
         self.signals: list[SignalKind] = [kind for kind in SIGNALS if kind in used]
         """Names of the inputs, in order: the signals that encoder and decoder read."""
-        self.state = list(task.encoder.state_shapes)
-        """Names of its memory, in order."""
+        self.state_shapes = task.encoder.state_shapes | policy.state_shapes
+        """Of its memory, in order: the encoder's, then the policy's."""
+        self.state = list(self.state_shapes)
+        """Names of that."""
+
+    def initial_state(self, n: int) -> list[Tensor]:
+        """All zeros, (n, ...) each."""
+        return [torch.zeros(n, *shape) for shape in self.state_shapes.values()]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """`signals` then `state`, each (n, ...) -> targets (n, joints), then the next state."""
         named = dict(zip([*self.signals, *self.state], tensors, strict=True))
-        signals = {name: named[name] for name in self.signals}
-        observation, state = self.encoder(signals, {name: named[name] for name in self.state})
-        targets = self.decoder(self.policy(observation), signals)
-        return targets, *(state[name] for name in self.state)
+        signals, encoded, remembered = (
+            {name: named[name] for name in names}
+            for names in (self.signals, self.encoder.state_shapes, self.policy.state_shapes)
+        )
+        observation, encoded = self.encoder(signals, encoded)
+        action, remembered = self.policy.step(observation, remembered)
+        state = encoded | remembered
+        return self.decoder(action, signals), *(state[name] for name in self.state)
 
     @torch.no_grad()
     def rollout(self, inputs: dict[str, Tensor]) -> Tensor:
         """Run sequences from zero state: inputs (T, n, ...) -> targets (T, n, joints)."""
         first = inputs[self.signals[0]]
-        state = list(self.encoder.initial_state(first.shape[1]).values())
+        state = self.initial_state(first.shape[1])
         targets = []
         for step in range(len(first)):
             target, *state = self(*(inputs[name][step] for name in self.signals), *state)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from envs.vector_env import Step, VectorEnv
 from robotrl import parallel
-from robotrl.policy import Policy
+from robotrl.policy import Agent, Policy
 
 
 class Episodes:
@@ -88,12 +88,13 @@ class Evaluation:
         """
         self._policy.load_state_dict(weights)
         env, observation = self._env, self._observation
+        agent = Agent(self._policy, env.num_envs)
         env.load_state_dict(self._start)
         returns, lengths = torch.zeros(env.num_envs), torch.zeros(env.num_envs)
         metrics: dict[str, list[Tensor]] = {}
         while not env.over.all():
             lengths += ~env.over
-            step = env.step(self._policy(observation["actor"]), autoreset=False)
+            step = env.step(agent.act(observation["actor"]), autoreset=False)
             observation = step.observation
             returns += step.reward
             for name, values in step.info.metrics.items():

@@ -19,7 +19,7 @@ from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
-from robotrl.policy import Policy
+from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env, robot_sha256
 from robotrl.train_config import TrainConfig
@@ -85,14 +85,15 @@ def evaluate_actor(
     terms = at_full_range(config.terms)
     seed = config.seed + _SEED_OFFSET
     env = make_test_env(config, num_envs=episodes, seed=seed, randomization=terms)
-    policy = load(env)
+    agent = Agent(load(env), episodes)
     observation, worlds = env.reset(), torch.arange(episodes)
 
     def step() -> _Step:
         nonlocal observation
-        with torch.no_grad():
-            observation, reward, *_, info = env.step(policy(observation["actor"]))
-        return worlds, reward, info
+        step = env.step(agent.act(observation["actor"]))
+        agent.forget(step.terminated | step.truncated)
+        observation = step.observation
+        return worlds, step.reward, step.info
 
     return _summarise(step, env.task.episode_steps)
 

@@ -48,7 +48,7 @@ from envs.vector_env import VectorEnv
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
 from robotrl.foreign import Origin
-from robotrl.policy import Policy
+from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig
@@ -172,8 +172,7 @@ def compare(
 
 def _trace(controller: Controller, env: VectorEnv) -> onnx.ModelProto:
     env.reset()
-    state = controller.encoder.initial_state(1)
-    inputs = [env.signals[name] for name in controller.signals] + list(state.values())
+    inputs = [env.signals[name] for name in controller.signals] + controller.initial_state(1)
     with _quiet_exporter():
         program = torch.onnx.export(
             controller,
@@ -244,7 +243,7 @@ def _contract(
         observation=env.task.encoder.columns,
         state=[
             StateSpec(name=name, shape=[1, *shape], unit="1")
-            for name, shape in controller.encoder.state_shapes.items()
+            for name, shape in controller.state_shapes.items()
         ],
         joints=joints,
         command=command,
@@ -276,13 +275,14 @@ def _output(env: VectorEnv) -> TargetKind:
 
 def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
     """Record the closed loop in simulation for a little more than a second."""
-    observation = env.reset()
+    observation, agent = env.reset(), Agent(controller.policy, env.num_envs)
     recorded: dict[str, list[Tensor]] = {name: [] for name in controller.signals}
     for _ in range(_GOLDEN_STEPS):
         for name, values in recorded.items():
             values.append(env.signals[name].clone())
-        with torch.no_grad():
-            observation, *_ = env.step(controller.policy(observation["actor"]))
+        step = env.step(agent.act(observation["actor"]))
+        observation = step.observation
+        agent.forget(step.terminated | step.truncated)
     inputs = {name: torch.stack(values) for name, values in recorded.items()}  # (T, 1, n)
     targets = controller.rollout(inputs)
     return GoldenVectors(

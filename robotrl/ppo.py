@@ -36,6 +36,7 @@ from robotrl.networks import mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, side_by_side
 from robotrl.policy import Policy
+from robotrl.recurrent import gru, unroll
 from robotrl.returns import compute_gae
 
 LARGE = 2e7
@@ -77,6 +78,9 @@ class PPOConfig(Section):
     too fast without it: walking robots overspeed."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
+    recurrent: Annotated[int, Field(ge=1, le=16384)] | None = None
+    """Units of a memory (GRU) that the actor has beside its observation; null for none. It is
+    learned by going back through time to the start of the rollout, from minibatches of worlds."""
     critic_hidden: Layers = [128, 128]
     """Hidden layers of the critic."""
     symmetry: bool = False
@@ -84,7 +88,9 @@ class PPOConfig(Section):
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
 
     PARALLEL: ClassVar[bool] = True
-    FIXED: ClassVar = frozenset({"rollout_steps", "initial_std", "actor_hidden", "critic_hidden"})
+    FIXED: ClassVar = frozenset(
+        {"rollout_steps", "initial_std", "actor_hidden", "recurrent", "critic_hidden"}
+    )
 
     @property
     def iteration_steps(self) -> int:
@@ -93,6 +99,18 @@ class PPOConfig(Section):
 
     def check_worlds(self, num_envs: int) -> None:
         """See `AlgorithmConfig`."""
+        if self.recurrent and parallel.processes() > 1:
+            raise ConfigError(
+                f"algorithm.recurrent: {self.recurrent} units with {parallel.processes()} "
+                "processes, expected one process; start `robotrl train` without torchrun, or set "
+                "it to null"
+            )
+        if self.recurrent and self.minibatches > num_envs:
+            raise ConfigError(
+                f"algorithm.minibatches: {self.minibatches} parts of {num_envs} worlds, which a "
+                f"policy with a memory sees as a whole, expected {num_envs} or fewer; lower it, or "
+                "raise num_envs"
+            )
         rows = self.rollout_steps * num_envs
         if self.minibatches > rows:
             raise ConfigError(
@@ -116,8 +134,10 @@ class PPOPolicy(Policy):
     """The actor, with a standard deviation that is the same everywhere."""
 
     def __init__(self, observation_size: int, num_actions: int, config: PPOConfig):
-        sizes = [observation_size, *config.actor_hidden, num_actions]
-        super().__init__(observation_size, mlp(sizes, output_gain=0.01))
+        units = config.recurrent
+        sizes = [observation_size + (units or 0), *config.actor_hidden, num_actions]
+        cell = gru(observation_size, units) if units else None
+        super().__init__(observation_size, mlp(sizes, output_gain=0.01), cell)
         self.log_std = nn.Parameter(torch.full((num_actions,), config.initial_std).log())
 
 
@@ -126,6 +146,7 @@ class Rollout(NamedTuple):
 
     actor: Tensor
     critic: Tensor
+    """With what the actor remembered."""
     raw: dict[str, Tensor]
     """Observations as they came, for the normalisers."""
     pre_tanh: Tensor
@@ -134,6 +155,11 @@ class Rollout(NamedTuple):
     """Of `pre_tanh`; the Jacobian of tanh cancels in the ratio."""
     values: Tensor
     advantages: Tensor
+    memory: Tensor | None = None
+    """(T, 2, sides, B, units) of an actor with a memory, before and after each tick; of the worlds
+    and, with symmetry, of their mirror images."""
+    fresh: Tensor | None = None
+    """(T, B) bool: ticks after the first with which an episode begins, and so does the memory."""
 
 
 class _Acted(NamedTuple):
@@ -143,6 +169,7 @@ class _Acted(NamedTuple):
     actor: Tensor
     mean: Tensor
     pre_tanh: Tensor
+    memory: Tensor | None = None
     step: Step | None = None
 
 
@@ -182,9 +209,8 @@ class PPO:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.policy = config.new_policy(observation_sizes["actor"], num_actions)
-            self.critic = mlp(
-                [observation_sizes["critic"], *config.critic_hidden, 1], output_gain=1.0
-            )
+            critic_sees = observation_sizes["critic"] + (config.recurrent or 0)
+            self.critic = mlp([critic_sees, *config.critic_hidden, 1], output_gain=1.0)
         self.critic_normalizer = Normalizer(observation_sizes["critic"])
         self.return_normalizer = Normalizer(1, clip=math.inf)  # rare large returns count in full
         for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):
@@ -203,14 +229,20 @@ class PPO:
             "critic_step": self._critic_step,
         }
         self._taken: list[_Acted] = []
+        self._memory: Tensor | None = None
+        """(sides, B, units) before the next tick; None: nothing is remembered yet."""
 
     @torch.no_grad()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """See `Algorithm`."""
         actor = self.policy.normalizer(observation["actor"])
-        mean = self.policy.network(actor)
+        seen, memory = actor, None
+        if self.policy.cell is not None:
+            memory = self._remember(observation["actor"])
+            seen = torch.cat([actor, memory[1, 0]], dim=-1)
+        mean = self.policy.network(seen)
         u = mean + self.policy.log_std.exp() * self._noise(mean, len(mean))
-        self._acted = _Acted(observation, actor, mean, u)
+        self._acted = _Acted(observation, actor, mean, u, memory)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
         if self.device.type == "cpu" and not u.isfinite().all():
             acted = [*self._taken, self._acted]
@@ -232,6 +264,9 @@ class PPO:
     def store(self, step: Step) -> None:
         """Keep what followed the latest actions."""
         self._taken.append(self._acted._replace(step=step))
+        if self._acted.memory is not None:
+            ended = step.terminated | step.truncated
+            self._memory = self._acted.memory[1].masked_fill(ended[:, None], 0)
 
     @torch.no_grad()
     def rollout(self) -> Rollout:
@@ -254,15 +289,23 @@ class PPO:
             torch.stack([getattr(step, name) for step in steps])
             for name in ("reward", "terminated", "truncated")
         )
-        following = torch.stack([step.info.final_observation["critic"] for step in steps])
+        following = {
+            name: torch.stack([step.info.final_observation[name] for step in steps])
+            for name in ("critic", *(["actor"] if self.config.recurrent else []))
+        }
+        critic, memory, ends = self.critic_normalizer(raw["critic"]), None, terminated | truncated
+        if self.config.recurrent:
+            memory = torch.stack([each.memory for each in taken if each.memory is not None])
+            following["memory"] = memory[:, 1, 0]
+            critic = torch.cat([critic, memory[:, 1, 0]], dim=-1)
 
-        critic = self.critic_normalizer(torch.cat([raw["critic"], following[-1:]]))
-        values = self._values(critic)
-        critic, next_values, values = critic[:-1], values[1:].clone(), values[:-1]
-        ended = choose((terminated | truncated).flatten(), compact=self.device.type == "cpu")
+        last = self._followed({name: rows[-1] for name, rows in following.items()})
+        values = self._values(torch.cat([critic, last[None]]))
+        next_values, values = values[1:].clone(), values[:-1]
+        ended = choose(ends.flatten(), compact=self.device.type == "cpu")
         if not ended.none:  # else the next observation is the one that is acted on
-            final = self.critic_normalizer(ended.take(following.flatten(0, 1)))
-            ended.put(next_values.view(-1), self._values(final))
+            final = {name: ended.take(rows.flatten(0, 1)) for name, rows in following.items()}
+            ended.put(next_values.view(-1), self._values(self._followed(final)))
         advantages = compute_gae(
             rewards,
             values,
@@ -292,6 +335,8 @@ class PPO:
             log_prob=distributions.gaussian_log_prob(pre_tanh, mean, self.policy.log_std),
             values=values,
             advantages=advantages,
+            memory=memory,
+            fresh=torch.cat([torch.zeros_like(ends[:1]), ends[:-1]]),
         )
 
     def update(self, rollout: Rollout) -> dict[str, float]:
@@ -317,19 +362,23 @@ class PPO:
         advantages = batch["advantages"]
         samples, center, var = parallel.moments(advantages)
         advantages = (advantages - center) / (var.sqrt() + 1e-8)
-        sampled, old_log_std = batch["actor"], self.policy.log_std.detach().clone()
+        if rollout.memory is not None:
+            batch["past"] = _past(rollout, 0)
+        seen = [batch[name] for name in ("actor", "past") if name in batch]
+        old_log_std = self.policy.log_std.detach().clone()
         if self.config.symmetry:
             batch |= self._with_mirror_images(batch, rollout)
         num_envs = rollout.advantages.shape[1]
         parts = [parallel.own_part(part, num_envs) for part in self._minibatches(samples)]
-        actor_batch = (batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages)
+        actor_batch = [batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages]
+        actor_batch += [batch[name] for name in ("past",) if name in batch]
         of_actor, of_critic = side_by_side(
             partial(self._learn_actor, actor_batch, parts),
             partial(self._learn_critic, (batch["critic"], targets), parts),
             together=self._large(parts[0].rows),
         )
         with torch.no_grad():
-            mean, log_std = self.policy.network(sampled), self.policy.log_std
+            mean, log_std = self._means(*seen), self.policy.log_std
             kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
             entropy = distributions.entropy(mean, log_std, self._noise(mean, num_envs)).mean()
             kl, entropy = parallel.total(torch.stack([kl, entropy])) / parallel.processes()
@@ -354,6 +403,7 @@ class PPO:
         """Weights, statistics, optimisers and generator."""
         return {
             **{name: part.state_dict() for name, part in self._parts.items()},
+            "memory": self._memory,
             "generator": self._generator.get_state(),
             "steps": self._steps,
         }
@@ -362,6 +412,8 @@ class PPO:
         """Restore what `state_dict` returned."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+        memory = state.get("memory")  # earlier versions had none
+        self._memory = None if memory is None else memory.to(self.device)
         self._generator.set_state(state["generator"])
         self._steps = state["steps"]
 
@@ -373,8 +425,8 @@ class PPO:
         sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
         table, found = _beside(batch), []
         for part in parts:
-            observation, u, log_prob, advantages = table[part.rows].split(sizes, dim=1)
-            mean = self.policy.network(observation)
+            observation, u, log_prob, advantages, *past = table[part.rows].split(sizes, dim=1)
+            mean = self._means(observation, *past)
             with torch.no_grad():
                 loss, clipped, slopes = surrogate(
                     *(mean, log_std, u, log_prob, advantages),
@@ -407,6 +459,45 @@ class PPO:
             self._critic_step.backward((value,), (slope,))
             self._critic_step.step()
         return {"loss/value": parallel.total(torch.stack(found)).mean()}
+
+    def _remember(self, observation: Tensor) -> Tensor:
+        """The memory of worlds, before and after this observation; (2, sides, B, units)."""
+        assert self.policy.cell is not None
+        sides = [observation]
+        if self.config.symmetry:  # an image has lived through the image of the episode
+            assert self._mirror is not None
+            sides.append(observation @ self._mirror.actor.T.to(self.device))
+        rows, before = self.policy.normalizer(torch.cat(sides)), self._memory
+        if before is None:
+            before = rows.new_zeros(len(sides), len(observation), self.policy.cell.hidden_size)
+        after = self.policy.cell(rows, before.flatten(0, 1))
+        return torch.stack([before, after.view_as(before)])
+
+    def _followed(self, following: dict[str, Tensor]) -> Tensor:
+        """What the critic sees of `critic` and `actor` observations after a tick and its `memory`.
+
+        The value of a state depends on what an actor with a memory remembers in it, so its critic
+        sees that too, and needs no memory of its own (Baisero and Amato 2022, arXiv 2105.11674).
+        """
+        critic = self.critic_normalizer(following["critic"])
+        if self.policy.cell is None:
+            return critic
+        actor = self.policy.normalizer(following["actor"])
+        return torch.cat([critic, self.policy.cell(actor, following["memory"])], dim=-1)
+
+    def _means(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
+        """Of rows; with a `_past`, of whole worlds, tick after tick."""
+        if past is None or self.policy.cell is None:
+            return self.policy.network(observation)
+        ticks = self.config.rollout_steps
+        x, past = (rows.unflatten(0, (ticks, -1)) for rows in (observation, past))
+        memories = unroll(self.policy.cell, x, past[0, :, 1:], past[..., 0] > 0)
+        return self.policy.network(torch.cat([x, memories], dim=-1).flatten(0, 1))
+
+    @property
+    def _together(self) -> int:
+        """Rows that stay together, in minibatches and in the mirror: all ticks of a world."""
+        return self.config.rollout_steps if self.config.recurrent else 1
 
     def _passed(self) -> float:
         """Share of `anneal_steps`."""
@@ -445,13 +536,16 @@ class PPO:
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""
+        worlds = size // self._together
+        ticks = torch.arange(0, size, worlds, device=self.device)[:, None]
         for _ in range(self.config.epochs):
-            order = torch.randperm(size, generator=self._generator, device=self.device)
-            yield from order.tensor_split(min(self.config.minibatches, size))
+            order = torch.randperm(worlds, generator=self._generator, device=self.device)
+            for part in order.tensor_split(min(self.config.minibatches, worlds)):
+                yield (ticks + part).flatten()
 
     @torch.no_grad()
     def _with_mirror_images(self, batch: dict[str, Tensor], rollout: Rollout) -> dict[str, Tensor]:
-        """`actor`, `critic` and `pre_tanh` of a batch, a random half of the rows mirrored.
+        """What networks see and do in a batch, a random half of the rows, or worlds, mirrored.
 
         Probability, value and advantage stay those of the sample, as the policy's image of a sample
         is as likely and as good where policy and task are symmetric.
@@ -463,8 +557,14 @@ class PPO:
             "critic": self.critic_normalizer(rollout.raw["critic"].flatten(0, 1) @ critic.T),
             "pre_tanh": batch["pre_tanh"] @ action.T,
         }
+        if rollout.memory is not None:  # an image remembers the image of its episode
+            images["past"] = _past(rollout, 1)
+            after = rollout.memory[:, 1, 1].flatten(0, 1)
+            images["critic"] = torch.cat([images["critic"], after], dim=-1)
         samples = len(batch["actor"]) * parallel.processes()
-        chance = torch.rand(samples, 1, generator=self._generator, device=self.device)
+        drawn = (samples // self._together, 1)
+        chance = torch.rand(drawn, generator=self._generator, device=self.device)
+        chance = chance.repeat(self._together, 1)
         chance = parallel.own_rows(chance, rollout.advantages.shape[1])
         return {
             name: torch.where(chance < 0.5, image, batch[name]) for name, image in images.items()
@@ -523,6 +623,17 @@ def surrogate(
     slope = torch.where(gain <= clipped_gain, gain, 0) / -size  # in the logarithm of the ratio
     slopes = (slope * normalised * scale, slope * (squares - 1))
     return loss, (ratio != clipped).sum() / size, slopes
+
+
+def _past(rollout: Rollout, side: int) -> Tensor:
+    """(T B, 1 + units): whether a tick begins an episode, and the memory before it.
+
+    Args:
+        rollout: of an actor with a memory.
+        side: 0 for the worlds, 1 for their mirror images.
+    """
+    assert rollout.memory is not None and rollout.fresh is not None
+    return torch.cat([rollout.fresh[..., None], rollout.memory[:, 0, side]], dim=-1).flatten(0, 1)
 
 
 def _beside(tensors: Sequence[Tensor]) -> Tensor:

@@ -27,7 +27,7 @@ from envs.randomization import at_full_range
 from envs.render import look_at
 from envs.vector_env import Step, VectorEnv
 from robotrl.evaluate import check_robot_files, load_policy
-from robotrl.policy import Policy
+from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig, load_train_config
@@ -51,15 +51,15 @@ class PolicyActor:
     """A training run's policy, deterministic."""
 
     def __init__(self, policy: Policy):
-        self._policy = policy
+        self._agent = Agent(policy, 1)
 
-    @torch.no_grad()
     def step(self, env: VectorEnv, observation: Tensor) -> Step:
         """See `Actor`."""
-        return env.step(self._policy(observation))
+        return env.step(self._agent.act(observation))
 
     def reset(self) -> None:
         """See `Actor`."""
+        self._agent.forget(torch.ones(1, dtype=torch.bool))
 
 
 class ControllerActor:

@@ -14,6 +14,7 @@ from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step, StepInfo
 from robotrl.algorithm import TrainingError
+from robotrl.parallel import Part
 from robotrl.ppo import PPO, PPOConfig, Rollout, surrogate
 
 
@@ -440,7 +441,7 @@ def test_a_step_goes_down_the_gradient_of_the_whole_loss_clipped_for_each_networ
 
     learner.update(rollout)
 
-    flat = {name: getattr(rollout, name).flatten(0, 1) for name in rollout._fields if name != "raw"}
+    flat = {name: part.flatten(0, 1) for name, part in rollout._asdict().items() if name in USED}
     returns = flat["values"] + flat["advantages"]
     targets = (returns - returns.mean()) / (returns.var(correction=0) + 1e-6).sqrt()
     advantages = flat["advantages"] - flat["advantages"].mean()
@@ -649,7 +650,7 @@ def test_entropy_bonus_falls_to_a_tenth_of_its_slope():
     slopes = []
     for learner in (first, last):
         rows = torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)
-        learner._learn_actor(rows, [torch.arange(4)])  # no advantage: the bonus is all there is
+        learner._learn_actor(rows, [Part(torch.arange(4), slice(None), 4)])  # the bonus is all
         slopes.append(learner.policy.log_std.grad)
 
     assert slopes[0].abs().min() > 0
@@ -683,6 +684,8 @@ def set_linear(network: nn.Module, weight: list[float]) -> None:
             parameter.copy_(torch.tensor([weight]) if parameter.ndim == 2 else torch.zeros(1))
 
 
+USED = ("actor", "critic", "pre_tanh", "log_prob", "values", "advantages")
+"""Parts of a rollout that a policy without a memory learns from."""
 MIRROR = Mirror(torch.diag(torch.tensor([1.0, -1.0])), torch.diag(torch.tensor([1.0, -1, 1])),
                 torch.tensor([[0.0, 1.0], [1.0, 0.0]]))  # fmt: skip
 

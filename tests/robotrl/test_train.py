@@ -19,7 +19,7 @@ from envs.divergence import replay
 from envs.vector_env import VectorEnv
 from envs.warp_simulation import WarpSimulation
 from robotrl.algorithm import TrainingError
-from robotrl.ppo import PPO
+from robotrl.ppo import PPO, PPOConfig
 from robotrl.progress import train_with_progress
 from robotrl.run_folder import RunFolder
 from robotrl.sac import SACConfig
@@ -141,7 +141,12 @@ SMALL_SAC = SACConfig(
 )
 
 
-@pytest.mark.parametrize("algorithm", [None, SMALL_SAC], ids=["ppo", "sac"])
+SMALL_GRU = PPOConfig(rollout_steps=4, actor_hidden=[16], critic_hidden=[16], recurrent=8)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [None, SMALL_SAC, SMALL_GRU], ids=["ppo", "sac", "ppo with a memory"]
+)
 @pytest.mark.parametrize(
     ("checkpoint_interval", "killed_after"),
     [(1, 2), (2, 3)],
@@ -152,7 +157,7 @@ def test_killed_run_resumes_to_the_same_bits(
     tmp_path: Path,
     checkpoint_interval: int,
     killed_after: int,
-    algorithm: SACConfig | None,
+    algorithm: SACConfig | PPOConfig | None,
 ):
     config = tiny_config.model_copy(
         update={
