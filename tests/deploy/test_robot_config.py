@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from deploy.configuration import load_yaml
-from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig, SafetyConfig
+from deploy.servos import MODELS
 
 ROBOT = """\
 robot: leg
