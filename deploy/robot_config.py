@@ -169,6 +169,9 @@ class SafetyConfig(Section):
     """Servo-side bus watchdog: silence longer than this stops the motors (steps of 20 ms)."""
     move_to_start_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
     """Shortest duration of the ramp to the start pose and back to the rest pose."""
+    pose_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.3
+    """Largest distance from the start pose to take over at, and from the rest pose to let go at;
+    wide for soft servos, which sag under their load."""
 
 
 class RobotConfig(Section):

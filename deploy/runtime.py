@@ -45,8 +45,6 @@ VERIFY_EVERY_S = 0.5
 instead of reading the joints."""
 FAST_ADAPTER_S = 0.002
 """What an adapter whose latency timer is 1 ms adds to a reply, at most."""
-POSE_TOLERANCE_RAD = 0.3
-"""Largest distance from the start pose to take over at, and from the rest pose to let go at."""
 RAMP_SPEED_SHARE = 0.5
 """Ramps move at most at this part of a joint's velocity limit."""
 
@@ -314,11 +312,12 @@ class Runtime:
 
     def _check_pose(self, pose: Floats, name: str) -> None:
         error = np.abs(self.robot.position - pose)
+        allowed = self.robot.config.safety.pose_tolerance_rad
         worst = int(error.argmax())
-        if error[worst] > POSE_TOLERANCE_RAD:
+        if error[worst] > allowed:
             raise SafetyError(
                 f"joint {self.robot.joints[worst].name!r} is {error[worst]:.2f} rad from the "
-                f"{name} pose, allowed {POSE_TOLERANCE_RAD} rad; something blocks it, or its "
+                f"{name} pose, allowed {allowed} rad; something blocks it, or its "
                 "servo does not follow"
             )
 

@@ -58,6 +58,7 @@ def test_what_is_not_said_has_a_safe_default(path: Path):
         max_overruns=10,
         watchdog_ms=100,
         move_to_start_s=2.0,
+        pose_tolerance_rad=0.3,
     )
 
 
