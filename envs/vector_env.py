@@ -16,6 +16,7 @@ contacts found no room there is for the learner to ask, now and then: `env.simul
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
 from envs.task import Bounded, Commanded, Deployment, Task
-from envs.worlds import Worlds, as_slice, choose, every
+from envs.worlds import Worlds, all_finite, as_slice, choose, every
 
 _GROUPS = 32
 
@@ -100,7 +101,9 @@ class VectorEnv:
         self._recipe = recipe
         self._recorder: Recorder | None = None
         self._every = every(self.num_envs, self.device)
-        self._ctrl, self._actuators = simulation.data("ctrl"), as_slice(task.actuators)
+        self._actuators = as_slice(task.actuators)
+        self._ctrl = simulation.data("ctrl")
+        self._bounded = task if isinstance(task, Bounded) else None
         self._read = {*task.encoder.signals, *task.decoder.signals}
         self.randomization = Randomization(
             randomization,
@@ -270,7 +273,7 @@ class VectorEnv:
         _require_shape("actions", action, self._previous_action)
         action = action.clamp(-1, 1)
         targets = self.task.decoder(action, self._signals)
-        return self.step_targets(targets, action, autoreset=autoreset)
+        return self._step(targets, action, autoreset=autoreset)
 
     @torch.no_grad()
     def step_targets(
@@ -289,37 +292,44 @@ class VectorEnv:
         """
         self._require_start()
         _require_shape("targets", targets, self._targets)
-        task = self.task
         if action is None:
             action = torch.zeros_like(self._previous_action)
-        over = self._over
+        return self._step(targets, action.clone(), autoreset=autoreset)
+
+    def _step(self, targets: Tensor, action: Tensor, *, autoreset: bool) -> Step:
+        """See `step_targets`; keeps the action."""
+        task, over = self.task, self._over
         if over is not None:
             targets = torch.where(over[:, None], self._targets, targets)
-        failed = self._apply(targets)
+        refused = self._apply(targets)
         self.randomization.before_step(self._step_count)
-        failed |= self._simulation.step(task.num_substeps, self.randomization.before_substep)
+        failed = self._simulation.step(task.num_substeps, self.randomization.before_substep)
+        if refused is not None:
+            failed = failed | refused
         if self._recorder:
             self._recorder.write(
                 self._step_count, episode_step=self._episode_step, action=action, targets=targets
             )
         if over is not None:
-            failed &= ~over
+            failed = failed & ~over
         self._step_count += 1
         self._episode_step += 1
 
         rewards = task.rewards(action, self._previous_action)
-        self._previous_action = action.clone()
+        self._previous_action = action
         terminated = task.terminated()
-        if not self._simulation.compact or failed.any():
+        some_failed = not self._simulation.compact or bool(failed.any())
+        if some_failed:
             self._diverged += failed.sum()
             terminated = terminated | failed
             rewards = {name: term.masked_fill(failed, 0) for name, term in rewards.items()}
         truncated = self._episode_step >= task.episode_steps
-        if isinstance(task, Bounded) and (out := task.out_of_bounds) is not None:
+        if self._bounded and (out := self._bounded.out_of_bounds) is not None:
             truncated = truncated | out
         truncated = truncated & ~terminated
         metrics, measured = task.advance()
-        measured = measured & ~failed  # what they say is of a world that broke
+        if some_failed:
+            measured = measured & ~failed  # what they say is of a world that broke
         if over is not None:
             rewards = {name: term.masked_fill(over, 0) for name, term in rewards.items()}
             terminated, truncated, measured = (
@@ -334,7 +344,7 @@ class VectorEnv:
             observation = self._restart(done, final)
         return Step(
             observation,
-            torch.stack(list(rewards.values())).sum(dim=0),
+            reduce(torch.add, rewards.values()),
             terminated,
             truncated,
             StepInfo(final, rewards, metrics, measured),
@@ -402,22 +412,26 @@ class VectorEnv:
         for value in self._encoder_state.values():
             worlds.put(value, 0)
 
-    def _apply(self, targets: Tensor) -> Tensor:
-        """Send targets to the actuators; returns (num_envs,) bool: where they are not finite."""
-        finite = targets.isfinite().all(dim=-1)
+    def _apply(self, targets: Tensor) -> Tensor | None:
+        """Send targets to the actuators; returns (num_envs,) bool: where they are not finite.
+
+        On a CPU there are none: it raises.
+        """
+        refused = None
         if not self._simulation.compact:
+            refused = ~targets.isfinite().all(dim=-1)
             targets = targets.nan_to_num(0, 0, 0)
-        elif not finite.all():
-            worlds = torch.nonzero(~finite).flatten().tolist()
+        elif not all_finite(targets):
+            worlds = torch.nonzero(~targets.isfinite().all(dim=-1)).flatten().tolist()
             raise ValueError(
                 f"the targets, or the actions they come from, of worlds {worlds} are not finite "
                 "numbers; the policy that made them has diverged"
             )
-        received_last = self._ctrl[:, self._actuators].to(targets.dtype)
+        received_last = self._ctrl[:, self._actuators]
         received = self.randomization.receive(targets, received_last, self._step_count)
         self._ctrl[:, self._actuators] = received.to(self._ctrl.dtype)
         self._targets.copy_(targets)
-        return ~finite
+        return refused
 
     def _require_start(self) -> None:
         if not self._signals:

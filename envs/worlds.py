@@ -10,6 +10,7 @@ has one row per world, and `put` keeps the old values of those that were not cho
 with `take` and `put` is right in both.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -77,6 +78,14 @@ def as_slice(columns: Tensor) -> Tensor | slice:
     if torch.equal(columns, torch.arange(start, start + len(columns), device=columns.device)):
         return slice(start, start + len(columns))
     return columns
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no number is NaN or infinite; waits for the device.
+
+    A sum is cheaper than to ask each of them; it may overflow, and then each is asked.
+    """
+    return math.isfinite(values.sum()) or bool(values.isfinite().all())
 
 
 def every(num_envs: int, device: torch.device | str = "cpu") -> Worlds:

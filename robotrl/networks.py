@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons with orthogonal initialisation, one or several in one."""
+"""Multi-layer perceptrons, orthogonally initialised: one, several in one, one without autograd."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -29,6 +29,48 @@ def mlp(sizes: Sequence[int], *, output_gain: float) -> nn.Sequential:
         nn.init.orthogonal_(layer.weight, output_gain if layer is linear[-1] else SQRT2)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
+
+
+class Backpropagation:
+    """Output of an `mlp`, and the gradient of a loss in its weights, worked out by hand.
+
+    Autograd finds the same, but where a network is small its graph costs as much as the products.
+
+        by_hand = Backpropagation(network)          # once its parameters have their `grad`
+        slope = loss_slope(by_hand.forward(x))      # d loss / d output
+        by_hand.backward(slope)                     # `grad` of each parameter is set, not added to
+
+    Args:
+        network: linear layers with SiLU between them. It may be changed in place, not replaced.
+    """
+
+    def __init__(self, network: nn.Sequential):
+        layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+        self._layers = [(layer.weight.detach(), layer.bias.detach()) for layer in layers]
+        self._turned = [weight.t() for weight, _ in self._layers]
+        self._gradients = [(layer.weight.grad, layer.bias.grad) for layer in layers]
+        self._passed: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output (n, out) for x (n, in); remembers what `backward` needs."""
+        self._passed = []
+        before = x
+        for (_, bias), turned in zip(self._layers, self._turned, strict=True):
+            if self._passed:
+                x = F.silu(before)
+            self._passed.append((before, x))
+            before = torch.addmm(bias, x, turned)
+        return before
+
+    def backward(self, slope: Tensor) -> None:
+        """Set the gradients, given the slopes (n, out) of a loss in the latest output."""
+        for place in reversed(range(len(self._layers))):
+            (weight, _), (before, x) = self._layers[place], self._passed[place]
+            of_weight, of_bias = self._gradients[place]
+            torch.mm(slope.t(), x, out=of_weight)
+            torch.sum(slope, dim=0, out=of_bias)
+            if place:
+                slope = torch.ops.aten.silu_backward(slope @ weight, before)
 
 
 class CriticEnsemble(nn.Module):

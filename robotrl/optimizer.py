@@ -8,10 +8,11 @@ stepper.step()
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from robotrl import parallel
 
@@ -36,9 +37,11 @@ class ClippedAdam:
         *,
         eps: float = 1e-5,
     ):
-        self._max_norm = max_grad_norm
+        self.learning_rate = learning_rate
+        """Step size; may be changed between steps."""
+        self._max_norm, self._eps = max_grad_norm, eps
         self._parameters = parameters = list(module.parameters())
-        vector = nn.utils.parameters_to_vector(parameters).detach()
+        self._vector = vector = nn.utils.parameters_to_vector(parameters).detach()
         self._gradient = torch.zeros_like(vector)
         start = 0
         for parameter in parameters:
@@ -46,41 +49,48 @@ class ClippedAdam:
             parameter.data = vector[part].view_as(parameter)
             parameter.grad = self._gradient[part].view_as(parameter)
             start = part.stop
-        self._vector = nn.Parameter(vector)
-        self._vector.grad = self._gradient
-        self._adam = torch.optim.Adam([self._vector], lr=learning_rate, eps=eps, fused=True)
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size; may be changed between steps."""
-        return self._adam.param_groups[0]["lr"]
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        self._adam.param_groups[0]["lr"] = rate
+        self._count = torch.zeros((), device=vector.device)
+        self._mean, self._square = torch.zeros_like(vector), torch.zeros_like(vector)
 
     def backward(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
         """Set the gradient, given the loss's slopes in what depends on the module."""
         self._gradient.zero_()
         torch.autograd.backward(outputs, slopes, inputs=self._parameters)
 
+    @torch.no_grad()
     def step(self) -> None:
         """Sum the gradient over all processes, clip it, then go down along it."""
         parallel.total(self._gradient)
+        excess = None  # what the gradient is divided by
         if self._max_norm < float("inf"):
             norm = torch.linalg.vector_norm(self._gradient)
-            self._gradient.mul_((self._max_norm / (norm + 1e-6)).clamp(max=1))
-        self._adam.step()
+            excess = ((norm + 1e-6) / self._max_norm).clamp_(min=1)
+        adam(
+            [self._vector],
+            [self._gradient],
+            [self._mean],
+            [self._square],
+            [],
+            [self._count],
+            fused=True,
+            grad_scale=excess,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.learning_rate,
+            weight_decay=0.0,
+            eps=self._eps,
+            maximize=False,
+        )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Moments and step count; the weights are the module's."""
-        return self._adam.state_dict()
+        return {"count": self._count, "mean": self._mean, "square": self._square}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` returned; the learning rate stays this run's own."""
-        rate = self.learning_rate
-        self._adam.load_state_dict(state)
-        self.learning_rate = rate
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
 
 
 def side_by_side(

@@ -17,7 +17,7 @@ instead of being learned from.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -29,10 +29,10 @@ from deploy.configuration import Section
 from deploy.errors import ConfigError
 from envs.mirror import Mirror
 from envs.vector_env import Step
-from envs.worlds import choose
+from envs.worlds import all_finite, choose
 from robotrl import distributions, parallel
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
-from robotrl.networks import mlp
+from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, side_by_side
 from robotrl.policy import Policy
@@ -220,6 +220,8 @@ class PPO:
         """Environment steps that were learned from."""
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, config.max_grad_norm)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, config.max_grad_norm)
+        self._actor = Backpropagation(self.policy.network)
+        self._critic = Backpropagation(self.critic)
         self._parts = {
             "policy": self.policy,
             "critic": self.critic,
@@ -240,11 +242,11 @@ class PPO:
         if self.policy.cell is not None:
             memory = self._remember(observation["actor"])
             seen = torch.cat([actor, memory[1, 0]], dim=-1)
-        mean = self.policy.network(seen)
+        mean = self._actor.forward(seen)
         u = mean + self.policy.log_std.exp() * self._noise(mean, len(mean))
         self._acted = _Acted(observation, actor, mean, u, memory)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
-        if self.device.type == "cpu" and not u.isfinite().all():
+        if self.device.type == "cpu" and not all_finite(u):
             acted = [*self._taken, self._acted]
             require_finite(
                 {
@@ -339,6 +341,7 @@ class PPO:
             fresh=torch.cat([torch.zeros_like(ends[:1]), ends[:-1]]),
         )
 
+    @torch.no_grad()
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Learn from a rollout.
 
@@ -377,19 +380,17 @@ class PPO:
             partial(self._learn_critic, (batch["critic"], targets), parts),
             together=self._large(parts[0].rows),
         )
-        with torch.no_grad():
-            mean, log_std = self._means(*seen), self.policy.log_std
-            kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
-            entropy = distributions.entropy(mean, log_std, self._noise(mean, num_envs)).mean()
-            kl, entropy = parallel.total(torch.stack([kl, entropy])) / parallel.processes()
-            std = log_std.exp().mean()
+        mean, log_std = self._means(*seen), self.policy.log_std
+        kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
+        entropy = distributions.entropy(mean, log_std, self._noise(mean, num_envs)).mean()
+        kl, entropy = parallel.total(torch.stack([kl, entropy])) / parallel.processes()
         losses = report(
             {
                 **of_actor,
                 **of_critic,
                 "policy/kl": kl,
                 "policy/entropy": entropy,
-                "policy/std": std,
+                "policy/std": log_std.exp().mean(),
             },
             {"actor": self.policy, "critic": self.critic},
         )
@@ -421,44 +422,46 @@ class PPO:
         self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
     ) -> dict[str, Tensor]:
         """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
-        config, log_std = self.config, self.policy.log_std
+        config, log_std = self.config, self.policy.log_std.detach()
         sizes = [tensor.shape[1] if tensor.ndim == 2 else 1 for tensor in batch]
-        table, found = _beside(batch), []
+        table, found, ratios = _beside(batch), [], []
         for part in parts:
-            observation, u, log_prob, advantages, *past = table[part.rows].split(sizes, dim=1)
-            mean = self._means(observation, *past)
-            with torch.no_grad():
-                loss, clipped, slopes = surrogate(
-                    *(mean, log_std, u, log_prob, advantages),
-                    clip_range=config.clip_range,
-                    size=part.size,
-                )
-                found.append(torch.stack([loss, clipped]))
-                if config.entropy_coef:
-                    noise = self._randn(part.size)[part.places]
-                    bonus = distributions.entropy_slopes(mean, log_std, noise)
-                    coef = self._share_left() * config.entropy_coef / part.size
-                    slopes = (slopes[0] - coef * bonus[0], slopes[1] - coef * bonus[1])
-            self._actor_step.backward((mean, log_std), (slopes[0], slopes[1].sum(dim=0)))
+            rows = table.index_select(0, part.rows)
+            observation, u, log_prob, advantages, *past = rows.split(sizes, dim=1)
+            mean, backward = self._traced(observation, *past)
+            loss, ratio, (of_mean, of_log_std) = surrogate(
+                *(mean, log_std, u, log_prob, advantages),
+                clip_range=config.clip_range,
+                size=part.size,
+            )
+            found.append(loss)
+            ratios.append(ratio)
+            if config.entropy_coef:
+                noise = self._randn(part.size)[part.places]
+                bonus = distributions.entropy_slopes(mean, log_std, noise)
+                coef = self._share_left() * config.entropy_coef / part.size
+                of_mean, of_log_std = of_mean - coef * bonus[0], of_log_std - coef * bonus[1]
+            backward(of_mean)
+            torch.sum(of_log_std, dim=0, out=self.policy.log_std.grad)
             self._actor_step.step()
-        loss, clipped = parallel.total(torch.stack(found)).mean(dim=0)
-        return {"loss/policy": loss, "policy/clip_fraction": clipped}
+        clipped = (torch.cat(ratios) - 1).abs() > config.clip_range
+        share = clipped.sum() / sum(part.size for part in parts)
+        loss, share = parallel.total(torch.stack([torch.stack(found).mean(), share]))
+        return {"loss/policy": loss, "policy/clip_fraction": share}
 
     def _learn_critic(
         self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
     ) -> dict[str, Tensor]:
         """Steps on the squared error; returns what it was, on average."""
-        table, found = _beside(batch), []
+        table, errors = _beside(batch), []
         for part in parts:
-            rows = table[part.rows]
-            value = self.critic(rows[:, :-1])
-            with torch.no_grad():
-                error = value - rows[:, -1:]
-                found.append(error.square().sum() / part.size)
-                slope = error * (2 * self.config.value_coef / part.size)
-            self._critic_step.backward((value,), (slope,))
+            rows = table.index_select(0, part.rows)
+            error = self._critic.forward(rows[:, :-1]) - rows[:, -1:]
+            errors.append(error)
+            self._critic.backward(error * (2 * self.config.value_coef / part.size))
             self._critic_step.step()
-        return {"loss/value": parallel.total(torch.stack(found)).mean()}
+        mean = torch.cat(errors).square().sum() / sum(part.size for part in parts)
+        return {"loss/value": parallel.total(mean)}
 
     def _remember(self, observation: Tensor) -> Tensor:
         """The memory of worlds, before and after this observation; (2, sides, B, units)."""
@@ -484,6 +487,16 @@ class PPO:
             return critic
         actor = self.policy.normalizer(following["actor"])
         return torch.cat([critic, self.policy.cell(actor, following["memory"])], dim=-1)
+
+    def _traced(
+        self, observation: Tensor, *past: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """See `_means`; and what sets the gradient of the networks, given the slopes in them."""
+        if not past:
+            return self._actor.forward(observation), self._actor.backward
+        with torch.enable_grad():
+            mean = self._means(observation, *past)
+        return mean.detach(), lambda slope: self._actor_step.backward((mean,), (slope,))
 
     def _means(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
         """Of rows; with a `_past`, of whole worlds, tick after tick."""
@@ -608,21 +621,21 @@ def surrogate(
         size: rows of the whole minibatch, if others are elsewhere; these give their share of it.
 
     Returns:
-        The loss, the share that was clipped, and the slopes of the loss in `mean` and in each row's
-        log σ, (n, actions) each.
+        The loss, the ratio (n, 1), and the slopes of the loss in `mean` and in each row's log σ,
+        (n, actions) each.
     """
     scale = (-log_std).exp()
     normalised = (u - mean) * scale
     squares = normalised.square()
-    constant = (log_std + distributions.HALF_LOG_2PI).sum()
-    ratio = (-0.5 * squares.sum(dim=1, keepdim=True) - constant - log_prob).exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    gain, clipped_gain = ratio * advantages, clipped * advantages
+    constant = log_std.sum() + len(log_std) * distributions.HALF_LOG_2PI
+    negative = torch.add(log_prob, squares.sum(dim=1, keepdim=True), alpha=0.5) + constant
+    ratio = negative.neg_().exp_()
+    gain = ratio * advantages
+    clipped_gain = ratio.clamp(1 - clip_range, 1 + clip_range) * advantages
     size = size or len(u)
     loss = -torch.minimum(gain, clipped_gain).sum() / size
-    slope = torch.where(gain <= clipped_gain, gain, 0) / -size  # in the logarithm of the ratio
-    slopes = (slope * normalised * scale, slope * (squares - 1))
-    return loss, (ratio != clipped).sum() / size, slopes
+    slope = gain.masked_fill_(gain > clipped_gain, 0) / -size  # in the logarithm of the ratio
+    return loss, ratio, (slope * normalised * scale, slope * (squares - 1))
 
 
 def _past(rollout: Rollout, side: int) -> Tensor:

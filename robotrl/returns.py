@@ -35,9 +35,9 @@ def compute_gae(
     # Selected, not multiplied by 0: what follows an end may be NaN, and 0 · NaN is NaN.
     delta = rewards + gamma * next_values.masked_fill(terminated, 0) - values
     ended = terminated | truncated
-    advantages = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
-    for step in reversed(range(len(delta))):
-        running = delta[step] + gamma * gae_lambda * running.masked_fill(ended[step], 0)
-        advantages[step] = running
-    return advantages
+    advantages = []
+    for now, end in zip(reversed(delta.unbind()), reversed(ended.unbind()), strict=True):
+        running = torch.add(now, running.masked_fill(end, 0), alpha=gamma * gae_lambda)
+        advantages.append(running)
+    return torch.stack(advantages[::-1])

@@ -157,7 +157,7 @@ class CommandTerms:
             targets = targets.index_copy(1, places, counts * term.step)
         for (number, term, places), uniform in zip(self._holds, self._steps.at(step), strict=True):
             lost = uniform < self._shares[number] * term.probability
-            kept = torch.where(lost, previous[:, places], targets[:, places])
+            kept = torch.where(lost, previous[:, places].to(targets), targets[:, places])
             targets = targets.index_copy(1, places, kept)
         return targets
 

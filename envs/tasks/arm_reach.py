@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deploy.configuration import Section
 from deploy.contract import CommandSpec
+from deploy.quantities import Period
 from envs.draws import Draws
 from envs.forward_kinematics import ForwardKinematics
 from envs.observation_encoder import ObservationEncoder
@@ -24,7 +25,7 @@ from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.arm import MEASURED, TRUTH, ArmConfig, SettlingCommand, desk, joint_truth
-from envs.tasks.settings import Weight, count_steps
+from envs.tasks.settings import Weight, at_training_timestep, count_steps
 from envs.worlds import Worlds, choose
 
 
@@ -43,6 +44,9 @@ class ArmReachConfig(ArmConfig):
     """Settings of the task."""
 
     rewards: RewardWeights = RewardWeights()
+    training_timestep_s: Period | None = None
+    """Timestep of the physics in training, where it may be coarser than the model's. Evaluation
+    knows none."""
 
 
 class ArmReach:
@@ -59,7 +63,8 @@ class ArmReach:
     @staticmethod
     def load_model(config: ArmReachConfig) -> mujoco.MjModel:
         """The model to simulate."""
-        return load_robot(config.robot).model
+        model = load_robot(config.robot).model
+        return at_training_timestep(model, config, config.training_timestep_s)
 
     def __init__(self, simulation: Simulation, config: ArmReachConfig, draws: Draws):
         self.config = config

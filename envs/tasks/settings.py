@@ -1,5 +1,6 @@
 """Settings that tasks share, and checks of settings against a model."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
@@ -45,6 +46,25 @@ class RobotTaskConfig(Section):
                 f"{model.opt.timestep} s; choose one that is"
             )
         return steps
+
+
+def at_training_timestep(
+    model: mujoco.MjModel, config: RobotTaskConfig, timestep_s: float | None
+) -> mujoco.MjModel:
+    """The model with another timestep, for training; the model itself if there is none.
+
+    Raises:
+        ConfigError: the period of the policy is no multiple of it.
+    """
+    if timestep_s is None:
+        return model
+    model = copy.copy(model)
+    model.opt.timestep = timestep_s
+    try:
+        config.num_substeps(model)
+    except ConfigError as error:
+        raise ConfigError(f"training_timestep_s: {error}, or another timestep") from error
+    return model
 
 
 def count_steps(duration_s: float, control_dt_s: float) -> int:

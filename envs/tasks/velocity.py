@@ -7,7 +7,6 @@ the names of its feet; its own settings are in `configs/train/`. Training may go
 with other weights and commands: the first of microduck_walk.yaml pulls it out of standing still.
 """
 
-import copy
 import math
 from typing import Annotated, Any
 
@@ -17,7 +16,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import validate
-from deploy.errors import ConfigError
 from deploy.quantities import Period
 from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
@@ -30,7 +28,7 @@ from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment
 from envs.tasks.free_base import MEASURED, OffsetConfig, measured
-from envs.tasks.settings import count_steps
+from envs.tasks.settings import at_training_timestep, count_steps
 from envs.terrain import Field as TerrainField
 from envs.terrain import Ground, Levels, Scan, TerrainConfig, with_terrain
 from envs.walking.features import WalkFeatures, walk_mirror
@@ -107,14 +105,7 @@ class Velocity:
         """The model to simulate."""
         robot = load_robot(config.robot)
         model = robot.model if config.terrain is None else with_terrain(robot, _field(config))
-        if config.training_timestep_s:
-            model = copy.copy(model)
-            model.opt.timestep = config.training_timestep_s
-            try:
-                config.num_substeps(model)
-            except ConfigError as error:
-                raise ConfigError(f"training_timestep_s: {error}, or another timestep") from error
-        return model
+        return at_training_timestep(model, config, config.training_timestep_s)
 
     def __init__(self, simulation: Simulation, config: VelocityConfig, draws: Draws):
         self.config, self._draws, self._compact = config, draws, simulation.compact

@@ -412,3 +412,13 @@ def test_unknown_site_is_refused_with_the_nearest_name():
 
 def noise() -> RandomTerm:
     return SignalError(signal="joint_position", operation="add", range=(-0.1, 0.1), when="step")
+
+
+def test_coarser_timestep_in_training_leaves_the_robots_own_model_as_it_is():
+    coarse = make(training_timestep_s=0.01)
+
+    assert coarse.simulation.model.opt.timestep == 0.01
+    assert coarse.task.num_substeps * 0.01 == pytest.approx(CONTROL_DT_S)
+    assert make().simulation.model.opt.timestep == 0.005
+    with pytest.raises(ConfigError, match=r"^training_timestep_s: control_dt_s 0\.02 s is no"):
+        make(training_timestep_s=0.003)

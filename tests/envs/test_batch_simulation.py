@@ -175,6 +175,36 @@ def test_sensors_describe_the_state_after_the_step(
         assert site.numpy() == pytest.approx(data.site("tip").xpos, abs=1e-12)
 
 
+@pytest.mark.parametrize("num_envs", [4, 400])  # in memory of their own, or in turn in that of few
+def test_data_asked_for_late_are_current_and_stay_so(model: mujoco.MjModel, num_envs: int):
+    simulation = BatchSimulation(model, num_envs, num_threads=1)
+    reset(simulation, range(num_envs), angle=1.0)
+    simulation.data("ctrl")[:] = torch.linspace(-1, 1, num_envs)[:, None]
+    simulation.step(7)
+
+    for _ in range(2):
+        tips, sensors = simulation.data("site_xpos"), simulation.data("sensordata")
+        for world in (0, num_envs - 1):
+            data = mujoco.MjData(model)
+            data.qpos[:], data.qvel[:] = (simulation.data(n)[world] for n in ("qpos", "qvel"))
+            mujoco.mj_forward(model, data)
+            np.testing.assert_array_equal(tips[world], data.site_xpos)
+            np.testing.assert_array_equal(sensors[world, :2], data.sensordata[:2])
+        simulation.step(1)
+
+
+def test_number_of_worlds_does_not_change_their_bits(model: mujoco.MjModel):
+    few, many = (BatchSimulation(model, num_envs, num_threads=1) for num_envs in (4, 400))
+    assert few._refreshed_when_bound != many._refreshed_when_bound  # the two ways of stepping
+    for simulation in (few, many):
+        reset(simulation, range(simulation.num_envs), angle=1.0)
+        simulation.data("ctrl")[:, 0] = 0.5
+        simulation.step(40)
+
+    for name in ("qpos", "qvel", "sensordata", "history"):
+        assert torch.equal(few.data(name), many.data(name)[:4])
+
+
 def test_steps_equal_those_of_plain_mujoco(simulation: BatchSimulation, model: mujoco.MjModel):
     data = mujoco.MjData(model)
     data.qpos[:] = data.ctrl[:] = 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robotrl.networks import SQRT2, mlp
+from robotrl.networks import SQRT2, Backpropagation, mlp
 
 
 def linear_layers(network: nn.Sequential) -> list[nn.Linear]:
@@ -43,3 +43,22 @@ def test_policy_starts_near_zero():
     network = mlp([10, 64, 64, 3], output_gain=0.01)
 
     assert network(torch.randn(1000, 10)).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("hidden", [[], [8], [8, 4]])
+def test_gradients_by_hand_equal_those_of_autograd(hidden: list[int]):
+    network = mlp([5, *hidden, 2], output_gain=1.0).double()
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)  # is written, not added to
+    generator = torch.Generator().manual_seed(0)
+    x, slope = (torch.randn(7, n, generator=generator, dtype=torch.float64) for n in (5, 2))
+    by_hand = Backpropagation(network)
+
+    output = by_hand.forward(x)
+    by_hand.backward(slope)
+
+    expected = network(x)
+    gradients = torch.autograd.grad(expected, list(network.parameters()), slope)
+    torch.testing.assert_close(output, expected.detach(), rtol=1e-12, atol=1e-12)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-12)
