@@ -45,7 +45,7 @@ def refusal(path: Path, *overrides: str) -> str:
 
 def test_what_is_not_said_has_a_safe_default(path: Path):
     config = load_yaml(path, RobotConfig)
-    assert (config.bus.baud_rate, config.bus.usb_latency_ms) == (1_000_000, 4.0)
+    assert (config.wired["bus"].baud_rate, config.wired["bus"].usb_latency_ms) == (1_000_000, 4.0)
     assert (config.joints["hip"].direction, config.joints["hip"].zero_ticks) == (1, 2048)
     assert config.joints["hip"].rest_tolerance_rad == 0.2
     assert config.safety == SafetyConfig(
@@ -166,7 +166,7 @@ def test_every_count_of_a_servos_turn_can_be_used_and_no_more(
 
 def test_path_of_a_device_has_at_most_a_thousand_characters(path: Path):
     longest = "/dev/".ljust(1000, "x")
-    assert load_yaml(path, RobotConfig, [f"bus.port={longest}"]).bus.port == longest
+    assert load_yaml(path, RobotConfig, [f"bus.port={longest}"]).wired["bus"].port == longest
     assert "expected the path of a device" in refusal(path, f"bus.port={longest}x")
 
 
@@ -294,7 +294,7 @@ def test_baud_rate_is_one_that_every_servo_on_the_bus_has(path: Path):
         path, "bus.baud_rate=4500000"
     )
     only_hip = ["bus.baud_rate=4500000", "joints.knee.model=XM430-W350"]
-    assert load_yaml(path, RobotConfig, only_hip).bus.baud_rate == 4_500_000
+    assert load_yaml(path, RobotConfig, only_hip).wired["bus"].baud_rate == 4_500_000
 
 
 def test_speed_limit_beyond_what_the_servo_can_do_is_refused(path: Path):

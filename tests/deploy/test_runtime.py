@@ -955,7 +955,9 @@ def test_refusal_to_connect_switches_nothing_on(trial: Trial):
 
 
 def at_baud_rate(config: RobotConfig, baud_rate: int) -> RobotConfig:
-    return config.model_copy(update={"bus": config.bus.model_copy(update={"baud_rate": baud_rate})})
+    return config.model_copy(
+        update={"bus": config.wired["bus"].model_copy(update={"baud_rate": baud_rate})}
+    )
 
 
 def test_bus_too_slow_for_the_policys_rate_is_refused_before_torque_is_on(

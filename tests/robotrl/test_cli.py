@@ -30,6 +30,7 @@ VERBS = [
     "robot",
     "twin",
     "run",
+    "scan",
     "release",
     "restore",
     "report",

@@ -177,7 +177,7 @@ def test_log_holds_every_tick_of_the_run(finished: Finished):
 def test_log_names_the_policy_and_the_robot(finished: Finished, robot_path: Path, twin_port: str):
     assert finished.log.contract.provenance.task == "arm_reach"
     robot = load_yaml(robot_path, RobotConfig)
-    used = robot.bus.model_copy(update={"port": twin_port})
+    used = robot.wired["bus"].model_copy(update={"port": twin_port})
     assert finished.log.robot == robot.model_copy(update={"bus": used})
 
 

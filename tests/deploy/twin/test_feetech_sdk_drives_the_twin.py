@@ -41,7 +41,9 @@ def test_position_is_read_and_a_goal_is_followed(servos: Any):
 
 def test_speed_has_their_sign(servos: Any):
     assert servos.write1ByteTxRx(2, registers.TORQUE_ENABLE.address, 1) == DONE
-    assert servos.WritePosEx(2, 1400, 0, 0) == DONE
+    assert servos.WritePosEx(2, 2300, 0, 0) == DONE  # limp, it was anywhere
+    time.sleep(1.0)
+    assert servos.WritePosEx(2, 1700, 0, 0) == DONE
     speeds = [servos.ReadSpeed(2)[0] for _ in range(40)]
     assert min(speeds) < -200
     assert servos.write1ByteTxRx(2, registers.TORQUE_ENABLE.address, 0) == DONE
