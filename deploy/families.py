@@ -36,7 +36,7 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "dynamixel2": Family(DynamixelServos),
+        "dynamixel2": Family(DynamixelServos, measures_with_imu=IMU_SIGNALS),
         "feetech_sts": Family(FeetechServos),
         "microcontroller": Family(
             Microcontroller,

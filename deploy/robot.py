@@ -22,7 +22,7 @@ from deploy.contract import JointSpec
 from deploy.device import Approve, Device, Reading, refuse_changes
 from deploy.errors import BusError
 from deploy.families import FAMILIES
-from deploy.microcontroller.config import MicrocontrollerConfig
+from deploy.imu.config import ImuConfig
 from deploy.robot_config import AnyDevice, RobotConfig
 from deploy.serial_port import Port
 from deploy.servo_device import ServoDevice
@@ -47,7 +47,7 @@ def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
 
 def _measures(device: AnyDevice) -> tuple[SignalKind, ...]:
     family = FAMILIES[device.protocol]
-    with_imu = isinstance(device, MicrocontrollerConfig) and device.imu is not None
+    with_imu = not isinstance(device, ImuConfig) and device.imu is not None
     return family.measures + (family.measures_with_imu if with_imu else ())
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from deploy.configuration import Section, did_you_mean
-from deploy.imu.config import IMU_PROTOCOLS, ImuConfig
+from deploy.imu.config import IMU_PROTOCOLS, BusImuConfig, ImuConfig
 from deploy.microcontroller.config import MicrocontrollerConfig
 from deploy.quantities import Angle, BaudRate, DevicePath, Name, Speed
 from deploy.realtime import LoopConfig
@@ -45,6 +45,8 @@ class BusConfig(Section):
     usb_latency_ms: Annotated[float, Field(ge=0, le=20)] = 4.0
     """Delay the adapter is expected to add to a reply, at most (U2D2 with latency_timer=1: about
     2 ms); the real one is measured when the robot is connected, and decides."""
+    imu: BusImuConfig | None = None
+    """An inertial sensor among the servos, read together with them."""
 
 
 def _kind_of(document: object) -> str:
@@ -204,7 +206,24 @@ class RobotConfig(Section):
                     f"no joint is on device {name!r}; add `device: {name}` to those that are, or "
                     "delete it"
                 )
+            if isinstance(bus, BusConfig):
+                self._check_imu(name, bus, owners)
         return self
+
+    def _check_imu(self, name: str, bus: BusConfig, owners: Mapping[tuple[str, int], str]) -> None:
+        """Refuse an inertial sensor where there can be none."""
+        if bus.imu is None:
+            return
+        where = f"{self.key_of(name)}.imu"
+        if bus.protocol != "dynamixel2":
+            raise ValueError(
+                f"{where}: an {bus.imu.model} speaks dynamixel2, this bus {bus.protocol}; leave it "
+                "out, or give it a bus of its own"
+            )
+        if owner := owners.get((name, bus.imu.id)):
+            raise ValueError(
+                f"{where}.id {bus.imu.id} is also the servo of {owner!r}; give each its own id"
+            )
 
     def _check_device(self, name: str, joint: JointWiring) -> None:
         """Refuse a joint that is on no device, or on one its servo cannot be on."""

@@ -34,8 +34,6 @@ from deploy.robot import Robot, understood_targets
 from deploy.signals import SignalKind
 from deploy.state import FOLLOWING, Requests, State
 
-POSE_TOLERANCE_RAD = 0.3
-"""Largest distance from the start pose to take over at, and from the rest pose to let go at."""
 STREAM_PATIENCE_S = 5.0
 """How long a signal from elsewhere may let us wait for its first value."""
 
@@ -178,7 +176,8 @@ class Runtime:
         """Ramp to `pose`, and see that the joints are there; `other` is for other targets."""
         if self.governor.mode == "position":
             self.drive.ramp(pose)
-            self._check_pose(pose, name)
+            if pose is self._start or self.robot.config.safety.safe_state == "hold":
+                self._check_pose(pose, name)  # what is let go may be let go anywhere
         elif other is not None:
             self.drive.ramp(other)
 
@@ -263,11 +262,12 @@ class Runtime:
 
     def _check_pose(self, pose: Floats, name: str) -> None:
         error = np.abs(self.robot.position - pose)
+        allowed = self.robot.config.safety.pose_tolerance_rad
         worst = int(error.argmax())
-        if error[worst] > POSE_TOLERANCE_RAD:
+        if error[worst] > allowed:
             raise SafetyError(
                 f"joint {self.robot.joints[worst].name!r} is {error[worst]:.2f} rad from the "
-                f"{name} pose, allowed {POSE_TOLERANCE_RAD} rad; something blocks it, or its "
+                f"{name} pose, allowed {allowed} rad; something blocks it, or its "
                 "servo does not follow"
             )
 

@@ -3,6 +3,7 @@
 What each limit watches, and what happens then, is the table in `deploy/README.md`.
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -83,6 +84,9 @@ class SafetyConfig(Section):
     move_to_start_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
     """Shortest duration of the ramp to the start pose and back to the rest pose, and of the one
     from a speed or torque to none."""
+    pose_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.3
+    """Largest distance from the start pose to take over at, and from the rest pose to let go at;
+    wide for soft servos, which sag under their load."""
 
     def stale_s(self, kind: SignalKind) -> float:
         """Oldest reading of a kind that may still be acted on [s]."""

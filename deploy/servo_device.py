@@ -168,6 +168,8 @@ class ServoDevice:
         self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         self._feedback: SyncRead | None = None
         self._settings: list[SyncRead] = []
+        self._others = 0
+        """What answers before the servos when they are read together."""
         self._next_row = self._goals_missed = 0
 
     def scan(self, ids: Iterable[int]) -> list[FoundServo]:
@@ -342,8 +344,8 @@ class ServoDevice:
         assert feedback is not None, "connect() comes first"
         asked_s = self._port.now()  # what comes late is old, also after a pause in between
         feedback.read(deadline_s)
-        fresh = feedback.fresh
-        self._take(feedback.data, fresh, asked_s)
+        fresh = feedback.fresh[self._others :]
+        self._take(feedback.data[self._others :], fresh, asked_s)
         self._read_at[fresh] = asked_s
         np.subtract(self._port.now(), self._read_at, out=self.age_s)
         return int(np.count_nonzero(fresh))
@@ -405,7 +407,7 @@ class ServoDevice:
     def alerts(self) -> NDArray[np.bool_]:
         """Joints whose servo reports a fault; `health` asks those that always do."""
         assert self._feedback is not None, "connect() comes first"
-        return self._feedback.alert & ~self._overfed
+        return self._feedback.alert[self._others :] & ~self._overfed
 
     def write(self, targets: NDArray[np.float64]) -> None:
         """Send joint targets (n,) [rad]."""

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,25 +41,44 @@ BestOption = Annotated[
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the run, policy, log, report.")] = Path(
-        "runs/demo"
-    ),
+    road: Annotated[
+        Literal["reach", "walk"],
+        typer.Argument(help="What to show: an arm that reaches, or a duck that walks."),
+    ] = "reach",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run, policy, log, report; default: runs/demo[_walk]."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="An exported policy, instead of training one.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 0,
     twin_seed: Annotated[
         int, typer.Option(min=0, help="Seed of the twin's physical mismatch.")
     ] = 7,
     seconds: Annotated[
-        float, typer.Option(min=1, max=3600, help="How long the policy runs on the twin.")
-    ] = 40.0,  # 14 targets: seven would have a median of their own,
+        float | None,
+        typer.Option(
+            min=1, max=3600, help="How long the policy runs on the twin; default: 40, walking 60."
+        ),
+    ] = None,
 ) -> None:
-    """The whole road in about two minutes: train, export, twin, run, report.
+    """The whole road: train, export, twin, run, report. Reaching takes two minutes, walking 15.
 
-    Example: `robotrl demo`
+    Example: `robotrl demo walk`
     """
     with _needs("train"):
         from robotrl.demo import run_demo
     with _reported():
-        passed = run_demo(output, seed=seed, twin_seed=twin_seed, seconds=seconds, console=console)
+        passed = run_demo(
+            output or Path("runs/demo" if road == "reach" else f"runs/demo_{road}"),
+            road=road,
+            policy=policy,
+            seed=seed,
+            twin_seed=twin_seed,
+            seconds=seconds,
+            console=console,
+        )
     raise typer.Exit(0 if passed else 1)
 
 
@@ -450,6 +470,10 @@ def twin(
     truth: Annotated[
         Path | None, typer.Option(help="Write where the robot really was (.npz) at the end.")
     ] = None,
+    lift: Annotated[
+        bool,
+        typer.Option(help="Put a robot on its feet when its servos hold, as its owner would."),
+    ] = True,
 ) -> None:
     """Start the simulated robot behind a serial port; prints the port, ends with Ctrl-C.
 
@@ -472,7 +496,7 @@ def twin(
         serve(
             path,
             config,
-            draw(seed, path),
+            draw(seed, path) if lift else replace(draw(seed, path), let_go_after_s=0.0),
             link=link,
             truth_path=truth,
             ready=lambda port: print(port, flush=True),

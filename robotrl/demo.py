@@ -2,13 +2,16 @@
 
 The twin differs from the model the policy was trained on, in kind and beyond the trained ranges:
 zero errors the encoders do not see, play and load-dependent friction in the gears, a payload, a
-supply that sags, late commands and replies, all drawn from `deploy.twin.parameters`. The verdict is
-about where its tool really was.
+supply that sags, late commands and replies, all drawn from `deploy.twin.parameters`. The verdict of
+`reach` is about where its tool really was; that of `walk` about how its base really went, while it
+was pushed every few seconds. Walking takes ten minutes to learn; `policy` skips that.
 """
 
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -18,52 +21,77 @@ from deploy.process import command_of
 from robotrl.evaluate import evaluate_run
 from robotrl.export import export
 from robotrl.progress import train_with_progress
-from robotrl.report import write_report
+from robotrl.report import read_log, write_report
 from robotrl.run_folder import RunFolder
 from robotrl.run_policy import running_twin
 from robotrl.shipped import config_path
 from robotrl.train_config import load_train_config
+from robotrl.walk_video import film_truth
 
+_FILM_S = 20.0
+"""How much is filmed: without a GPU a picture takes a tenth of a second."""
 _STALL_S = 30.0
 """A run that takes this much longer than planned is stuck."""
 
 
-def run_demo(output: Path, *, seed: int, twin_seed: int, seconds: float, console: Console) -> bool:
+@dataclass(frozen=True)
+class Road:
+    """One that can be shown."""
+
+    task: str
+    training: str
+    robot: str
+    seconds: float
+    """How long the policy runs, unless told otherwise."""
+    film: bool = False
+
+
+ROADS = {
+    # 14 targets: seven would have a median of their own
+    "reach": Road("arm_reach", "train/arm_reach.yaml", "robots/desk_arm.yaml", 40.0),
+    "walk": Road("walking", "train/microduck_walk.yaml", "robots/microduck.yaml", 60.0, film=True),
+}
+
+
+def run_demo(
+    output: Path,
+    *,
+    road: str = "reach",
+    policy: Path | None = None,
+    seed: int,
+    twin_seed: int,
+    seconds: float | None,
+    console: Console,
+) -> bool:
     """Run the whole road; returns the report's verdict.
 
     Args:
         output: folder for everything that is made; an earlier demo there is replaced.
+        road: of `ROADS`.
+        policy: an exported one, instead of training.
         seed: of the training.
         twin_seed: of the twin's physical mismatch.
-        seconds: how long the policy runs.
+        seconds: how long the policy runs; None for as long as the road says.
         console: where to tell the story.
     """
     started = time.monotonic()
+    shown = ROADS[road]
+    seconds = seconds or shown.seconds
 
     def step(number: int, text: str) -> None:
         console.print(
             f"[bold cyan]{number}/5[/] {text}  [dim]{time.monotonic() - started:.0f} s[/]"
         )
 
-    robot = config_path("robots/desk_arm.yaml")
-    training = output / "train"
-    policy, log, page = output / "policy.onnx", output / "run.mcap", output / "report.html"
-    truth = output / "truth.npz"
-    shutil.rmtree(training, ignore_errors=True)
-    for stale in (policy, log, page, truth):
+    robot = config_path(shown.robot)
+    exported, log, page = output / "policy.onnx", output / "run.mcap", output / "report.html"
+    truth, film = output / "truth.npz", output / "run.mp4"
+    for stale in (log, page, truth, film):
         stale.unlink(missing_ok=True)
-
-    step(1, "training arm_reach")
-    config = load_train_config(
-        config_path("train/arm_reach.yaml"), [f"seed={seed}", "evaluation=null"]
-    )
-    folder = RunFolder(training)
-    folder.create(config)
-    if not train_with_progress(config, folder, console):
-        raise KeyboardInterrupt
-
-    step(2, "exporting the controller, checking it against onnxruntime")
-    export(folder, policy, evaluate_run(folder))
+    output.mkdir(parents=True, exist_ok=True)
+    if policy is None:
+        _train(shown, output / "train", exported, seed, console, step)
+        policy = exported
 
     step(3, f"starting a twin, physically different from the model (seed {twin_seed})")
     with running_twin(robot, seed=twin_seed, truth=truth) as port:
@@ -72,10 +100,33 @@ def run_demo(output: Path, *, seed: int, twin_seed: int, seconds: float, console
 
     step(5, "writing the report")
     verdict = write_report(log, page, truth)
+    if shown.film:
+        _film(log, truth, film, console)
     colour = "green" if verdict.passed else "red"
     console.print(f"[bold {colour}]{verdict.summary()}[/]")
     console.print(f"report: {page}   [dim]{time.monotonic() - started:.0f} s in total[/]")
     return verdict.passed
+
+
+def _train(
+    road: Road,
+    training: Path,
+    exported: Path,
+    seed: int,
+    console: Console,
+    step: Callable[[int, str], None],
+) -> None:
+    shutil.rmtree(training, ignore_errors=True)
+    exported.unlink(missing_ok=True)
+    step(1, f"training {road.task}")
+    config = load_train_config(config_path(road.training), [f"seed={seed}", "evaluation=null"])
+    folder = RunFolder(training)
+    folder.create(config)
+    if not train_with_progress(config, folder, console):
+        raise KeyboardInterrupt
+
+    step(2, "exporting the controller, checking it against onnxruntime")
+    export(folder, exported, evaluate_run(folder))
 
 
 def _run(policy: Path, robot: Path, port: str, log: Path, seconds: float) -> None:
@@ -85,3 +136,15 @@ def _run(policy: Path, robot: Path, port: str, log: Path, seconds: float) -> Non
     done = subprocess.run(command, timeout=seconds + _STALL_S, check=False)
     if done.returncode:
         raise DeployError(f"the run ended with exit code {done.returncode}; its message is above")
+
+
+def _film(log: Path, truth: Path, film: Path, console: Console) -> None:
+    """What the twin really did, from when it is picked up; no film where nothing can be drawn."""
+    run = read_log(log)
+    begin_s = float(run.ticks["time_s"][0])
+    try:
+        film_truth(truth, run.contract.robot, film, begin_s=begin_s, end_s=begin_s + _FILM_S)
+    except DeployError as error:
+        console.print(f"no film: {error}", style="yellow", markup=False, highlight=False)
+    else:
+        console.print(f"film: {film}")

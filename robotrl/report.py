@@ -2,7 +2,8 @@
 
 A policy that reaches (its command names a site) is judged by how near the tool came: its path is
 computed from the measured joint angles with the robot's own model. A twin also knows where its tool
-really was (`--truth`); then the verdict is about that. Any policy is judged by the limits it kept.
+really was (`--truth`); then the verdict is about that. One that walks is judged by how it went
+(`robotrl.walk_report`), which only a twin knows. Any policy is judged by the limits it kept.
 """
 
 import base64
@@ -34,6 +35,8 @@ from deploy.recorder import EVENT_TOPIC, TOPIC
 from deploy.robot_config import RobotConfig
 from deploy.runtime import State
 from envs.robot import load_robot
+from robotrl.walk_report import COMMAND as WALK
+from robotrl.walk_report import Walk, judge_walk, plot_walk, read_truth
 
 Array = NDArray[np.float64]
 
@@ -75,6 +78,8 @@ class Verdict:
     """Limits that were exceeded, and faults."""
     source: str
     """Where the tool position comes from."""
+    walk: Walk | None = None
+    """How it went, if it walks and that is known."""
 
     @property
     def median_error_m(self) -> float:
@@ -85,20 +90,22 @@ class Verdict:
     def passed(self) -> bool:
         """Accurate enough, and no limit violated."""
         accurate = self.errors_m is None or self.median_error_m <= ERROR_LIMIT_M
-        return accurate and not self.violations
+        return accurate and not self.violations and (self.walk is None or self.walk.passed)
 
     def summary(self) -> str:
         """The verdict in a line or two."""
-        lines = [
-            f"{'PASS' if self.passed else 'FAIL'}: "
-            + (
-                "judged by the limits alone, its command is no point to reach"
-                if self.errors_m is None
-                else f"median distance to target {self.median_error_m * 100:.2f} cm over "
-                f"{len(self.errors_m)} targets ({self.source}); allowed {ERROR_LIMIT_M * 100:g} cm"
-            )
-        ]
+        lines = [f"{'PASS' if self.passed else 'FAIL'}: {self._judgement()}"]
         return "\n".join([*lines, *(f"  violated: {text}" for text in self.violations)])
+
+    def _judgement(self) -> str:
+        if self.walk is not None:
+            return self.walk.summary()
+        if self.errors_m is None:
+            return "judged by the limits alone, its command is no point to reach"
+        return (
+            f"median distance to target {self.median_error_m * 100:.2f} cm over "
+            f"{len(self.errors_m)} targets ({self.source}); allowed {ERROR_LIMIT_M * 100:g} cm"
+        )
 
 
 def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict:
@@ -116,7 +123,10 @@ def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict
     errors_m, source, figures = None, "", {}
     if log.contract.command.site and "command" in log.ticks:
         errors_m, source, figures = _judge_reach(log, truth)
-    verdict = Verdict(errors_m, violations(log), source)
+    walk = None
+    if log.contract.command.name == WALK and truth is not None and (real := read_truth(log, truth)):
+        walk, figures = judge_walk(log, real), plot_walk(log, real)
+    verdict = Verdict(errors_m, violations(log), source, walk)
     figures |= {
         "Joints: commanded and measured": _plot_joints(log),
         "Signals: what the policy was shown": _plot_signals(log),
@@ -384,6 +394,8 @@ td:last-child {{ font-variant-numeric: tabular-nums; }} img {{ width: 100%; }}
 <h1>{html.escape(log.contract.provenance.task)} on {html.escape(log.contract.robot)}</h1>
 <p class="verdict"><b style="color: {colour}">{html.escape(verdict.summary())}</b></p>
 {_table("Targets", _targets(verdict.errors_m)) if verdict.errors_m is not None else ""}
+{_table("Commands: asked for, achieved", verdict.walk.rows()) if verdict.walk else ""}
+{_table("Joints: torque and temperature", verdict.walk.effort()) if verdict.walk else ""}
 {_table("Run", _numbers(log))}
 {_table("What happened", _events(log))}
 {sections}

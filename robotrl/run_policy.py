@@ -26,6 +26,7 @@ from deploy.configuration import load_yaml
 from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.device import SettingChange
+from deploy.dynamixel.device import DynamixelServos
 from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
@@ -149,6 +150,8 @@ def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterat
                 yield from (f"{device.name}: {servo}" for servo in found)
                 for id in wired.keys() - {servo.id for servo in found}:
                     yield f"{device.name}: id {id} ({wired[id]}): no answer"
+            if isinstance(device, DynamixelServos) and device.imu:
+                yield f"{device.name}: {device.imu.look()}"
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
     servos = DynamixelServos("bus", config, contract.joints, port, approve=ask_the_user)
 
-One fast sync read a tick brings clock, duty, current, velocity and position of every servo; one
-sync write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms`
-stops it where it is, with torque on.
+One fast sync read a tick brings clock, duty, current, velocity and position of every servo, or all
+but the clock and what an inertial sensor among them measures (`deploy.dynamixel.imu`). One sync
+write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms` stops
+it where it is, with torque on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +17,15 @@ from deploy.contract import JointSpec
 from deploy.device import Approve, refuse_changes
 from deploy.dynamixel import registers
 from deploy.dynamixel.bus import DynamixelBus
+from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.imu import imu_to_dxl
 from deploy.register import Register, describe
 from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
 from deploy.serial_port import Port
-from deploy.servo_device import ServoDevice
+from deploy.servo_device import FoundServo, ServoDevice
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
 _BLOCK_DTYPE = np.dtype(
@@ -35,6 +38,10 @@ _BLOCK_DTYPE = np.dtype(
         ("position", "<i4"),
     ]
 )
+_MOTION_DTYPE = np.dtype(
+    [(name, _BLOCK_DTYPE[name]) for name in ("pwm", "current", "velocity", "position")]
+)
+"""What is left of it beside an inertial sensor: from where that begins."""
 _TICK_WRAP_MS = 32768
 _TICK_TOLERANCE_MS = 250
 
@@ -76,6 +83,37 @@ class DynamixelServos(ServoDevice):
             [MODELS[model.name].current_unit_a or np.nan for model in self._models]
         )
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
+        self.imu = BusImu(self._bus_config.imu, self.bus) if self._bus_config.imu else None
+        """The inertial sensor on this bus."""
+        if self.imu:
+            self._others = 1
+            self.readings |= self.imu.readings
+
+    def connect(self) -> None:
+        """As for all servos; the robot lies still, so the gyroscope's bias is found as well."""
+        if self.imu:
+            self.imu.connect()
+        super().connect()
+        if self.imu:
+            self.imu.rest()
+
+    def read(self, deadline_s: float) -> int:
+        """As for all servos, and the inertial sensor in the same reading."""
+        asked_s = self._port.now()
+        answered = super().read(deadline_s)
+        if self.imu and self._feedback is not None:
+            if self._feedback.fresh[0]:
+                self.imu.take_block(self._feedback.data[0].tobytes(), asked_s)
+            self.imu.grow_older(self._port.now())
+        return answered
+
+    def scan(self, ids: Iterable[int]) -> list[FoundServo]:
+        """As for all servos; an inertial sensor among them is none, see `BusImu.look`."""
+        return super().scan(id for id in ids if not self.imu or id != self.imu.id)
+
+    def describe(self) -> str:
+        """What was found when connecting: servos, their firmware, the bus, an inertial sensor."""
+        return super().describe() + (f"; {self.imu.describe()}" if self.imu else "")
 
     def alarm(self) -> str:
         """What the latest reading tells that must stop the robot; empty if nothing does."""
@@ -84,7 +122,7 @@ class DynamixelServos(ServoDevice):
         if self.restarted.any():
             names = [self.joints[row] for row in np.flatnonzero(self.restarted)]
             return f"the servos of {names} have restarted; check their power supply"
-        return ""
+        return self.imu.alarm(self._port.now()) if self.imu else ""
 
     def _open(self, port: Port) -> DynamixelBus:
         bus = self._bus_config
@@ -98,10 +136,13 @@ class DynamixelServos(ServoDevice):
             version >= MODELS[model.name].fast_read_firmware
             for version, model in zip(self.firmware, self._models, strict=True)
         )
+        if self.imu:
+            ids = [self.imu.id, *self._ids]
+            return SyncRead(self.bus, ids, imu_to_dxl.ADDRESS, imu_to_dxl.LENGTH, fast=fast)
         return SyncRead(self.bus, self._ids, _BLOCK, _BLOCK_DTYPE.itemsize, fast=fast)
 
     def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
-        values = data.view(_BLOCK_DTYPE)[:, 0]
+        values = data.view(_MOTION_DTYPE if self.imu else _BLOCK_DTYPE)[:, 0]
         np.copyto(self.position, self._to_rad(values["position"]), where=fresh)
         for signal, name, scale in (
             (self.velocity, "velocity", RAD_S_PER_COUNT),
@@ -109,7 +150,8 @@ class DynamixelServos(ServoDevice):
         ):
             np.multiply(values[name], self._direction * scale, out=signal, where=fresh)
         np.multiply(values["current"], self._amperes, out=self.current, where=fresh)
-        self._notice_restarts(values["tick_ms"], fresh, asked_s)
+        if not self.imu:
+            self._notice_restarts(values["tick_ms"], fresh, asked_s)
 
     def _notice_restarts(
         self, tick_ms: NDArray[np.uint16], fresh: NDArray[np.bool_], now_s: float

@@ -35,6 +35,17 @@ IMU_PROTOCOLS: tuple[str, ...] = get_args(ImuProtocol)
 SHTP_BAUD_RATE = 3_000_000
 
 
+class BusImuConfig(Section):
+    """A sensor that is one more member of the servos' bus."""
+
+    model: Literal["imu_to_dxl"] = "imu_to_dxl"
+    """Pollen Robotics' board, on a DYNAMIXEL bus."""
+    id: Annotated[int, Field(ge=0, le=252)] = 200
+    """Id it answers to."""
+    mounting: Mounting = (1.0, 0.0, 0.0, 0.0)
+    """Quaternion wxyz that turns vectors from the sensor's frame into the model's `imu` site."""
+
+
 class ImuConfig(Section):
     """A sensor that is alone on its port."""
 

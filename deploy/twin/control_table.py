@@ -30,7 +30,6 @@ from deploy.dynamixel.servos import MAX_GAIN, ServoModel
 
 FIRMWARE = 52
 """New enough for fast sync read, and for the XL330's indirect data at 208."""
-TEMPERATURE_C = 30
 
 REVERSE, TIME_BASED_PROFILE, TORQUE_ON_BY_GOAL = 1, 4, 8
 """Bits of Drive Mode."""
@@ -310,7 +309,6 @@ def _factory_eeprom(model: ServoModel, firmware: int) -> dict[Register, int]:
 def _factory_ram(model: ServoModel) -> dict[Register, int]:
     return _factory_gains(model) | {
         registers.STATUS_RETURN_LEVEL: 2,
-        registers.PRESENT_TEMPERATURE: TEMPERATURE_C,
     }
 
 

@@ -29,6 +29,7 @@ from deploy.feetech.registers import (
 from deploy.feetech.servos import ServoModel
 from deploy.servo_models import CONTROL_PERIOD_S
 from deploy.twin.controllers import clip
+from deploy.twin.heat import AIR_C
 from deploy.twin.profile import by_velocity
 
 FIRMWARE = (3, 10)
@@ -36,7 +37,6 @@ BOOT_S = 0.25
 """From power-up until it answers; assumed."""
 SPEED_FILTER_S = 0.005
 """Time constant of Present Velocity; assumed."""
-TEMPERATURE_C = 30
 MAKE_MIDDLE = 128
 """Written to Torque Enable, it makes where the shaft is the middle of the turn."""
 
@@ -108,6 +108,8 @@ class FeetechServo:
         """What the supply has lost since, for the current that is drawn."""
         self.torque_on = False
         """The motor is driven; otherwise it coasts."""
+        self.temperature_c = AIR_C
+        """How warm it is; see `deploy.twin.heat`."""
         self.boot_s = BOOT_S
         """How long it is silent after power-up."""
         self.on_write: Callable[[Register, int, int], None] = lambda register, value, error: None
@@ -287,7 +289,7 @@ class FeetechServo:
         self._table[Register.EEPROM_SIZE :] = bytes(_SIZE - Register.EEPROM_SIZE)
         self._set(registers.TORQUE_LIMIT, self._get(registers.MAX_TORQUE))
         self._set(registers.LOCK, 1)
-        self._set(registers.PRESENT_TEMPERATURE, TEMPERATURE_C)
+        self._set(registers.PRESENT_TEMPERATURE, round(self.temperature_c))
         self._set(registers.GOAL_POSITION, self._present)
         self._registered: tuple[int, bytes] | None = None
         self._arriving: deque[tuple[float, int]] = deque()

@@ -116,19 +116,21 @@ class ImuWire:
     def _measure(self, at_s: float) -> Motion:
         """The true motion with noise; the same again while it is frozen."""
         if self._last is None or not self.frozen:
-            self._last = self._with_noise(self._motion(at_s))
+            self._last = with_noise(self._motion(at_s), self._rng)
         return self._last
 
-    def _with_noise(self, motion: Motion) -> Motion:
-        gyro, force, tilt = self._rng.normal(size=(3, 3))
-        x, y, z = tilt * TILT_NOISE_RAD
-        small = np.array([[1.0, -z, y], [z, 1.0, -x], [-y, x, 1.0]])
-        q, r = np.linalg.qr(motion.rotation @ small)
-        return Motion(
-            q * np.sign(np.diag(r)),  # a rotation again
-            motion.angular_velocity + gyro * GYRO_NOISE_RAD_S,
-            motion.specific_force + force * FORCE_NOISE_G,
-        )
+
+def with_noise(motion: Motion, rng: np.random.Generator) -> Motion:
+    """What a sensor takes a motion for."""
+    gyro, force, tilt = rng.normal(size=(3, 3))
+    x, y, z = tilt * TILT_NOISE_RAD
+    small = np.array([[1.0, -z, y], [z, 1.0, -x], [-y, x, 1.0]])
+    q, r = np.linalg.qr(motion.rotation @ small)
+    return Motion(
+        q * np.sign(np.diag(r)),  # a rotation again
+        motion.angular_velocity + gyro * GYRO_NOISE_RAD_S,
+        motion.specific_force + force * FORCE_NOISE_G,
+    )
 
 
 class Bno08xRvc:

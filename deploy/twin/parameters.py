@@ -56,6 +56,14 @@ USB_LATENCY_S: Range = (0.001, 0.0035)
 """What the adapter adds to a reply: a full-speed frame to a busy hub; 4 ms is what the robot file
 grants."""
 
+IMU_TILT_RAD: Range = (-0.02, 0.02)
+"""How far the inertial sensor is turned against where it should sit, about each axis: a board on
+two screws."""
+GYRO_BIAS_RAD_S: Range = (-0.0175, 0.0175)
+"""What a gyroscope says at rest: ±1 °/s (ST, LSM6DSV16X, zero-rate level)."""
+PUSH_SPEED_M_S = 0.25
+"""What pushes of a robot on a floating base give it, at most, forwards and sideways."""
+
 
 @dataclass(frozen=True)
 class TwinParameters:
@@ -91,6 +99,15 @@ class TwinParameters:
     """Latency inside the servos, see `COMMAND_LATENCY_S`."""
     usb_latency_s: float = 0.001
     """What the USB adapter adds to each reply."""
+    imu_tilt_rad: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """See `IMU_TILT_RAD`; a rotation vector."""
+    gyro_bias_rad_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """See `GYRO_BIAS_RAD_S`."""
+    push_speed_m_s: float = 0.0
+    """See `PUSH_SPEED_M_S`; 0 for no pushes."""
+    let_go_after_s: float = 3.0
+    """When whoever picks up a robot on a floating base lets go of it, after its servos began to
+    hold; 0 if nobody picks it up."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON and tables."""
@@ -110,6 +127,7 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
     bodies = [model.body(index).name for index in np.flatnonzero(model.body_mass)]
     joints = [model.joint(index).name for index in range(model.njnt)]
     has_tool = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, TOOL_SITE) >= 0
+    floats = bool((model.jnt_type == mujoco.mjtJoint.mjJNT_FREE).any())
     rng = np.random.default_rng(seed)
 
     def each(names: Sequence[str], bounds: Range) -> dict[str, float]:
@@ -131,4 +149,7 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
         supply_resistance_ohm=rng.uniform(*SUPPLY_RESISTANCE_OHM),
         command_latency_s=rng.uniform(*COMMAND_LATENCY_S),
         usb_latency_s=rng.uniform(*USB_LATENCY_S),
+        imu_tilt_rad=tuple(rng.uniform(*IMU_TILT_RAD, 3).tolist()),
+        gyro_bias_rad_s=tuple(rng.uniform(*GYRO_BIAS_RAD_S, 3).tolist()),
+        push_speed_m_s=PUSH_SPEED_M_S * floats,
     )

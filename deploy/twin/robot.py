@@ -42,8 +42,11 @@ from deploy.servos import MODELS
 from deploy.twin.board_wire import BoardWire
 from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.feetech_wire import FeetechWire
+from deploy.twin.floating_base import FloatingBase, add_hand, floating_root
 from deploy.twin.friction import LoadFriction, check_servos
+from deploy.twin.heat import Heat
 from deploy.twin.imu import IMU_MODELS, ImuWire, Motion
+from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
@@ -94,7 +97,9 @@ class Twin:
         """Joints that have a servo; the order of `joint_position`."""
         self.on_step: Callable[[], None] = lambda: None
         """Called after every step of the physics."""
-        self._model, self._data = build_model(model_path, self.joints, parameters)
+        self._model, self._data, root = build_model(model_path, self.joints, parameters)
+        self.base = FloatingBase(self._model, self._data, root, parameters) if root else None
+        """Of a robot that nothing holds to the ground."""
         self._qpos, self._dof = self._addresses(self.joints)
         hinges = {self._model.joint(index).name for index in range(self._model.njnt)}
         playing = [joint for joint in self.joints if joint + BACKLASH_HINGE in hinges]
@@ -157,7 +162,11 @@ class Twin:
         ]
         self._full_duty = np.array([servo.FULL_DUTY for servo in self.servos])
         self._current_per_torque = current / stall
+        self.heat = Heat(np.array([model.physics.resistance_ohm for model in models]))
+        """How warm the servos are."""
         self._same_supply = supply_v[:, None] == supply_v
+        self.imus: list[ImuSlave] = []
+        """Inertial sensors among the servos of a bus."""
         self._wires = {
             name: self._make_wire(name, section, parameters.usb_latency_s, start_s)
             for name, section in robot_config.wired.items()
@@ -178,6 +187,11 @@ class Twin:
     def joint_velocity(self) -> NDArray[np.float64]:
         """True joint speeds [rad/s], shape (n,)."""
         return self._sum(self._data.qvel, self._dof, self._play_dof)
+
+    @property
+    def has_tool(self) -> bool:
+        """Whether it has a site `tool`."""
+        return mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_SITE, TOOL_SITE) >= 0
 
     @property
     def tool_position(self) -> NDArray[np.float64]:
@@ -246,6 +260,15 @@ class Twin:
             )
         if section.protocol == "dynamixel2":
             servos = [servo for servo in here if isinstance(servo, Servo)]
+            if section.imu:
+                slave = ImuSlave(
+                    section.imu.id,
+                    section.baud_rate,
+                    self._motion_of(section.imu.mounting, force=False),
+                    seed=self.parameters.seed,
+                )
+                self.imus.append(slave)
+                return Wire([slave, *servos], section.baud_rate, usb_latency_s=usb_latency_s)
             return Wire(servos, section.baud_rate, usb_latency_s=usb_latency_s)
         servos = [servo for servo in here if isinstance(servo, FeetechServo)]
         return FeetechWire(servos, section.baud_rate, usb_latency_s=usb_latency_s)
@@ -258,7 +281,8 @@ class Twin:
                 f"the robot has an inertial sensor, and its model no site {IMU_SITE!r}, expected "
                 "one where the sensor is; add it to the MJCF"
             )
-        mount = rotation_matrix(mounting)  # sensor to site
+        tilt, bias = self.parameters.imu_tilt_rad, np.array(self.parameters.gyro_bias_rad_s)
+        mount = rotation_matrix(mounting) @ _turned(tilt)  # sensor to site
         velocity, acceleration = np.zeros(6), np.zeros(6)
         kind = mujoco.mjtObj.mjOBJ_SITE
 
@@ -269,7 +293,7 @@ class Twin:
                 mujoco.mj_objectAcceleration(self._model, self._data, kind, site, acceleration, 1)
             return Motion(
                 self._data.site_xmat[site].reshape(3, 3) @ mount,
-                mount.T @ velocity[:3],
+                mount.T @ velocity[:3] + bias,
                 mount.T @ acceleration[3:] / STANDARD_GRAVITY,
             )
 
@@ -296,10 +320,16 @@ class Twin:
         torque = self._strength * duty * supply - self._damping * motor_speed * driven
         self.motor_torque = self._direction * torque
         self._data.qfrc_applied[self._dof] = self.motor_torque
-        self._sag(duty * torque * self._current_per_torque)
+        motor_current = torque * self._current_per_torque
+        self._sag(duty * motor_current)
+        self._warm(motor_current)
         self._rub(motor_speed)
+        if self.base:
+            self.base.act(now_s, bool(driven.all()))
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
+        for imu in self.imus:
+            imu.measure(self.time_s)
         self.on_step()
 
     def _sag(self, current_a: NDArray[np.float64]) -> None:
@@ -308,6 +338,11 @@ class Twin:
             sag_v = resistance_ohm * (self._same_supply @ np.maximum(current_a, 0.0))
             for servo, volts in zip(self.servos, sag_v.tolist(), strict=True):
                 servo.sag_v = volts
+
+    def _warm(self, motor_current_a: NDArray[np.float64]) -> None:
+        self.heat.step(motor_current_a, CONTROL_PERIOD_S)
+        for servo, celsius in zip(self.servos, self.heat.temperature_c.tolist(), strict=True):
+            servo.temperature_c = celsius
 
     def _rub(self, motor_speed: NDArray[np.float64]) -> None:
         """Friction of the next step: more at rest, and more under load."""
@@ -341,6 +376,14 @@ class Twin:
 
     def _each(self, values: dict[str, float], default: float) -> NDArray[np.float64]:
         return np.array([values.get(joint, default) for joint in self.joints])
+
+
+def _turned(vector: Sequence[float]) -> NDArray[np.float64]:
+    """Rotation (3, 3) of a rotation vector [rad]."""
+    quaternion = np.array([1.0, 0.0, 0.0, 0.0])
+    mujoco.mju_quatIntegrate(quaternion, np.array(vector), 1.0)
+    w, x, y, z = quaternion.tolist()
+    return rotation_matrix((w, x, y, z))
 
 
 def _make_servo(
@@ -378,7 +421,7 @@ def _make_servo(
 
 def build_model(
     path: Path, joints: list[str], parameters: TwinParameters
-) -> tuple[mujoco.MjModel, mujoco.MjData]:
+) -> tuple[mujoco.MjModel, mujoco.MjData, str | None]:
     """Compile a robot as the servos see it, in 1 ms steps, and put it in its rest pose.
 
     Masses, joints, their limits, friction, damping, stiffness and rotor inertia are the MJCF's
@@ -389,6 +432,9 @@ def build_model(
         path: the MJCF.
         joints: joints that have a servo.
         parameters: how the robot differs from the nominal one.
+
+    Returns:
+        Model, state, and the name of the body that floats, if the joints hang on one.
 
     Raises:
         ConfigError: a joint is not in the model.
@@ -411,6 +457,8 @@ def build_model(
         _add_play(spec.joint(joint))
     if parameters.payload_kg:
         _add_payload(spec, nominal, parameters.payload_kg)
+    if root := floating_root(spec, joints[0]):
+        add_hand(spec, root)
     model = spec.compile()
 
     for actuator in range(nominal.nu):
@@ -433,7 +481,7 @@ def build_model(
     play = [model.joint(joint + BACKLASH_HINGE).qposadr[0] for joint in added]
     data.qpos[np.delete(np.arange(model.nq), play)] = rest
     mujoco.mj_forward(model, data)
-    return model, data
+    return model, data, root
 
 
 def _add_play(joint: mujoco.MjsJoint) -> None:

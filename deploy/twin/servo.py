@@ -7,7 +7,7 @@ r"""One emulated DYNAMIXEL X servo: what it answers, and how it drives its motor
 Sources: eManual, the description of each register, and "DYNAMIXEL Protocol 2.0". Where they are
 silent the less convenient behaviour is assumed: torque switched on drives to the goal register's
 old value (so XL330s do: pollen-robotics/reachy_mini #1136), torque on is ignored after a shutdown,
-a reboot takes `BOOT_S`. The current controller is perfect. Present Temperature is constant, and the
+a reboot takes `BOOT_S`. The current controller is perfect. Heat never trips the shutdown, and the
 following error bit of Moving Status stays 0. A PWM Slope of 0 is taken for none.
 `deploy.twin.control_table` lists what is refused.
 """
@@ -41,6 +41,7 @@ from deploy.twin.control_table import (
     ControlTable,
 )
 from deploy.twin.controllers import PositionController, VelocityController, clip
+from deploy.twin.heat import AIR_C
 from deploy.twin.profile import by_time, by_velocity
 
 VELOCITY_FILTER_S = 0.005
@@ -110,6 +111,8 @@ class Servo:
         """What the supply has lost since, for the current that is drawn."""
         self.torque_on = False
         """The motor is driven; otherwise it coasts."""
+        self.temperature_c = AIR_C
+        """How warm it is; see `deploy.twin.heat`."""
         self.boot_s = BOOT_S
         """How long it is silent after a reboot."""
         self.on_write: WriteListener = lambda register, value, error: None
@@ -297,9 +300,10 @@ class Servo:
         low_v, high_v = self._voltage_limits_v
         if not low_v <= self.supply_v <= high_v:
             errors = self._table.get(registers.HARDWARE_ERROR_STATUS)
-            errors |= HardwareError.INPUT_VOLTAGE
-            self._table.set(registers.HARDWARE_ERROR_STATUS, errors)
-            if self._is_shut_down():
+            if not errors & HardwareError.INPUT_VOLTAGE:
+                errors |= HardwareError.INPUT_VOLTAGE
+                self._table.set(registers.HARDWARE_ERROR_STATUS, errors)
+            if self.torque_on and self._is_shut_down():
                 self._table.set(registers.TORQUE_ENABLE, 0)
                 self._reload()
 
@@ -462,6 +466,7 @@ class Servo:
             velocity_counts = velocity / _TICKS_S_PER_COUNT
         table.set(registers.VELOCITY_TRAJECTORY, round(velocity_counts))
         table.set(registers.POSITION_TRAJECTORY, round(position))
+        table.set(registers.PRESENT_TEMPERATURE, round(self.temperature_c))
         voltage = self.supply_v / registers.PRESENT_INPUT_VOLTAGE.scale
         table.set(registers.PRESENT_INPUT_VOLTAGE, round(voltage))
 

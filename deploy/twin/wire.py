@@ -19,6 +19,7 @@ from deploy.dynamixel.protocol import (
     merge,
 )
 from deploy.twin.half_duplex import HalfDuplex
+from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.receiver import Receiver, Request
 from deploy.twin.servo import Servo
 
@@ -31,10 +32,13 @@ ReadJob = tuple[int, int, int]
 """Id, address, length."""
 
 
-class Wire(HalfDuplex[Servo, Request]):
+Member = Servo | ImuSlave
+
+
+class Wire(HalfDuplex[Member, Request]):
     """All traffic of one bus with Protocol 2.0."""
 
-    def __init__(self, servos: Sequence[Servo], baud_rate: int, *, usb_latency_s: float):
+    def __init__(self, servos: Sequence[Member], baud_rate: int, *, usb_latency_s: float):
         """Connect servos; arguments as for `HalfDuplex`."""
         super().__init__(servos, baud_rate, Receiver(), usb_latency_s=usb_latency_s)
 
@@ -105,7 +109,7 @@ class Wire(HalfDuplex[Servo, Request]):
             self._transmit(merge(blocks)[:end], now_s + delay_s)
 
 
-def _execute(servo: Servo, instruction: int, parameters: bytes) -> Status:
+def _execute(servo: Member, instruction: int, parameters: bytes) -> Status:
     """Let one servo carry out an instruction that concerns it alone."""
     address, data = int.from_bytes(parameters[:2], "little"), parameters[2:]
     match instruction:
@@ -115,6 +119,8 @@ def _execute(servo: Servo, instruction: int, parameters: bytes) -> Status:
             return servo.read(address, int.from_bytes(data, "little"))
         case Instruction.WRITE:
             return servo.write(address, data)
+        case _ if isinstance(servo, ImuSlave):
+            pass
         case Instruction.REG_WRITE:
             return servo.reg_write(address, data)
         case Instruction.ACTION:

@@ -57,6 +57,8 @@ ELEMENTS = {
     "supply and its sag": ("supply_scale", "supply_resistance_ohm"),
     "command latency": ("command_latency_s",),
     "USB latency": ("usb_latency_s",),
+    "inertial sensor": ("imu_tilt_rad", "gyro_bias_rad_s"),  # an arm has none
+    "whoever lifts and pushes it": ("let_go_after_s", "push_speed_m_s"),
 }
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from deploy.configuration import load_yaml
-from deploy.dynamixel.servos import MODELS
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig, SafetyConfig
+from deploy.servos import MODELS
 
 ROBOT = """\
 robot: leg
@@ -58,6 +58,7 @@ def test_what_is_not_said_has_a_safe_default(path: Path):
         max_overruns=10,
         watchdog_ms=100,
         move_to_start_s=2.0,
+        pose_tolerance_rad=0.3,
     )
 
 
@@ -93,7 +94,7 @@ def test_message_begins_with_the_file(path: Path):
         (
             "bus.latency=4",
             "bus: unknown key 'latency' (did you mean 'usb_latency_ms'?); valid keys are "
-            "baud_rate, port, protocol, usb_latency_ms",
+            "baud_rate, imu, port, protocol, usb_latency_ms",
         ),
     ],
     ids=["section", "joint", "bus"],

@@ -77,6 +77,15 @@ def test_random_command_is_replaced_when_its_time_is_over():
     assert not np.array_equal(source(14.0), second)
 
 
+def test_robot_on_legs_stands_before_it_is_sent_anywhere():
+    ranges = {"low": [-0.3, -0.2, 0.1], "high": [0.4, 0.2, 1.0]}
+    source = random_commands(SPEC.model_copy(update={"name": "velocity", **ranges}), seed=0)
+    # the nearest to standing that it was trained for
+    assert source(0.0) == pytest.approx([0.0, 0.0, 0.1])
+    assert source(1.99) == pytest.approx([0.0, 0.0, 0.1])
+    assert abs(source(2.0)).min() > 0.0
+
+
 def test_random_commands_follow_from_the_seed():
     assert np.array_equal(every_command(seed=3), every_command(seed=3))
     assert not np.array_equal(every_command(seed=3), every_command(seed=4))

@@ -80,11 +80,11 @@ def test_same_calls_give_the_same_robot_whatever_the_steps(arm_path, arm_config,
 
 
 def test_parameters_scale_the_model(arm_path):
-    nominal, _ = build_model(arm_path, ["shoulder"], TwinParameters())
+    nominal, *_ = build_model(arm_path, ["shoulder"], TwinParameters())
     parameters = TwinParameters(
         mass_scale={"lower": 1.1}, friction_scale={"elbow": 0.7}, armature_scale={"elbow": 1.2}
     )
-    model, _ = build_model(arm_path, ["shoulder"], parameters)
+    model, *_ = build_model(arm_path, ["shoulder"], parameters)
 
     assert model.body("lower").mass == pytest.approx(1.1 * nominal.body("lower").mass)
     assert model.body("lower").inertia == pytest.approx(1.1 * nominal.body("lower").inertia)

@@ -110,7 +110,7 @@ def test_bulk_read_gives_each_servo_its_own_request(wire):
     wire.send(protocol.bulk_read([(1, 132, 4), (2, 146, 1)]), 0.0)
     assert statuses(received(wire, 1e6)) == [
         Status(1, POSITION.encode(1001)),
-        Status(2, bytes([30])),
+        Status(2, bytes([25])),  # the air's temperature
     ]
 
 

@@ -1,0 +1,146 @@
+"""A robot that nothing holds to the ground: where its base is, who lifts it, and who pushes it.
+
+    base = FloatingBase(model, data, root, parameters)
+    base.act(now_s, energised)           # before every step of the physics
+    base.pose, base.velocity
+
+It is started as a maker starts the real one. It lies limp as it was switched on; when its servos
+hold, a hand picks it up, keeps it upright in the air while it goes to its home pose, puts it on its
+feet, and lets go `let_go_after_s` after they began to hold, when the policy has taken over. The
+hand is a soft weld to a body that moves as the hand does. A push is a force on the base that gives
+the whole robot the drawn speed within `PUSH_S`; training sets the speed at once.
+"""
+
+import math
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from deploy.twin.parameters import TwinParameters
+
+HAND = "_hand"
+LIFT_S, LOWER_S = 1.0, 0.4
+"""From where it lies into the air, and from there onto the floor."""
+CLEARANCE_M = 0.03
+"""Under its feet in the air."""
+BEFORE_LETTING_GO_S = 0.6
+"""It stands, held, for so long."""
+PUSH_S = 0.1
+PUSH_INTERVAL_S = (3.0, 6.0)
+
+_WELD = (0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0)  # anchor, relative pose, torque scale
+
+Floats = NDArray[np.float64]
+
+
+def floating_root(spec: mujoco.MjSpec, joint: str) -> str | None:
+    """Name of the body that carries a joint and itself has a free joint; None if nothing floats."""
+    body = spec.joint(joint).parent
+    while body.parent is not None:
+        if any(own.type == mujoco.mjtJoint.mjJNT_FREE for own in body.joints):
+            return body.name
+        body = body.parent
+    return None
+
+
+def add_hand(spec: mujoco.MjSpec, root: str) -> None:
+    """What can take hold of a body; it does not yet."""
+    spec.worldbody.add_body(name=HAND, mocap=True)
+    weld = spec.add_equality(
+        name=HAND, type=mujoco.mjtEq.mjEQ_WELD, objtype=mujoco.mjtObj.mjOBJ_BODY
+    )
+    weld.name1, weld.name2, weld.active = HAND, root, False
+    weld.data = _WELD
+
+
+class FloatingBase:
+    """See the module docstring.
+
+    Args:
+        model: with a hand.
+        data: its state.
+        root: the body that floats.
+        parameters: when the hand lets go, and how hard pushes are.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        data: mujoco.MjData,
+        root: str,
+        parameters: TwinParameters,
+    ):
+        self._data, self._body = data, model.body(root).id
+        qpos_at, dof_at = (int(at[model.body_jntadr[self._body]])
+                           for at in (model.jnt_qposadr, model.jnt_dofadr))  # fmt: skip
+        self._qpos, self._dof = slice(qpos_at, qpos_at + 7), slice(dof_at, dof_at + 6)
+        self._standing = model.qpos0[self._qpos].copy()  # where the MJCF draws it
+        self._mass_kg = float(model.body_subtreemass[self._body])
+        self._mocap, self._weld = int(model.body(HAND).mocapid[0]), model.equality(HAND).id
+        self._let_go_after_s = parameters.let_go_after_s
+        self._push_m_s = parameters.push_speed_m_s
+        self._rng = np.random.default_rng(parameters.seed)
+        self._held_since_s: float | None = None
+        self._lying = self.pose
+        self._push_s = math.inf
+        self._force: Floats = np.zeros(2)
+
+    @property
+    def pose(self) -> Floats:
+        """Position [m] and orientation (quaternion wxyz) in the world, shape (7,)."""
+        return self._data.qpos[self._qpos].copy()
+
+    @property
+    def velocity(self) -> Floats:
+        """Velocity [m/s] in the world, and angular velocity [rad/s] in its own frame, (6,)."""
+        return self._data.qvel[self._dof].copy()
+
+    def act(self, now_s: float, energised: bool) -> None:
+        """What the hand does now."""
+        if not energised:
+            self._held_since_s, self._push_s = None, math.inf
+        elif self._held_since_s is None:
+            self._held_since_s, self._lying = now_s, self.pose
+            self._plan_push(now_s + self._let_go_after_s)
+        held_s = math.inf if self._held_since_s is None else now_s - self._held_since_s
+        holds = held_s < self._let_go_after_s
+        self._data.eq_active[self._weld] = holds
+        if holds:
+            self._move_hand(held_s)
+        if self._push_m_s:
+            self._push(now_s)
+
+    def _move_hand(self, held_s: float) -> None:
+        """Up from where it lay, turned upright with the heading it had, and down again."""
+        put_down_s = self._let_go_after_s - BEFORE_LETTING_GO_S - LOWER_S
+        lifted, lowered = _smooth(held_s / LIFT_S), _smooth((held_s - put_down_s) / LOWER_S)
+        upright = np.append(self._lying[:2], [self._standing[2], *_heading(self._lying[3:])])
+        pose = self._lying + (upright - self._lying) * lifted
+        pose[2] += CLEARANCE_M * (lifted - lowered)
+        self._data.mocap_pos[self._mocap] = pose[:3]
+        self._data.mocap_quat[self._mocap] = pose[3:] / np.linalg.norm(pose[3:])
+
+    def _push(self, now_s: float) -> None:
+        force = self._data.xfrc_applied[self._body, :2]
+        if now_s >= self._push_s + PUSH_S:
+            self._plan_push(self._push_s)
+        force[:] = self._force if self._push_s <= now_s else 0.0
+
+    def _plan_push(self, after_s: float) -> None:
+        self._push_s = after_s + self._rng.uniform(*PUSH_INTERVAL_S)
+        speed = self._rng.uniform(-self._push_m_s, self._push_m_s, 2)
+        self._force = self._mass_kg * speed / PUSH_S
+
+
+def _smooth(share: float) -> float:
+    """From 0 to 1 without a jolt."""
+    share = min(max(share, 0.0), 1.0)
+    return share * share * (3 - 2 * share)
+
+
+def _heading(quaternion: Floats) -> Floats:
+    """What is left of an orientation when it is upright: turned about the vertical alone."""
+    turn = np.array([quaternion[0], 0.0, 0.0, quaternion[3]])
+    length = np.linalg.norm(turn)
+    return turn / length if length > 1e-6 else np.array([1.0, 0.0, 0.0, 0.0])
