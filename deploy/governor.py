@@ -125,7 +125,8 @@ class Governor:
         if (joint := self._first_not(np.less_equal(age_s, stale_s, out=self._mask))) is not None:
             raise SafetyError(
                 f"joint {self._names[joint]!r} has not been read for {age_s[joint] * 1e3:.0f} ms, "
-                f"allowed {stale_s * 1e3:.0f} ms; check the bus cable and power"
+                f"allowed {stale_s * 1e3:.0f} ms; check the bus cable and power, and "
+                "whether this machine is too busy"
             )
         np.add(position, velocity, out=self._ahead)
         if (joint := self._first_not(np.isfinite(self._ahead, out=self._mask))) is not None:

@@ -616,7 +616,8 @@ class ServoDevice:
             listed = "\n  ".join(map(str, changes))
             raise ServoError(
                 f"settings kept in the servos would have to change:\n  {listed}\nThey may be "
-                "another program's calibration, so nothing was changed. Approve it to go on"
+                "another program's calibration, so nothing was changed. Approve it to go on: "
+                "`robotrl run` asks, `deploy.open_robot` takes change_settings=True"
             )
         for write in writes:
             self.write_kept(*write)

@@ -140,6 +140,7 @@ def _run(policy: Path, robot: Path, port: str, log: Path, seconds: float) -> Non
 
 def _film(log: Path, truth: Path, film: Path, console: Console) -> None:
     """What the twin really did, from when it is picked up; no film where nothing can be drawn."""
+    console.print(f"filming {_FILM_S:g} s of it, about a minute without a GPU", style="dim")
     run = read_log(log)
     begin_s = float(run.ticks["time_s"][0])
     try:

@@ -208,7 +208,8 @@ def test_stale_reading_is_refused(governor: Governor):
     with pytest.raises(SafetyError) as caught:
         governor.check_signals(MIDDLE, STILL, np.array([0.02, 0.081]))
     assert str(caught.value) == (
-        "joint 'knee' has not been read for 81 ms, allowed 60 ms; check the bus cable and power"
+        "joint 'knee' has not been read for 81 ms, allowed 60 ms; check the bus cable and power, "
+        "and whether this machine is too busy"
     )
 
 

@@ -94,6 +94,7 @@ MODULES: dict[str, tuple[str, ...]] = CORE | {
     "deploy/servo_sheet.py": (f"{_BUS}/test_servos.py", f"{_FEETECH}/test_servos.py"),
     "deploy/sync_read.py": (f"{_BUS}/test_sync.py", f"{_FEETECH}/test_sync.py"),
     "deploy/dynamixel/crc.py": (f"{_BUS}/test_crc.py", f"{_BUS}/test_protocol.py"),
+    "deploy/dynamixel/imu.py": (f"{_BUS}/test_imu.py",),
     "deploy/dynamixel/protocol.py": (f"{_BUS}/test_protocol.py",),
     "deploy/dynamixel/registers.py": (f"{_BUS}/test_registers.py",),
     "deploy/reply_times.py": ("tests/deploy/test_reply_times.py",),

@@ -94,9 +94,15 @@ def test_first_actions_of_ppo_have_the_configured_spread_around_the_middle():
 
 @pytest.mark.parametrize(("learner", "eps"), [(ppo(), 1e-5), (sac(), 1e-8)], ids=["ppo", "sac"])
 def test_adam_divides_by_what_is_usual_for_the_algorithm(learner: PPO | SAC, eps: float):
-    for stepper in ("actor_step", "critic_step"):
-        groups = learner.state_dict()[stepper]["param_groups"]
-        assert [group["eps"] for group in groups] == [eps]
+    for stepper in (learner._actor_step, learner._critic_step):
+        before = stepper.vector.clone()
+        stepper._gradient.fill_(eps)
+
+        stepper.step()
+
+        # Adam's first step is rate · g / (|g| + eps), so half the rate where g is eps
+        change = (before - stepper.vector) / learner.config.learning_rate
+        assert change.mean().item() == pytest.approx(0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.001])
