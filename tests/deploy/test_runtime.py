@@ -30,6 +30,7 @@ from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
 from deploy.servo_device import GOALS_MISSED, HOLD_REACH_RAD
 from deploy.signals import SignalKind
+from deploy.twin.half_duplex import HalfDuplex
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, make_governor, using
 
@@ -1115,6 +1116,7 @@ def test_single_late_reply_costs_one_reading_and_is_not_taken_for_the_next(
 
 def test_single_late_reply_does_not_end_all_reading(trial: Trial):
     (wire,) = trial.bench.twin._wires.values()
+    assert isinstance(wire, HalfDuplex)
     usual_s = wire._usb_latency_s
     trial.controller.at = {20: slow_down(trial, 0.025), 21: slow_down(trial, usual_s)}
     trial.run(3.0)
