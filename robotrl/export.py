@@ -130,8 +130,9 @@ def export_policy(
         error = compare(controller, onnx_controller, random_signals(contract, 20, 50, seed=0))
         if not error <= TOLERANCE:
             raise ContractError(
-                f"{path} was not written: onnxruntime differs from torch by {error:.3g} of the largest "
-                f"target on random signals, allowed {TOLERANCE:.0e}; try other versions of torch or onnxruntime"
+                f"{path} was not written: onnxruntime differs from torch by {error:.3g} of the "
+                f"largest target on random signals, allowed {TOLERANCE:.0e}; try other versions of "
+                "torch or onnxruntime"
             )
         os.replace(temporary, path)
     finally:

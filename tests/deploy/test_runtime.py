@@ -608,6 +608,7 @@ def test_pause_longer_than_the_servos_watchdog_ends_in_the_safe_state(trial: Tri
     trial.controller.at[20] = lambda: trial.bench.wait(WATCHDOG_S + 0.2)
     message, note = trial.fail()
     assert re.match(r"nothing was sent for 3[0-2]\d ms, allowed 100 ms", message)
+    assert message.endswith("; ".join(trial.bench.robot.watchdogs()))  # each family's own words
     assert note == HOLDS
     assert trial.controller.steps == 21
     assert all(trial.bench.torque_on.values())
