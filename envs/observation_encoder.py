@@ -78,9 +78,11 @@ class ObservationEncoder(nn.Module):
         """Signals (n, ...) and state -> observation (n, size) and the next state."""
         features = self.features(signals)
         now = torch.cat([features[name] for name in self._order], dim=-1)
-        if not state:
+        if not (state or self.changes):
             return now, {}
         now = now[:, None]  # (n, 1, width)
+        if not state:
+            return self._view(now), {}
         history = state["observation_history"]
         past = torch.where(state["started"][..., None] > 0, history, now)
         window = torch.cat([past, now], dim=1)
