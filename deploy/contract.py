@@ -15,6 +15,8 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import ConfigDict, Field, model_validator
 
 from deploy.configuration import Section, validate
@@ -49,8 +51,8 @@ HASH_KEY = "robotrl.metadata_sha256"
 MIN_GOLDEN_STEPS = 16
 """Fewer golden vectors say nothing about a policy with a memory."""
 MAX_TOLERANCE = 1e-4
-"""Largest difference from a golden vector, in the target's unit [rad, rad/s or N·m]: 1/15 of an
-encoder count. Processors and versions of onnxruntime differ by some 1e-6."""
+"""Largest difference from a golden vector, as part of its size: for angles 1/15 of an encoder
+count. Processors and versions of onnxruntime differ by some 1e-6."""
 
 Size = Annotated[int, Field(ge=1, le=100_000)]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -211,13 +213,21 @@ class Provenance(Section):
     versions: dict[str, str]
 
 
+def size(targets: ArrayLike) -> float:
+    """What an error of targets is compared with: the largest of them, or 1 if all are smaller.
+
+    float32 keeps 7 digits: of an angle of 1 rad as of 30 rad/s.
+    """
+    return max(1.0, float(np.max(np.abs(targets))))
+
+
 class GoldenVectors(Section):
     """A recorded sequence: feed `inputs[name][t]`, expect `outputs[name][t]`, from zero state."""
 
     inputs: dict[str, list[list[Number]]]
     outputs: dict[str, list[list[Number]]]
     tolerance: Annotated[float, Field(gt=0, le=MAX_TOLERANCE)]
-    """Largest difference that is only rounding, in the unit of the output."""
+    """Largest difference that is only rounding, as part of the `size` of all of an output."""
 
 
 class Contract(Section):

@@ -228,13 +228,13 @@ class Drive:
             )
 
     def _check_silence(self) -> None:
-        """Refuse to go on after a pause: servos that watch the bus have stopped by then."""
+        """Refuse to go on after a pause: what watches its host has stopped by then."""
         silent_ms = (self.clock.now() - self._written_s) * 1e3
         if silent_ms > self.robot.config.safety.watchdog_ms:
             raise SafetyError(
                 f"nothing was sent for {silent_ms:.0f} ms, allowed "
                 f"{self.robot.config.safety.watchdog_ms} ms (`safety.watchdog_ms`); this process "
-                "was paused, or the machine is too busy"
+                f"was paused, or the machine is too busy. {'; '.join(self.robot.watchdogs())}"
             )
 
     def _verify_next(self, deadline_s: float, *, due: bool = False) -> bool:

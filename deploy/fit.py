@@ -89,14 +89,19 @@ def lacking(
 
 
 def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
-    low, high = wiring.position_limits_rad
+    low, high = wiring.range_rad
     servo = MODELS[wiring.model]
-    wheel = joint.operating_mode == "velocity"  # it turns without end
     beyond = joint.position_limits_rad[0] < low - 1e-6 or joint.position_limits_rad[1] > high + 1e-6
-    if beyond and not wheel:
+    if wiring.continuous and joint.operating_mode == "position":
+        yield (
+            f"joint {joint.name!r}: the policy sends it to angles, but it turns without end "
+            "(`continuous: true`)"
+        )
+    if beyond:
+        wheel = joint.operating_mode != "position"
         yield (
             f"joint {joint.name!r}: the policy uses {list(joint.position_limits_rad)} rad, "
-            f"the hardware allows [{low}, {high}]"
+            f"the hardware allows [{low}, {high}]{'; say `continuous: true` of a wheel' * wheel}"
         )
     if joint.velocity_limit_rad_s > wiring.velocity_limit_rad_s * (1 + 1e-6):
         yield (

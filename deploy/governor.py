@@ -63,12 +63,14 @@ class Governor:
         wirings = [robot.joints[joint.name] for joint in joints]
         (self.mode,) = {joint.operating_mode for joint in joints}
         """What all joints are driven by: a Robot has no two modes."""
-        ranges = np.array([wiring.position_limits_rad for wiring in wirings])
+        ranges = np.array([wiring.range_rad for wiring in wirings])
         self.low, self.high = ranges[:, 0].copy(), ranges[:, 1].copy()
         # float32, as they are in the graph
         allowed = np.array([joint.position_limits_rad for joint in joints], np.float32)
         self._policy_low: Floats = np.maximum(self.low, allowed[:, 0])
         self._policy_high: Floats = np.minimum(self.high, allowed[:, 1])
+        endless = [wiring.continuous for wiring in wirings]  # which a contract cannot say
+        self._policy_low[endless], self._policy_high[endless] = -np.inf, np.inf
         self.speed: Floats = np.array(
             [
                 min(joint.velocity_limit_rad_s, wiring.velocity_limit_rad_s)

@@ -88,6 +88,9 @@ class JointWiring(Section):
     """Servo count at joint angle zero."""
     position_limits_rad: tuple[Angle, Angle]
     """Lowest and highest joint angle the mechanics allow."""
+    continuous: bool = False
+    """A wheel, turning without end, driven by speed or torque: `position_limits_rad` says no more
+    than where it may rest."""
     velocity_limit_rad_s: Speed
     """Fastest commanded joint speed."""
     rest_rad: Angle
@@ -142,6 +145,11 @@ class JointWiring(Section):
     def voltage_v(self) -> float:
         """`supply_v`, or the nominal one."""
         return self.supply_v or MODELS[self.model].nominal_voltage_v
+
+    @property
+    def range_rad(self) -> tuple[float, float]:
+        """Lowest and highest angle it may turn to."""
+        return (-math.inf, math.inf) if self.continuous else self.position_limits_rad
 
 
 class RobotConfig(Section):

@@ -80,7 +80,8 @@ class SafetyConfig(Section):
     max_overruns: Annotated[int, Field(ge=1, le=1000)] = 10
     """Consecutive missed deadlines before the robot is stopped."""
     watchdog_ms: Annotated[int, Field(ge=20, le=2540), AfterValidator(_whole_steps)] = 100
-    """Servo-side bus watchdog: silence longer than this stops the motors (steps of 20 ms)."""
+    """A host silent for longer than this (steps of 20 ms) is not obeyed any more: by DYNAMIXEL
+    servos and boards themselves, which stop; by no Feetech servo; in every robot, by our loop."""
     move_to_start_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
     """Shortest duration of the ramp to the start pose and back to the rest pose, and of the one
     from a speed or torque to none."""

@@ -593,7 +593,7 @@ def scan(
         bool, typer.Option("--every", help="Ask all ids from 0 to 252, not only 0 to 20.")
     ] = False,
 ) -> None:
-    """Say which servos answer, and how they are; nothing is changed.
+    """Say which servos, boards and IMUs answer, and how they are; nothing is changed.
 
     Example: `robotrl scan configs/robots/so101.yaml --port /dev/ttyACM0`
     """

@@ -256,7 +256,7 @@ def violations(log: Log) -> list[str]:
     found = []
     for index, name in enumerate(log.contract.joint_names):
         wiring = log.robot.joints[name]
-        low, high = wiring.position_limits_rad
+        low, high = wiring.range_rad
         angle = log.ticks["joint_position"][log.running, index]
         speed = np.abs(log.ticks["joint_velocity"][log.running, index]).max()
         if angle.min() < low or angle.max() > high:

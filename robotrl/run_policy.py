@@ -27,9 +27,11 @@ from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.device import SettingChange
 from deploy.dynamixel.device import DynamixelServos
-from deploy.errors import ConfigError, DeployError, SafetyError
+from deploy.errors import BusError, ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
+from deploy.imu.device import Imu
+from deploy.microcontroller.device import Microcontroller
 from deploy.ports import open_ports
 from deploy.process import command_of
 from deploy.realtime import realtime
@@ -141,7 +143,7 @@ def restore_robot(saved: Path, robot_path: Path, port: str | None) -> list[str]:
 
 
 def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterator[str]:
-    """A line for each servo that answers on a bus of the robot, and for each that does not."""
+    """A line for each servo, board and IMU of the robot: how it is, or that it does not answer."""
     with _bare_robot(robot_path, port) as robot:
         for device in robot.devices:
             if isinstance(device, ServoDevice):
@@ -152,6 +154,18 @@ def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterat
                     yield f"{device.name}: id {id} ({wired[id]}): no answer"
             if isinstance(device, DynamixelServos) and device.imu:
                 yield f"{device.name}: {device.imu.look()}"
+            if isinstance(device, Microcontroller):
+                yield device.look()
+            if isinstance(device, Imu):
+                yield _listened(device)
+
+
+def _listened(imu: Imu) -> str:
+    try:
+        imu.connect()
+    except BusError as error:
+        return f"{imu.name}: {error}"
+    return imu.describe()
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from robotrl.episodes import Episodes, Evaluation
 from robotrl.journal import Journal, require_loggers
 from robotrl.products import precision
 from robotrl.run_folder import RunFolder
+from robotrl.sac import SACConfig
 from robotrl.train_config import TrainConfig
 
 Progress = Callable[[dict[str, float]], None]
@@ -382,8 +383,8 @@ def robot_sha256(env: envs.VectorEnv) -> str:
 
 def _make_learner(config: TrainConfig, env: envs.VectorEnv) -> Algorithm:
     settings = {}
-    if shown := getattr(config.algorithm, "demonstrations", None):
-        settings["demonstrations"] = load_demonstrations(shown, env)
+    if isinstance(config.algorithm, SACConfig) and config.algorithm.demonstrations:
+        settings["demonstrations"] = load_demonstrations(config.algorithm.demonstrations, env)
     return config.algorithm.learner(
         env.observation_sizes,
         env.num_actions,

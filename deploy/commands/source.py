@@ -26,7 +26,8 @@ class CommandSource(Protocol):
 def neutral(spec: CommandSpec) -> Command:
     """Zero, or the nearest to it within the range; the middle of a range for points to reach."""
     low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
-    return (low + high) / 2 if spec.site else np.clip(np.zeros_like(low), low, high)
+    middle = (low + high) / 2 if spec.site else np.clip(np.zeros_like(low), low, high)
+    return middle.astype(np.float32)
 
 
 def within(spec: CommandSpec, command: Command) -> Command:

@@ -298,6 +298,25 @@ class Microcontroller:
         wire_ms, rest_ms = self.link.wire_s * 1e3, self.adapter_s * 1e3
         return f"{self.name}: {wire_ms:.1f} ms on the wire, {rest_ms:.1f} ms for adapter and board"
 
+    def look(self) -> str:
+        """How it is, in a line; nothing needs to be connected, and nothing moves."""
+        try:
+            welcome = self.welcome = self.link.hello()
+            state = self.link.ask(MessageType.POLL)
+        except BusError as error:
+            return f"{self.name}: {error}"
+        if sorted(self._places) != list(range(welcome.joints)):
+            return f"{self.describe()}, has {welcome.joints} joints, the YAML {len(self.joints)}"
+        self._take(state)
+        obeys = ", ".join(sorted(mode.name.lower() for mode in welcome.modes))
+        angles = zip(self.joints, self.position.tolist(), strict=True)
+        driven = "on" if state.parts & Parts.MOTORS_ON else "off"
+        imu = f", down is {(self.imu.gravity.round(2) + 0.0).tolist()}" if self.imu else ""
+        return (
+            f"{self.describe()}, obeys {obeys}, motors {driven}, "
+            f"{', '.join(f'{joint} at {angle:+.2f} rad' for joint, angle in angles)}{imu}"
+        )
+
     def advise(self) -> str:
         """What to do if answers were lost."""
         if not self.statistics.lost:

@@ -7,7 +7,8 @@
 It is started as a maker starts the real one. It lies limp as it was switched on; when its servos
 hold, a hand picks it up, keeps it upright in the air while it goes to its home pose, puts it on its
 feet, and lets go `let_go_after_s` after they began to hold, when the policy has taken over. The
-hand is a soft weld to a body that moves as the hand does. A push is a force on the base that gives
+hand is a soft weld to a body that moves as the hand does. A robot on wheels gets up by itself:
+nobody lifts it, in the air its wheels would only run away. A push is a force on the base that gives
 the whole robot the drawn speed within `PUSH_S`; training sets the speed at once.
 """
 
@@ -62,6 +63,7 @@ class FloatingBase:
         data: its state.
         root: the body that floats.
         parameters: when the hand lets go, and how hard pushes are.
+        lifted: whether there is a hand.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class FloatingBase:
         data: mujoco.MjData,
         root: str,
         parameters: TwinParameters,
+        *,
+        lifted: bool = True,
     ):
         self._data, self._body = data, model.body(root).id
         qpos_at, dof_at = (int(at[model.body_jntadr[self._body]])
@@ -78,7 +82,7 @@ class FloatingBase:
         self._standing = model.qpos0[self._qpos].copy()  # where the MJCF draws it
         self._mass_kg = float(model.body_subtreemass[self._body])
         self._mocap, self._weld = int(model.body(HAND).mocapid[0]), model.equality(HAND).id
-        self._let_go_after_s = parameters.let_go_after_s
+        self._let_go_after_s = parameters.let_go_after_s if lifted else 0.0
         self._push_m_s = parameters.push_speed_m_s
         self._rng = np.random.default_rng(parameters.seed)
         self._held_since_s: float | None = None

@@ -98,7 +98,12 @@ class Twin:
         self.on_step: Callable[[], None] = lambda: None
         """Called after every step of the physics."""
         self._model, self._data, root = build_model(model_path, self.joints, parameters)
-        self.base = FloatingBase(self._model, self._data, root, parameters) if root else None
+        wheels = any(wiring.continuous for wiring in robot_config.joints.values())
+        self.base = (
+            FloatingBase(self._model, self._data, root, parameters, lifted=not wheels)
+            if root
+            else None
+        )
         """Of a robot that nothing holds to the ground."""
         self._qpos, self._dof = self._addresses(self.joints)
         hinges = {self._model.joint(index).name for index in range(self._model.njnt)}

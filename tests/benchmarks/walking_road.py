@@ -94,7 +94,8 @@ def run(policy: Path, parameters: TwinParameters, *, seconds: float, seed: int) 
     port = VirtualPort(twin, clock, config.wired["bus"].baud_rate)
     robot = Robot(config, contract.joints, {"bus": port}, approve=lambda changes: True)
     witness = Witness(twin, controller, seed)
-    runtime, failure = Runtime(robot, controller, Governor(contract, config), clock), ""
+    governor = Governor(contract.joints, contract.control_dt_s, config)
+    runtime, failure = Runtime(robot, controller, governor, clock), ""
     try:
         runtime.run(witness, seconds)
     except DeployError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.contract import HASH_KEY, METADATA_KEY, SCHEMA_VERSION, hash_metadata
+from deploy.contract import HASH_KEY, METADATA_KEY, SCHEMA_VERSION, hash_metadata, size
 from deploy.controller import OnnxController, read_policy
 from deploy.errors import ContractError
 from deploy.onnx_file import inspect_onnx
@@ -214,6 +214,12 @@ def test_golden_vectors_that_do_not_come_out_are_refused(policy: bytes, path: Pa
         r"contract's provenance or export again\.",
         text,
     )
+
+
+def test_rounding_is_judged_by_the_largest_target():
+    # float32 keeps 7 digits: 1e-5 of 30 rad/s, but of angles below 1 rad 1e-5 rad
+    assert size([[0.2, -30.0], [1.0, 4.0]]) == 30.0
+    assert size([[0.2, -0.5]]) == 1.0
 
 
 def rename_input(document: Document) -> None:

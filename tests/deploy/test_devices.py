@@ -15,6 +15,7 @@ from deploy.feetech.device import FeetechServos
 from deploy.robot import Robot, bare_joints, measured_signals, understood_targets
 from deploy.robot_config import RobotConfig
 from deploy.servo_device import ServoDevice
+from deploy.twin.half_duplex import HalfDuplex
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
 from tests.deploy.conftest import FlakyPort
@@ -178,7 +179,9 @@ def test_device_that_could_not_be_energised_is_let_go_where_the_other_holds(rig:
 
 def test_watchdog_of_one_device_does_not_trip_while_a_slow_one_is_energised(rig: Rig):
     rig.robot.connect()
-    rig.twin._wires["lower"]._usb_latency_s = 0.016  # seven requests take longer than 100 ms
+    slow = rig.twin._wires["lower"]
+    assert isinstance(slow, HalfDuplex)
+    slow._usb_latency_s = 0.016  # seven requests take longer than 100 ms
     rig.robot.energise()
     assert rig.robot.health(rig.clock.now() + 0.02) == ""  # of the upper
 

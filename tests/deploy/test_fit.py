@@ -274,3 +274,23 @@ def test_a_device_is_all_that_a_signal_or_target_needs(
     policy = driven_by(using(contract, "joint_position", "imu_angular_velocity"), "torque")
 
     assert len(list(lacking(policy, measured, understood))) == count
+
+
+def test_wheel_fits_a_policy_that_drives_it_by_speed_alone(
+    contract: Contract, desk_arm: RobotConfig
+):
+    wheel = wired(desk_arm, gripper={"continuous": True})
+    assert differences(contract, wheel) == [
+        "joint 'gripper': the policy sends it to angles, but it turns without end "
+        "(`continuous: true`)"
+    ]
+    endless = contract.model_copy(
+        update={"joints": [joint.model_copy(update={"position_limits_rad": (-1000.0, 1000.0)})
+                           for joint in contract.joints]}
+    )  # fmt: skip
+    named = "\n".join(differences(driven_by(endless, "velocity"), wheel))
+    assert "'gripper'" not in named
+    assert (
+        "joint 'wrist_roll': the policy uses [-1000.0, 1000.0] rad, the hardware allows "
+        "[-2.9, 2.9]; say `continuous: true` of a wheel"
+    ) in named

@@ -466,6 +466,18 @@ def test_speed_towards_a_limit_is_what_does_not_reach_it_in_time(
     assert limited(governor, 2.0, position=2.25)[0] == pytest.approx(-0.5)  # back
 
 
+def test_wheel_turns_without_end(contract: Contract, desk_arm: RobotConfig):
+    wheels = {name: wiring.model_copy(update={"continuous": True})
+              for name, wiring in desk_arm.joints.items()}  # fmt: skip
+    robot = desk_arm.model_copy(update={"joints": wheels})
+    far = np.full(6, 5000.0)  # the policy's contract says ±2 rad
+    for mode, target in (("velocity", 2.0), ("torque", 0.5)):
+        governor = driven(contract, robot, mode)
+        governor.check_signals(far, np.zeros(6), np.zeros(6))
+        assert limited(governor, target, position=5000.0) == (target, LimitedBy(0))
+        assert limited(governor, -target, position=-5000.0) == (-target, LimitedBy(0))
+
+
 def test_speed_of_a_wheel_that_is_held_does_not_run_away_from_it(
     contract: Contract, desk_arm: RobotConfig
 ):

@@ -7,7 +7,7 @@ import pytest
 
 from deploy.configuration import load_yaml
 from deploy.errors import ConfigError
-from deploy.robot_config import RobotConfig, SafetyConfig
+from deploy.robot_config import BusConfig, RobotConfig, SafetyConfig
 from deploy.servos import MODELS
 
 ROBOT = """\
@@ -45,7 +45,9 @@ def refusal(path: Path, *overrides: str) -> str:
 
 def test_what_is_not_said_has_a_safe_default(path: Path):
     config = load_yaml(path, RobotConfig)
-    assert (config.wired["bus"].baud_rate, config.wired["bus"].usb_latency_ms) == (1_000_000, 4.0)
+    bus = config.wired["bus"]
+    assert isinstance(bus, BusConfig)
+    assert (bus.baud_rate, bus.usb_latency_ms) == (1_000_000, 4.0)
     assert (config.joints["hip"].direction, config.joints["hip"].zero_ticks) == (1, 2048)
     assert config.joints["hip"].rest_tolerance_rad == 0.2
     assert config.safety == SafetyConfig(

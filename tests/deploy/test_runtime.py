@@ -30,6 +30,7 @@ from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
 from deploy.servo_device import GOALS_MISSED, HOLD_REACH_RAD
 from deploy.signals import SignalKind
+from deploy.twin.half_duplex import HalfDuplex
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import MODEL_PATH, Bench, MakeBench, driven_by, make_governor, using
 
@@ -609,6 +610,7 @@ def test_pause_longer_than_the_servos_watchdog_ends_in_the_safe_state(trial: Tri
     trial.controller.at[20] = lambda: trial.bench.wait(WATCHDOG_S + 0.2)
     message, note = trial.fail()
     assert re.match(r"nothing was sent for 3[0-2]\d ms, allowed 100 ms", message)
+    assert message.endswith("; ".join(trial.bench.robot.watchdogs()))  # each family's own words
     assert note == HOLDS
     assert trial.controller.steps == 21
     assert all(trial.bench.torque_on.values())
@@ -1117,6 +1119,7 @@ def test_single_late_reply_costs_one_reading_and_is_not_taken_for_the_next(
 
 def test_single_late_reply_does_not_end_all_reading(trial: Trial):
     (wire,) = trial.bench.twin._wires.values()
+    assert isinstance(wire, HalfDuplex)
     usual_s = wire._usb_latency_s
     trial.controller.at = {20: slow_down(trial, 0.025), 21: slow_down(trial, usual_s)}
     trial.run(3.0)

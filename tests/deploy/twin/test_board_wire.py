@@ -3,6 +3,7 @@ by itself whatever becomes of the host."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +154,17 @@ def test_signals_agree_with_the_simulated_robot_while_it_turns(bench: Bench) -> 
     assert 0 < robot.age_s.max() < 0.005
     # the twin's board is 17 s ahead and gains 40 us per second
     assert bench.device.link.clocks.offset_s == pytest.approx(17.0, abs=1e-3)
+
+
+def test_it_is_looked_at_before_it_is_connected() -> None:
+    bench = Bench(mode="torque")  # whatever a policy would send
+    assert re.fullmatch(
+        r"board: firmware \d+, id [0-9a-f]{16}, \d\.\d V, obeys position, velocity, motors off, "
+        r"left_wheel at [+-]0\.00 rad, right_wheel at [+-]0\.00 rad, "
+        r"down is \[0\.\d+, .*, -0\.9\d?\]",
+        bench.device.look(),
+    )
+    assert not bench.wheels_driven
 
 
 def test_the_measured_signals_are_those_of_board_and_imu(bench: Bench) -> None:

@@ -92,6 +92,14 @@ def test_robot_nobody_picks_up_stays_where_it_is(path: Path) -> None:
     assert height(twin) == pytest.approx(0.04, abs=0.002)
 
 
+def test_robot_on_wheels_gets_up_by_itself(path: Path) -> None:
+    wheel = CONFIG.joints["flap"].model_copy(update={"continuous": True})
+    twin = Twin(path, CONFIG.model_copy(update={"joints": {"flap": wheel}}))
+    switch(twin, 1)
+    twin.advance(2.0)
+    assert height(twin) == pytest.approx(0.04, abs=0.002)
+
+
 def test_push_gives_the_whole_robot_its_speed(path: Path) -> None:
     twin = Twin(path, CONFIG, TwinParameters(seed=3, push_speed_m_s=0.25))
     switch(twin, 1)
