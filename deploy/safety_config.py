@@ -57,7 +57,7 @@ class SafetyConfig(Section):
     """Below this part of its supply's voltage a joint gets less effort, ..."""
     voltage_low_share: Annotated[float, Field(ge=0.2, le=1)] = 0.72
     """... down to `derated_effort_share` at this part."""
-    current_share: Share = 0.5
+    current_share: Share = 0.8
     """Part of its stall current a joint may draw for long; more, until it has warmed up."""
     current_time_s: Annotated[float, Field(ge=0.1, le=600)] = 5.0
     """Time constant of that warming up."""

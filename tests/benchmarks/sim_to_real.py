@@ -82,10 +82,14 @@ class Witness:
         self._shortest_s = controller.contract.command.interval_s[0]
         self._targets: list[list[float]] = []
         self._command: NDArray[np.float32] | None = None
+        self._last_s = 0.0
 
     def __call__(self, time_s: float) -> NDArray[np.float32]:
         """The command now."""
         command = self._source(time_s)
+        if time_s <= self._last_s:  # ramps and parking
+            return command
+        self._last_s = time_s
         if self._command is None or np.any(command != self._command):
             self._targets.append([])
             self._command = command.copy()
