@@ -408,7 +408,7 @@ def test_joint_that_is_too_hot_stops_the_robot(governor: Governor):
     )
 
 
-def test_stall_current_is_allowed_for_a_while_and_then_only_half_of_it(governor: Governor):
+def test_stall_current_is_allowed_for_a_while_and_then_four_fifths_of_it(governor: Governor):
     stall_a = 1.4  # of an XL430 at 12 V, by its data sheet
     shares = []
     for _ in range(3000):  # a blocked joint: its current follows the effort it may use
@@ -416,9 +416,10 @@ def test_stall_current_is_allowed_for_a_while_and_then_only_half_of_it(governor:
         governor.derate(measures(joint_current=[current, 0.3 * stall_a]))
         shares.append(governor.effort_share.copy())
     hip, knee = np.array(shares).T
-    # The squared current, four times what is allowed, warms as 4 (1 - exp(-t / 5 s)): 0.8 at 1.1 s.
-    assert np.argmax(hip < 1.0) * 0.02 == pytest.approx(1.1, abs=0.05)
-    assert 0.5 <= hip[-1] < 0.55
+    # The squared current, 1/0.8² of what is allowed, warms as that · (1 - exp(-t / 5 s)): 0.8, where
+    # derating begins, at t = -5 s · ln(1 - 0.8³) = 3.59 s.
+    assert np.argmax(hip < 1.0) * 0.02 == pytest.approx(3.59, abs=0.05)
+    assert hip[-1] == pytest.approx(0.8, abs=0.01)  # s = 1.8 - (s / 0.8)²
     assert np.all(knee == 1.0)
 
 
