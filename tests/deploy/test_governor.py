@@ -416,8 +416,8 @@ def test_stall_current_is_allowed_for_a_while_and_then_four_fifths_of_it(governo
         governor.derate(measures(joint_current=[current, 0.3 * stall_a]))
         shares.append(governor.effort_share.copy())
     hip, knee = np.array(shares).T
-    # The squared current, 1/0.8² of what is allowed, warms as that · (1 - exp(-t / 5 s)): 0.8, where
-    # derating begins, at t = -5 s · ln(1 - 0.8³) = 3.59 s.
+    # The squared current, 1/0.8² of what is allowed, warms as that · (1 - exp(-t / 5 s)), and is at
+    # 0.8, where derating begins, at t = -5 s · ln(1 - 0.8³) = 3.59 s.
     assert np.argmax(hip < 1.0) * 0.02 == pytest.approx(3.59, abs=0.05)
     assert hip[-1] == pytest.approx(0.8, abs=0.01)  # s = 1.8 - (s / 0.8)²
     assert np.all(knee == 1.0)
