@@ -9,7 +9,7 @@ and 97 % at most, and the 3400 steps/s at which the firmware itself moves its go
 Rhoban BAM, by oscilloscope. Nobody has published what D and I do, so they do nothing here: BAM has
 identified it with the factory's. Where sources are silent the less convenient is assumed: torque
 switched on drives to an old goal, an overload lasts until torque was off, silence changes nothing
-(there is no watchdog). Mode 3 and the reset instruction are not emulated; temperature is constant.
+(there is no watchdog). Mode 3 and the reset instruction are not emulated.
 """
 
 from collections import deque
@@ -366,7 +366,8 @@ class FeetechServo:
         self._set(registers.PRESENT_POSITION, self._present)
         self._set(registers.PRESENT_SPEED, round(self._filtered / RAD_PER_TICK))
         self._set(registers.PRESENT_LOAD, round(self._duty * LOAD_FULL))
-        self._set(registers.PRESENT_VOLTAGE, round(self.supply_v / registers.MAX_VOLTAGE.scale))
+        self._set(registers.PRESENT_VOLTAGE, round(self.supply_v / registers.PRESENT_VOLTAGE.scale))
+        self._set(registers.PRESENT_TEMPERATURE, round(self.temperature_c))
         self._set(registers.MOVING, abs(self._filtered) > 10 * RAD_PER_TICK)
         current_a = self.motor_current_a(self._duty, self._filtered) if self.torque_on else 0.0
         self._set(registers.PRESENT_CURRENT, round(current_a / registers.PRESENT_CURRENT.scale))

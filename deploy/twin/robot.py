@@ -20,7 +20,7 @@ sits on its output shaft, so it sees both hinges; motor torque, back-EMF, fricti
 act on the first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import mujoco
@@ -52,6 +52,11 @@ from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
 AnyWire = Wire | FeetechWire | BoardWire | ImuWire
+AnyServo = Servo | FeetechServo
+_EMULATED: Mapping[type[ServoSheet], Callable[..., AnyServo]] = {
+    dynamixel.ServoModel: Servo,
+    feetech.ServoModel: FeetechServo,
+}
 START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""
 STRIBECK_SPEED_RAD_S = 0.1
@@ -151,8 +156,8 @@ class Twin:
             for name, section in robot_config.wired.items()
         }
         self._device = [robot_config.device_of(joint) for joint in self.joints]
-        self.servos: list[Servo | FeetechServo] = [
-            _make_servo(
+        self.servos: list[AnyServo] = [
+            _EMULATED[type(model)](
                 joint.id,
                 model,
                 buses[device],
@@ -389,39 +394,6 @@ def _turned(vector: Sequence[float]) -> NDArray[np.float64]:
     mujoco.mju_quatIntegrate(quaternion, np.array(vector), 1.0)
     w, x, y, z = quaternion.tolist()
     return rotation_matrix((w, x, y, z))
-
-
-def _make_servo(
-    id: int,
-    model: ServoSheet,
-    baud_rate: int,
-    *,
-    shaft_ticks: float,
-    voltage_v: float,
-    command_latency_s: float,
-    now_s: float,
-) -> Servo | FeetechServo:
-    """An emulated servo of the model's family."""
-    if isinstance(model, feetech.ServoModel):
-        return FeetechServo(
-            id,
-            model,
-            baud_rate,
-            shaft_ticks=shaft_ticks,
-            voltage_v=voltage_v,
-            command_latency_s=command_latency_s,
-            now_s=now_s,
-        )
-    assert isinstance(model, dynamixel.ServoModel)
-    return Servo(
-        id,
-        model,
-        baud_rate,
-        shaft_ticks=shaft_ticks,
-        voltage_v=voltage_v,
-        command_latency_s=command_latency_s,
-        now_s=now_s,
-    )
 
 
 def build_model(

@@ -207,3 +207,9 @@ def test_nobody_listens_at_another_baud_rate(servo: FeetechServo):
     put(servo, registers.BAUD_RATE, 1)
     assert servo.listens(500_000, 1.0)
     assert math.isclose(servo.return_delay_s, 250 * 2e-6)
+
+
+def test_it_tells_how_warm_it_is_now(servo: FeetechServo):
+    servo.temperature_c = 61.4
+    run(servo, 0.01)
+    assert get(servo, registers.PRESENT_TEMPERATURE) == 61
