@@ -14,9 +14,9 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -24,19 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from deploy.clock import VirtualClock
 from deploy.commands import random_commands
-from deploy.configuration import load_yaml
 from deploy.controller import OnnxController
 from deploy.errors import DeployError
-from deploy.governor import Governor
-from deploy.robot import Robot
-from deploy.robot_config import RobotConfig
-from deploy.runtime import Runtime
-from deploy.twin.monitor import Limits, Monitor
 from deploy.twin.parameters import TwinParameters, draw
-from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
+from tests.benchmarks.watched import only, watched
 
 REPOSITORY = Path(__file__).parents[2]
 ROBOT = REPOSITORY / "configs/robots/desk_arm.yaml"
@@ -105,33 +98,13 @@ class Witness:
 def run(job: tuple[Path, TwinParameters], seconds: float) -> Outcome:
     """Run a policy on a twin; twins of the same seed get the same targets."""
     policy, parameters = job
-    config = load_yaml(ROBOT, RobotConfig)
-    controller = OnnxController(policy)
-    contract = controller.contract
-    twin, clock = Twin(MODEL, config, parameters), VirtualClock()
-    limits = {
-        name: Limits(wiring.position_limits_rad, wiring.velocity_limit_rad_s)
-        for name, wiring in config.joints.items()
-    }
-    monitor = Monitor(twin, config.joints, limits, period_s=contract.control_dt_s)
-    port = VirtualPort(twin, clock, config.wired["bus"].baud_rate)
-    robot = Robot(config, contract.joints, {"bus": port}, approve=lambda changes: True)
-    witness = Witness(twin, controller, parameters.seed or 0)
-    runtime = Runtime(
-        robot, controller, Governor(contract.joints, contract.control_dt_s, config), clock
-    )
+    setup = watched(policy, ROBOT, MODEL, parameters)
+    witness = Witness(setup.twin, setup.controller, parameters.seed or 0)
     try:
-        runtime.run(witness, seconds)
+        setup.runtime.run(witness, seconds)
     except DeployError as error:
-        return Outcome(float("nan"), len(monitor.violations), str(error))
-    return Outcome(float(np.median(witness.errors_m())), len(monitor.violations))
-
-
-def only(parameters: TwinParameters, names: Iterable[str]) -> TwinParameters:
-    """The nominal robot, with some of what was drawn."""
-    return replace(
-        TwinParameters(seed=parameters.seed), **{name: getattr(parameters, name) for name in names}
-    )
+        return Outcome(float("nan"), len(setup.monitor.violations), str(error))
+    return Outcome(float(np.median(witness.errors_m())), len(setup.monitor.violations))
 
 
 def trained(folder: Path, console: Console) -> Iterator[Path]:

@@ -12,27 +12,20 @@ import argparse
 import itertools
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.clock import VirtualClock
 from deploy.commands import random_commands
-from deploy.configuration import load_yaml
 from deploy.controller import OnnxController
 from deploy.errors import DeployError
-from deploy.governor import Governor
-from deploy.robot import Robot
-from deploy.robot_config import RobotConfig
-from deploy.runtime import Runtime
-from deploy.twin.monitor import Limits, Monitor, Violation
+from deploy.twin.monitor import Violation
 from deploy.twin.parameters import TwinParameters, draw
-from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
 from robotrl.walk_score import Leg, base_twist, count_falls, fallen, judge_legs
+from tests.benchmarks.watched import only, watched
 
 REPOSITORY = Path(__file__).parents[2]
 ROBOT = REPOSITORY / "configs/robots/microduck.yaml"
@@ -84,22 +77,11 @@ class Witness:
 
 def run(policy: Path, parameters: TwinParameters, *, seconds: float, seed: int) -> Outcome:
     """Run a policy on a twin."""
-    config = load_yaml(ROBOT, RobotConfig)
-    controller = OnnxController(policy)
-    contract = controller.contract
-    twin, clock = Twin(MODEL, config, parameters), VirtualClock()
-    limits = {
-        name: Limits(wiring.position_limits_rad, wiring.velocity_limit_rad_s)
-        for name, wiring in config.joints.items()
-    }
-    monitor = Monitor(twin, config.joints, limits, period_s=contract.control_dt_s)
-    port = VirtualPort(twin, clock, config.wired["bus"].baud_rate)
-    robot = Robot(config, contract.joints, {"bus": port}, approve=lambda changes: True)
-    witness = Witness(twin, controller, seed)
-    governor = Governor(contract.joints, contract.control_dt_s, config)
-    runtime, failure = Runtime(robot, controller, governor, clock), ""
+    setup = watched(policy, ROBOT, MODEL, parameters)
+    twin, monitor, failure = setup.twin, setup.monitor, ""
+    witness = Witness(twin, setup.controller, seed)
     try:
-        runtime.run(witness, seconds)
+        setup.runtime.run(witness, seconds)
     except DeployError as error:
         failure = str(error)
     if not witness.rows:
@@ -113,13 +95,6 @@ def run(policy: Path, parameters: TwinParameters, *, seconds: float, seed: int) 
         monitor.violations,
         failure,
         float(time_s[-1]),
-    )
-
-
-def only(parameters: TwinParameters, names: Iterable[str]) -> TwinParameters:
-    """The nominal robot, with some of what was drawn."""
-    return replace(
-        TwinParameters(seed=parameters.seed), **{name: getattr(parameters, name) for name in names}
     )
 
 
