@@ -68,7 +68,7 @@ class Witness:
         """The command now."""
         assert self._twin.base
         command, base = self._source(time_s), self._twin.base
-        if self.rows and time_s <= self.rows[-1][0]:  # ramps and lying down
+        if time_s <= (self.rows[-1][0] if self.rows else 0.0):  # ramps and lying down
             return command
         torque = self._twin.motor_torque.copy()
         self.rows.append((time_s, command.copy(), base.pose, base.velocity, torque))
