@@ -21,7 +21,7 @@ import numpy as np
 from deploy.clock import Clock, MonotonicClock
 from deploy.configuration import did_you_mean, load_yaml
 from deploy.drive import Drive
-from deploy.errors import ConfigError, SafetyError
+from deploy.errors import ConfigError
 from deploy.governor import Governor
 from deploy.ports import open_ports
 from deploy.robot import Robot, bare_joints
@@ -63,13 +63,9 @@ def open_robot(
 def driven(robot: Robot, clock: Clock, *, anyway: bool = False) -> Iterator["DirectRobot"]:
     """Connect, and see that the robot ends parked or in its safe state."""
     robot.connect()
-    if not anyway and (differences := robot.rest_differences()):
-        raise SafetyError(
-            "the limp robot does not lie as `rest_rad` in its YAML says:\n  "
-            + "\n  ".join(differences)
-            + "\nPut it into its rest pose, or correct the YAML; anyway=True skips this check"
-        )
     direct = DirectRobot(robot, clock)
+    if not anyway:
+        direct.drive.check_rest("anyway=True")
     try:
         yield direct
         direct.park()

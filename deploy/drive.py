@@ -213,6 +213,20 @@ class Drive:
             f"or {remedy}"
         )
 
+    def check_rest(self, skipped_by: str) -> None:
+        """Refuse limp joints that cannot be where they say; one that holds itself is anywhere.
+
+        Raises:
+            SafetyError: names them, and `skipped_by`, which skips this check.
+        """
+        if differences := self.robot.rest_differences():
+            raise SafetyError(
+                "the limp robot does not lie as `rest_rad` in its YAML says:\n  "
+                + "\n  ".join(differences)
+                + "\nPut it into its rest pose, or correct the YAML; "
+                f"{skipped_by} skips this check"
+            )
+
     def check_stop(self) -> None:
         """Raise a SafetyError if somebody has asked for a stop."""
         if self.requests.stopped:

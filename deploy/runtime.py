@@ -118,7 +118,8 @@ class Runtime:
         try:
             self.robot.connect()
             self.drive.check_bus_speed()
-            self._check_rest()
+            if not self.anyway:
+                self.drive.check_rest("--anyway")
             self._enter(State.IDLE, "\n".join([self.robot.describe(), *self.advice]))
             self._await_streams()
             self.drive.check_stop()
@@ -250,15 +251,6 @@ class Runtime:
         record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
         record["lost"], record["late"] = statistics.lost, statistics.late
         recorder.commit()
-
-    def _check_rest(self) -> None:
-        """Refuse limp joints that cannot be where they say; one that holds itself is anywhere."""
-        if not self.anyway and (differences := self.robot.rest_differences()):
-            raise SafetyError(
-                "the limp robot does not lie as `rest_rad` in its YAML says:\n  "
-                + "\n  ".join(differences)
-                + "\nPut it into its rest pose, or correct the YAML; --anyway skips this check"
-            )
 
     def _check_pose(self, pose: Floats, name: str) -> None:
         error = np.abs(self.robot.position - pose)
