@@ -20,7 +20,7 @@ demo: .venv/train
 	$(BIN)/robotrl demo
 
 test: .venv/dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from deploy.contract import Contract, JointSpec
 from deploy.errors import ConfigError, ContractError
 from deploy.robot import measured_signals, understood_targets
 from deploy.robot_config import JointWiring, RobotConfig
-from deploy.servos import MODELS
+from deploy.servos.catalog import MODELS
 from deploy.signals import SIGNALS
 
 MIN_PERIODS = 2

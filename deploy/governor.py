@@ -17,7 +17,7 @@ from deploy.device import Reading
 from deploy.errors import SafetyError
 from deploy.limits import Floats
 from deploy.robot_config import RobotConfig
-from deploy.servo_models import SERVOS
+from deploy.servos.models import SERVOS
 from deploy.signals import SignalKind
 
 RANGE_MARGIN_RAD = 0.1

@@ -25,8 +25,8 @@ from deploy.families import FAMILIES
 from deploy.imu.config import ImuConfig
 from deploy.robot_config import AnyDevice, RobotConfig
 from deploy.serial_port import Port
-from deploy.servo_device import ServoDevice
-from deploy.servos import MODELS
+from deploy.servos.catalog import MODELS
+from deploy.servos.device import ServoDevice
 from deploy.signals import SIGNALS, SignalKind, TargetKind
 from deploy.statistics import Statistics, total
 

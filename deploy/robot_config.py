@@ -20,8 +20,8 @@ from deploy.quantities import Angle, BaudRate, DevicePath, Name, Speed
 from deploy.realtime import LoopConfig
 from deploy.safety_config import WATCHDOG_STEP_MS as WATCHDOG_STEP_MS
 from deploy.safety_config import SafetyConfig as SafetyConfig
-from deploy.servo_physics import SUPPLY_SHARES
-from deploy.servos import MODELS
+from deploy.servos.catalog import MODELS
+from deploy.servos.physics import SUPPLY_SHARES
 
 SPEED_RESERVE = 1.5
 """How much faster than its data sheet a servo may turn: a full battery, a falling link."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from deploy.reply_times import ReplyTimes
+from deploy.servos.reply_times import ReplyTimes
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deploy.errors import ConfigError
-from deploy.servo_models import BACKLASH_HINGE
+from deploy.servos.models import BACKLASH_HINGE
 
 
 class ForwardKinematics(nn.Module):

@@ -44,7 +44,7 @@ class ServoGroup(Section):
     joints: Annotated[list[Name], Field(min_length=1)]
     """Names, or patterns such as `*_knee`."""
     servo: str
-    """A servo of `deploy.servo_models`; its friction, damping, rotor inertia and torque limit
+    """A servo of `deploy.servos.models`; its friction, damping, rotor inertia and torque limit
     replace those that the model gives the joint."""
     p_gain: Annotated[Gain, Field(gt=0)]
     """Position P gain as in its register."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
-from deploy.servo_models import SERVOS
+from deploy.servos.models import SERVOS
 from envs.robot import driving, free_joint, position_servos
 from envs.sensors import IMU_SITE, SENSORS, sensor_columns
 from envs.servos.model import add_bare_actuator, add_servo

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from deploy.servo_models import SERVOS, servos_of
+from deploy.servos.models import SERVOS, servos_of
 from envs.robot import Robot, driving, free_joint, position_servos, servo_problems, velocity_servos
 from envs.robot_file import YAML_SUFFIXES
 from envs.robot_model import MESH_SUFFIXES

@@ -18,7 +18,6 @@ from types import FrameType
 
 from rich.console import Console
 
-from deploy import servo_settings
 from deploy.clock import MonotonicClock
 from deploy.commands import open_commands
 from deploy.commands.udp import PORT, parse_address, udp
@@ -39,7 +38,8 @@ from deploy.recorder import Recorder
 from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime
-from deploy.servo_device import ServoDevice
+from deploy.servos import settings as servo_settings
+from deploy.servos.device import ServoDevice
 from deploy.signals import SIGNALS, SignalKind
 from deploy.state import Requests, State
 

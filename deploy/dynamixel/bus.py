@@ -1,4 +1,4 @@
-"""A bus of DYNAMIXEL servos behind one serial port: see `deploy.servo_bus`.
+"""A bus of DYNAMIXEL servos behind one serial port: see `deploy.servos.bus`.
 
 bus = DynamixelBus(SerialPort("/dev/ttyUSB0", 1_000_000), 1_000_000)
 bus.reboot(1)
@@ -6,7 +6,7 @@ bus.reboot(1)
 
 from deploy.dynamixel import protocol
 from deploy.serial_port import Port
-from deploy.servo_bus import LONGEST_RETURN_DELAY_S, ServoBus
+from deploy.servos.bus import LONGEST_RETURN_DELAY_S, ServoBus
 
 
 class DynamixelBus(ServoBus):

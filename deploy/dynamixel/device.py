@@ -22,10 +22,10 @@ from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, Operating
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.imu import imu_to_dxl
-from deploy.register import Register, describe
 from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
 from deploy.serial_port import Port
-from deploy.servo_device import FoundServo, ServoDevice
+from deploy.servos.device import FoundServo, ServoDevice
+from deploy.servos.register import Register, describe
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
 _BLOCK_DTYPE = np.dtype(

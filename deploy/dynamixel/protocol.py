@@ -30,7 +30,7 @@ STATUS_OVERHEAD: int = 11
 IDENTITY_SIZE: int = 3
 """Bytes of data in the reply to `identify`."""
 SPARE_BEFORE: bool = False
-"""See `deploy.servo_bus.Codec`: behind the present position lie more registers."""
+"""See `deploy.servos.bus.Codec`: behind the present position lie more registers."""
 
 HEADER_MARK = HEADER[:3]
 """What parameters may contain only with an FD stuffed behind it."""

@@ -12,7 +12,7 @@ The EEPROM area can be written only while Torque Enable is 0; the rest is lost a
 import math
 from enum import IntEnum, IntFlag
 
-from deploy.register import Register
+from deploy.servos.register import Register
 
 TICKS_PER_TURN = 4096
 RAD_PER_TICK = 2 * math.pi / TICKS_PER_TURN

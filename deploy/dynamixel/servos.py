@@ -7,16 +7,16 @@
 
 Sources: eManual, "Control Table" of each model, e.g.
 https://emanual.robotis.com/docs/en/dxl/x/xl430-w250/, values as they leave the factory; torque,
-speed and current are those of `deploy.servo_models` at `nominal_voltage_v`. The joint's sign and
-zero are applied in `deploy.servo_device`; gains in SI units are in `deploy.servo_sheet`.
+speed and current are those of `deploy.servos.models` at `nominal_voltage_v`. The joint's sign and
+zero are applied in `deploy.servos.device`; gains in SI units are in `deploy.servos.sheet`.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from deploy.dynamixel import registers
-from deploy.register import Register
-from deploy.servo_sheet import ServoSheet
+from deploy.servos.register import Register
+from deploy.servos.sheet import ServoSheet
 
 MAX_GAIN = 16383
 

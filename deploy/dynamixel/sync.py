@@ -1,4 +1,4 @@
-"""Several servos at once: what runs on the bus every tick; see `deploy.sync_read`.
+"""Several servos at once: what runs on the bus every tick; see `deploy.servos.sync_read`.
 
 feedback = SyncRead(bus, ids, registers.PRESENT_POSITION.address, 4, fast=True)
 targets = SyncWrite(bus, ids, registers.GOAL_POSITION)
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy import sync_read
 from deploy.dynamixel import protocol
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.crc import RowCrc, contributions
 from deploy.dynamixel.replies import Replies
-from deploy.register import Register
+from deploy.servos import sync_read
+from deploy.servos.register import Register
 
 _ITEMS = 12
 """Where the items of a sync write begin: behind header, id, length, instruction, address, size."""

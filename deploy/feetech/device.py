@@ -21,11 +21,11 @@ from deploy.device import Approve, refuse_changes
 from deploy.feetech import protocol, registers
 from deploy.feetech.registers import LOAD_FULL, RAD_PER_TICK, Fault, Mode
 from deploy.feetech.sync import SyncRead, SyncWrite
-from deploy.register import Register, describe
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
-from deploy.servo_bus import ServoBus
-from deploy.servo_device import ServoDevice
+from deploy.servos.bus import ServoBus
+from deploy.servos.device import ServoDevice
+from deploy.servos.register import Register, describe
 
 _BLOCK = registers.PRESENT_POSITION.address
 _BLOCK_DTYPE = np.dtype(

@@ -1,4 +1,4 @@
-"""The protocol of Feetech's STS and SMS servos as pure functions on bytes; a `deploy.codec.Codec`.
+"""The protocol of Feetech's STS and SMS servos as pure functions on bytes, a `servos.codec.Codec`.
 
     FF FF | id | length | instruction, or error in a reply | parameters ... | checksum
 
@@ -24,7 +24,7 @@ MAX_LENGTH = 250
 STATUS_OVERHEAD: int = 6
 IDENTITY_SIZE: int = 5
 SPARE_BEFORE: bool = True
-"""See `deploy.codec.Codec`: goals and limits lie before the present position, nothing behind it."""
+"""See `servos.codec.Codec`: goals and limits lie before the present position, nothing behind it."""
 DAMAGED: int = -1
 """A servo is silent when a request is damaged."""
 LARGEST_ERROR = 0x7F

@@ -2,7 +2,7 @@
 
     MODELS["STS3215-12V"].p_gain(8.2, effort_nm)     # the nearest P Coefficient
 
-Torque, speed and the meaning of gains are those of `deploy.servo_models`; limits and gains as they
+Torque, speed and the meaning of gains are those of `deploy.servos.models`; limits and gains as they
 leave the factory are Feetech's memory table's. The 7.4 V and the 12 V servo have the same model
 number: only the supply tells them apart, which `connect` looks at.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deploy.feetech import registers
-from deploy.register import Register
-from deploy.servo_sheet import ServoSheet
+from deploy.servos.register import Register
+from deploy.servos.sheet import ServoSheet
 
 STS3215_NUMBER = 777
 

@@ -1,4 +1,4 @@
-"""Several Feetech servos at once: what runs on the bus every tick; see `deploy.sync_read`.
+"""Several Feetech servos at once: what runs on the bus every tick; see `deploy.servos.sync_read`.
 
 feedback = SyncRead(bus, ids, registers.PRESENT_POSITION.address, 15)
 targets = SyncWrite(bus, ids, registers.GOAL_POSITION)
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy import sync_read
 from deploy.feetech import protocol
 from deploy.feetech.protocol import Status
-from deploy.register import Register
-from deploy.servo_bus import ServoBus
+from deploy.servos import sync_read
+from deploy.servos.bus import ServoBus
+from deploy.servos.register import Register
 
 _TAG = 4
 """Header, id and length come before the error byte."""
@@ -22,7 +22,7 @@ _ITEMS = 7
 
 
 class Replies:
-    """The replies to a sync read in one buffer, checked all at once; see `deploy.sync_read`."""
+    """The replies to a sync read in one buffer, checked all at once; see `servos.sync_read`."""
 
     merged = False
 

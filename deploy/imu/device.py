@@ -21,9 +21,9 @@ from deploy.imu.config import ImuConfig
 from deploy.imu.sample import Sample
 from deploy.imu.sensors import SENSORS
 from deploy.imu.signals import ImuSignals, bias_at_rest
-from deploy.reply_times import MARGIN_S
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
+from deploy.servos.reply_times import MARGIN_S
 from deploy.signals import SignalKind
 from deploy.statistics import Statistics
 

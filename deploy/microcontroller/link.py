@@ -13,8 +13,8 @@ from deploy.errors import BusTimeout
 from deploy.microcontroller.clocks import Clocks
 from deploy.microcontroller.frames import Frame, FrameParser, MessageType, encode_frame
 from deploy.microcontroller.messages import AGE_STEP_S, State, Welcome, decode_state, decode_welcome
-from deploy.reply_times import MARGIN_S
 from deploy.serial_port import Port
+from deploy.servos.reply_times import MARGIN_S
 from deploy.statistics import Statistics
 
 ATTEMPTS = 5

@@ -15,7 +15,7 @@ import numpy as np
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT, OperatingMode
 from deploy.microcontroller.messages import Mode
-from deploy.register import Register
+from deploy.servos.register import Register
 from deploy.twin.board import Board
 from deploy.twin.imu import GYRO_NOISE_RAD_S, TILT_NOISE_RAD, Motion
 from deploy.twin.servo import Servo

@@ -3,7 +3,7 @@
     position  PWM = P/128 · error + I/65536 · Σ error - D/16 · moved + FF1/4 · v + FF2/4 · a
     velocity  PWM = P/128 · error + I/65536 · Σ error
 
-clipped to the PWM limit; an XL330's position controller has P/256 (`deploy.servo_models`). Position
+clipped to the PWM limit; an XL330's position controller has P/256 (`servos.models`). Position
 errors are in whole counts, as the encoder's are, and in velocity units in the other case; `moved`
 is what the shaft, v what the trajectory moved in the period, a the change of v. ROBOTIS publishes
 the laws (eManual, "Position PID Gain", "Velocity PI Gain") but neither the period nor what D and
@@ -14,7 +14,7 @@ kick, and counts per period are assumptions.
 from dataclasses import dataclass, field
 
 from deploy.dynamixel.registers import RAD_PER_TICK, RAD_S_PER_COUNT
-from deploy.servo_models import CONTROL_PERIOD_S
+from deploy.servos.models import CONTROL_PERIOD_S
 
 
 @dataclass(slots=True)

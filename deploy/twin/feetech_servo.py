@@ -27,7 +27,7 @@ from deploy.feetech.registers import (
     Register,
 )
 from deploy.feetech.servos import ServoModel
-from deploy.servo_models import CONTROL_PERIOD_S
+from deploy.servos.models import CONTROL_PERIOD_S
 from deploy.twin.controllers import clip
 from deploy.twin.heat import AIR_C
 from deploy.twin.profile import by_velocity

@@ -1,6 +1,6 @@
 """Friction of a servo's gears under load, where the MJCF says which servo drives a joint.
 
-What a joint's friction may be at most is `Friction` of `deploy.servo_physics`; MuJoCo applies as
+What a joint's friction may be at most is `Friction` of `deploy.servos.physics`; MuJoCo applies as
 much of it as stops the joint. The motor's torque is that of the coming step; what the world does to
 the joint is what MuJoCo computed in the last one: gravity, Coriolis and constraint forces, of which
 each joint's own friction is known by its row.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.errors import ConfigError
-from deploy.servo_physics import Friction, ServoPhysics
+from deploy.servos.physics import Friction, ServoPhysics
 
 Floats = NDArray[np.float64]
 

@@ -21,8 +21,8 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from deploy.register import Register
 from deploy.robot_config import JointWiring
+from deploy.servos.register import Register
 from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.servo import Servo
 

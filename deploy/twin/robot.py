@@ -36,9 +36,9 @@ from deploy.imu.sample import Quaternion
 from deploy.imu.signals import rotation_matrix
 from deploy.microcontroller.config import MicrocontrollerConfig
 from deploy.robot_config import AnyDevice, BusConfig, RobotConfig
-from deploy.servo_models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
-from deploy.servo_sheet import ServoSheet
-from deploy.servos import MODELS
+from deploy.servos.catalog import MODELS
+from deploy.servos.models import BACKLASH_HINGE, CONTROL_PERIOD_S, servos_of
+from deploy.servos.sheet import ServoSheet
 from deploy.twin.board_wire import BoardWire
 from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.feetech_wire import FeetechWire

@@ -31,7 +31,7 @@ from deploy.dynamixel.registers import (
     Register,
 )
 from deploy.dynamixel.servos import ServoModel
-from deploy.servo_models import CONTROL_PERIOD_S
+from deploy.servos.models import CONTROL_PERIOD_S
 from deploy.twin.control_table import (
     FIRMWARE,
     GOALS,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
-from deploy.servo_models import servos_of
+from deploy.servos.models import servos_of
 from envs.servos import SUPPLY_RESISTANCE
 from envs.simulation import Simulation
 from envs.worlds import Worlds

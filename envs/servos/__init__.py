@@ -5,7 +5,7 @@
     add_backlash(spec, "knee", 0.009)
     simulation = with_servos(BatchSimulation(spec.compile(), 256))    # a `Simulation` again
 
-The numbers of the servos are in `deploy.servo_models`.
+The numbers of the servos are in `deploy.servos.models`.
 """
 
 from envs.servos.bridge import voltage_factor

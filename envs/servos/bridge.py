@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from deploy.servo_models import BACKLASH_HINGE
-from deploy.servo_physics import ServoPhysics
+from deploy.servos.models import BACKLASH_HINGE
+from deploy.servos.physics import ServoPhysics
 from envs.servos.places import drives_of, places, table
 from envs.simulation import Simulation
 

@@ -1,11 +1,11 @@
 """Friction that grows under load and at rest, as the friction loss of joints.
 
-The law is `deploy.servo_physics.Friction`, i.e. m5 of Rhoban BAM (docs/theory/models.rst; Duclusaud
-et al., "Extended Friction Models for the Physics Simulation of Servo Actuators", ICRA 2025,
-arXiv:2410.08650). As there, the torques are those of the last physics step, and the world's torque
-on a joint is gravity, Coriolis and constraint forces without the friction itself. The latter is
-taken to be what of the constraint force the friction could have been: right where a joint touches
-nothing else, and off by less than twice the friction where it does.
+The law is `deploy.servos.physics.Friction`, i.e. m5 of Rhoban BAM (docs/theory/models.rst;
+Duclusaud et al., "Extended Friction Models for the Physics Simulation of Servo Actuators", ICRA
+2025, arXiv:2410.08650). As there, the torques are those of the last physics step, and the world's
+torque on a joint is gravity, Coriolis and constraint forces without the friction itself. The latter
+is taken to be what of the constraint force the friction could have been: right where a joint
+touches nothing else, and off by less than twice the friction where it does.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deploy.servo_physics import ServoPhysics
+from deploy.servos.physics import ServoPhysics
 from envs.servos.places import drives_of, places, table
 from envs.simulation import Simulation
 
 
 class FrictionTable(NamedTuple):
-    """`deploy.servo_physics.Friction` of several joints, (joints,) each."""
+    """`deploy.servos.physics.Friction` of several joints, (joints,) each."""
 
     base: Tensor
     stribeck: Tensor

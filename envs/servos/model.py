@@ -19,8 +19,8 @@ import numpy as np
 
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
-from deploy.servo_models import BACKLASH_HINGE, PLAIN, SERVO_TEXT, SERVOS
-from deploy.servo_physics import SUPPLY_SHARES, ServoPhysics
+from deploy.servos.models import BACKLASH_HINGE, PLAIN, SERVO_TEXT, SERVOS
+from deploy.servos.physics import SUPPLY_SHARES, ServoPhysics
 from envs.sensors import ENCODER, SENSORS
 
 _SPARE_DELAY_STEPS = 8
@@ -91,7 +91,7 @@ def add_servo(
     if SERVOS.get(servo.name) != servo:
         raise ConfigError(
             f"joint {joint!r}: {servo.name!r} is not as in the table of servos, where the twin "
-            "looks for it; change it in deploy/servo_models.py"
+            "looks for it; change it in deploy/servos/models.py"
         )
     spec.add_text(name=SERVO_TEXT + joint, data=servo.name + ("" if load_friction else PLAIN))
     servo = servo if load_friction else servo.plain

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from deploy.errors import ConfigError
-from deploy.servo_models import BACKLASH_HINGE, servos_of
-from deploy.servo_physics import ServoPhysics
+from deploy.servos.models import BACKLASH_HINGE, servos_of
+from deploy.servos.physics import ServoPhysics
 from envs.divergence.trail import Divergence, Recordable
 from envs.servos.bridge import Bridge
 from envs.servos.friction import LoadFriction

@@ -23,7 +23,7 @@ from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.feetech import protocol as feetech_protocol
 from deploy.feetech import registers as feetech_registers
 from deploy.feetech import sync as feetech_sync
-from deploy.servo_bus import ServoBus
+from deploy.servos.bus import ServoBus
 
 ADDRESS, LENGTH = registers.PRESENT_PWM.address, 12
 FEETECH_ADDRESS, FEETECH_LENGTH = feetech_registers.PRESENT_POSITION.address, 15

@@ -27,7 +27,7 @@ from deploy.feetech.servos import MODELS as FEETECH_MODELS
 from deploy.governor import Governor
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
-from deploy.servo_device import ServoDevice
+from deploy.servos.device import ServoDevice
 from deploy.signals import SignalKind
 
 if TYPE_CHECKING:

@@ -290,7 +290,6 @@ def record_fewer_numbers(document: Document) -> None:
         (put("schema_version", value=True), "schema_version: input should be a valid integer"),
         (put("graph_sha256", value="0"), "graph_sha256: string should match pattern"),
     ],
-    ids=str,
 )  # fmt: skip
 def test_contract_that_contradicts_itself_is_refused(
     document: Document, change: Callable[[Document], None], problem: str
@@ -417,7 +416,6 @@ def test_command_may_be_one_number_in_no_frame(document: Document):
         (put("inputs", 3, "unit", value="m"), "'command': expected the unit ['m/s', 'm/s', "),
         (put("inputs", 3, "unit", value=["m/s", "rad/s", "m/s"]), "'command': expected the unit "),
     ],
-    ids=str,
 )
 def test_command_that_contradicts_itself_or_its_input_is_refused(
     document: Document, change: Callable[[Document], None], problem: str

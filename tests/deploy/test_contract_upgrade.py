@@ -139,7 +139,6 @@ def exchange_axes(document: Document) -> None:
         (put("graph_sha256", value="0"), "graph_sha256: string should match pattern"),
         (put("more", value=1), "unknown key 'more'"),
     ],
-    ids=str,
 )
 def test_it_is_checked_as_strictly_as_a_new_one(
     document: Document, change: Callable[[Document], None], problem: str
@@ -164,7 +163,6 @@ def test_it_is_checked_as_strictly_as_a_new_one(
         (("command", "frame"), "base"),
         (("observation",), []),
     ],
-    ids=str,
 )
 def test_words_of_schema_2_are_unknown_in_schema_1(
     document: Document, path: tuple[str | int, ...], value: Any

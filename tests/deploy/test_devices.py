@@ -14,7 +14,7 @@ from deploy.feetech import registers
 from deploy.feetech.device import FeetechServos
 from deploy.robot import Robot, bare_joints, measured_signals, understood_targets
 from deploy.robot_config import RobotConfig
-from deploy.servo_device import ServoDevice
+from deploy.servos.device import ServoDevice
 from deploy.twin.half_duplex import HalfDuplex
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy import servo_settings
 from deploy.contract import Contract
 from deploy.device import SettingChange
 from deploy.errors import BusError
 from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
 from deploy.runtime import State
+from deploy.servos import settings as servo_settings
 from tests.deploy.conftest import MODEL_PATH, REPOSITORY, Bench, MakeBench
 from tests.deploy.test_runtime import HOLDS, PERIOD_S, Trial, assert_holds, make_trial
 

@@ -16,7 +16,7 @@ from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, DeployError, SafetyError
 from deploy.robot import Robot, measured_signals
 from deploy.robot_config import RobotConfig
-from deploy.servo_device import HOLD_REACH_RAD
+from deploy.servos.device import HOLD_REACH_RAD
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import Bench, MakeBench
 

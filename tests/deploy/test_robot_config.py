@@ -8,7 +8,7 @@ import pytest
 from deploy.configuration import load_yaml
 from deploy.errors import ConfigError
 from deploy.robot_config import BusConfig, RobotConfig, SafetyConfig
-from deploy.servos import MODELS
+from deploy.servos.catalog import MODELS
 
 ROBOT = """\
 robot: leg

@@ -28,7 +28,7 @@ from deploy.governor import LimitedBy
 from deploy.recorder import Recorder, record_dtype
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
-from deploy.servo_device import GOALS_MISSED, HOLD_REACH_RAD
+from deploy.servos.device import GOALS_MISSED, HOLD_REACH_RAD
 from deploy.signals import SignalKind
 from deploy.twin.half_duplex import HalfDuplex
 from deploy.twin.monitor import Unsafe

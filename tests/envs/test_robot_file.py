@@ -11,7 +11,7 @@ import torch
 
 import envs
 from deploy.errors import ConfigError
-from deploy.servo_models import SERVOS, servos_of
+from deploy.servos.models import SERVOS, servos_of
 from envs.robot import load_robot
 from envs.sensors import SENSORS
 

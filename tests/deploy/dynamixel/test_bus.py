@@ -8,7 +8,7 @@ from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.protocol import ErrorCode, Status
 from deploy.errors import BusError, BusTimeout, ServoError
-from deploy.servo_bus import ATTEMPTS
+from deploy.servos.bus import ATTEMPTS
 from deploy.statistics import Statistics
 
 OK = Status(1).encode()

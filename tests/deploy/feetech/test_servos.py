@@ -5,7 +5,7 @@ import pytest
 
 from deploy.errors import ConfigError
 from deploy.feetech.servos import MODELS
-from deploy.servos import MODELS as ALL
+from deploy.servos.catalog import MODELS as ALL
 from tests.deploy.conftest import REPOSITORY
 
 

@@ -9,7 +9,7 @@ from deploy.feetech import protocol, registers
 from deploy.feetech.device import from_sign
 from deploy.feetech.protocol import PacketParser, Status
 from deploy.feetech.sync import Replies, SyncRead, SyncWrite
-from deploy.servo_bus import ServoBus
+from deploy.servos.bus import ServoBus
 from tests.deploy.dynamixel.conftest import ScriptedPort
 
 IDS = (1, 2, 3)

@@ -5,7 +5,7 @@ import math
 import mujoco
 import pytest
 
-from deploy.servo_physics import Friction
+from deploy.servos.physics import Friction
 from deploy.twin.friction import LoadFriction, friction_limit
 
 FRICTION = Friction(

@@ -19,7 +19,7 @@ import torch
 
 from deploy.dynamixel.registers import PWM_FULL, RAD_S_PER_COUNT, VELOCITY_P_GAIN
 from deploy.errors import ConfigError
-from deploy.servo_models import SERVOS
+from deploy.servos.models import SERVOS
 from envs.batch_simulation import BatchSimulation
 from envs.robot import ENDLESS_RAD, Robot, load_robot
 from envs.sensors import SensorReader

@@ -2,14 +2,14 @@
 
 Published: the MJCF of pollen-robotics/microduck_rl (commit e1efc69; joint anchors, masses and
 inertias summed from it with plain MuJoCo, trunk at 0.12 m), its policies' joint order, and the
-XL330's data sheet as `deploy.servo_models` has it.
+XL330's data sheet as `deploy.servos.models` has it.
 """
 
 import mujoco
 import numpy as np
 import pytest
 
-from deploy.servo_models import SERVOS, servos_of
+from deploy.servos.models import SERVOS, servos_of
 from envs.robot import Robot, load_robot
 from tests.envs.robots.legged import (
     assert_mirrored,

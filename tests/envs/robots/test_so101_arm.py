@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import envs
-from deploy.servo_models import SERVOS
+from deploy.servos.models import SERVOS
 from envs.robot import load_robot
 from envs.servos import add_servo
 from robotrl.shipped import config_path

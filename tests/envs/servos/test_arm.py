@@ -9,7 +9,7 @@ import torch
 
 import envs
 from deploy.errors import ConfigError
-from deploy.servo_models import SERVOS
+from deploy.servos.models import SERVOS
 from envs.divergence import replay
 from envs.forward_kinematics import ForwardKinematics
 from envs.robot import load_robot

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from deploy.errors import ConfigError
-from deploy.servo_models import SERVOS
-from deploy.servo_physics import Rating
+from deploy.servos.models import SERVOS
+from deploy.servos.physics import Rating
 from envs.batch_simulation import BatchSimulation
 from envs.robot import Robot
 from envs.servos import add_backlash, add_servo, with_servos
@@ -21,7 +21,7 @@ DATA_SHEETS = [
     for name, servo in SERVOS.items()
     for rating in servo.ratings
 ]
-"""Compared with the printed ones in tests/deploy/test_servo_models.py."""
+"""Compared with the printed ones in tests/deploy/servos/test_models.py."""
 LOAD_FRICTION = pytest.mark.parametrize("load", [False, True], ids=["plain", "load friction"])
 ARM = """
 <mujoco>

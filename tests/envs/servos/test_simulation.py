@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deploy.servo_models import SERVOS
-from deploy.servo_physics import Friction
+from deploy.servos.models import SERVOS
+from deploy.servos.physics import Friction
 from envs.batch_simulation import BatchSimulation
 from envs.servos import add_backlash, add_servo, friction_limit, voltage_factor, with_servos
 from envs.servos.friction import FrictionTable

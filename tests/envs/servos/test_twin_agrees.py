@@ -14,7 +14,7 @@ import torch
 
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
-from deploy.servo_models import SERVOS
+from deploy.servos.models import SERVOS
 from deploy.twin.robot import Twin
 from envs.batch_simulation import BatchSimulation
 from envs.servos import add_backlash, add_servo, with_servos

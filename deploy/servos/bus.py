@@ -5,17 +5,17 @@
     bus.write_verified(1, registers.POSITION_P_GAIN, 640)
 
 These are for setting up: they wait, try again, and raise. What runs every tick is in
-`deploy.sync_read`. A bus carries one conversation at a time, so it belongs to one thread.
+`deploy.servos.sync_read`. A bus carries one conversation at a time, so it belongs to one thread.
 Every method raises `BusError` when the port itself is gone; `statistics` counts lesser troubles.
 """
 
 from collections.abc import Iterable, Sequence
 
-from deploy.codec import Codec, Status
 from deploy.errors import BusTimeout, ServoError
-from deploy.register import Register
-from deploy.reply_times import MARGIN_S, followed_latency, measured_latency
 from deploy.serial_port import Port
+from deploy.servos.codec import Codec, Status
+from deploy.servos.register import Register
+from deploy.servos.reply_times import MARGIN_S, followed_latency, measured_latency
 from deploy.statistics import Statistics
 
 ATTEMPTS = 3

@@ -19,8 +19,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.codec import Status
-from deploy.servo_bus import ServoBus
+from deploy.servos.bus import ServoBus
+from deploy.servos.codec import Status
 
 SPARE_BYTES = 7
 """How many readings in a row are told apart: so many bytes behind those asked for must exist."""

@@ -1,4 +1,4 @@
-"""What `deploy.servo_bus` and `deploy.sync_read` need of a family's protocol.
+"""What `deploy.servos.bus` and `deploy.servos.sync_read` need of a family's protocol.
 
 The modules `deploy.dynamixel.protocol` and `deploy.feetech.protocol` are codecs: pure functions on
 bytes, without a port, a clock or the meaning of registers.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deploy.reply_times import (
+from deploy.servos.reply_times import (
     DECAY,
     MARGIN_S,
     ReplyTimes,

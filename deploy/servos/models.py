@@ -19,7 +19,7 @@ from typing import Any
 from deploy.configuration import did_you_mean
 from deploy.dynamixel.registers import POSITION_D_GAIN, POSITION_P_GAIN, PWM_FULL, RAD_PER_TICK
 from deploy.errors import ConfigError
-from deploy.servo_physics import Friction, Rating, ServoPhysics
+from deploy.servos.physics import Friction, Rating, ServoPhysics
 
 CONTROL_PERIOD_S = 1e-3
 """Assumed period of an X servo's own position controller; ROBOTIS does not publish it."""

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy import servo_settings
 from deploy.device import SettingChange
 from deploy.dynamixel import registers
 from deploy.errors import ConfigError, ServoError
 from deploy.robot import Robot
+from deploy.servos import settings as servo_settings
 from tests.deploy.conftest import Bench
 
 LEFT = {

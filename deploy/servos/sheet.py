@@ -4,7 +4,7 @@
     sheet.p_gain(5.5)    # the nearest value of the register
     sheet.p_gain(5.5, joint.effort_limit)   # for a model whose motor has that torque at full duty
 
-The position controller turns error into PWM duty, `duty_per_p` of `deploy.servo_models`, and a
+The position controller turns error into PWM duty, `duty_per_p` of `deploy.servos.models`, and a
 stalled motor turns duty into `torque = stall_torque · duty`. A register is a duty, not a torque: a
 model with friction under load, or another supply, has another torque at full duty for the same
 gain. Torque also falls with speed, by `damping`, whatever the gains (back-EMF).
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deploy.errors import ConfigError
-from deploy.register import Register
-from deploy.servo_models import SERVOS
-from deploy.servo_physics import ServoPhysics
+from deploy.servos.models import SERVOS
+from deploy.servos.physics import ServoPhysics
+from deploy.servos.register import Register
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServoSheet:
-    """A servo model; torque, speed and current are those of `deploy.servo_models`."""
+    """A servo model; torque, speed and current are those of `deploy.servos.models`."""
 
     PROTOCOLS: ClassVar[tuple[str, ...]]
     """`protocol`s of a bus it can hang on."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from deploy.configuration import Section, did_you_mean, load_yaml
 from deploy.device import Device, SettingChange
 from deploy.errors import ConfigError, ServoError
-from deploy.servo_device import ServoDevice
+from deploy.servos.device import ServoDevice
 
 
 class ServoSettings(Section):

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from deploy.dynamixel import servos as dynamixel
 from deploy.feetech import servos as feetech
-from deploy.servo_sheet import ServoSheet
+from deploy.servos.sheet import ServoSheet
 
 MODELS: Mapping[str, ServoSheet] = MappingProxyType({**dynamixel.MODELS, **feetech.MODELS})
 """Known servo models by name."""

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from deploy.dynamixel.servos import MODELS
-from deploy.servo_models import SERVOS
-from deploy.servo_physics import Friction
+from deploy.servos.models import SERVOS
+from deploy.servos.physics import Friction
 
 RPM = 2 * math.pi / 60
 DATA_SHEETS = [

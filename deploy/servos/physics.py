@@ -6,7 +6,7 @@ At the joint, with the motor constant kt and the winding's resistance R,
 
 Friction and rotor inertia are identified on hardware; `kt` and `R` are solved so that stall torque
 and no-load speed are those of the data sheet at its nominal voltage. Stall is the largest load that
-the servo still moves, slowly. The numbers of servos are in `deploy.servo_models`.
+the servo still moves, slowly. The numbers of servos are in `deploy.servos.models`.
 """
 
 import math

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from deploy.contract import JointSpec
 from deploy.device import Approve, Reading, SettingChange, refuse_changes
 from deploy.errors import BusError, SafetyError, ServoError
-from deploy.register import Register
-from deploy.reply_times import MARGIN_S
 from deploy.robot_config import BusConfig, JointWiring, RobotConfig
 from deploy.serial_port import Port, latency_advice
-from deploy.servo_bus import ServoBus
-from deploy.servos import MODELS
+from deploy.servos.bus import ServoBus
+from deploy.servos.catalog import MODELS
+from deploy.servos.register import Register
+from deploy.servos.reply_times import MARGIN_S
+from deploy.servos.sync_read import SyncRead
 from deploy.signals import SignalKind
 from deploy.statistics import Statistics
-from deploy.sync_read import SyncRead
 
 _NEIGHBOUR_IDS = range(1, 21)
 HOLD_REACH_RAD = 0.1

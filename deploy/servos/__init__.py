@@ -1,0 +1,1 @@
+"""What all families of servos have in common: registers, buses, data sheets, the device."""
