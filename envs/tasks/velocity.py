@@ -17,6 +17,7 @@ from torch import Tensor
 
 from deploy.configuration import validate
 from deploy.quantities import Period
+from envs.ahead import Ahead
 from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
 from envs.mirror import Mirror
@@ -145,6 +146,10 @@ class Velocity:
         self._command = VelocityCommand(simulation, draws, config.command, control_dt_s=dt)
         self._offsets = torch.tensor(list(gait.feet.values()), device=device)
         rows, k = simulation.num_envs, len(joints.names)
+        streams = [joints.pose_stream, Stream("initial_phase", 1)]
+        self._start = Ahead(
+            lambda ids, episode: draws.uniform(streams, ids, episode), rows, device
+        )
         self._ticks = torch.zeros(rows, dtype=torch.int64, device=device)
         self._twist = torch.zeros(rows, 3, device=device)
         """Smoothed."""
@@ -172,8 +177,7 @@ class Velocity:
 
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """See `Task.initial_state`; the clock starts anywhere."""
-        streams = [self._joints.pose_stream, Stream("initial_phase", 1)]
-        pose, phase = self._draws.uniform(streams, worlds.ids, episode)
+        pose, phase = self._start.of(worlds, episode)
         state = self._joints.around_home(pose, spread_rad=self.config.start_spread_rad)
         if self._levels:
             state.qpos[:, self.legs.qpos_at : self.legs.qpos_at + 3] += self._levels.begin(
