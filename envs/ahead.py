@@ -55,7 +55,9 @@ class Ahead:
         wanted = self._next[:, None] + (self._steps - self._next[:, None]) % _DEPTH
         missing = torch.nonzero(self._made != wanted).unbind(-1)
         rows = self._make(missing[0], wanted[missing])
-        self._tables = self._tables or [row.new_zeros(*wanted.shape, *row.shape[1:]) for row in rows]
+        self._tables = self._tables or [
+            row.new_zeros(*wanted.shape, *row.shape[1:]) for row in rows
+        ]
         for table, row in zip(self._tables, rows, strict=True):
             table[missing] = row
         self._made = wanted

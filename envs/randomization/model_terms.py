@@ -25,7 +25,6 @@ from envs.randomization.timer import Timer
 from envs.simulation import Simulation
 from envs.worlds import Worlds
 
-
 _INPUTS = frozenset(mujoco.MjModel._setconst_inputs)
 
 
@@ -81,7 +80,7 @@ class ModelTerms:
         ]
         self._known_names = table_names(known)
         self._known = Ahead(
-            lambda ids, episode: list(self._make(known, ids, episode).values()),
+            lambda ids, episode: list(self.make(known, ids, episode).values()),
             simulation.num_envs,
             simulation.device,
         )
@@ -97,7 +96,7 @@ class ModelTerms:
             timer.begin(worlds)
         known = self._known.of(worlds, episode)
         values = dict(zip(self._known_names, known, strict=True))
-        self._write(worlds, values | self._make(self._others, worlds.ids, episode))
+        self._write(worlds, values | self.make(self._others, worlds.ids, episode))
 
     def before_step(self) -> None:
         """Draw again where it is time."""
@@ -105,7 +104,20 @@ class ModelTerms:
             worlds = timer.due()
             if not worlds.none:
                 episode = worlds.take(self._episode)
-                self._write(worlds, self._make(self._groups[stream], worlds.ids, episode))
+                self._write(worlds, self.make(self._groups[stream], worlds.ids, episode))
+
+    def make(self, terms: Sequence[Bound], ids: Tensor, episode: Tensor) -> Values:
+        """Fields (n, rows, columns) of worlds (n,) in an `episode` (n,).
+
+        Args:
+            terms: all that touch these fields.
+            ids: the worlds.
+            episode: of each; terms of `when: interval` go by what they drew last.
+        """
+        values = spread({name: self.nominal[name] for name in table_names(terms)}, len(ids))
+        for bound, uniform in zip(terms, self._draw(terms, ids, episode), strict=True):
+            bound.change.apply(values, uniform, bound.share)
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Which draws are in use; the values themselves are in the simulation."""
@@ -123,13 +135,6 @@ class ModelTerms:
         write_fields(self._simulation, values, worlds)
         if needs_constants(values):
             self._simulation.recompute_constants(worlds)
-
-    def _make(self, terms: Sequence[Bound], ids: Tensor, episode: Tensor) -> Values:
-        """The fields (n, rows, columns) of terms, which are all that touch them."""
-        values = spread({name: self.nominal[name] for name in table_names(terms)}, len(ids))
-        for bound, uniform in zip(terms, self._draw(terms, ids, episode), strict=True):
-            bound.change.apply(values, uniform, bound.share)
-        return values
 
     def _draw(self, terms: Sequence[Bound], ids: Tensor, episode: Tensor) -> list[Tensor]:
         """Uniform numbers (n, stream.size) for each term, drawn together where they can be."""
