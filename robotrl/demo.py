@@ -3,8 +3,8 @@
 The twin differs from the model the policy was trained on, in kind and beyond the trained ranges:
 zero errors the encoders do not see, play and load-dependent friction in the gears, a payload, a
 supply that sags, late commands and replies, all drawn from `deploy.twin.parameters`. The verdict of
-`reach` and `so101` is about where the tool really was; that of `walk` about how its base really went, while it
-was pushed every few seconds. Walking takes ten minutes to learn; `policy` skips that.
+`reach` and `so101` is about where the tool really was; that of `walk` about how the base really
+went, while it was pushed every few seconds. Walking takes ten minutes to learn; `policy` skips it.
 """
 
 import shutil
