@@ -118,7 +118,7 @@ class JointWiring(Section):
             )
         sheet = MODELS[self.model]
         if "zero_ticks" not in self.model_fields_set:
-            self.__dict__["zero_ticks"] = sheet.ticks // 2
+            object.__setattr__(self, "zero_ticks", sheet.ticks // 2)
         ticks = [self.zero_ticks + self.direction * end / sheet.rad_per_tick for end in (low, high)]
         if min(ticks) < 0 or max(ticks) > sheet.ticks - 1:
             raise ValueError(

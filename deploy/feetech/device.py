@@ -123,7 +123,7 @@ class FeetechServos(ServoDevice):
         np.copyto(self.velocity, velocity, where=fresh)
         scale = self._direction / LOAD_FULL
         np.multiply(from_sign(values["load"], 10), scale, out=self.effort, where=fresh)
-        if "current" in self.BLOCK.fields:
+        if "current" in (self.BLOCK.names or ()):
             amperes = self._direction * registers.PRESENT_CURRENT.scale
             np.multiply(from_sign(values["current"], 15), amperes, out=self.current, where=fresh)
 
