@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from deploy.errors import BusError, DeployError
+from deploy.realtime import LoopConfig, realtime
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import AnyDevice, RobotConfig
 from deploy.serial_port import SerialPort
@@ -32,6 +33,8 @@ from deploy.vigil import Vigil
 GRACE_S = 0.2
 """A controller that is late, but not hung, gets so much longer than `safety.watchdog_ms` before it
 is ended: by then it has stopped the robot itself."""
+PRIORITY = 40
+"""Of SCHED_FIFO where that is allowed: before other programs, behind the loop's own."""
 _LOOK_S = 0.05
 _GONE_WITHIN_S = 1.0
 _FREE_WITHIN_S = 1.0
@@ -61,17 +64,21 @@ class Supervisor(threading.Thread):
             self._poll.register(port, 0)  # hung up, no more
 
     def run(self) -> None:
-        """Watch until the controller is gone."""
+        """Watch until the controller is gone, as punctual as this process may be."""
         try:
-            while not self._gone(min(_LOOK_S, self._vigil.back_by_s - time.monotonic())):
-                if time.monotonic() > self._vigil.back_by_s:
-                    self._miss()
-            if not self._vigil.closed and self._robot:
-                self.said.append(self._rescue())
+            with realtime(LoopConfig(priority=PRIORITY)):
+                self._watch()
         finally:
             for port in self._ports.values():
                 os.close(port)
             self.over.set()
+
+    def _watch(self) -> None:
+        while not self._gone(min(_LOOK_S, self._vigil.back_by_s - time.monotonic())):
+            if time.monotonic() > self._vigil.back_by_s:
+                self._miss()
+        if not self._vigil.closed and self._robot:
+            self.said.append(self._rescue())
 
     def _gone(self, within_s: float) -> bool:
         """Whether the controller ends within that time; a port that hangs up is given back."""
