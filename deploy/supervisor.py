@@ -93,13 +93,13 @@ class Supervisor(threading.Thread):
     def _miss(self) -> None:
         """The controller is not back: an exercise, or the real thing."""
         late_s = time.monotonic()
+        self._vigil.promise(float("inf"))  # it is acted on once
         if drill := self._vigil.drill:
             self._vigil.drill = ""
             done = self._rescue(let_go=drill == "let_go")
             report = {"noticed_s": late_s, "done_s": time.monotonic(), "done": done}
             print(json.dumps(report), flush=True)
             return
-        self._vigil.promise(float("inf"))
         if os.getppid() == self._controller:
             os.kill(self._controller, signal.SIGKILL)
             self.said.append("it stood still, and was ended")
