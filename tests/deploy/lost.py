@@ -64,6 +64,10 @@ _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
 
 
+class SpoiltError(Exception):
+    """The controller has stopped its robot before the fault came."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the twin saw."""
@@ -132,6 +136,9 @@ def lose(
         folder: for the log.
         watchdog_ms: `safety.watchdog_ms`; longer on a machine that does something else meanwhile.
         swing_s: when, after the start of the policy.
+
+    Raises:
+        SpoiltError: the controller was in trouble before, as on a machine that is too busy.
     """
     config, log = _config(family, watchdog_ms), folder / "run.mcap"
     with _child(_serve, config) as (twin, twin_says):
@@ -140,10 +147,11 @@ def lose(
             controller,
             controller_says,
         ):
-            while (said := _wait_for(controller_says)) != State.RUNNING.name:
-                assert said in State.__members__, said
+            while _next_state(controller_says) is not State.RUNNING:
+                pass
             time.sleep(swing_s)
-            assert not controller_says.poll(), controller_says.recv()
+            if controller_says.poll():
+                _next_state(controller_says)
             fault_s = _strike(fault, controller, twin)
             time.sleep(WATCH_S)
         twin.terminate()
@@ -172,6 +180,13 @@ def _child(target, *arguments) -> Iterator[tuple[multiprocessing.Process, Connec
     finally:
         process.kill()
         process.join()
+
+
+def _next_state(controller_says: Connection) -> State:
+    state = State[_wait_for(controller_says)]
+    if state is State.FAULT:
+        raise SpoiltError(_wait_for(controller_says))
+    return state
 
 
 def _wait_for(connection: Connection):
