@@ -171,6 +171,7 @@ class Runtime:
             self._tell(f"proved: {proof}")
         if not self.prove:
             self._tell("NOT proved: that anybody notices when this process dies (--no-prove)")
+        robot.read(self.clock.now() + patience_s)  # else one lost reply would find old readings
         self._promise(patience_s)
 
     def _promise(self, within_s: float) -> None:
