@@ -35,6 +35,7 @@ def main() -> None:
     for turn in range(options.turns):
         for family in get_args(Family):
             for fault in get_args(Fault):
+                print(f"turn {turn + 1}: {family}, {fault}", file=sys.stderr, flush=True)
                 trial = _lose(family, fault, options.watchdog_ms, MOMENTS_S[turn % len(MOMENTS_S)])
                 trials.setdefault((family, fault), []).append(trial)
     print("| robot | fault | before [rad/s] | acts first | acts [ms] | at rest [ms] |")

@@ -322,6 +322,8 @@ class Witness(Twin):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.heard_s: list[float] = []
+        self.cut = False
+        """The cable is to be pulled."""
         self.rows: list[tuple[float, float, bool]] = []
         self.on_step = self._look
 
@@ -330,6 +332,12 @@ class Witness(Twin):
     ) -> None:
         self.heard_s.append(now_s)
         super().receive(data, now_s, baud_rate, device)
+
+    def take(self, now_s: float, device: str | None = None) -> bytes:
+        if self.cut:  # here, because nobody reads from a port just now
+            self.cut = False
+            _hang_up()
+        return super().take(now_s, device)
 
     def seen(self) -> Seen:
         time_s, speed, stopped = zip(*self.rows, strict=True)
@@ -357,14 +365,14 @@ def _serve(says: Connection, config: RobotConfig) -> None:
         return made[0]
 
     server.Twin = make  # `serve` makes its own
-    signal.signal(signal.SIGUSR1, _unplug)
+    signal.signal(signal.SIGUSR1, lambda number, frame: setattr(made[0], "cut", True))
     name = config.robot
     with realtime(LoopConfig(priority=60)):  # a real robot does not wait for other programs
         server.serve(REPOSITORY / f"envs/robots/{name}/{name}.xml", config, ready=says.send)
     says.send(made[0].seen())
 
 
-def _unplug(number: int, frame: FrameType | None) -> None:
+def _hang_up() -> None:
     """The other end of the cable hangs up; the robot goes on."""
     ends = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
     for fd in ends:
