@@ -112,7 +112,7 @@ def read_bytes(path: Path, limit: int, error: type[DeployError]) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as reason:
-        raise error(f"{path}: cannot be read: {reason.strerror}") from reason
+        raise error(f"{path}: cannot be read: {reason.strerror}") from None
     if len(data) > limit:
         raise error(f"{path}: is larger than {limit // 1024} KiB; is it the right file?")
     return data
