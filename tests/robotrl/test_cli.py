@@ -472,7 +472,7 @@ def test_report_tells_its_verdict_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, error_m: float, exit_code: int
 ):
     report = pytest.importorskip("robotrl.report")
-    verdict = report.Verdict([error_m], [], "from the measured joint angles")
+    verdict = report.Verdict([error_m] * 5, [], "from the measured joint angles")
     monkeypatch.setattr(report, "write_report", lambda log, output, truth: verdict)
     result = invoke("report", "logs/run.mcap")
     assert result.exit_code == exit_code

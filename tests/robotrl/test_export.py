@@ -24,9 +24,10 @@ from deploy.controller import OnnxController, read_policy
 from deploy.errors import ConfigError, ContractError
 from deploy.signals import SignalKind
 from envs.vector_env import VectorEnv
+from robotrl.checkout import git_commit
 from robotrl.controller import Controller
 from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
-from robotrl.export import TOLERANCE, _git_commit, compare, export, random_signals
+from robotrl.export import TOLERANCE, compare, export, random_signals
 from robotrl.presets import load_preset
 from robotrl.run_folder import RunFolder
 from robotrl.shipped import config_path
@@ -281,17 +282,17 @@ def test_every_term_of_the_presets_can_be_written_into_a_contract(preset: str):
 def test_commit_is_that_of_the_package_wherever_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    here = _git_commit()
+    here = git_commit()
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another program"]):
         subprocess.run(
             ["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=tmp_path, check=True
         )
     monkeypatch.chdir(tmp_path)
-    assert _git_commit() == here
+    assert git_commit() == here
 
-    installed = tmp_path / ".venv" / "robotrl" / "export.py"  # below somebody else's repository
-    monkeypatch.setattr("robotrl.export.__file__", str(installed))
-    assert _git_commit() == "unknown"
+    installed = tmp_path / ".venv" / "robotrl" / "checkout.py"  # below somebody else's repository
+    monkeypatch.setattr("robotrl.checkout.__file__", str(installed))
+    assert git_commit() == "unknown"
 
 
 def test_contract_says_where_the_policy_comes_from(
