@@ -295,6 +295,41 @@ def test_commit_is_that_of_the_package_wherever_one_stands(
     assert git_commit() == "unknown"
 
 
+def exported_with(
+    commit: str | None, tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Contract:
+    """By commit `bbb`, from a checkpoint that was trained by `commit`, or by one that said none."""
+    checkpoint = tiny_run.load_checkpoint()
+    checkpoint.pop("git_commit")
+    checkpoint |= {"git_commit": commit} if commit else {}
+    monkeypatch.setattr(RunFolder, "load_checkpoint", lambda folder, *, best: checkpoint)
+    monkeypatch.setattr("robotrl.export.git_commit", lambda: "bbb")
+    return export(tiny_run, tmp_path / "policy.onnx", {})
+
+
+def test_checkpoint_says_which_commit_trained_it(tiny_run: RunFolder):
+    assert tiny_run.load_checkpoint()["git_commit"].removesuffix(
+        "-dirty"
+    ) == git_commit().removesuffix("-dirty")
+
+
+@pytest.mark.parametrize(
+    ("trained", "said", "exporter"),
+    [("aaa", "aaa", "bbb"), ("bbb", "bbb", None), (None, "unknown", "bbb")],
+)
+def test_commit_of_a_contract_is_the_trainings_and_the_exporters_if_it_is_another(
+    trained: str | None,
+    said: str,
+    exporter: str | None,
+    tiny_run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    provenance = exported_with(trained, tiny_run, tmp_path, monkeypatch).provenance
+    assert provenance.git_commit == said
+    assert provenance.versions.get("export_commit") == exporter
+
+
 def test_contract_says_where_the_policy_comes_from(
     contract: Contract, tiny_config: TrainConfig, env: VectorEnv
 ):
