@@ -67,7 +67,7 @@ class SerialPort:
         try:
             opened = self._serial = serial.Serial(path, baud_rate, timeout=0, exclusive=True)
         except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
-            raise _explain(path, baud_rate, error) from error
+            raise _explain(path, baud_rate, error) from None
         self._fd = opened.fileno()
         # FTDI adapters otherwise hold bytes back for up to 16 ms; a pty, CDC-ACM or CP210x has no
         # such setting, and needs none.
@@ -184,7 +184,7 @@ def _explain(path: str, baud_rate: int, error: Exception) -> BusError:
         found = ", ".join(list_ports()) or "none"
         return BusError(
             f"{path} does not exist; serial ports found: {found}. Plug the adapter in, correct "
-            "`bus.port` in the robot file, or start a simulated robot with `robotrl twin`"
+            "`port` in the robot file, or start a simulated robot with `robotrl twin`"
         )
     if reason in (errno.EWOULDBLOCK, errno.EBUSY):
         users = [f"{name} (pid {pid})" for pid, name in port_users(path) if pid != os.getpid()]
@@ -199,5 +199,5 @@ def _explain(path: str, baud_rate: int, error: Exception) -> BusError:
         )
     return BusError(
         f"{path} cannot be opened at {baud_rate} baud ({error}), expected a serial port; check "
-        "`bus.port` and `bus.baud_rate` in the robot file"
+        "`port` and `baud_rate` in the robot file"
     )

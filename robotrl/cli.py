@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from deploy.errors import DeployError
+from deploy.errors import ContractError, DeployError
+
+if TYPE_CHECKING:
+    from deploy.contract import Contract
 
 app = typer.Typer(
     help="Train a policy in MuJoCo, export the whole controller, run it on a servo robot.",
@@ -357,6 +360,24 @@ def export(
             f"{1 / contract.control_dt_s:.0f} Hz; onnxruntime agrees with torch, "
             f"{len(next(iter(contract.golden.outputs.values())))} golden vectors inside"
         )
+        _compare_with_shipped_robots(contract, output)
+
+
+def _compare_with_shipped_robots(contract: "Contract", policy: Path) -> None:
+    """Say at once what `run` would refuse, and what to do next."""
+    from deploy.fit import from_elsewhere, matches
+    from robotrl.shipped import shipped_robots
+
+    known = list(shipped_robots(contract.robot))
+    for path, config in known:
+        try:
+            matches(contract, config, from_elsewhere(contract))
+        except ContractError as error:
+            console.print(
+                f"[yellow]warning:[/] with {_plain(_near(path))} {_plain(error)}", highlight=False
+            )
+    robot = _near(known[0][0]) if known else "ROBOT.yaml"
+    console.print(f"Next: [bold]robotrl check {_plain(policy)} {_plain(robot)}[/]")
 
 
 @app.command()
@@ -404,16 +425,20 @@ def _check_config(path: Path) -> None:
 def _check_policy(policy: Path, robot: Path | None) -> None:
     from deploy.configuration import load_yaml
     from deploy.controller import OnnxController
-    from deploy.fit import matches
+    from deploy.fit import from_elsewhere, matches
     from deploy.robot_config import RobotConfig
 
     with _reported():
         contract = OnnxController(policy).contract
+        elsewhere = from_elsewhere(contract)
+        if robot is not None:  # first: nothing is called sound beside an error
+            matches(contract, load_yaml(robot, RobotConfig), elsewhere)
+        provenance = contract.provenance
+        exported = provenance.versions.get("export_commit", "")
         out.print(
-            f"{policy}: sound; {contract.provenance.task} for {contract.robot}, "
-            f"{1 / contract.control_dt_s:.0f} Hz, "
-            f"{contract.provenance.env_steps:,} training steps, "
-            f"commit {contract.provenance.git_commit[:12]}"
+            f"{policy}: sound; {provenance.task} for {contract.robot}, "
+            f"{1 / contract.control_dt_s:.0f} Hz, {provenance.env_steps:,} training steps, "
+            f"commit {provenance.git_commit[:12]}{exported and f', exported by {exported[:12]}'}"
         )
         for joint in contract.joints:
             out.print(
@@ -422,8 +447,9 @@ def _check_policy(policy: Path, robot: Path | None) -> None:
                 f"start {joint.default_position_rad:+.3f} rad  "
                 f"range {' to '.join(map(_rounded, joint.position_limits_rad))} rad"
             )
+        if elsewhere:
+            out.print(f"needs {', '.join(elsewhere)} from another program: run it with --listen")
         if robot is not None:
-            matches(contract, load_yaml(robot, RobotConfig))
             out.print(f"fits {robot}")
 
 
@@ -703,6 +729,11 @@ def _floats(text: str) -> list[float]:
         raise typer.BadParameter(
             f"--command takes numbers like 0.2,0.0,0.1, found {text!r}"
         ) from None
+
+
+def _near(path: Path) -> Path:
+    """A path from the present folder, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _rounded(angle: float) -> str:

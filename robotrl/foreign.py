@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.vector_env import VectorEnv
+from robotrl.checkout import UNKNOWN
 from robotrl.normalizer import Normalizer
 from robotrl.policy import Policy
 
@@ -63,6 +64,8 @@ class Origin(NamedTuple):
     """Environment steps it was trained for, 0 if unknown."""
     versions: dict[str, str]
     """Of what trained it, by package."""
+    git_commit: str = UNKNOWN
+    """Of the checkout of this program that trained it."""
 
 
 def load_foreign(

@@ -25,12 +25,9 @@ from deploy.configuration import load_yaml
 from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.device import SettingChange
-from deploy.dynamixel.device import DynamixelServos
-from deploy.errors import BusError, ConfigError, DeployError, SafetyError
+from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
-from deploy.imu.device import Imu
-from deploy.microcontroller.device import Microcontroller
 from deploy.ports import open_ports
 from deploy.process import command_of
 from deploy.realtime import realtime
@@ -39,9 +36,9 @@ from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime
 from deploy.servos import settings as servo_settings
-from deploy.servos.device import ServoDevice
 from deploy.signals import SIGNALS, SignalKind
 from deploy.state import Requests, State
+from robotrl.scan import scan
 
 _TWIN_STOP_TIMEOUT_S = 10.0
 _PROVED = {True: "proved at the start", False: "NOT proved (--no-prove)"}
@@ -148,29 +145,9 @@ def restore_robot(saved: Path, robot_path: Path, port: str | None) -> list[str]:
 
 
 def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterator[str]:
-    """A line for each servo, board and IMU of the robot: how it is, or that it does not answer."""
+    """A line for each part of the robot; see `robotrl.scan`."""
     with _bare_robot(robot_path, port) as robot:
-        for device in robot.devices:
-            if isinstance(device, ServoDevice):
-                wired = {robot.config.joints[joint].id: joint for joint in device.joints}
-                found = device.scan(sorted({*ids, *wired}))
-                yield from (f"{device.name}: {servo}" for servo in found)
-                for id in wired.keys() - {servo.id for servo in found}:
-                    yield f"{device.name}: id {id} ({wired[id]}): no answer"
-            if isinstance(device, DynamixelServos) and device.imu:
-                yield f"{device.name}: {device.imu.look()}"
-            if isinstance(device, Microcontroller):
-                yield device.look()
-            if isinstance(device, Imu):
-                yield _listened(device)
-
-
-def _listened(imu: Imu) -> str:
-    try:
-        imu.connect()
-    except BusError as error:
-        return f"{imu.name}: {error}"
-    return imu.describe()
+        yield from scan(robot.devices, ids)
 
 
 @contextmanager
