@@ -26,9 +26,10 @@ from deploy.commands import CommandSource
 from deploy.controller import OnnxController
 from deploy.device import Reading
 from deploy.drive import Drive, Floats, Times
-from deploy.errors import ContractError, SafetyError
+from deploy.errors import ContractError, DeviceLost, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
+from deploy.reconnect import Reconnect, find_again, wait_for_resume
 from deploy.recorder import Recorder
 from deploy.robot import Robot, understood_targets
 from deploy.signals import SignalKind
@@ -54,6 +55,10 @@ class Runtime:
     """Run although the limp robot does not lie in its rest pose."""
     hold: bool = False
     """Pause at the start pose, so that somebody may see to the robot first."""
+    reconnect: Reconnect = Reconnect.NEVER
+    """What becomes of the run when a device is lost; see `deploy.reconnect`."""
+    tell: Callable[[str], object] = lambda text: None
+    """Told what a person should know in a pause that nobody has asked for."""
     streams: Mapping[SignalKind, Reading] = field(default_factory=dict)
     """Signals from elsewhere, as a camera's tracker; the commands' source brings them in."""
     advice: Sequence[str] = ()
@@ -73,6 +78,7 @@ class Runtime:
             contract.control_dt_s,
             self.requests,
             poll=self._poll,
+            reconnects=self.reconnect is not Reconnect.NEVER,
             on_begin=self._show,
             on_tick=self._record,
         )
@@ -125,12 +131,7 @@ class Runtime:
             self.drive.check_stop()
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while the servos watch
-            self.robot.energise()
-            self.drive.begin_run()
-            self._run_policy(duration_s)
-            self._command[:] = 0
-            self._enter(State.STOPPING)
-            self._move(self._rest, "rest", other=np.zeros_like(self._rest))
+            self._drive_robot(duration_s)
             self.robot.release()
             self._enter(State.IDLE, self.describe_timing())
         except BaseException as error:
@@ -146,10 +147,51 @@ class Runtime:
             f"{overruns} deadlines missed at {1 / self.drive.period_s:.0f} Hz\n{self.drive.times}"
         )
 
-    def _run_policy(self, duration_s: float) -> None:
+    def _drive_robot(self, duration_s: float) -> None:
+        """All that is done with torque on; what is lost meanwhile is waited for."""
+        last_s = duration_s - self.drive.period_s / 2
+        loss: DeviceLost | None = None
+        while True:
+            try:
+                if loss:
+                    self._recover(loss)
+                self.robot.energise()
+                self.drive.begin_run()
+                if not self.requests.finished and self._ran_s < last_s:
+                    self._run_policy(last_s)
+                self._command[:] = 0
+                self._enter(State.STOPPING)
+                self._move(self._rest, "rest", other=np.zeros_like(self._rest))
+                return
+            except DeviceLost as error:
+                if self.reconnect is Reconnect.NEVER or self.state is State.IDLE:
+                    raise
+                loss = error
+
+    def _recover(self, loss: DeviceLost) -> None:
+        """Wait in the safe state for what was lost, and for somebody to resume."""
+        requests = self.requests
+        self.drive.make_safe(loss)
+        requests.pause()
+        self._command[:] = 0
+        patience_s = self.robot.config.safety.reconnect_s
+        self._tell(f"{loss}; paused, looking for it for {patience_s:g} s", *loss.__notes__)
+        find_again(self.drive)
+        requests.pause()  # what was pressed meanwhile was pressed without a robot
+        if self.reconnect is Reconnect.ALONE:
+            requests.resume()
+        else:
+            self._tell("the robot is back and as it was; it waits for you to resume")
+        wait_for_resume(self.drive)
+
+    def _tell(self, *texts: str) -> None:
+        self._enter(State.PAUSED, "\n".join(texts))
+        for text in texts:
+            self.tell(text)
+
+    def _run_policy(self, last_s: float) -> None:
         """From where the robot is held to the end of the policy's time, pauses left out."""
         requests, ticker = self.requests, self.drive.ticker
-        last_s = duration_s - self.drive.period_s / 2
         while True:
             self._enter(State.MOVING_TO_START)
             self._move(self._start, "start", other=None)

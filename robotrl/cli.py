@@ -528,6 +528,12 @@ def run(
     hold: Annotated[
         bool, typer.Option("--hold", help="Wait at the start pose until told to go on.")
     ] = False,
+    reconnect: Annotated[
+        bool,
+        typer.Option(
+            "--reconnect", help="After a device was lost and is back, go on without being told."
+        ),
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
     with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
     yes: Annotated[
@@ -574,6 +580,7 @@ def run(
             seed=seed,
             listen=listen,
             hold=hold,
+            reconnect=reconnect,
             log=log,
             start_twin=with_twin,
             yes=yes,

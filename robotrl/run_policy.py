@@ -34,6 +34,7 @@ from deploy.microcontroller.device import Microcontroller
 from deploy.ports import open_ports
 from deploy.process import command_of
 from deploy.realtime import realtime
+from deploy.reconnect import Reconnect
 from deploy.recorder import Recorder
 from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
@@ -57,6 +58,7 @@ def run_policy(
     seed: int,
     listen: str | None,
     hold: bool,
+    reconnect: bool,
     log: Path,
     start_twin: bool,
     yes: bool,
@@ -75,6 +77,8 @@ def run_policy(
     controller = OnnxController(policy)
     contract = controller.contract
     listening = command == "udp" or listen is not None
+    asks = listening or command == "keyboard" or command.startswith("gamepad")
+    waits = Reconnect.ALONE if reconnect else Reconnect.ASKED if asks else Reconnect.NEVER
     streams = _from_elsewhere(contract, config) if listening else ()
     matches(contract, config, streams)
     with ExitStack() as stack:
@@ -114,6 +118,8 @@ def run_policy(
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
                     hold=hold,
+                    reconnect=waits,
+                    tell=lambda text: _warn(text, console),
                     streams=listener.readings if listener else {},
                     advice=advice,
                 )

@@ -129,8 +129,13 @@ class Microcontroller:
         Raises:
             BusError: it does not answer, has other joints, or no IMU where one is expected.
         """
-        welcome = self.welcome = self.link.hello()
-        count = len(self.joints)
+        before, welcome = self.welcome, self.link.hello()
+        if before and before.uid != welcome.uid:
+            raise ServoError(
+                f"board {self.name!r} has id {welcome.uid.hex()}, expected {before.uid.hex()}, "
+                "which was there before; plug that one in again, or start anew"
+            )
+        self.welcome, count = welcome, len(self.joints)
         if welcome.joints != count or sorted(self._places) != list(range(count)):
             raise BusError(
                 f"board {self.name!r} has {welcome.joints} joints, the robot's YAML gives it "

@@ -270,6 +270,7 @@ class ServoDevice:
                 servos that are missing or of another model are named at once.
             ServoError: settings in EEPROM would have to change, and are not approved.
         """
+        self._read_at[:] = -np.inf  # what was read before, if anything, tells nothing
         self.firmware = self._identify()
         self._wanted = [self._running_settings(row) for row in range(len(self._ids))]
         for row, joint in enumerate(self.joints):
@@ -284,6 +285,7 @@ class ServoDevice:
             for register, value in wanted.items():
                 if register not in self.SET_BY_ENERGISE and self.bus.read(id, register) != value:
                     self.bus.write_verified(id, register, value)
+        self._approve = refuse_changes  # where they are kept nothing has to change again
         self.bus.return_delay_s = 0.0
         self.measured_latency_s = self.bus.measure_latency(self._ids)
         self._feedback = self._feedback_read()

@@ -182,6 +182,8 @@ class Twin:
             for name, section in robot_config.wired.items()
         }
         self._start_s, self._steps = start_s, 0
+        self.unplugged: set[str] = set()
+        """Devices whose cable is off."""
 
     @property
     def time_s(self) -> float:
@@ -239,6 +241,10 @@ class Twin:
             self._simulate(wire.next_event_s)
             wire.run_event()
         self._simulate(now_s)
+
+    def is_unplugged(self, device: str | None = None) -> bool:
+        """Whether the cable of a device, or of the first, is off."""
+        return (device or self.devices[0]) in self.unplugged
 
     def take(self, now_s: float, device: str | None = None) -> bytes:
         """Bytes a serial port, or the first, has received by now and not yet handed out."""

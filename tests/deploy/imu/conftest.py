@@ -34,6 +34,9 @@ class Alone:
     def wake_s(self) -> float:
         return min(self._wire.next_event_s, self._wire.reply_s)
 
+    def is_unplugged(self, device: str | None) -> bool:
+        return False
+
     def receive(self, data: bytes, now_s: float, baud_rate: int | None, device: str | None) -> None:
         self.advance(now_s)
         self._wire.send(data, now_s, baud_rate)
