@@ -74,7 +74,7 @@ def wait_for_resume(drive: Drive) -> None:
 
 
 def _refuse_moved(drive: Drive, lowest: Floats, highest: Floats) -> None:
-    """Refuse joints that held themselves and are not between where they were and where they went."""
+    """Refuse joints that held and are not between where they were and where they were told to."""
     robot, allowed = drive.robot, drive.robot.config.safety.pose_tolerance_rad
     held = {joint for device in robot.devices if device.energised for joint in device.joints}
     for row, joint in enumerate(robot.joints):

@@ -474,12 +474,16 @@ def twin(
         bool,
         typer.Option(help="Put a robot on its feet when its servos hold, as its owner would."),
     ] = True,
+    faults: Annotated[
+        Path | None, typer.Option(help="What goes wrong, and when: a YAML, deploy/twin/faults.py.")
+    ] = None,
 ) -> None:
     """Start the simulated robot behind a serial port; prints the port, ends with Ctrl-C.
 
     Example: `robotrl twin configs/robots/desk_arm.yaml --link /tmp/desk_arm`
     """
     with _needs("train"):
+        from deploy.twin.faults import FaultScript
         from deploy.twin.parameters import draw
         from deploy.twin.server import serve
         from envs.robot import load_robot
@@ -499,6 +503,7 @@ def twin(
             draw(seed, path) if lift else replace(draw(seed, path), let_go_after_s=0.0),
             link=link,
             truth_path=truth,
+            faults=load_yaml(faults, FaultScript) if faults else None,
             ready=lambda port: print(port, flush=True),
         )
 
