@@ -340,7 +340,8 @@ class Microcontroller:
         return encode_command(self._mode, after, self._safety.watchdog_ms, self._on_board)
 
     def _command(self, targets: Floats, after: After | None = None) -> State:
-        return self.link.ask(MessageType.COMMAND, self._encode(targets, after))
+        before_deadman_s = self._safety.watchdog_ms / 2000
+        return self.link.ask(MessageType.COMMAND, self._encode(targets, after), before_deadman_s)
 
     def _take(self, state: State) -> None:
         """Bring the readings up to date; a position that is no number is no reading."""

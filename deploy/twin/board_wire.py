@@ -178,6 +178,9 @@ class _Motor:
             self._write(registers.OPERATING_MODE, int(_MODES[mode]))
             self._write(registers.VELOCITY_P_GAIN, VELOCITY_P_GAIN)
             self._write(registers.VELOCITY_I_GAIN, VELOCITY_I_GAIN)
+            if mode == Mode.POSITION:  # else it drives to where it was told to be last
+                _, position = _FEEDBACK.unpack(self.servo.read(_FEEDBACK_AT, _FEEDBACK.size).data)
+                self._write(registers.GOAL_POSITION, position)
             self._write(registers.TORQUE_ENABLE, 1)
 
     def _write(self, register: Register, value: int) -> None:

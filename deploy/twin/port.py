@@ -51,7 +51,7 @@ class VirtualPort:
         """
         self._check()
         while not self._received:
-            self._clock.sleep_until(min(deadline_s, self._twin.wake_s))
+            self._clock.sleep_until(min(deadline_s, self._twin.wake_of(self._device)))
             self._receive()
             if self.now() >= deadline_s:
                 break

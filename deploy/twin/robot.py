@@ -218,6 +218,11 @@ class Twin:
         """When `advance` and `take` have something to do on the bus next; inf if nothing is due."""
         return min(min(wire.next_event_s, wire.reply_s) for wire in self._wires.values())
 
+    def wake_of(self, device: str | None = None) -> float:
+        """The same for who waits at one port, or at the first: what comes in at others stays."""
+        reply_s = self._wires[device or self.devices[0]].reply_s
+        return min(reply_s, *(wire.next_event_s for wire in self._wires.values()))
+
     @property
     def devices(self) -> list[str]:
         """Names of the serial ports it has."""

@@ -64,6 +64,11 @@ def desk_arm() -> RobotConfig:
 @pytest.fixture(scope="session")
 def contract(desk_arm: RobotConfig) -> Contract:
     """What a policy for the desk arm demands: 50 Hz, starts at `HOME`, reaches points."""
+    return reaching_contract(desk_arm)
+
+
+def reaching_contract(desk_arm: RobotConfig) -> Contract:
+    """The same for who has no fixtures."""
     models = [MODELS[wiring.model] for wiring in desk_arm.joints.values()]
     joints = [
         {
