@@ -502,12 +502,16 @@ def twin(
         bool,
         typer.Option(help="Put a robot on its feet when its servos hold, as its owner would."),
     ] = True,
+    faults: Annotated[
+        Path | None, typer.Option(help="What goes wrong, and when: a YAML, deploy/twin/faults.py.")
+    ] = None,
 ) -> None:
     """Start the simulated robot behind a serial port; prints the port, ends with Ctrl-C.
 
     Example: `robotrl twin configs/robots/desk_arm.yaml --link /tmp/desk_arm`
     """
     with _needs("train"):
+        from deploy.twin.faults import FaultScript
         from deploy.twin.parameters import draw
         from deploy.twin.server import serve
         from envs.robot import load_robot
@@ -527,6 +531,7 @@ def twin(
             draw(seed, path) if lift else replace(draw(seed, path), let_go_after_s=0.0),
             link=link,
             truth_path=truth,
+            faults=load_yaml(faults, FaultScript) if faults else None,
             ready=lambda port: print(port, flush=True),
         )
 
@@ -555,6 +560,12 @@ def run(
     ] = None,
     hold: Annotated[
         bool, typer.Option("--hold", help="Wait at the start pose until told to go on.")
+    ] = False,
+    reconnect: Annotated[
+        bool,
+        typer.Option(
+            "--reconnect", help="After a device was lost and is back, go on without being told."
+        ),
     ] = False,
     log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
     with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
@@ -608,6 +619,7 @@ def run(
             seed=seed,
             listen=listen,
             hold=hold,
+            reconnect=reconnect,
             log=log,
             start_twin=with_twin,
             yes=yes,

@@ -31,6 +31,7 @@ from deploy.governor import Governor
 from deploy.ports import open_ports
 from deploy.process import command_of
 from deploy.realtime import realtime
+from deploy.reconnect import Reconnect
 from deploy.recorder import Recorder
 from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
@@ -55,6 +56,7 @@ def run_policy(
     seed: int,
     listen: str | None,
     hold: bool,
+    reconnect: bool,
     log: Path,
     start_twin: bool,
     yes: bool,
@@ -74,6 +76,8 @@ def run_policy(
     controller = OnnxController(policy)
     contract = controller.contract
     listening = command == "udp" or listen is not None
+    asks = listening or command == "keyboard" or command.startswith("gamepad")
+    waits = Reconnect.ALONE if reconnect else Reconnect.ASKED if asks else Reconnect.NEVER
     streams = _from_elsewhere(contract, config) if listening else ()
     matches(contract, config, streams)
     with ExitStack() as stack:
@@ -114,8 +118,9 @@ def run_policy(
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
                     prove=prove,
-                    tell=lambda text: _say(text, console),
                     hold=hold,
+                    reconnect=waits,
+                    tell=lambda text: _say(text, console),
                     streams=listener.readings if listener else {},
                     advice=advice,
                 )

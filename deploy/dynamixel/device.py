@@ -94,6 +94,7 @@ class DynamixelServos(ServoDevice):
         """As for all servos; the robot lies still, so the gyroscope's bias is found as well."""
         if self.imu:
             self.imu.connect()
+        self.restarted[:] = False
         super().connect()
         if self.imu:
             self.imu.rest()

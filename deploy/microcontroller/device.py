@@ -342,8 +342,13 @@ class Microcontroller:
 
     def _greet(self) -> Welcome:
         """What the board says of itself, if it is the one of the robot's YAML."""
-        welcome = self.welcome = self.link.hello()
-        count = len(self.joints)
+        before, welcome = self.welcome, self.link.hello()
+        if before and before.uid != welcome.uid:
+            raise ServoError(
+                f"board {self.name!r} has id {welcome.uid.hex()}, expected {before.uid.hex()}, "
+                "which was there before; plug that one in again, or start anew"
+            )
+        self.welcome, count = welcome, len(self.joints)
         if welcome.joints != count or sorted(self._places) != list(range(count)):
             raise BusError(
                 f"board {self.name!r} has {welcome.joints} joints, the robot's YAML gives it "
@@ -358,7 +363,8 @@ class Microcontroller:
         return welcome
 
     def _command(self, targets: Floats, after: After | None = None) -> State:
-        return self.link.ask(MessageType.COMMAND, self._encode(targets, after))
+        before_deadman_s = self._safety.watchdog_ms / 2000
+        return self.link.ask(MessageType.COMMAND, self._encode(targets, after), before_deadman_s)
 
     def _take(self, state: State) -> None:
         """Bring the readings up to date; a position that is no number is no reading."""
