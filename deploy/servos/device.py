@@ -30,7 +30,7 @@ from deploy.servos.bus import ServoBus
 from deploy.servos.catalog import MODELS
 from deploy.servos.register import Register
 from deploy.servos.reply_times import MARGIN_S
-from deploy.servos.sync_read import SyncRead
+from deploy.servos.sync_read import Feedback, SyncRead
 from deploy.signals import SignalKind
 from deploy.statistics import Statistics
 
@@ -38,7 +38,7 @@ _NEIGHBOUR_IDS = range(1, 21)
 HOLD_REACH_RAD = 0.1
 """A held joint keeps its last target up to this far from where it is: what a load's droop needs,
 and little enough to give way. Holding the measured angle instead would lower the load once more."""
-LIMIT_TOLERANCE_TICKS = 8
+LIMIT_TOLERANCE_RAD = 0.0125
 """A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
@@ -166,7 +166,7 @@ class ServoDevice:
         """Request and reply, for setting up."""
         self._wanted: list[dict[Register, int]] = []
         self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
-        self._feedback: SyncRead | None = None
+        self._feedback: Feedback | None = None
         self._settings: list[SyncRead] = []
         self._others = 0
         """What answers before the servos when they are read together."""
@@ -218,7 +218,7 @@ class ServoDevice:
         """Reads the same bytes of several servos."""
         raise NotImplementedError
 
-    def _feedback_read(self) -> SyncRead:
+    def _feedback_read(self) -> Feedback:
         """Reads all that a tick needs."""
         raise NotImplementedError
 
@@ -251,6 +251,13 @@ class ServoDevice:
     def _stopped_itself(self, id: int) -> bool:
         """Whether a servo holds where its watchdog has stopped it."""
         return False
+
+    guarded = False
+    """Whether they have a watchdog; see `Device`."""
+
+    def prove(self) -> str:
+        """Whether their watchdogs have acted; see `Device`."""
+        raise NotImplementedError
 
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent; see `Device`."""
@@ -319,11 +326,12 @@ class ServoDevice:
     def _refuse_outside(self, present: NDArray[np.integer]) -> None:
         """Raise a SafetyError if a joint, at `present` (n,) counts, is where it cannot be held."""
         goals = np.clip(present, *self._tick_limits.T)
+        beyond_rad = abs(goals - present) * self._rad_per_tick
         turned = (present < 0) | (present >= np.array([model.ticks for model in self._models]))
         if outside := [
             f"{self.joints[row]} is at {self._to_rad(present)[row]:.2f} rad (count "
             f"{present[row]}), its limits are {list(self._wirings[row].position_limits_rad)} rad"
-            for row in np.flatnonzero(turned | (abs(goals - present) > LIMIT_TOLERANCE_TICKS))
+            for row in np.flatnonzero(turned | (beyond_rad > LIMIT_TOLERANCE_RAD))
         ]:
             raise SafetyError(
                 f"{'; '.join(outside)}. Torque stays off, since it would throw the joint to its "
@@ -369,7 +377,8 @@ class ServoDevice:
     @property
     def adapter_s(self) -> float:
         """What is reckoned for the adapter in that [s]: its median latency and a margin."""
-        return self.measured_latency_s + MARGIN_S
+        assert self._feedback is not None, "connect() comes first"
+        return self._feedback.turns * (self.measured_latency_s + MARGIN_S)
 
     def describe(self) -> str:
         """What was found when connecting: servos, their firmware, and the bus."""
@@ -384,10 +393,12 @@ class ServoDevice:
         assert self._feedback is not None, "connect() comes first"
         wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.adapter_s * 1e3
         bus, where = self._bus_config, self.config.key_of(self.name)
+        turns = f" in {self._feedback.turns} turns" if self._feedback.turns > 1 else ""
         return (
             f"{wire_ms + latency_ms:.1f} ms: {wire_ms:.1f} ms on the wire at {bus.baud_rate} baud, "
-            f"{latency_ms:.1f} ms for the adapter (measured {self.measured_latency_s * 1e3:.1f} "
-            f"ms, `{where}.usb_latency_ms` says {bus.usb_latency_ms:g})"
+            f"{latency_ms:.1f} ms for the adapter{turns} (measured "
+            f"{self.measured_latency_s * 1e3:.1f} ms, "
+            f"`{where}.usb_latency_ms` says {bus.usb_latency_ms:g})"
         )
 
     def advise(self) -> str:
@@ -643,7 +654,7 @@ def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> Non
     for name, id in id_of.items():
         try:
             action(id)
-        except BusError as error:
+        except Exception as error:  # whatever it is: the next one is to be stopped too
             errors.append(f"{name}: {error}")
     if errors:
         raise BusError("; ".join(errors))
