@@ -60,8 +60,8 @@ class Runtime:
     """Pause at the start pose, so that somebody may see to the robot first."""
     prove: bool = True
     """Fall silent before anything moves, and see whoever watches this process act."""
-    tell: Callable[[str], object] = lambda text: None
-    """Told what a person should know."""
+    say: Callable[[str], object] = lambda text: None
+    """Told what was proved."""
     streams: Mapping[SignalKind, Reading] = field(default_factory=dict)
     """Signals from elsewhere, as a camera's tracker; the commands' source brings them in."""
     advice: Sequence[str] = ()
@@ -134,7 +134,7 @@ class Runtime:
             self.drive.check_stop()
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while the servos watch
-            self._arm()
+            self._arm(prove=self.prove)
             self.drive.begin_run()
             self._run_policy(duration_s)
             self._command[:] = 0
@@ -157,20 +157,20 @@ class Runtime:
             f"{overruns} deadlines missed at {1 / self.drive.period_s:.0f} Hz\n{self.drive.times}"
         )
 
-    def _arm(self) -> None:
-        """Hold the robot where it is, with everybody watching who is to watch."""
+    def _arm(self, *, prove: bool) -> None:
+        """Hold the robot where it is, with everybody watching who is to watch; `prove` it."""
         robot, safety = self.robot, self.robot.config.safety
         patience_s = safety.watchdog_ms / 1000 + GRACE_S
-        if self.prove and self.recorder is not None:
+        if prove and self.recorder is not None:
             let_go = safety.safe_state == "torque_off" and not robot.energised
             drill = self.recorder.drill(patience_s, let_go=let_go)
-            self._tell(f"proved: {drill}")
+            self._say(f"proved: {drill}")
         self._promise(SLOW_S)
         robot.energise()
-        for proof in robot.prove(self.clock) if self.prove else ():
-            self._tell(f"proved: {proof}")
+        for proof in robot.prove(self.clock) if prove else ():
+            self._say(f"proved: {proof}")
         if not self.prove:
-            self._tell("NOT proved: that anybody notices when this process dies (--no-prove)")
+            self._say("NOT proved: that anybody notices when this process dies (--no-prove)")
         robot.read(self.clock.now() + patience_s)  # else one lost reply would find old readings
         self._promise(patience_s)
 
@@ -180,9 +180,9 @@ class Runtime:
         if self.recorder is not None:
             self.recorder.promise(self.clock.now() + within_s)
 
-    def _tell(self, text: str) -> None:
+    def _say(self, text: str) -> None:
         self._note(text)
-        self.tell(text)
+        self.say(text)
 
     def _run_policy(self, duration_s: float) -> None:
         """From where the robot is held to the end of the policy's time, pauses left out."""

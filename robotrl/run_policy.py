@@ -117,7 +117,7 @@ def run_policy(
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
                     prove=prove,
-                    tell=lambda text: _say(text, console),
+                    say=lambda text: _say(text, console),
                     hold=hold,
                     streams=listener.readings if listener else {},
                     advice=advice,
