@@ -321,6 +321,7 @@ def test_run_that_is_told_to_end_holds(
     log = tmp_path / "run.mcap"
     run = start_run(twin_port, log, duration_s=60.0)
     wait_for_state(run, "running")
+    time.sleep(0.2)
     run.send_signal(number)
     _, stderr = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 1
