@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.clock import Clock, Ticker
-from deploy.errors import BusError, ConfigError, SafetyError
+from deploy.errors import ConfigError, SafetyError
 from deploy.governor import Governor
 from deploy.histogram import StageTimes
 from deploy.robot import Robot
@@ -180,7 +180,7 @@ class Drive:
                 self.robot.hold()
             else:
                 self.robot.release()
-        except BusError as failure:
+        except Exception as failure:  # whatever it is, people have to know
             error.add_note(
                 f"the safe state {safe_state!r} is not confirmed: {failure}. "
                 f"{'; '.join(self.robot.watchdogs())}; switch the power off before touching the "

@@ -18,7 +18,7 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import serial
 
@@ -54,6 +54,9 @@ class Port(Protocol):
 class SerialPort:
     """A serial port of this machine, or the pseudo-terminal of a twin."""
 
+    _serial: serial.Serial | None
+    """None for one that is another process's."""
+
     def __init__(self, path: str, baud_rate: int):
         """Open and lock the port.
 
@@ -62,14 +65,26 @@ class SerialPort:
         """
         self.path = path
         try:
-            self._serial = serial.Serial(path, baud_rate, timeout=0, exclusive=True)
+            opened = self._serial = serial.Serial(path, baud_rate, timeout=0, exclusive=True)
         except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
             raise _explain(path, baud_rate, error) from error
-        self._fd = self._serial.fileno()
+        self._fd = opened.fileno()
         # FTDI adapters otherwise hold bytes back for up to 16 ms; a pty, CDC-ACM or CP210x has no
         # such setting, and needs none.
         with contextlib.suppress(ValueError):
-            self._serial.set_low_latency_mode(True)
+            opened.set_low_latency_mode(True)
+
+    @classmethod
+    def inherited(cls, path: str, fd: int) -> Self:
+        """A port that another process has opened, set up, and handed over; `close` leaves it."""
+        port = cls.__new__(cls)
+        port.path, port._fd, port._serial = path, fd, None
+        return port
+
+    @property
+    def fd(self) -> int:
+        """Its file descriptor; -1 once it is closed."""
+        return self._fd
 
     def now(self) -> float:
         """Monotonic clock [s]."""
@@ -113,7 +128,8 @@ class SerialPort:
 
     def close(self) -> None:
         """Close and unlock the port; once is enough, more do no harm."""
-        self._serial.close()
+        if self._serial:
+            self._serial.close()
         self._fd = -1  # the number may soon be another file's
 
     def _unplugged(self, error: Exception | None) -> BusError:

@@ -538,6 +538,12 @@ def run(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Run although the robot does not lie in its rest pose.")
     ] = False,
+    no_prove: Annotated[
+        bool,
+        typer.Option(
+            "--no-prove", help="Start without seeing the watchdogs act; the log says so. Saves 1 s."
+        ),
+    ] = False,
 ) -> None:
     """Run a policy on a robot in real time. Ctrl-C stops it at once, in its safe state.
 
@@ -580,6 +586,7 @@ def run(
             start_twin=with_twin,
             yes=yes,
             anyway=anyway,
+            prove=not no_prove,
             requests=requests,
             console=console,
         )

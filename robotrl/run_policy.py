@@ -44,6 +44,7 @@ from deploy.signals import SIGNALS, SignalKind
 from deploy.state import Requests, State
 
 _TWIN_STOP_TIMEOUT_S = 10.0
+_PROVED = {True: "proved at the start", False: "NOT proved (--no-prove)"}
 _LOGGED_VERSIONS = ("robotrl", "numpy", "onnxruntime", "pyserial", "mcap")
 
 
@@ -61,6 +62,7 @@ def run_policy(
     start_twin: bool,
     yes: bool,
     anyway: bool,
+    prove: bool,
     requests: Requests,
     console: Console,
 ) -> str:
@@ -90,7 +92,7 @@ def run_policy(
         if requests.stopped:
             raise SafetyError(f"stopped: {requests.stopped}, before the port was opened")
         config = _at_port(config, path)  # what is logged is what is used
-        run = _describe_run(config) | {"anyway": anyway}
+        run = _describe_run(config) | {"anyway": anyway, "watchdogs": _PROVED[prove]}
         metadata = {"robot": config.model_dump_json(), "run": json.dumps(run)}
         agreed = yes or start_twin
 
@@ -99,9 +101,10 @@ def run_policy(
 
         with open_ports(config) as ports:
             robot = Robot(config, contract.joints, ports, approve=approve)
-            with Recorder(log, contract, metadata) as recorder:
+            open_files = {name: port.fd for name, port in ports.items()}
+            with Recorder(log, contract, metadata, open_files) as recorder:
                 for text in robot.watchdogs():
-                    console.print(text, style="dim", markup=False, highlight=False)
+                    _say(text, console)
                 # after the companion has begun, which is to stay out of the way
                 advice = stack.enter_context(realtime(config.loop))
                 runtime = Runtime(
@@ -113,13 +116,15 @@ def run_policy(
                     requests,
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
+                    prove=prove,
+                    tell=lambda text: _say(text, console),
                     hold=hold,
                     streams=listener.readings if listener else {},
                     advice=advice,
                 )
                 runtime.run(commands, duration_s)
     for line in (*advice, *runtime.describe_timing().splitlines()):
-        console.print(f"  {line}", style="dim", markup=False, highlight=False)
+        _say(f"  {line}", console)
     if slow := robot.advise():
         _warn(slow, console)
     statistics = robot.statistics
@@ -304,6 +309,10 @@ def _announce(state: State, recorder: Recorder, console: Console) -> None:
     console.print(f"[dim]{state.name.lower().replace('_', ' ')}[/]")
     if trouble := recorder.trouble():
         _warn(trouble, console)
+
+
+def _say(text: str, console: Console) -> None:
+    console.print(text, style="dim", markup=False, highlight=False)
 
 
 def _warn(text: str, console: Console) -> None:

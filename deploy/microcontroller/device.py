@@ -262,6 +262,25 @@ class Microcontroller:
         elif self.link.ask(MessageType.POLL).status == Status.DRIVEN:
             self.link.ask(MessageType.STOP)
 
+    guarded = True
+
+    def prove(self) -> str:
+        """Whether the deadman has stopped the joints; a poll does not feed it."""
+        state = self.link.ask(MessageType.POLL)
+        held = bool(state.parts & Parts.MOTORS_ON)
+        if (state.status, state.reason) != (Status.STOPPED, Reason.SILENCE):
+            raise SafetyError(
+                f"the deadman of board {self.name!r} did not stop its joints (status "
+                f"{state.status}), expected it to after {self._safety.watchdog_ms} ms without a "
+                "command; its sketch does not call `rrl_tick` often enough"
+            )
+        if held != (self._after == After.HOLD):
+            raise SafetyError(
+                f"the deadman of board {self.name!r} left its motors {'on' if held else 'off'}, "
+                "expected the robot's `safe_state`; correct its sketch"
+            )
+        return f"its board had stopped the joints and {'holds' if held else 'let go of'} them"
+
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent."""
         after = "holds them" if self._after == After.HOLD else "lets them go"

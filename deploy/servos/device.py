@@ -252,6 +252,13 @@ class ServoDevice:
         """Whether a servo holds where its watchdog has stopped it."""
         return False
 
+    guarded = False
+    """Whether they have a watchdog; see `Device`."""
+
+    def prove(self) -> str:
+        """Whether their watchdogs have acted; see `Device`."""
+        raise NotImplementedError
+
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent; see `Device`."""
         raise NotImplementedError
@@ -647,7 +654,7 @@ def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> Non
     for name, id in id_of.items():
         try:
             action(id)
-        except BusError as error:
+        except Exception as error:  # whatever it is: the next one is to be stopped too
             errors.append(f"{name}: {error}")
     if errors:
         raise BusError("; ".join(errors))

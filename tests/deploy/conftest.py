@@ -63,6 +63,11 @@ def desk_arm() -> RobotConfig:
 
 @pytest.fixture(scope="session")
 def contract(desk_arm: RobotConfig) -> Contract:
+    """What a policy for the desk arm demands."""
+    return arm_contract(desk_arm)
+
+
+def arm_contract(desk_arm: RobotConfig) -> Contract:
     """What a policy for the desk arm demands: 50 Hz, starts at `HOME`, reaches points."""
     models = [MODELS[wiring.model] for wiring in desk_arm.joints.values()]
     joints = [
