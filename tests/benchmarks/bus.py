@@ -3,14 +3,15 @@
     python tests/benchmarks/bus.py
 
 A tick is one sync read of the block that holds position, speed and duty (12 bytes of a DYNAMIXEL
-from 124, 15 of a Feetech servo from 56) and one sync write of Goal Position. Both sides talk to a
+from 124, 15 of a Feetech servo from 56), of SCS servos a read of each (11 bytes), and one sync
+write of Goal Position. Both sides talk to a
 port in memory that has the right reply ready at once, so only their own work is timed: process
 time, rounds interleaved, medians.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dynamixel_sdk
 import numpy as np
@@ -22,11 +23,13 @@ from deploy.dynamixel.protocol import Instruction, Status
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.feetech import protocol as feetech_protocol
 from deploy.feetech import registers as feetech_registers
+from deploy.feetech import scs_registers
 from deploy.feetech import sync as feetech_sync
 from deploy.servos.bus import ServoBus
 
 ADDRESS, LENGTH = registers.PRESENT_PWM.address, 12
 FEETECH_ADDRESS, FEETECH_LENGTH = feetech_registers.PRESENT_POSITION.address, 15
+SCS_LENGTH = 11
 TICKS_PER_ROUND, ROUNDS = 300, 15
 
 
@@ -210,6 +213,62 @@ def feetech_sdk_tick(servos: int) -> Callable[[], None]:
     return tick
 
 
+class ScsPort(InstantPort):
+    """Our port with a servo behind it that is asked on its own."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._replies = Replies({0: scs_reply(data)})
+        self._replies.request(0)
+
+
+class ScsInstantPort(FeetechInstantPort):
+    """The same for the SDK."""
+
+    def writePort(self, packet):  # noqa: N802
+        self._replies = Replies({0: scs_reply(packet)})
+        self._replies.request(0)
+        return len(packet)
+
+
+def scs_reply(request: Sequence[int] | memoryview) -> bytes:
+    """What is asked for, zeros; nothing to a sync write."""
+    if request[4] != Instruction.READ:
+        return b""
+    return feetech_protocol.Status(request[2], bytes(request[6])).encode()
+
+
+def our_scs_tick(servos: int) -> Callable[[], None]:
+    """Read 11 bytes of every servo, one after the other, and write its goal."""
+    ids = ids_of(servos)
+    bus = ServoBus(ScsPort({}, 4), 1_000_000, feetech_protocol)
+    reading = feetech_sync.ReadInTurn(bus, ids, FEETECH_ADDRESS, SCS_LENGTH)
+    writing = feetech_sync.SyncWrite(bus, ids, scs_registers.GOAL_POSITION)
+    positions = reading.data[:, :2].view(">u2")[:, 0]
+
+    def tick() -> None:
+        assert reading.read(1.0) == servos
+        writing.write(positions)
+
+    return tick
+
+
+def scs_sdk_tick(servos: int) -> Callable[[], None]:
+    """The same through the SDK."""
+    handler, ids = scservo_sdk.scscl(ScsInstantPort(servos)), ids_of(servos)
+    goal = scs_registers.GOAL_POSITION
+    writing = scservo_sdk.GroupSyncWrite(handler, goal.address, goal.size)
+
+    def tick() -> None:
+        for id in ids:
+            data, result, _ = handler.readTxRx(id, FEETECH_ADDRESS, SCS_LENGTH)
+            assert result == scservo_sdk.COMM_SUCCESS
+            writing.addParam(id, data[:2])
+        writing.txPacket()
+        writing.clearParam()
+
+    return tick
+
+
 def cpu_us(tick: Callable[[], None]) -> float:
     """Process time of one tick [µs]."""
     start_s = time.process_time()
@@ -227,6 +286,7 @@ def main() -> None:
             "fast": (our_tick(servos, fast=True), sdk_tick(servos, fast=True)),
             "plain": (our_tick(servos, fast=False), sdk_tick(servos, fast=False)),
             "Feetech": (our_feetech_tick(servos), feetech_sdk_tick(servos)),
+            "SCS": (our_scs_tick(servos), scs_sdk_tick(servos)),
         }
         for kind, (ours, sdk) in sides.items():
             rounds = [(cpu_us(ours), cpu_us(sdk)) for _ in range(ROUNDS)]
