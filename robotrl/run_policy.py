@@ -40,6 +40,7 @@ from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime
 from deploy.servos import settings as servo_settings
 from deploy.servos.device import ServoDevice
+from deploy.servos.scan import scan
 from deploy.signals import SIGNALS, SignalKind
 from deploy.state import Requests, State
 
@@ -148,7 +149,7 @@ def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterat
         for device in robot.devices:
             if isinstance(device, ServoDevice):
                 wired = {robot.config.joints[joint].id: joint for joint in device.joints}
-                found = device.scan(sorted({*ids, *wired}))
+                found = scan(device, sorted({*ids, *wired}))
                 yield from (f"{device.name}: {servo}" for servo in found)
                 for id in wired.keys() - {servo.id for servo in found}:
                     yield f"{device.name}: id {id} ({wired[id]}): no answer"
