@@ -60,7 +60,9 @@ def main() -> None:
         numbers = "".join(f"{value:7.3f}" for value in np.quantile(seconds, QUANTILES) * 1e3)
         print(f"  {name:27}{numbers}")
     lost, missed = log.ticks["lost"][ran], log.ticks["overruns"][ran]
-    print(f"{missed[-1] - missed[0]} deadlines missed, {lost[-1] - lost[0]} readings of a joint lost")
+    print(
+        f"{missed[-1] - missed[0]} deadlines missed, {lost[-1] - lost[0]} readings of a joint lost"
+    )
 
 
 if __name__ == "__main__":
