@@ -59,10 +59,8 @@ def main() -> None:
     for name, seconds in stages.items():
         numbers = "".join(f"{value:7.3f}" for value in np.quantile(seconds, QUANTILES) * 1e3)
         print(f"  {name:27}{numbers}")
-    lost, missed = log.ticks["lost"][ran], log.ticks["overruns"][ran]
-    print(
-        f"{missed[-1] - missed[0]} deadlines missed, {lost[-1] - lost[0]} readings of a joint lost"
-    )
+    missed, lost = (np.ptp(log.ticks[counter][ran]) for counter in ("overruns", "lost"))
+    print(f"{missed} deadlines missed, {lost} readings of a joint lost")
 
 
 if __name__ == "__main__":
