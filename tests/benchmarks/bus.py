@@ -256,14 +256,14 @@ class WirePort:
 
 def wire_us(kind: str, servos: int) -> tuple[float, float]:
     """Time of a tick without its CPU time, and of its bytes [µs]."""
-    ids, model = ids_of(servos), (FEETECH_MODEL if kind == "Feetech" else MODEL)
+    ids = ids_of(servos)
     bus: ServoBus
     if kind == "Feetech":
-        members = [FeetechServo(id, model, BAUD_RATE, shaft_ticks=2048) for id in ids]
+        members = [FeetechServo(id, FEETECH_MODEL, BAUD_RATE, shaft_ticks=2048) for id in ids]
         port = WirePort(FeetechWire(members, BAUD_RATE, usb_latency_s=0.0))
         bus = ServoBus(port, BAUD_RATE, feetech_protocol)
     else:
-        members = [Servo(id, model, BAUD_RATE, shaft_ticks=2048) for id in ids]
+        members = [Servo(id, MODEL, BAUD_RATE, shaft_ticks=2048) for id in ids]
         port = WirePort(Wire(members, BAUD_RATE, usb_latency_s=0.0))
         bus = DynamixelBus(port, BAUD_RATE)
     for servo in members:
