@@ -36,7 +36,7 @@ def _a_number(value: object) -> object:
 class BusConfig(Section):
     """A serial bus with servos."""
 
-    protocol: Literal["dynamixel2", "feetech_sts"] = "dynamixel2"
+    protocol: Literal["dynamixel2", "feetech_sts", "feetech_scs"] = "dynamixel2"
     """Wire protocol."""
     port: DevicePath
     """Device path, best a stable one below /dev/serial/by-id/."""
@@ -85,7 +85,7 @@ class JointWiring(Section):
     direction: Annotated[Literal[1, -1], BeforeValidator(_a_number)] = 1
     """+1 when the servo's counts grow with the joint angle."""
     zero_ticks: Annotated[int, Field(ge=0, le=4095)] = 2048
-    """Servo count at joint angle zero."""
+    """Servo count at joint angle zero; by default the middle of its model's."""
     position_limits_rad: tuple[Angle, Angle]
     """Lowest and highest joint angle the mechanics allow."""
     continuous: bool = False
@@ -117,6 +117,8 @@ class JointWiring(Section):
                 f"known models are {', '.join(MODELS)}"
             )
         sheet = MODELS[self.model]
+        if "zero_ticks" not in self.model_fields_set:
+            object.__setattr__(self, "zero_ticks", sheet.ticks // 2)
         ticks = [self.zero_ticks + self.direction * end / sheet.rad_per_tick for end in (low, high)]
         if min(ticks) < 0 or max(ticks) > sheet.ticks - 1:
             raise ValueError(

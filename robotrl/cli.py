@@ -42,12 +42,14 @@ BestOption = Annotated[
 @app.command()
 def demo(
     road: Annotated[
-        Literal["reach", "walk"],
-        typer.Argument(help="What to show: an arm that reaches, or a duck that walks."),
+        Literal["reach", "so101", "walk"],
+        typer.Argument(
+            help="What to show: the desk arm or an SO-101 that reaches, or a duck that walks."
+        ),
     ] = "reach",
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for the run, policy, log, report; default: runs/demo[_walk]."),
+        typer.Option(help="Folder for the run, policy, log, report; default: runs/demo[_ROAD]."),
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="An exported policy, instead of training one.")
@@ -65,7 +67,7 @@ def demo(
 ) -> None:
     """The whole road: train, export, twin, run, report. Reaching takes two minutes, walking 15.
 
-    Example: `robotrl demo walk`
+    Examples: `robotrl demo so101` and `robotrl demo walk`
     """
     with _needs("train"):
         from robotrl.demo import run_demo

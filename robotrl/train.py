@@ -28,7 +28,7 @@ from robotrl.continuing import fixed_settings, require_same_contract, require_sa
 from robotrl.demonstrations import load_demonstrations
 from robotrl.episodes import Episodes, Evaluation
 from robotrl.journal import Journal, require_loggers
-from robotrl.products import precision
+from robotrl.products import ROWS, precision
 from robotrl.run_folder import RunFolder
 from robotrl.sac import SACConfig
 from robotrl.train_config import TrainConfig
@@ -86,28 +86,40 @@ def _train(
     elif (start := parallel.from_first(folder.load_start)) is not None:
         take_over(run.learner, start, folder.path)
     iterations = math.ceil(config.env_steps / run.steps_per_iteration)
-    with _Writer(run, folder) if parallel.is_first() else nullcontext() as writer:
-        while run.iteration < iterations:
-            try:
-                metrics = run.iterate()
-            except TrainingError as error:
-                raise TrainingError(
-                    f"training stopped after {run.env_steps:,} env steps: {error}. "
-                    f"{_advice(folder)}"
-                ) from error
-            last = run.iteration == iterations
-            leaving = parallel.any_of(stop(), run.env.device) or last
-            if writer:
-                metrics = writer.write(metrics, last=last)
-            if leaving or run.iteration % config.checkpoint_interval == 0:
-                state = run.state_dict()
-                if writer:
-                    folder.save_checkpoint(state)
-            if writer:
-                progress(metrics)
-            if leaving:
-                break
+    whole = precision(config.learner_precision) if config.num_envs >= ROWS else nullcontext()
+    with whole, _Writer(run, folder) if parallel.is_first() else nullcontext() as writer:
+        try:
+            _iterate_to(iterations, run, folder, writer, progress, stop)
+        except TrainingError as error:
+            raise TrainingError(
+                f"training stopped after {run.env_steps:,} env steps: {error}. {_advice(folder)}"
+            ) from error
     return run.iteration >= iterations
+
+
+def _iterate_to(
+    iterations: int,
+    run: "_Run",
+    folder: RunFolder,
+    writer: "_Writer | None",
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> None:
+    """See `train`; the first process has the `writer`."""
+    while run.iteration < iterations:
+        metrics = run.iterate()
+        last = run.iteration == iterations
+        leaving = parallel.any_of(stop(), run.env.device) or last
+        if writer:
+            metrics = writer.write(metrics, last=last)
+        if leaving or run.iteration % run.config.checkpoint_interval == 0:
+            state = run.state_dict()
+            if writer:
+                folder.save_checkpoint(state)
+        if writer:
+            progress(metrics)
+        if leaving:
+            break
 
 
 class _Run:

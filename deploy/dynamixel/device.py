@@ -9,7 +9,6 @@ it where it is, with torque on.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +61,7 @@ class DynamixelServos(ServoDevice):
         registers.TORQUE_ENABLE.address,
         registers.PRESENT_TEMPERATURE.address + registers.PRESENT_TEMPERATURE.size,
     )
+    BLOCK = _BLOCK_DTYPE
     SET_BY_ENERGISE = (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG)
 
     bus: DynamixelBus
@@ -89,13 +89,11 @@ class DynamixelServos(ServoDevice):
             ("current", direction * units_a, self.current),
         )
         """Name in the block, unit of a count for each joint, and where the signal is."""
-        self._counts: dict[str, NDArray[Any]] = {}
-        """What was read last, by name in the block, as of `connect`."""
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
         self.imu = BusImu(self._bus_config.imu, self.bus) if self._bus_config.imu else None
         """The inertial sensor on this bus."""
         if self.imu:
-            self.others = (self.imu.id,)
+            self.others, self.BLOCK = (self.imu.id,), _MOTION_DTYPE
             self.readings |= self.imu.readings
 
     def connect(self) -> None:
@@ -141,13 +139,9 @@ class DynamixelServos(ServoDevice):
             version >= MODELS[model.name].fast_read_firmware
             for version, model in zip(self.firmware, self._models, strict=True)
         )
-        ids, address, dtype = self._ids, _BLOCK, _BLOCK_DTYPE
-        if self.imu:
-            ids, address, dtype = [self.imu.id, *ids], imu_to_dxl.ADDRESS, _MOTION_DTYPE
-        feedback = SyncRead(self.bus, ids, address, dtype.itemsize, fast=fast)
-        values = feedback.data[len(self.others) :].view(dtype)[:, 0]
-        self._counts = {name: values[name] for name in dtype.names or ()}
-        return feedback
+        address = imu_to_dxl.ADDRESS if self.imu else _BLOCK
+        ids = [*self.others, *self._ids]
+        return SyncRead(self.bus, ids, address, self.BLOCK.itemsize, fast=fast)
 
     def _take(self, fresh: NDArray[np.bool_], asked_s: float) -> None:
         counts = self._counts

@@ -1,4 +1,4 @@
-"""The protocol of Feetech's STS and SMS servos as pure functions on bytes, a `servos.codec.Codec`.
+"""The protocol of Feetech's servos as pure functions on bytes, a `servos.codec.Codec`.
 
     FF FF | id | length | instruction, or error in a reply | parameters ... | checksum
 
@@ -8,9 +8,9 @@
 Length counts the bytes after it; the checksum is the inverted sum of all between header and itself.
 Nothing is stuffed, and a reply looks like a request: an adapter's echo of what was sent is told by
 being the same bytes. One byte of checksum lets one damaged frame in 256 pass, so whoever uses what
-comes asks whether it can be true (`deploy.feetech.device`). Numbers in registers are in
-`deploy.feetech.registers`. Source: Feetech's own SDK, https://github.com/ftservo/FTServo_Python,
-with which all frames here are compared.
+comes asks whether it can be true (`deploy.feetech.device`). Frames of STS, SMS and SCS are alike;
+numbers in registers are not (`deploy.feetech.registers`, `scs_registers`). Source: Feetech's own
+SDK, https://github.com/ftservo/FTServo_Python, with which all frames here are compared.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,8 +101,9 @@ def identify(id: int) -> bytes:
 
 
 def identity(data: bytes) -> tuple[int, int]:
-    """Model number, and firmware version times 100, in the reply."""
-    return int.from_bytes(data[3:5], "little"), 100 * data[0] + data[1]
+    """Model number, and firmware version times 100, in the reply, which tells its byte order."""
+    byte_order = "big" if data[2] else "little"
+    return int.from_bytes(data[3:5], byte_order), 100 * data[0] + data[1]
 
 
 def ping(id: int) -> bytes:
@@ -131,7 +132,12 @@ def action(id: int = BROADCAST_ID) -> bytes:
 
 
 def sync_read(ids: Sequence[int], address: int, length: int, *, fast: bool = False) -> bytes:
-    """Ask several servos for the same bytes; each sends a reply of its own, `fast` or not."""
+    """Ask several servos for the same bytes; each sends a reply of its own, `fast` or not.
+
+    One alone is just asked: the reply is the same, and SCS servos know no sync read.
+    """
+    if len(ids) == 1:
+        return read(ids[0], address, length)
     return Packet(BROADCAST_ID, Instruction.SYNC_READ, bytes([address, length, *ids])).encode()
 
 

@@ -1,6 +1,6 @@
 """Several Feetech servos at once: what runs on the bus every tick; see `deploy.servos.sync_read`.
 
-feedback = SyncRead(bus, ids, registers.PRESENT_POSITION.address, 15)
+feedback = SyncRead(bus, ids, registers.PRESENT_POSITION.address, 15)      # or ReadInTurn
 targets = SyncWrite(bus, ids, registers.GOAL_POSITION)
 """
 
@@ -86,6 +86,36 @@ class SyncRead(sync_read.SyncRead):
         super().__init__(bus, ids, address, length, Replies(ids, length))
 
 
+class ReadInTurn:
+    """The same bytes of several servos, each asked on its own; see `servos.sync_read.Feedback`.
+
+    A silent one is asked again only in the time that those behind it do not need, and comes last
+    in the next reading.
+    """
+
+    def __init__(self, bus: ServoBus, ids: Sequence[int], address: int, length: int):
+        """Prepare to read `length` bytes from `address` of each of `ids`."""
+        self.data = np.zeros((len(ids), length), np.uint8)
+        self.fresh, self.alert = np.zeros((2, len(ids)), np.bool_)
+        self._bus = bus
+        self._parts = [SyncRead(bus, [id], address, length) for id in ids]
+        for row, part in enumerate(self._parts):  # views: what a part learns stands here
+            rows = slice(row, row + 1)
+            part.data, part.fresh, part.alert = self.data[rows], self.fresh[rows], self.alert[rows]
+        self.wire_s = sum(part.wire_s for part in self._parts)
+        self.turns = len(ids)
+
+    def read(self, deadline_s: float) -> int:
+        """Bring `data`, `fresh` and `alert` up to date; how many servos answered."""
+        order = np.argsort(~self.fresh, kind="stable").tolist()
+        left = len(order)
+        for row in order:
+            part = self._parts[row]
+            left -= 1
+            part.read(deadline_s - left * (part.wire_s + self._bus.latency_s))
+        return int(np.count_nonzero(self.fresh))
+
+
 class SyncWrite:
     """Two bytes of several servos; nobody answers."""
 
@@ -96,7 +126,8 @@ class SyncWrite:
         self._frame = bytearray(protocol.sync_write(register.address, register.size, blank))
         whole = np.frombuffer(self._frame, np.uint8)
         items = whole[_ITEMS:-1].reshape(len(ids), 1 + register.size)  # id, value
-        self._values = items[:, 1:].view("<u2")[:, 0]
+        number = np.dtype(np.uint16).newbyteorder(register.byte_order)
+        self._values = items[:, 1:].view(number)[:, 0]
         self._body = memoryview(self._frame)[2:-1]
 
     def write(self, values: NDArray[np.uint16]) -> None:

@@ -16,6 +16,7 @@ programs store their calibration, changes only with approval.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from deploy.servos.catalog import MODELS
 from deploy.servos.register import Register
 from deploy.servos.reply_times import MARGIN_S
 from deploy.servos.scale import Scale
-from deploy.servos.sync_read import SyncRead
+from deploy.servos.sync_read import Feedback, SyncRead
 from deploy.signals import SignalKind
 from deploy.statistics import Statistics
 
@@ -38,7 +39,7 @@ _NEIGHBOUR_IDS = range(1, 21)
 HOLD_REACH_RAD = 0.1
 """A held joint keeps its last target up to this far from where it is: what a load's droop needs,
 and little enough to give way. Holding the measured angle instead would lower the load once more."""
-LIMIT_TOLERANCE_TICKS = 8
+LIMIT_TOLERANCE_RAD = 0.0125
 """A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
@@ -71,6 +72,8 @@ class ServoDevice:
     SETTINGS: range
     """Addresses of what is read back while running, faults, supply and temperature included: they
     lie side by side."""
+    BLOCK: np.dtype[Any]
+    """What a tick reads of each servo."""
     SET_BY_ENERGISE: tuple[Register, ...]
     """What of the settings `connect` leaves alone."""
 
@@ -141,9 +144,11 @@ class ServoDevice:
         """Request and reply, for setting up."""
         self._wanted: list[dict[Register, int]] = []
         self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
-        self._feedback: SyncRead | None = None
+        self._feedback: Feedback | None = None
         self._settings: list[SyncRead] = []
         self._fresh: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        self._counts: dict[str, NDArray[Any]] = {}
+        """(n,) each, what was read last by its name in `BLOCK`; live, as `_fresh` is."""
         self._alerts: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         self._next_row = self._goals_missed = 0
 
@@ -174,8 +179,8 @@ class ServoDevice:
         """Reads the same bytes of several servos."""
         raise NotImplementedError
 
-    def _feedback_read(self) -> SyncRead:
-        """Reads all that a tick needs; what it reads is for `_take`."""
+    def _feedback_read(self) -> Feedback:
+        """Reads all that a tick needs: `BLOCK`."""
         raise NotImplementedError
 
     def _take(self, fresh: NDArray[np.bool_], asked_s: float) -> None:
@@ -245,6 +250,8 @@ class ServoDevice:
         self.measured_latency_s = self.bus.measure_latency(self._ids)
         self._feedback = self._feedback_read()
         self._fresh = self._feedback.fresh[len(self.others) :]
+        block = self._feedback.data[len(self.others) :].view(self.BLOCK)[:, 0]
+        self._counts = {name: block[name] for name in self.BLOCK.names or ()}
         self._settings = [self._sync_read([id], self.SETTINGS) for id in self._ids]
         self.read(self._port.now() + 0.1)
         if silent := [joint for joint, age in zip(self.joints, self.age_s, strict=True) if age > 1]:
@@ -277,11 +284,12 @@ class ServoDevice:
     def _refuse_outside(self, present: NDArray[np.integer]) -> None:
         """Raise a SafetyError if a joint, at `present` (n,) counts, is where it cannot be held."""
         goals = np.clip(present, *self._scale.limits.T)
+        beyond_rad = abs(goals - present) * self._scale.rad_per_tick
         turned = (present < 0) | (present >= np.array([model.ticks for model in self._models]))
         if outside := [
             f"{self.joints[row]} is at {self._scale.angles(present)[row]:.2f} rad (count "
             f"{present[row]}), its limits are {list(self._wirings[row].position_limits_rad)} rad"
-            for row in np.flatnonzero(turned | (abs(goals - present) > LIMIT_TOLERANCE_TICKS))
+            for row in np.flatnonzero(turned | (beyond_rad > LIMIT_TOLERANCE_RAD))
         ]:
             raise SafetyError(
                 f"{'; '.join(outside)}. Torque stays off, since it would throw the joint to its "
@@ -326,7 +334,8 @@ class ServoDevice:
     @property
     def adapter_s(self) -> float:
         """What is reckoned for the adapter in that [s]: its median latency and a margin."""
-        return self.measured_latency_s + MARGIN_S
+        assert self._feedback is not None, "connect() comes first"
+        return self._feedback.turns * (self.measured_latency_s + MARGIN_S)
 
     def describe(self) -> str:
         """What was found when connecting: servos, their firmware, and the bus."""
@@ -341,10 +350,12 @@ class ServoDevice:
         assert self._feedback is not None, "connect() comes first"
         wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.adapter_s * 1e3
         bus, where = self._bus_config, self.config.key_of(self.name)
+        turns = f" in {self._feedback.turns} turns" if self._feedback.turns > 1 else ""
         return (
             f"{wire_ms + latency_ms:.1f} ms: {wire_ms:.1f} ms on the wire at {bus.baud_rate} baud, "
-            f"{latency_ms:.1f} ms for the adapter (measured {self.measured_latency_s * 1e3:.1f} "
-            f"ms, `{where}.usb_latency_ms` says {bus.usb_latency_ms:g})"
+            f"{latency_ms:.1f} ms for the adapter{turns} (measured "
+            f"{self.measured_latency_s * 1e3:.1f} ms, "
+            f"`{where}.usb_latency_ms` says {bus.usb_latency_ms:g})"
         )
 
     def advise(self) -> str:

@@ -57,6 +57,25 @@ class Replies(Protocol):
         ...
 
 
+class Feedback(Protocol):
+    """What a tick reads of several servos."""
+
+    data: NDArray[np.uint8]
+    """Latest bytes of each servo, shape (n, length); kept where no new ones came."""
+    fresh: NDArray[np.bool_]
+    """Who answered soundly in the last `read`, shape (n,)."""
+    alert: NDArray[np.bool_]
+    """Who reported a fault of its own in its latest answer, shape (n,)."""
+    wire_s: float
+    """Longest time [s] requests and replies occupy the wire."""
+    turns: int
+    """How many requests that takes."""
+
+    def read(self, deadline_s: float) -> int:
+        """Bring them up to date until `deadline_s`; how many servos answered."""
+        ...
+
+
 class SyncRead:
     """The same bytes of several servos.
 
@@ -85,6 +104,7 @@ class SyncRead:
         self._received = memoryview(self._replies.buffer)
         self.wire_s = bus.wire_s(len(self._request), len(self._received), len(ids))
         """Longest time [s] the request and its whole reply occupy the wire."""
+        self.turns = 1
         self._merged_length = length if fast else 0
         self._longest = max(
             codec.longest_status(length + SPARE_BYTES), 1 + len(ids) * (length + 4) if fast else 0
