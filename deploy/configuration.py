@@ -29,11 +29,9 @@ MAX_DEPTH = 32
 
 
 class Section(BaseModel):
-    """Base of every configuration section: strict keys, frozen, documented per field."""
+    """Base of every configuration section: strict keys, frozen."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 SectionT = TypeVar("SectionT", bound=Section)

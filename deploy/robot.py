@@ -133,6 +133,7 @@ class Robot:
         """What a policy may be given, by kind."""
         row_of = {joint.name: row for row, joint in enumerate(joints)}
         self._rows = [np.array([row_of[name] for name in d.joints], int) for d in self.devices]
+        self._targets = [np.zeros(len(rows)) for rows in self._rows]
         self._gathered: list[tuple[Floats, NDArray[np.int_], Floats]] = []
         for device, rows in zip(self.devices, self._rows, strict=True):
             self._adopt(device, rows)
@@ -268,8 +269,8 @@ class Robot:
 
     def write(self, targets: Floats) -> None:
         """Send joint targets (n,) [rad]."""
-        for device, rows in zip(self.devices, self._rows, strict=True):
-            device.write(targets[rows])
+        for device, rows, part in zip(self.devices, self._rows, self._targets, strict=True):
+            device.write(targets.take(rows, out=part, mode="clip"))
 
     def alarm(self) -> str:
         """What the latest reading tells that must stop the robot; empty if nothing does."""

@@ -31,7 +31,7 @@ from deploy.errors import ContractError, DeviceLost, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
 from deploy.reconnect import Reconnect, find_again, wait_for_resume
-from deploy.recorder import Recorder
+from deploy.recorder import COUNTERS, Recorder
 from deploy.robot import Robot, understood_targets
 from deploy.signals import SignalKind
 from deploy.state import FOLLOWING, Requests, State
@@ -329,10 +329,8 @@ class Runtime:
         record["joint_age_s"] = robot.age_s
         record["policy_target"], record["sent_target"] = drive.target, drive.sent
         record["limited_by"], record["overruns"] = self.governor.limited_by, drive.ticker.overruns
-        statistics = robot.statistics
-        record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors
-        record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
-        record["lost"], record["late"] = statistics.lost, statistics.late
+        for counter in COUNTERS:
+            record[counter] = sum(getattr(device.statistics, counter) for device in robot.devices)
         recorder.commit()
 
     def _check_pose(self, pose: Floats, name: str) -> None:

@@ -35,6 +35,18 @@ SLACK_RAD = 0.05
 """What a reading may be off beside that: play, and readings of different moments."""
 
 
+def from_sign(raw: NDArray[np.uint16], bit: int) -> NDArray[np.int32]:
+    """Numbers whose sign is a bit (n,) -> signed ones."""
+    size = (raw & ((1 << bit) - 1)).astype(np.int32)
+    return np.where(raw >> bit & 1, -size, size)
+
+
+_SIGNED = {
+    bit: from_sign(np.arange(1 << 16, dtype=np.uint16), bit).astype(float) for bit in (10, 15)
+}
+"""What each number stands for whose sign is that bit: a look-up is one call."""
+
+
 class FeetechServos(ServoDevice):
     """See the module docstring."""
 
@@ -78,6 +90,16 @@ class FeetechServos(ServoDevice):
             ]
         )
         self._targets = SyncWrite(self.bus, self._ids, self.GOAL_POSITION)
+        names = ("position", "speed", "current", "load")
+        self._fields = {name: row for row, name in enumerate(names) if name in self.BLOCK.fields}
+        scale, count = self._scale, len(joints)
+        ampere = registers.PRESENT_CURRENT.scale if "current" in self._fields else np.nan
+        units = (scale.rad_per_tick, np.full(count, ampere), np.full(count, 1 / LOAD_FULL))
+        self._units = np.array(units) * scale.direction  # of speed, current and load
+        self._raw, self._signed = np.zeros((4, count), np.intp), np.zeros((4, count))
+        self._measured, self._far, self._moved = np.zeros((3, count))
+        self._near, self._slow = np.zeros((2, count), np.bool_)
+        self._goals = np.zeros(count, np.uint16)
 
     def describe_alerts(self) -> str:
         """What the servos in alert complain about; nothing if a damaged reply only said so."""
@@ -85,7 +107,7 @@ class FeetechServos(ServoDevice):
         for row in np.flatnonzero(self.alerts).tolist():
             status = self._faults(row, self.bus.read(self._ids[row], self.FAULTS))
             if status:
-                complaints.append(f"{self.joints[row]}: {self._describe_faults(status)}")
+                complaints.append(f"{self.joints[row]}: {self.describe_faults(status)}")
         return ", ".join(complaints)
 
     def write_kept(self, id: int, register: Register, value: int) -> None:
@@ -107,31 +129,44 @@ class FeetechServos(ServoDevice):
     def _feedback_read(self) -> Feedback:
         return SyncRead(self.bus, self._ids, self.PRESENT_POSITION.address, self.BLOCK.itemsize)
 
-    def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
-        values = data.view(self.BLOCK)[:, 0]
-        position = self._to_rad(from_sign(values["position"], 15))
-        velocity = from_sign(values["speed"], 15) * (self._direction * self._rad_per_tick)
-        far = self._fastest * (asked_s - self._read_at) + SLACK_RAD
-        possible = (np.abs(position - self.position) <= far) & (np.abs(velocity) <= self._fastest)
-        doubtful = fresh & ~possible
-        if doubtful.any():
-            count = int(np.count_nonzero(doubtful))
-            self.statistics.implausible += count
-            self.statistics.lost += count
-            fresh &= possible
+    def _take(self, fresh: NDArray[np.bool_], asked_s: float) -> None:
+        raw, signed = self._raw, self._signed
+        for name, row in self._fields.items():
+            raw[row] = self._counts[name]
+        _SIGNED[15].take(raw[:3], out=signed[:3], mode="clip")
+        _SIGNED[10].take(raw[3], out=signed[3], mode="clip")
+        position = self._scale.angles(signed[0], out=self._measured)
+        np.multiply(signed[1:], self._units, out=signed[1:])
+        velocity, current, effort = signed[1:]
+        possible = self._possible(position, velocity, asked_s)
+        if doubtful := int(np.count_nonzero(np.greater(fresh, possible, out=self._slow))):
+            self.statistics.implausible += doubtful
+            self.statistics.lost += doubtful
+            np.logical_and(fresh, possible, out=fresh)
         np.copyto(self.position, position, where=fresh)
         np.copyto(self.velocity, velocity, where=fresh)
-        scale = self._direction / LOAD_FULL
-        np.multiply(from_sign(values["load"], 10), scale, out=self.effort, where=fresh)
-        if "current" in (self.BLOCK.names or ()):
-            amperes = self._direction * registers.PRESENT_CURRENT.scale
-            np.multiply(from_sign(values["current"], 15), amperes, out=self.current, where=fresh)
+        np.copyto(self.current, current, where=fresh)
+        np.copyto(self.effort, effort, where=fresh)
+
+    def _possible(
+        self, position: NDArray[np.float64], velocity: NDArray[np.float64], asked_s: float
+    ) -> NDArray[np.bool_]:
+        """Joints (n,) that can have come to `position` since they were read last, and so fast."""
+        far, moved = self._far, self._moved
+        np.subtract(asked_s, self._read_at, out=far)
+        np.multiply(far, self._fastest, out=far)
+        np.add(far, SLACK_RAD, out=far)
+        np.subtract(position, self.position, out=moved)
+        np.less_equal(np.abs(moved, out=moved), far, out=self._near)
+        np.less_equal(np.abs(velocity, out=moved), self._fastest, out=self._slow)
+        return np.logical_and(self._near, self._slow, out=self._near)
 
     def _send(self, goals: NDArray[np.int32]) -> None:
-        self._targets.write(goals.astype(np.uint16))  # within a turn, so there is no sign
+        self._goals[:] = goals  # within a turn, so there is no sign
+        self._targets.write(self._goals)
 
     def _kept_settings(self, row: int) -> dict[Register, int]:
-        low, high = self._tick_limits[row].tolist()
+        low, high = self._scale.limits[row].tolist()
         phase = self.bus.read(self._ids[row], registers.PHASE)
         return {
             registers.RETURN_DELAY_TIME: 0,
@@ -164,7 +199,8 @@ class FeetechServos(ServoDevice):
             f"the last goal, at most {self.config.safety.max_step_rad:g} rad away, and hold there"
         )
 
-    def _describe_faults(self, status: int) -> str:
+    def describe_faults(self, status: int) -> str:
+        """What a servo complains about, in words."""
         return describe(Fault(status))
 
 
@@ -189,7 +225,7 @@ class ScsServos(FeetechServos):
         return ReadInTurn(self.bus, self._ids, self.PRESENT_POSITION.address, self.BLOCK.itemsize)
 
     def _kept_settings(self, row: int) -> dict[Register, int]:
-        low, high = self._tick_limits[row].tolist()
+        low, high = self._scale.limits[row].tolist()
         return {
             scs_registers.RESPONSE_LEVEL: 1,
             scs_registers.MIN_POSITION_LIMIT: low,
@@ -208,9 +244,3 @@ class ScsServos(FeetechServos):
             scs_registers.GOAL_SPEED: scs_registers.FASTEST_TICKS_S,
             scs_registers.TORQUE_ENABLE: 1,
         }
-
-
-def from_sign(raw: NDArray[np.uint16], bit: int) -> NDArray[np.int32]:
-    """Numbers whose sign is a bit (n,) -> signed ones."""
-    size = (raw & ((1 << bit) - 1)).astype(np.int32)
-    return np.where(raw >> bit & 1, -size, size)

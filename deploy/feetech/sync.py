@@ -38,8 +38,12 @@ class Replies:
         """What each servo complains about, shape (n,)."""
         self._block = blocks.shape[1]
         self._tags, self._usual_tags = blocks[:, :_TAG], blocks[:, :_TAG].copy()
+        self._heads = blocks[:, : _TAG + 1]  # tag and faults
+        self._usual_heads = self._heads.tobytes()
         self._summed = blocks[:, 2:]  # with the checksum all bytes add up to 255
+        self._ones = np.ones(self._summed.shape[1], np.uint8)
         self._sums = np.zeros(len(ids), np.uint8)
+        self._usual_sums = bytes([0xFF]) * len(ids)
 
     @property
     def alert(self) -> NDArray[np.bool_]:
@@ -60,15 +64,14 @@ class Replies:
         Args:
             received: bytes in `buffer`; what lies behind them is from an earlier reply.
         """
-        np.add.reduce(self._summed, axis=1, dtype=np.uint8, out=self._sums)
-        np.equal(self._sums, 0xFF, out=self.sound)
+        np.dot(self._summed, self._ones, out=self._sums)  # half the time of a sum
         if (
             received == len(self.buffer)
-            and self.sound.all()
-            and self._tags.tobytes() == self._usual_tags.tobytes()
-            and not self.faults.any()
+            and self._sums.tobytes() == self._usual_sums
+            and self._heads.tobytes() == self._usual_heads
         ):
             return True
+        np.equal(self._sums, 0xFF, out=self.sound)
         self.sound &= (self._tags == self._usual_tags).all(axis=1)
         self.sound &= self.faults <= protocol.LARGEST_ERROR
         self.sound[self.complete(received) :] = False
@@ -125,8 +128,7 @@ class SyncWrite:
         items = whole[_ITEMS:-1].reshape(len(ids), 1 + register.size)  # id, value
         number = np.dtype(np.uint16).newbyteorder(register.byte_order)
         self._values = items[:, 1:].view(number)[:, 0]
-        self._body = whole[2:-1]
-        self._checksum = whole[-1:]
+        self._body = memoryview(self._frame)[2:-1]
 
     def write(self, values: NDArray[np.uint16]) -> None:
         """Send one value to each servo.
@@ -138,5 +140,5 @@ class SyncWrite:
             TypeError: the type could hold values that the register cannot.
         """
         np.copyto(self._values, values, casting="safe")
-        self._checksum[0] = 0xFF - int(np.add.reduce(self._body, dtype=np.uint8))
+        self._frame[-1] = protocol.checksum(self._body)
         self._port.write(self._frame)

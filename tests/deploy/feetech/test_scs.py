@@ -17,6 +17,7 @@ from deploy.feetech.protocol import Status
 from deploy.feetech.servos import MODELS
 from deploy.feetech.sync import ReadInTurn, SyncWrite
 from deploy.servos.bus import ServoBus
+from deploy.servos.scan import scan
 from tests.deploy.conftest import Bench, MakeBench
 from tests.deploy.dynamixel.conftest import ScriptedPort
 from tests.deploy.feetech.test_protocol import SdkPort
@@ -246,7 +247,7 @@ def test_gain_is_forgotten_at_power_off_and_limits_are_kept(bench: Bench):
 
 
 def test_scan_tells_what_it_is(bench: Bench):
-    found = bench.servos.scan([2])[0]
+    found = scan(bench.servos, [2])[0]
     assert str(found) == (
         "id 2 (shoulder_lift): SCS15, firmware 310, 7.4 V, 25 °C, at count "
         f"{found.ticks}, torque off"
