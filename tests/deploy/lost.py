@@ -161,12 +161,13 @@ def lose(
 def _strike(
     fault: Fault, controller: multiprocessing.Process, twin: multiprocessing.Process
 ) -> float:
-    """Do it; returns when."""
+    """Do it; returns when, to be sure a little early: what follows may run before we do."""
     pid = twin.pid if fault == "unplug" else controller.pid
     number = {"kill -9": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}.get(fault, signal.SIGUSR1)
     assert pid
+    fault_s = time.monotonic()
     os.kill(pid, number)
-    return time.monotonic()
+    return fault_s
 
 
 @contextmanager
