@@ -25,7 +25,7 @@ import numpy as np
 from deploy.clock import Clock, MonotonicClock
 from deploy.configuration import did_you_mean, load_yaml
 from deploy.drive import Drive
-from deploy.errors import ConfigError
+from deploy.errors import ConfigError, DeployError
 from deploy.governor import Governor
 from deploy.ports import open_ports
 from deploy.robot import Robot, bare_joints
@@ -54,13 +54,17 @@ def open_robot(
     Raises:
         DeployError: it cannot be used; nothing has moved.
     """
-    config = load_yaml(Path(path), RobotConfig)
-    if port:
-        config = config.at_ports(_by_name(config, port))
-    with _signals_raise(), open_ports(config) as ports:
-        robot = Robot(config, bare_joints(config), ports, approve=lambda changes: change_settings)
-        with driven(robot, MonotonicClock(), anyway=anyway) as direct:
-            yield direct
+    try:
+        config = load_yaml(Path(path), RobotConfig)
+        if port:
+            config = config.at_ports(_by_name(config, port))
+        with _signals_raise(), open_ports(config) as ports:
+            joints = bare_joints(config)
+            robot = Robot(config, joints, ports, approve=lambda changes: change_settings)
+            with driven(robot, MonotonicClock(), anyway=anyway) as direct:
+                yield direct
+    except DeployError as error:
+        raise error from None  # its message says it all, and is the traceback's last line
 
 
 @contextlib.contextmanager

@@ -51,6 +51,8 @@ EVENT_CAPACITY = 64
 """Changes of state in their ring; the companion looks 20 times a second."""
 EVENT_DTYPE = np.dtype([("time_s", "<f8"), ("state", "S24"), ("text", "S4064")])
 """When on the monotonic clock, what the robot does from now on, and why; longer texts are cut."""
+COUNTERS = ("requests", "crc_errors", "timeouts", "retried", "lost", "late")
+"""What of `deploy.statistics.Statistics` is recorded, over all devices."""
 VANISHED = "vanished"
 """State the companion notes last when the controller ended without closing the log."""
 
@@ -96,12 +98,7 @@ def record_dtype(contract: Contract) -> np.dtype:
             ("sent_target", "<f4", joints),
             ("limited_by", "u1", joints),
             ("overruns", "<u4"),
-            ("requests", "<u4"),
-            ("crc_errors", "<u4"),
-            ("timeouts", "<u4"),
-            ("retried", "<u4"),
-            ("lost", "<u4"),
-            ("late", "<u4"),
+            *((counter, "<u4") for counter in COUNTERS),
         ]
     )
 

@@ -27,10 +27,11 @@ from deploy.commands import CommandSource
 from deploy.controller import OnnxController
 from deploy.device import Reading
 from deploy.drive import Drive, Floats, Times
-from deploy.errors import ContractError, SafetyError
+from deploy.errors import ContractError, DeviceLost, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
-from deploy.recorder import Recorder
+from deploy.reconnect import Reconnect, find_again, wait_for_resume
+from deploy.recorder import COUNTERS, Recorder
 from deploy.robot import Robot, understood_targets
 from deploy.signals import SignalKind
 from deploy.state import FOLLOWING, Requests, State
@@ -58,10 +59,12 @@ class Runtime:
     """Run although the limp robot does not lie in its rest pose."""
     hold: bool = False
     """Pause at the start pose, so that somebody may see to the robot first."""
+    reconnect: Reconnect = Reconnect.NEVER
+    """What becomes of the run when a device is lost; see `deploy.reconnect`."""
     prove: bool = True
     """Fall silent before anything moves, and see whoever watches this process act."""
-    say: Callable[[str], object] = lambda text: None
-    """Told what was proved."""
+    tell: Callable[[str], object] = lambda text: None
+    """Told what a person should know."""
     streams: Mapping[SignalKind, Reading] = field(default_factory=dict)
     """Signals from elsewhere, as a camera's tracker; the commands' source brings them in."""
     advice: Sequence[str] = ()
@@ -81,6 +84,7 @@ class Runtime:
             contract.control_dt_s,
             self.requests,
             poll=self._poll,
+            reconnects=self.reconnect is not Reconnect.NEVER,
             on_begin=self._show,
             on_tick=self._record,
         )
@@ -134,12 +138,7 @@ class Runtime:
             self.drive.check_stop()
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while the servos watch
-            self._arm(prove=self.prove)
-            self.drive.begin_run()
-            self._run_policy(duration_s)
-            self._command[:] = 0
-            self._enter(State.STOPPING)
-            self._move(self._rest, "rest", other=np.zeros_like(self._rest))
+            self._drive_robot(duration_s)
             self._promise(SLOW_S)
             self.robot.release()
             self._promise(math.inf)
@@ -157,20 +156,62 @@ class Runtime:
             f"{overruns} deadlines missed at {1 / self.drive.period_s:.0f} Hz\n{self.drive.times}"
         )
 
-    def _arm(self, *, prove: bool) -> None:
-        """Hold the robot where it is, with everybody watching who is to watch; `prove` it."""
+    def _drive_robot(self, duration_s: float) -> None:
+        """All that is done with torque on; what is lost meanwhile is waited for."""
+        last_s = duration_s - self.drive.period_s / 2
+        loss: DeviceLost | None = None
+        while True:
+            try:
+                if loss:
+                    self._recover(loss)
+                self._arm(anew=loss is not None)
+                self.drive.begin_run()
+                if not self.requests.finished and self._ran_s < last_s:
+                    self._run_policy(last_s)
+                self._command[:] = 0
+                self._enter(State.STOPPING)
+                self._move(self._rest, "rest", other=np.zeros_like(self._rest))
+                return
+            except DeviceLost as error:
+                if self.reconnect is Reconnect.NEVER or self.state is State.IDLE:
+                    raise
+                loss = error
+
+    def _recover(self, loss: DeviceLost) -> None:
+        """Wait in the safe state for what was lost, and for somebody to resume."""
+        requests = self.requests
+        self._promise(SLOW_S)
+        self.drive.make_safe(loss)
+        self._promise(math.inf)
+        requests.pause()
+        self._command[:] = 0
+        patience_s = self.robot.config.safety.reconnect_s
+        self._tell(f"{loss}; paused, looking for it for {patience_s:g} s", State.PAUSED)
+        for text in loss.__notes__:
+            self._tell(text)
+        find_again(self.drive)
+        requests.pause()  # what was pressed meanwhile was pressed without a robot
+        if self.reconnect is Reconnect.ALONE:
+            requests.resume()
+        else:
+            self._tell("the robot is back and as it was; it waits for you to resume")
+        wait_for_resume(self.drive)
+
+    def _arm(self, *, anew: bool) -> None:
+        """Hold the robot where it is, with everybody watching who is to watch; proved but once."""
         robot, safety = self.robot, self.robot.config.safety
         patience_s = safety.watchdog_ms / 1000 + GRACE_S
+        prove = self.prove and not anew
         if prove and self.recorder is not None:
             let_go = safety.safe_state == "torque_off" and not robot.energised
             drill = self.recorder.drill(patience_s, let_go=let_go)
-            self._say(f"proved: {drill}")
+            self._tell(f"proved: {drill}")
         self._promise(SLOW_S)
         robot.energise()
         for proof in robot.prove(self.clock) if prove else ():
-            self._say(f"proved: {proof}")
-        if not self.prove:
-            self._say("NOT proved: that anybody notices when this process dies (--no-prove)")
+            self._tell(f"proved: {proof}")
+        if not self.prove and not anew:
+            self._tell("NOT proved: that anybody notices when this process dies (--no-prove)")
         robot.read(self.clock.now() + patience_s)  # else one lost reply would find old readings
         self._promise(patience_s)
 
@@ -180,14 +221,17 @@ class Runtime:
         if self.recorder is not None:
             self.recorder.promise(self.clock.now() + within_s)
 
-    def _say(self, text: str) -> None:
-        self._note(text)
-        self.say(text)
+    def _tell(self, text: str, state: State | None = None) -> None:
+        """Tell the black box and whoever looks on; with `state`, that it begins."""
+        if state:
+            self._enter(state, text)
+        else:
+            self._note(text)
+        self.tell(text)
 
-    def _run_policy(self, duration_s: float) -> None:
+    def _run_policy(self, last_s: float) -> None:
         """From where the robot is held to the end of the policy's time, pauses left out."""
         requests, ticker = self.requests, self.drive.ticker
-        last_s = duration_s - self.drive.period_s / 2
         while True:
             self._enter(State.MOVING_TO_START)
             self._move(self._start, "start", other=None)
@@ -285,10 +329,8 @@ class Runtime:
         record["joint_age_s"] = robot.age_s
         record["policy_target"], record["sent_target"] = drive.target, drive.sent
         record["limited_by"], record["overruns"] = self.governor.limited_by, drive.ticker.overruns
-        statistics = robot.statistics
-        record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors
-        record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
-        record["lost"], record["late"] = statistics.lost, statistics.late
+        for counter in COUNTERS:
+            record[counter] = sum(getattr(device.statistics, counter) for device in robot.devices)
         recorder.commit()
 
     def _check_pose(self, pose: Floats, name: str) -> None:

@@ -25,23 +25,21 @@ from deploy.configuration import load_yaml
 from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.device import SettingChange
-from deploy.dynamixel.device import DynamixelServos
-from deploy.errors import BusError, ConfigError, DeployError, SafetyError
+from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
-from deploy.imu.device import Imu
-from deploy.microcontroller.device import Microcontroller
 from deploy.ports import open_ports
 from deploy.process import command_of
 from deploy.realtime import realtime
+from deploy.reconnect import Reconnect
 from deploy.recorder import Recorder
 from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime
 from deploy.servos import settings as servo_settings
-from deploy.servos.device import ServoDevice
 from deploy.signals import SIGNALS, SignalKind
 from deploy.state import Requests, State
+from robotrl.scan import scan
 
 _TWIN_STOP_TIMEOUT_S = 10.0
 _PROVED = {True: "proved at the start", False: "NOT proved (--no-prove)"}
@@ -58,6 +56,7 @@ def run_policy(
     seed: int,
     listen: str | None,
     hold: bool,
+    reconnect: bool,
     log: Path,
     start_twin: bool,
     yes: bool,
@@ -77,6 +76,8 @@ def run_policy(
     controller = OnnxController(policy)
     contract = controller.contract
     listening = command == "udp" or listen is not None
+    asks = listening or command == "keyboard" or command.startswith("gamepad")
+    waits = Reconnect.ALONE if reconnect else Reconnect.ASKED if asks else Reconnect.NEVER
     streams = _from_elsewhere(contract, config) if listening else ()
     matches(contract, config, streams)
     with ExitStack() as stack:
@@ -117,8 +118,9 @@ def run_policy(
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
                     prove=prove,
-                    say=lambda text: _say(text, console),
                     hold=hold,
+                    reconnect=waits,
+                    tell=lambda text: _say(text, console),
                     streams=listener.readings if listener else {},
                     advice=advice,
                 )
@@ -148,29 +150,9 @@ def restore_robot(saved: Path, robot_path: Path, port: str | None) -> list[str]:
 
 
 def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterator[str]:
-    """A line for each servo, board and IMU of the robot: how it is, or that it does not answer."""
+    """A line for each part of the robot; see `robotrl.scan`."""
     with _bare_robot(robot_path, port) as robot:
-        for device in robot.devices:
-            if isinstance(device, ServoDevice):
-                wired = {robot.config.joints[joint].id: joint for joint in device.joints}
-                found = device.scan(sorted({*ids, *wired}))
-                yield from (f"{device.name}: {servo}" for servo in found)
-                for id in wired.keys() - {servo.id for servo in found}:
-                    yield f"{device.name}: id {id} ({wired[id]}): no answer"
-            if isinstance(device, DynamixelServos) and device.imu:
-                yield f"{device.name}: {device.imu.look()}"
-            if isinstance(device, Microcontroller):
-                yield device.look()
-            if isinstance(device, Imu):
-                yield _listened(device)
-
-
-def _listened(imu: Imu) -> str:
-    try:
-        imu.connect()
-    except BusError as error:
-        return f"{imu.name}: {error}"
-    return imu.describe()
+        yield from scan(robot.devices, ids)
 
 
 @contextmanager

@@ -110,6 +110,7 @@ class Trial:
     controller: ScriptedController
     recorder: MemoryRecorder
     states: list[State] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     @property
     def goals(self) -> list[int]:

@@ -538,6 +538,25 @@ def test_release_lets_go_of_every_servo(twin_port: str, robot_path: Path):
     assert values(twin_port, registers.TORQUE_ENABLE) == [0] * 6
 
 
+def test_scan_of_a_robot_that_is_another_than_its_yaml_fails_and_ends_with_what_to_do(
+    twin_port: str, robot_path: Path, tmp_path: Path
+):
+    document = yaml.safe_load(robot_path.read_text())
+    document["joints"]["wrist_roll"]["model"] = "XL330-M077"
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(document))
+
+    sound = CliRunner().invoke(app, ["scan", str(robot_path), "--port", twin_port])
+    wrong = CliRunner().invoke(app, ["scan", str(other), "--port", twin_port])
+
+    assert (sound.exit_code, sound.stdout.count("\n"), sound.stderr) == (0, 6, "")
+    assert (wrong.exit_code, wrong.stdout.count("\n")) == (1, 6)
+    assert wrong.stderr == (
+        "error: wrist_roll (id 5) is XL330-M288, expected XL330-M077. Check power, cables and baud "
+        "rate, and correct `id` and `model` in the robot's YAML\n"
+    )
+
+
 # Refusals, before a byte is sent
 
 
