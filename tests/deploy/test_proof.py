@@ -188,7 +188,7 @@ def test_defect_in_one_device_does_not_keep_the_next_from_holding(trial: Trial):
 
     class Broken:
         energised = True
-        name = "broken"
+        name, joints = "broken", ()
 
         def hold(self) -> None:
             raise ZeroDivisionError("a defect")
