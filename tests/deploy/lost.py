@@ -293,7 +293,7 @@ def _contract(config: RobotConfig) -> Contract:
         ]
     inputs: list[SignalKind] = ["joint_position", "joint_velocity", "command"]
     if wheels:
-        inputs += ["projected_gravity", "imu_angular_velocity"]
+        inputs.extend(("projected_gravity", "imu_angular_velocity"))
     names = list(config.joints)
     document = base.model_dump(mode="json")
     tensors = [describe_tensor(kind, names, base.command) for kind in inputs]
