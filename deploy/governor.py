@@ -294,11 +294,15 @@ class Governor:
             if limp[joint]
             else "something blocks it, or its load is too heavy"
         )
+        driven = (  # some devices do not say how hard, and some gains are not known
+            f", its motor driven at {along[joint]:.0%} where {demanded[joint]:.0%} is called for"
+            if np.isfinite(along[joint]) and (self.mode == "position" or self._known_gains)
+            else ""
+        )
         unit = "rad" if self.mode == "position" else "rad/s"
         raise SafetyError(
             f"joint {self._names[joint]!r} has been {distance[joint]:.2f} {unit} from its target "
-            f"for {self._following_ticks * self._period_s * 1e3:.0f} ms, its motor driven at "
-            f"{along[joint]:.0%} where {demanded[joint]:.0%} is called for; {reason}"
+            f"for {self._following_ticks * self._period_s * 1e3:.0f} ms{driven}; {reason}"
         )
 
     def _compare(

@@ -21,6 +21,7 @@ from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.errors import SafetyError
 from deploy.imu import imu_to_dxl
 from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
 from deploy.serial_port import Port
@@ -100,6 +101,7 @@ class DynamixelServos(ServoDevice):
         """As for all servos; the robot lies still, so the gyroscope's bias is found as well."""
         if self.imu:
             self.imu.connect()
+        self.restarted[:] = False
         super().connect()
         if self.imu:
             self.imu.rest()
@@ -211,6 +213,19 @@ class DynamixelServos(ServoDevice):
 
     def _stopped_itself(self, id: int) -> bool:
         return self.bus.read(id, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
+
+    guarded = True
+
+    def prove(self) -> str:
+        """Whether every servo's watchdog has tripped; they are off after that."""
+        if idle := [joint for joint, id in self._id_of.items() if not self._stopped_itself(id)]:
+            raise SafetyError(
+                f"the watchdogs of {idle} did not stop their servos, expected them to after "
+                f"{self.config.safety.watchdog_ms} ms of silence; is another program using the bus?"
+            )
+        for id in self._ids:
+            self._disarm(id)
+        return f"{len(self._ids)} servos had stopped by themselves"
 
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent."""

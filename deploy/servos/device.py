@@ -26,7 +26,7 @@ from deploy.device import Approve, Reading, SettingChange, refuse_changes
 from deploy.errors import BusError, SafetyError, ServoError
 from deploy.robot_config import BusConfig, RobotConfig
 from deploy.serial_port import Port, latency_advice
-from deploy.servos.bus import ServoBus
+from deploy.servos.bus import ATTEMPTS, ServoBus
 from deploy.servos.catalog import MODELS
 from deploy.servos.register import Register
 from deploy.servos.reply_times import MARGIN_S
@@ -213,6 +213,13 @@ class ServoDevice:
         """Whether a servo holds where its watchdog has stopped it."""
         return False
 
+    guarded = False
+    """Whether they have a watchdog; see `Device`."""
+
+    def prove(self) -> str:
+        """Whether their watchdogs have acted; see `Device`."""
+        raise NotImplementedError
+
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent; see `Device`."""
         raise NotImplementedError
@@ -232,6 +239,7 @@ class ServoDevice:
                 servos that are missing or of another model are named at once.
             ServoError: settings in EEPROM would have to change, and are not approved.
         """
+        self._read_at[:] = -np.inf  # what was read before, if anything, tells nothing
         self.firmware = self._identify()
         self._wanted = [self._running_settings(row) for row in range(len(self._ids))]
         for row, joint in enumerate(self.joints):
@@ -246,6 +254,7 @@ class ServoDevice:
             for register, value in wanted.items():
                 if register not in self.SET_BY_ENERGISE and self.bus.read(id, register) != value:
                     self.bus.write_verified(id, register, value)
+        self._approve = refuse_changes  # where they are kept nothing has to change again
         self.bus.return_delay_s = 0.0
         self.measured_latency_s = self.bus.measure_latency(self._ids)
         self._feedback = self._feedback_read()
@@ -253,7 +262,9 @@ class ServoDevice:
         block = self._feedback.data[len(self.others) :].view(self.BLOCK)[:, 0]
         self._counts = {name: block[name] for name in self.BLOCK.names or ()}
         self._settings = [self._sync_read([id], self.SETTINGS) for id in self._ids]
-        self.read(self._port.now() + 0.1)
+        for _ in range(ATTEMPTS):  # one damaged reply is no silent servo
+            if self.read(self._port.now() + 0.1) == len(self.joints):
+                break
         if silent := [joint for joint, age in zip(self.joints, self.age_s, strict=True) if age > 1]:
             raise BusError(f"joints {silent} do not answer a sync read; check the cables")
 
@@ -604,7 +615,7 @@ def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> Non
     for name, id in id_of.items():
         try:
             action(id)
-        except BusError as error:
+        except Exception as error:  # whatever it is: the next one is to be stopped too
             errors.append(f"{name}: {error}")
     if errors:
         raise BusError("; ".join(errors))

@@ -157,6 +157,15 @@ class FeetechServo:
         known = own < len(BAUD_RATES) and baud_rate == BAUD_RATES[own]
         return known and now_s >= self._silent_until_s
 
+    def hush(self, until_s: float) -> None:
+        """Hear and say nothing until then: its plug is out of the bus."""
+        self._silent_until_s = until_s
+
+    def force(self, register: Register, value: int) -> None:
+        """Make a register hold a value, whoever may write to it."""
+        self._set(register, value)
+        self._reload()
+
     def hear(self, now_s: float) -> None:
         """An instruction packet passed on the bus."""
         self._now_s = now_s

@@ -136,6 +136,8 @@ class Monitor:
             limits: what they may do, by name.
             period_s: time between goals; a longer pause does not allow a longer way.
         """
+        self.writes = 0
+        """How many registers it has seen written."""
         self.violations: list[Violation] = []
         """In the order they happened; what lasts is listed once."""
         self._twin, self._period_s = twin, period_s
@@ -159,6 +161,7 @@ class Monitor:
             joint.stopped = True
 
     def _check_write(self, joint: _Joint, register: Register, value: int, error: int) -> None:
+        self.writes += 1
         registers = joint.servo.registers
         if register is registers.GOAL_POSITION:
             self._check_goal(joint, value)

@@ -8,7 +8,7 @@ with other weights and commands: the first of microduck_walk.yaml pulls it out o
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import mujoco
 import torch
@@ -79,6 +79,13 @@ class VelocityConfig(OffsetConfig):
         for stage in self.stages:
             self.during(stage)
         return self
+
+    def in_evaluation(self) -> Self:
+        """Without what is of training alone; on all levels of the ground from the beginning."""
+        ground = self.terrain and self.terrain.model_copy(update={"rise": False})
+        return self.model_copy(
+            update={"stages": [], "training_timestep_s": None, "terrain": ground}
+        )
 
     def during(self, stage: Stage) -> tuple[WalkWeights, VelocityCommandConfig]:
         """Weights and commands of a stage."""

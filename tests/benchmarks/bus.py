@@ -3,7 +3,8 @@
     python tests/benchmarks/bus.py
 
 A tick is one sync read of the block that holds position, speed and duty (12 bytes of a DYNAMIXEL
-from 124, 15 of a Feetech servo from 56) and one sync write of Goal Position.
+from 124, 15 of a Feetech servo from 56), of SCS
+servos a read of each (11 bytes), and one sync write of Goal Position.
 
 CPU time: both sides talk to a port in memory that has the right reply ready at once, so only their
 own work is timed: process time in rounds that take turns; medians, also of the ratios.
@@ -14,7 +15,7 @@ and servos without a Return Delay Time, plus our CPU time; beside it what the by
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dynamixel_sdk
 import numpy as np
@@ -27,18 +28,22 @@ from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.feetech import protocol as feetech_protocol
 from deploy.feetech import registers as feetech_registers
+from deploy.feetech import scs_registers
 from deploy.feetech import sync as feetech_sync
 from deploy.feetech.servos import MODELS as FEETECH_MODELS
 from deploy.servos.bus import ServoBus
-from deploy.servos.sync_read import SyncRead as SyncReading
+from deploy.servos.sync_read import Feedback
 from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.feetech_wire import FeetechWire
+from deploy.twin.scs_servo import ScsServo
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
 ADDRESS, LENGTH = registers.PRESENT_PWM.address, 12
 FEETECH_ADDRESS, FEETECH_LENGTH = feetech_registers.PRESENT_POSITION.address, 15
+SCS_LENGTH = 11
 MODEL, FEETECH_MODEL = MODELS["XL330-M288"], FEETECH_MODELS["STS3215-12V"]
+SCS_MODEL = FEETECH_MODELS["SCS15"]
 BAUD_RATE = 1_000_000
 TICKS_PER_ROUND, ROUNDS = 300, 15
 
@@ -128,9 +133,14 @@ class InstantPortHandler(dynamixel_sdk.PortHandler):
         return self._replies.take(length)
 
 
-def on_bus(bus: ServoBus, kind: str, servos: int) -> tuple[SyncReading, Callable[[], None]]:
+def on_bus(bus: ServoBus, kind: str, servos: int) -> tuple[Feedback, Callable[[], None]]:
     """What reads all servos, and what writes their goals."""
     ids = ids_of(servos)
+    if kind == "SCS":
+        reading = feetech_sync.ReadInTurn(bus, ids, FEETECH_ADDRESS, SCS_LENGTH)
+        writing = feetech_sync.SyncWrite(bus, ids, scs_registers.GOAL_POSITION)
+        positions = reading.data[:, :2].view(">u2")[:, 0]
+        return reading, lambda: writing.write(positions)
     if kind == "Feetech":
         reading = feetech_sync.SyncRead(bus, ids, FEETECH_ADDRESS, FEETECH_LENGTH)
         writing = feetech_sync.SyncWrite(bus, ids, feetech_registers.GOAL_POSITION)
@@ -145,7 +155,9 @@ def on_bus(bus: ServoBus, kind: str, servos: int) -> tuple[SyncReading, Callable
 
 def our_tick(kind: str, servos: int) -> Callable[[], None]:
     """Read a block of every servo and write its goal."""
-    if kind == "Feetech":
+    if kind == "SCS":
+        bus = ServoBus(ScsPort({}, 4), BAUD_RATE, feetech_protocol)
+    elif kind == "Feetech":
         port = InstantPort(feetech_replies(servos), 4)
         bus = ServoBus(port, BAUD_RATE, feetech_protocol)
     else:
@@ -223,6 +235,47 @@ def feetech_sdk_tick(servos: int) -> Callable[[], None]:
     return tick
 
 
+class ScsPort(InstantPort):
+    """Our port with a servo behind it that is asked on its own."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._replies = Replies({0: scs_reply(data)})
+        self._replies.request(0)
+
+
+class ScsInstantPort(FeetechInstantPort):
+    """The same for the SDK."""
+
+    def writePort(self, packet):  # noqa: N802
+        self._replies = Replies({0: scs_reply(packet)})
+        self._replies.request(0)
+        return len(packet)
+
+
+def scs_reply(request: Sequence[int] | memoryview) -> bytes:
+    """What is asked for, zeros; nothing to a sync write."""
+    if request[4] != Instruction.READ:
+        return b""
+    return feetech_protocol.Status(request[2], bytes(request[6])).encode()
+
+
+def scs_sdk_tick(servos: int) -> Callable[[], None]:
+    """The same through the SDK."""
+    handler, ids = scservo_sdk.scscl(ScsInstantPort(servos)), ids_of(servos)
+    goal = scs_registers.GOAL_POSITION
+    writing = scservo_sdk.GroupSyncWrite(handler, goal.address, goal.size)
+
+    def tick() -> None:
+        for id in ids:
+            data, result, _ = handler.readTxRx(id, FEETECH_ADDRESS, SCS_LENGTH)
+            assert result == scservo_sdk.COMM_SUCCESS
+            writing.addParam(id, data[:2])
+        writing.txPacket()
+        writing.clearParam()
+
+    return tick
+
+
 class WirePort:
     """Our `Port` on a twin's wire, in its time."""
 
@@ -258,15 +311,16 @@ def wire_us(kind: str, servos: int) -> tuple[float, float]:
     """Time of a tick without its CPU time, and of its bytes [µs]."""
     ids = ids_of(servos)
     bus: ServoBus
-    if kind == "Feetech":
-        members = [FeetechServo(id, FEETECH_MODEL, BAUD_RATE, shaft_ticks=2048) for id in ids]
+    if kind in ("Feetech", "SCS"):
+        made, model = (ScsServo, SCS_MODEL) if kind == "SCS" else (FeetechServo, FEETECH_MODEL)
+        members = [made(id, model, BAUD_RATE, shaft_ticks=model.ticks // 2) for id in ids]
         port = WirePort(FeetechWire(members, BAUD_RATE, usb_latency_s=0.0))
         bus = ServoBus(port, BAUD_RATE, feetech_protocol)
     else:
         members = [Servo(id, MODEL, BAUD_RATE, shaft_ticks=2048) for id in ids]
         port = WirePort(Wire(members, BAUD_RATE, usb_latency_s=0.0))
         bus = DynamixelBus(port, BAUD_RATE)
-    for servo in members:
+    for servo in members if kind != "SCS" else ():  # which have none
         servo.write(servo.registers.RETURN_DELAY_TIME.address, b"\0")
     reading, write = on_bus(bus, kind, servos)
     began_s = port.now()
@@ -294,6 +348,7 @@ def main() -> None:
             "fast": sdk_tick(servos, fast=True),
             "plain": sdk_tick(servos, fast=False),
             "Feetech": feetech_sdk_tick(servos),
+            "SCS": scs_sdk_tick(servos),
         }
         for kind, theirs in sdk.items():
             ours = our_tick(kind, servos)

@@ -22,7 +22,7 @@ from deploy.contract import TARGET_OF, Contract, describe_tensor, parse_contract
 from deploy.dynamixel.protocol import BROADCAST_ID, HEADER, Instruction
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.servos import MODELS
-from deploy.errors import BusError
+from deploy.errors import DeviceLost
 from deploy.feetech.servos import MODELS as FEETECH_MODELS
 from deploy.governor import Governor
 from deploy.robot import Robot, bare_joints
@@ -63,7 +63,17 @@ def desk_arm() -> RobotConfig:
 
 @pytest.fixture(scope="session")
 def contract(desk_arm: RobotConfig) -> Contract:
+    """What a policy for the desk arm demands."""
+    return arm_contract(desk_arm)
+
+
+def arm_contract(desk_arm: RobotConfig) -> Contract:
     """What a policy for the desk arm demands: 50 Hz, starts at `HOME`, reaches points."""
+    return reaching_contract(desk_arm)
+
+
+def reaching_contract(desk_arm: RobotConfig) -> Contract:
+    """The same for who has no fixtures."""
     models = [MODELS[wiring.model] for wiring in desk_arm.joints.values()]
     joints = [
         {
@@ -292,9 +302,13 @@ class FlakyPort:
     def close(self) -> None:
         self._port.close()
 
+    def reopen(self) -> None:
+        self._check()
+        self._port.reopen()
+
     def _check(self) -> None:
         if self.unplugged:
-            raise BusError("the port is gone")
+            raise DeviceLost("the port is gone")
 
 
 def make_governor(contract: Contract, robot: RobotConfig) -> Governor:
