@@ -184,7 +184,7 @@ def test_defect_in_one_device_does_not_keep_the_next_from_holding(trial: Trial):
     (servos,) = trial.bench.robot.devices
 
     class Broken:
-        energised = True
+        energised, joints = True, ()
         name = "broken"
 
         def hold(self) -> None:
