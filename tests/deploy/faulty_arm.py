@@ -41,7 +41,14 @@ _LIMITS = {"position_limits_rad": [-1.5, 1.5], "velocity_limit_rad_s": 5.0}
 _X = {"shoulder": "XL430-W250", "elbow": "XL330-M288"}
 _STS = dict.fromkeys(_X, "STS3215-12V")
 START = (0.2, 0.3)
-SAFETY = {"move_to_start_s": 0.1, "reconnect_s": 1.2, "following_time_ms": 200}
+SAFETY = {
+    "move_to_start_s": 0.1,
+    "reconnect_s": 0.6,
+    "following_error_rad": 0.08,
+    "following_time_ms": 100,
+    "pose_tolerance_rad": 0.15,
+}
+"""So that little time passes until something is noticed."""
 _BUS = {"port": "/dev/bus"}
 FAMILIES: Mapping[str, tuple[dict[str, Any], dict[str, str], int]] = MappingProxyType(
     {
@@ -184,6 +191,6 @@ class FaultyArm:
             return error
         finally:
             self.monitor.stopped()
-            self.clock.sleep_until(self.clock.now() + 0.3)
+            self.clock.sleep_until(self.clock.now() + 0.15)
             self.twin.advance(self.clock.now())
         return None
