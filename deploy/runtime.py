@@ -171,6 +171,7 @@ class Runtime:
     def _recover(self, loss: DeviceLost) -> None:
         """Wait in the safe state for what was lost, and for somebody to resume."""
         requests = self.requests
+        alone = self.reconnect is Reconnect.ALONE and not requests.paused
         self.drive.make_safe(loss)
         requests.pause()
         self._command[:] = 0
@@ -178,7 +179,7 @@ class Runtime:
         self._tell(f"{loss}; paused, looking for it for {patience_s:g} s", *loss.__notes__)
         find_again(self.drive)
         requests.pause()  # what was pressed meanwhile was pressed without a robot
-        if self.reconnect is Reconnect.ALONE:
+        if alone:
             requests.resume()
         else:
             self._tell("the robot is back and as it was; it waits for you to resume")

@@ -165,6 +165,21 @@ def test_run_that_may_goes_on_by_itself(bench: Bench):
     ]  # fmt: skip
 
 
+def test_run_that_was_paused_when_it_lost_a_device_stays_paused(bench: Bench):
+    trial = waiting(make_trial(bench), Reconnect.ALONE)
+    trial.runtime.hold = True
+
+    def on_state(state: State) -> None:
+        trial.states.append(state)
+        if state is State.PAUSED and State.PAUSED not in trial.states[:-1]:
+            unplug(trial)
+
+    trial.runtime.on_state = on_state
+    trial.run()
+    assert trial.told[-1] == "the robot is back and as it was; it waits for you to resume"
+    assert trial.states[-1] is State.IDLE
+
+
 def test_what_is_not_back_in_time_ends_in_the_safe_state(arm: Trial):
     lose_at(arm, 20, lambda trial: unplug(trial, math.inf))
     message, note = arm.fail(BusError)
