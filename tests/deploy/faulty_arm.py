@@ -82,7 +82,8 @@ def arm_contract(config: RobotConfig) -> Contract:
         for joint, start in zip(bare_joints(config), START, strict=True)
     ]
     kinds: list[SignalKind] = ["joint_position", "command"]
-    kinds += ["projected_gravity", "imu_angular_velocity"] if _has_imu(config) else []
+    if _has_imu(config):
+        kinds += ["projected_gravity", "imu_angular_velocity"]
     names = [joint.name for joint in joints]
     tensors = [describe_tensor(kind, names, contract.command) for kind in kinds]
     output = describe_tensor("joint_position_target", names, contract.command)
@@ -146,7 +147,7 @@ class FaultyArm:
         self.robot = Robot(config, contract.joints, ports, approve=lambda changes: True)
         self.controller, self.recorder = Swing(contract), MemoryRecorder(contract)
         self.states: list[State] = []
-        self.on_state: Callable[[State], object] = self.states.append
+        self.on_state: Callable[[State], None] = self.states.append
         self.runtime = Runtime(
             self.robot,
             self.controller,

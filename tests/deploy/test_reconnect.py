@@ -13,7 +13,6 @@ from deploy.dynamixel import registers as dynamixel
 from deploy.errors import BusError, SafetyError
 from deploy.reconnect import Reconnect
 from deploy.runtime import State
-from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.monitor import Unsafe
 from deploy.twin.servo import Servo
 from tests.deploy.conftest import Bench
@@ -230,11 +229,7 @@ def test_other_servo_model_is_not_taken_for_the_one_that_was_lost(trial: Trial):
 
     def swap(trial: Trial) -> None:
         cut_power(trial)
-        register = servo.registers.MODEL_NUMBER
-        if isinstance(servo, FeetechServo):
-            servo._set(register, 12345)
-        else:
-            servo._table.set(register, 12345)
+        servo.force(servo.registers.MODEL_NUMBER, 12345)
 
     lose_at(trial, 20, swap)
     message, _ = trial.fail(BusError)
