@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.clock import Clock, Ticker
-from deploy.errors import BusError, ConfigError, SafetyError
+from deploy.errors import ConfigError, SafetyError
 from deploy.governor import Governor
 from deploy.histogram import StageTimes
 from deploy.robot import Robot
@@ -89,7 +89,6 @@ class Drive:
 
     def begin_run(self) -> None:
         """Torque is on from now: time and targets begin here."""
-        self.robot.read(self.clock.now() + self.period_s)  # energising took its time
         self.ticker = Ticker(self.clock, self.period_s)
         self._written_s = self._verified_s = self.clock.now()
         self.sent[:] = self.robot.target
@@ -186,7 +185,7 @@ class Drive:
                 self.robot.hold()
             else:
                 self.robot.release()
-        except BusError as failure:
+        except Exception as failure:  # whatever it is, people have to know
             error.add_note(
                 f"the safe state {safe_state!r} is not confirmed: {failure}. "
                 f"{'; '.join(self.robot.watchdogs())}; switch the power off before touching the "

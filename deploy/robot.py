@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.clock import Clock
 from deploy.contract import JointSpec
 from deploy.device import Approve, Device, Reading, refuse_changes
 from deploy.errors import BusError, DeviceLost
@@ -32,6 +33,9 @@ from deploy.signals import SIGNALS, SignalKind, TargetKind
 from deploy.statistics import Statistics, total
 
 Floats = NDArray[np.float64]
+
+PROOF_MARGIN_S = 0.04
+"""A watchdog may act two of its steps late."""
 
 
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
@@ -129,6 +133,7 @@ class Robot:
         """What a policy may be given, by kind."""
         row_of = {joint.name: row for row, joint in enumerate(joints)}
         self._rows = [np.array([row_of[name] for name in d.joints], int) for d in self.devices]
+        self._targets = [np.zeros(len(rows)) for rows in self._rows]
         self._gathered: list[tuple[Floats, NDArray[np.int_], Floats]] = []
         for device, rows in zip(self.devices, self._rows, strict=True):
             self._adopt(device, rows)
@@ -229,6 +234,22 @@ class Robot:
             device.energise()
             watching.append(device)
 
+    def prove(self, clock: Clock) -> list[str]:
+        """Fall silent, and see every watchdog stop its joints; then hold as before.
+
+        Raises:
+            SafetyError: one does not act.
+            BusError: something does not confirm.
+        """
+        guarded = [device for device in self.devices if device.guarded]
+        if not guarded:
+            return []
+        silent_s = self.config.safety.watchdog_ms / 1000 + PROOF_MARGIN_S
+        clock.sleep_until(clock.now() + silent_s)
+        proofs = [f"{device.name}: {device.prove()}" for device in guarded]
+        self.energise()
+        return [f"{proof} after {silent_s * 1e3:.0f} ms of silence" for proof in proofs]
+
     def read(self, deadline_s: float) -> int:
         """Read all devices; what did not answer keeps its last value and grows older.
 
@@ -248,8 +269,8 @@ class Robot:
 
     def write(self, targets: Floats) -> None:
         """Send joint targets (n,) [rad]."""
-        for device, rows in zip(self.devices, self._rows, strict=True):
-            device.write(targets[rows])
+        for device, rows, part in zip(self.devices, self._rows, self._targets, strict=True):
+            device.write(targets.take(rows, out=part, mode="clip"))
 
     def alarm(self) -> str:
         """What the latest reading tells that must stop the robot; empty if nothing does."""
@@ -343,7 +364,7 @@ def _for_each(devices: Sequence[Device], action: Callable[[Device], None]) -> No
     for device in devices:
         try:
             action(device)
-        except BusError as error:
-            errors.append(str(error))
+        except Exception as error:  # whatever it is: the next one is to be stopped too
+            errors.append(str(error) or type(error).__name__)
     if errors:
         raise BusError("; ".join(errors))

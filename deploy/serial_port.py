@@ -19,7 +19,7 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import serial
 
@@ -65,6 +65,9 @@ class Port(Protocol):
 class SerialPort:
     """A serial port of this machine, or the pseudo-terminal of a twin."""
 
+    _serial: serial.Serial | None
+    """None for one that is another process's."""
+
     def __init__(self, path: str, baud_rate: int):
         """Open and lock the port.
 
@@ -77,14 +80,26 @@ class SerialPort:
 
     def _open(self, path: str) -> None:
         try:
-            self._serial = serial.Serial(path, self._baud_rate, timeout=0, exclusive=True)
+            opened = self._serial = serial.Serial(path, self._baud_rate, timeout=0, exclusive=True)
         except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
-            raise _explain(path, self._baud_rate, error) from error
-        self._fd = self._serial.fileno()
+            raise _explain(path, self._baud_rate, error) from None
+        self._fd = opened.fileno()
         # FTDI adapters otherwise hold bytes back for up to 16 ms; a pty, CDC-ACM or CP210x has no
         # such setting, and needs none.
         with contextlib.suppress(ValueError):
-            self._serial.set_low_latency_mode(True)
+            opened.set_low_latency_mode(True)
+
+    @classmethod
+    def inherited(cls, path: str, fd: int) -> Self:
+        """A port that another process has opened, set up, and handed over; `close` leaves it."""
+        port = cls.__new__(cls)
+        port.path, port._fd, port._serial = path, fd, None
+        return port
+
+    @property
+    def fd(self) -> int:
+        """Its file descriptor; -1 once it is closed."""
+        return self._fd
 
     def reopen(self) -> None:
         """Open a port that is gone again: at its path, else wherever its adapter is by now.
@@ -147,7 +162,8 @@ class SerialPort:
 
     def close(self) -> None:
         """Close and unlock the port; once is enough, more do no harm."""
-        self._serial.close()
+        if self._serial:
+            self._serial.close()
         self._fd = -1  # the number may soon be another file's
 
     def _unplugged(self, error: Exception | None) -> DeviceLost:
@@ -228,7 +244,7 @@ def _explain(path: str, baud_rate: int, error: Exception) -> BusError:
         found = ", ".join(list_ports()) or "none"
         return BusError(
             f"{path} does not exist; serial ports found: {found}. Plug the adapter in, correct "
-            "`bus.port` in the robot file, or start a simulated robot with `robotrl twin`"
+            "`port` in the robot file, or start a simulated robot with `robotrl twin`"
         )
     if reason in (errno.EWOULDBLOCK, errno.EBUSY):
         users = [f"{name} (pid {pid})" for pid, name in port_users(path) if pid != os.getpid()]
@@ -243,5 +259,5 @@ def _explain(path: str, baud_rate: int, error: Exception) -> BusError:
         )
     return BusError(
         f"{path} cannot be opened at {baud_rate} baud ({error}), expected a serial port; check "
-        "`bus.port` and `bus.baud_rate` in the robot file"
+        "`port` and `baud_rate` in the robot file"
     )

@@ -48,6 +48,7 @@ from deploy.twin.heat import Heat
 from deploy.twin.imu import IMU_MODELS, ImuWire, Motion
 from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
+from deploy.twin.scs_servo import ScsServo
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
@@ -56,6 +57,7 @@ AnyServo = Servo | FeetechServo
 _EMULATED: Mapping[type[ServoSheet], Callable[..., AnyServo]] = {
     dynamixel.ServoModel: Servo,
     feetech.ServoModel: FeetechServo,
+    feetech.ScsModel: ScsServo,
 }
 START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""

@@ -79,7 +79,7 @@ def test_missing_port_is_explained_with_those_that_exist(monkeypatch: pytest.Mon
         SerialPort("/dev/ttyUSB99", 1_000_000)
     assert str(error.value) == (
         "/dev/ttyUSB99 does not exist; serial ports found: /dev/serial/by-id/usb-U2D2. Plug the "
-        "adapter in, correct `bus.port` in the robot file, or start a simulated robot with "
+        "adapter in, correct `port` in the robot file, or start a simulated robot with "
         "`robotrl twin`"
     )
 
