@@ -13,7 +13,6 @@ from deploy.dynamixel import registers as dynamixel
 from deploy.errors import BusError, SafetyError
 from deploy.reconnect import Reconnect
 from deploy.runtime import State
-from deploy.twin.feetech_servo import FeetechServo
 from deploy.twin.monitor import Unsafe
 from deploy.twin.servo import Servo
 from tests.deploy.conftest import Bench
@@ -166,6 +165,21 @@ def test_run_that_may_goes_on_by_itself(bench: Bench):
     ]  # fmt: skip
 
 
+def test_run_that_was_paused_when_it_lost_a_device_stays_paused(bench: Bench):
+    trial = waiting(make_trial(bench), Reconnect.ALONE)
+    trial.runtime.hold = True
+
+    def on_state(state: State) -> None:
+        trial.states.append(state)
+        if state is State.PAUSED and State.PAUSED not in trial.states[:-1]:
+            unplug(trial)
+
+    trial.runtime.on_state = on_state
+    trial.run()
+    assert trial.told[-1] == "the robot is back and as it was; it waits for you to resume"
+    assert trial.states[-1] is State.IDLE
+
+
 def test_what_is_not_back_in_time_ends_in_the_safe_state(arm: Trial):
     lose_at(arm, 20, lambda trial: unplug(trial, math.inf))
     message, note = arm.fail(BusError)
@@ -216,11 +230,7 @@ def test_other_servo_model_is_not_taken_for_the_one_that_was_lost(trial: Trial):
 
     def swap(trial: Trial) -> None:
         cut_power(trial)
-        register = servo.registers.MODEL_NUMBER
-        if isinstance(servo, FeetechServo):
-            servo._set(register, 12345)
-        else:
-            servo._table.set(register, 12345)
+        servo.force(servo.registers.MODEL_NUMBER, 12345)
 
     lose_at(trial, 20, swap)
     message, _ = trial.fail(BusError)
