@@ -166,7 +166,7 @@ class Runtime:
                     self._recover(loss)
                 self._arm(anew=loss is not None)
                 self.drive.begin_run()
-                if not self.requests.finished and self._ran_s < last_s:
+                if loss is None or (not self.requests.finished and self._ran_s < last_s):
                     self._run_policy(last_s)
                 self._command[:] = 0
                 self._enter(State.STOPPING)
