@@ -6,11 +6,11 @@
 
 It is started as a maker starts the real one. It lies limp as it was switched on; when its servos
 hold, a hand picks it up, keeps it upright in the air while it goes to its home pose, puts it on its
-feet, and lets go `let_go_after_s` after they began to hold, when the policy has taken over: not at
-once, its grip loosens while the feet take the weight. The hand is a soft weld to a body that moves
-as the hand does. A robot on wheels gets up by itself:
-nobody lifts it, in the air its wheels would only run away. A push is a force on the base that gives
-the whole robot the drawn speed within `PUSH_S`; training sets the speed at once.
+feet, loosens its grip as they take the weight, and has let go `let_go_after_s` after they began to
+hold, when the policy has taken over. The hand is a soft weld to a body that moves as the hand does.
+A robot on wheels gets up by itself: nobody lifts it, in the air its wheels would only run away. A
+push is a force on the base that gives the whole robot the drawn speed within `PUSH_S`; training
+sets the speed at once.
 """
 
 import math
@@ -27,13 +27,14 @@ LIFT_S, LOWER_S = 1.0, 0.4
 CLEARANCE_M = 0.03
 """Under its feet in the air."""
 BEFORE_LETTING_GO_S = 0.9
-"""It stands, held less and less, for so long."""
+"""It stands for so long, held less and less: a robot that is held does not balance, and what it tries
+instead fells it when it is let go at once."""
 PUSH_S = 0.1
 PUSH_INTERVAL_S = (3.0, 6.0)
 
 _FIRM, _WIDTH = 0.95, 10.0
-"""Impedance of the weld while it is held, near 0 it is free; and a width [m, rad] so large that it
-does not depend on how far the robot is off (MuJoCo's documentation, "solimp")."""
+"""Of the weld ("solimp" in MuJoCo's documentation): its impedance while it is held, near 0 it is
+free; a width [m, rad] so large that it does not depend on how far the robot is off."""
 _WELD = (0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0)  # anchor, relative pose, torque scale
 
 Floats = NDArray[np.float64]

@@ -85,6 +85,17 @@ def test_robot_that_holds_is_lifted_upright_and_put_down_where_it_stands(path: P
     assert not twin._data.eq_active[0]
 
 
+def test_hand_lets_the_robot_down_on_a_floor_that_is_lower_before_it_lets_go(path: Path) -> None:
+    path.write_text(BOX.replace('"plane"', '"plane" pos="0 0 -0.005"'))
+    twin = Twin(path, CONFIG)
+    switch(twin, 1)
+    twin.advance(2.1)  # just put down, where it stands in the model: still in the air
+    assert height(twin) == pytest.approx(STANDING_M, abs=0.002)
+    twin.advance(2.9)
+    assert twin._data.eq_active[0]
+    assert height(twin) == pytest.approx(STANDING_M - 0.005, abs=0.001)
+
+
 def test_robot_nobody_picks_up_stays_where_it_is(path: Path) -> None:
     twin = Twin(path, CONFIG, TwinParameters(let_go_after_s=0.0))
     switch(twin, 1)
