@@ -3,10 +3,12 @@
 import deploy
 
 with deploy.open_robot("configs/robots/desk_arm.yaml") as arm:     # see deploy.direct
-arm.move({"gripper": 0.5})
+    arm.move({"gripper": 0.5})
 """
 
 from typing import TYPE_CHECKING, Any
+
+from deploy.errors import DeployError as DeployError
 
 if TYPE_CHECKING:
     from deploy.direct import open_robot as open_robot

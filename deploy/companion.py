@@ -1,18 +1,19 @@
-"""The companion process: turns the recorder's rings into an MCAP file.
+"""The companion process: turns the recorder's rings into an MCAP file, and watches the controller.
 
 It is started by `deploy.recorder` with a JSON job as the first line on standard input, says `ready`
-once the file has begun, and ends when the controller has closed the log or is gone: then standard
-input ends, however that happened, and the robot is brought into its safe state
-(`deploy.supervisor`). Signals that end other programs do not end it before. MCAP
-(https://mcap.dev) with JSON messages opens in Foxglove and PlotJuggler as it is.
+once the file has begun, and ends when the controller has closed the log or is gone. Then, however
+that happened, the robot is brought into its safe state, by a thread that no slow disk delays and
+that goes on where the log cannot be written (`deploy.supervisor`). Signals that end other programs
+do not end it before. MCAP (https://mcap.dev) with JSON messages opens in Foxglove and PlotJuggler
+as it is.
 
 Every `FLUSH_S` a chunk is handed to the operating system, every `SYNC_S` and after every change of
 state it is forced onto the disk (fdatasync), and so is the finished file before it gets its name.
 """
 
+import contextlib
 import json
 import os
-import select
 import signal
 import sys
 import time
@@ -27,13 +28,15 @@ from numpy.typing import NDArray
 from deploy.errors import DeployError
 from deploy.recorder import EVENT_TOPIC, VANISHED, refuse_target, share
 from deploy.ring import Ring
-from deploy.supervisor import make_safe
+from deploy.supervisor import Supervisor
+from deploy.vigil import Vigil
 
 FLUSH_S = 0.5
 """Most that is lost when this process is killed [s]."""
 SYNC_S = 5.0
 """Most that is lost when the power fails [s]."""
 _POLL_S = 0.05
+VANISHED_TEXT = "the controller ended without closing this log: it was killed, or crashed"
 
 
 def main() -> None:
@@ -42,7 +45,9 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     job = json.loads(sys.stdin.readline())
     layout = [(topic, _dtype(descr), capacity) for topic, descr, capacity in job["streams"]]
-    closed, rings = share(job["memory"], [(dtype.itemsize, count) for _, dtype, count in layout])
+    vigil, rings = share(job["memory"], [(dtype.itemsize, count) for _, dtype, count in layout])
+    robot = job["metadata"].get("robot")
+    supervisor = Supervisor(robot, vigil, job["controller"], job["ports"])
     file = open(job["file"], "wb")  # noqa: SIM115 (no flush of a full disk on the way out)
     try:
         log = Log(file, job["metadata"])
@@ -52,28 +57,28 @@ def main() -> None:
         ]
         log.flush(sync=True)
         print("ready", flush=True)
-        copy_until_closed(log, streams, closed, job["metadata"].get("robot"))
+        supervisor.start()
+        copy_until_closed(log, streams, vigil, supervisor)
         log.finish()
         put_in_place(Path(job["incomplete"]), Path(job["path"]))
     except (OSError, DeployError) as error:
-        print(error, file=sys.stderr, flush=True)
+        _complain(error)
+        vigil.fail_log()
+        if supervisor.ident is not None:
+            supervisor.over.wait()
         os._exit(1)  # the file stays as it is, readable up to the last whole chunk
     if lost := sum(stream.lost for stream in streams):
         sys.exit(f"{lost} records were overwritten before they could be saved")
 
 
 def copy_until_closed(
-    log: "Log", streams: "Sequence[Stream]", closed: memoryview, robot: str | None
+    log: "Log", streams: "Sequence[Stream]", vigil: Vigil, supervisor: Supervisor
 ) -> None:
-    """Copy all that comes, until the controller closes the log or is gone.
-
-    A `robot` (its configuration as JSON) whose controller is gone is brought into its safe state.
-    """
+    """Copy all that comes, until the controller closes the log or is gone."""
     flushed_s = synced_s = time.monotonic()
     while True:
-        gone = bool(select.select((sys.stdin,), (), (), _POLL_S)[0])
-        ended = bool(closed[0]) or gone  # before the last look: nothing is written after it
-        done = make_safe(robot) if gone and not closed[0] and robot else ""
+        gone = supervisor.over.wait(_POLL_S)
+        ended = gone or vigil.closed  # before the last look: nothing is written after it
         copied = {stream.topic for stream in streams if stream.copy()}
         now_s = time.monotonic()
         sync = EVENT_TOPIC in copied or now_s - synced_s > SYNC_S
@@ -82,11 +87,16 @@ def copy_until_closed(
             flushed_s, synced_s = now_s, now_s if sync else synced_s
         if ended:
             break
-    if not closed[0]:
+    if not vigil.closed:
         (events,) = (stream for stream in streams if stream.topic == EVENT_TOPIC)
-        text = "the controller ended without closing this log: it was killed, or crashed"
-        text += f"; {done}" if done else ""
+        text = "; ".join([VANISHED_TEXT, *supervisor.said])
         events.add({"time_s": time.monotonic(), "state": VANISHED, "text": text})
+
+
+def _complain(error: Exception) -> None:
+    """Tell the controller, if there is one."""
+    with contextlib.suppress(OSError):
+        print(error, file=sys.stderr, flush=True)
 
 
 class Log:

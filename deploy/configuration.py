@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
@@ -29,11 +29,9 @@ MAX_DEPTH = 32
 
 
 class Section(BaseModel):
-    """Base of every configuration section: strict keys, frozen, documented per field."""
+    """Base of every configuration section: strict keys, frozen."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -112,7 +110,7 @@ def read_bytes(path: Path, limit: int, error: type[DeployError]) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as reason:
-        raise error(f"{path}: cannot be read: {reason.strerror}") from reason
+        raise error(f"{path}: cannot be read: {reason.strerror}") from None
     if len(data) > limit:
         raise error(f"{path}: is larger than {limit // 1024} KiB; is it the right file?")
     return data
@@ -239,7 +237,8 @@ def _follow(annotation: Any, location: tuple[int | str, ...]) -> tuple[Any, list
 def _certain(annotation: Any) -> Any:
     """X of `X | None`."""
     members = [member for member in get_args(annotation) if member is not NoneType]
-    return members[0] if get_origin(annotation) is UnionType and len(members) == 1 else annotation
+    optional = get_origin(annotation) in (UnionType, Union) and len(members) == 1
+    return members[0] if optional else annotation
 
 
 def _tagged(annotation: Any) -> dict[Any, Any]:

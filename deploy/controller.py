@@ -27,7 +27,7 @@ from deploy.contract import (
     size,
 )
 from deploy.errors import ContractError
-from deploy.onnx_file import inspect_onnx
+from deploy.onnx_file import inspect_onnx, refuse_control_flow
 
 MAX_BYTES = 256 * 1024 * 1024
 """Largest policy file: 60 million weights."""
@@ -153,7 +153,7 @@ def read_policy(path: Path) -> tuple[Contract, bytes]:
         The contract and the file's bytes.
 
     Raises:
-        ContractError: missing, truncated, edited, or not exported by robotrl.
+        ContractError: missing, truncated, edited, not exported by robotrl, or it may never end.
     """
     data = read_bytes(path, MAX_BYTES, ContractError)
     onnx_file = inspect_onnx(data, source=str(path))
@@ -177,6 +177,7 @@ def read_policy(path: Path) -> tuple[Contract, bytes]:
             f"{path}: the network was edited after export (its hash is not the contract's); "
             "export it again"
         )
+    refuse_control_flow(data, source=str(path))
     return contract, data
 
 

@@ -196,6 +196,25 @@ class Device(Protocol):
         """What stops the joints when the host falls silent; empty if there are none."""
         ...
 
+    @property
+    def guarded(self) -> bool:
+        """Whether it stops its joints by itself when the host falls silent."""
+        ...
+
+    def prove(self) -> str:
+        """Whether it has stopped its joints by itself in a silence that ends now.
+
+        Of a guarded device that was energised; afterwards it has to be energised anew.
+
+        Returns:
+            What was read back.
+
+        Raises:
+            SafetyError: it has not.
+            BusError: it does not answer.
+        """
+        ...
+
     def rest_differences(self) -> list[str]:
         """Joints found limp that are not where the YAML says that the unpowered robot rests."""
         ...

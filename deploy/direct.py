@@ -8,20 +8,24 @@
 
 The governor stands in between, as for a policy, with the gains that servos leave the factory with.
 Torque is off until the first `move`; between moves the servos hold by themselves, so a program may
-think as long as it likes. The end of the block parks the robot and lets go; an exception in it, or
-Ctrl-C, ends in the robot's safe state.
+think as long as it likes. The end of the block parks the robot and lets go; an exception in it,
+Ctrl-C, SIGTERM or SIGHUP ends in the robot's safe state. No companion watches: a program that is
+killed while it moves leaves its joints to the servos' own watchdog.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
 from deploy.clock import Clock, MonotonicClock
 from deploy.configuration import did_you_mean, load_yaml
 from deploy.drive import Drive
-from deploy.errors import ConfigError
+from deploy.errors import ConfigError, DeployError
 from deploy.governor import Governor
 from deploy.ports import open_ports
 from deploy.robot import Robot, bare_joints
@@ -50,13 +54,17 @@ def open_robot(
     Raises:
         DeployError: it cannot be used; nothing has moved.
     """
-    config = load_yaml(Path(path), RobotConfig)
-    if port:
-        config = config.at_ports(_by_name(config, port))
-    with open_ports(config) as ports:
-        robot = Robot(config, bare_joints(config), ports, approve=lambda changes: change_settings)
-        with driven(robot, MonotonicClock(), anyway=anyway) as direct:
-            yield direct
+    try:
+        config = load_yaml(Path(path), RobotConfig)
+        if port:
+            config = config.at_ports(_by_name(config, port))
+        with _signals_raise(), open_ports(config) as ports:
+            joints = bare_joints(config)
+            robot = Robot(config, joints, ports, approve=lambda changes: change_settings)
+            with driven(robot, MonotonicClock(), anyway=anyway) as direct:
+                yield direct
+    except DeployError as error:
+        raise error from None  # its message says it all, and is the traceback's last line
 
 
 @contextlib.contextmanager
@@ -70,8 +78,42 @@ def driven(robot: Robot, clock: Clock, *, anyway: bool = False) -> Iterator["Dir
         yield direct
         direct.park()
     except BaseException as error:
-        direct.drive.make_safe(error)
+        with _deaf():
+            direct.drive.make_safe(error)
         raise
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise, as Ctrl-C does, so that the robot is made safe before the end."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with _handling(leave, (signal.SIGTERM, signal.SIGHUP)):
+        yield
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Nothing interrupts, however often it is tried."""
+    with _handling(signal.SIG_IGN, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(
+    handler: Callable[[int, FrameType | None], object] | signal.Handlers,
+    numbers: tuple[signal.Signals, ...],
+) -> Iterator[None]:
+    """Signals are handled so in the block; only the main thread may say how."""
+    main = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.signal(number, handler) for number in numbers if main}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 class DirectRobot:

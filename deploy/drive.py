@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.clock import Clock, Ticker
-from deploy.errors import BusError, ConfigError, SafetyError
+from deploy.errors import ConfigError, SafetyError
 from deploy.governor import Governor
 from deploy.histogram import StageTimes
 from deploy.robot import Robot
@@ -67,6 +67,8 @@ class Drive:
     requests: Requests = field(default_factory=Requests)
     poll: Callable[[], object] = lambda: None
     """Called at the begin of every tick: whoever asks for something is heard."""
+    reconnects: bool = False
+    """A device that falls silent as a whole is lost, and may come back: `DeviceLost`."""
     on_begin: Callable[[], object] = lambda: None
     """Called when the robot has been read."""
     on_tick: Callable[[Times], None] = lambda times: None
@@ -87,6 +89,7 @@ class Drive:
 
     def begin_run(self) -> None:
         """Torque is on from now: time and targets begin here."""
+        self.robot.read(self.clock.now() + self.period_s)  # energising took its time
         self.ticker = Ticker(self.clock, self.period_s)
         self._written_s = self._verified_s = self.clock.now()
         self.sent[:] = self.robot.target
@@ -96,6 +99,7 @@ class Drive:
 
         Raises:
             SafetyError: the robot has to be stopped.
+            DeviceLost: a port is gone, or a device silent.
         """
         deadline_s, late_s = self.ticker.wait()
         self.poll()
@@ -106,6 +110,8 @@ class Drive:
         due = begin_s - self._verified_s > VERIFY_EVERY_S  # no tick has time for both
         if not (due and self._verify_next(read_by_s, due=True)):
             robot.read(read_by_s)
+        if self.reconnects:
+            robot.check_heard()
         if alarm := robot.alarm():
             raise SafetyError(alarm)
         governor.check_signals(robot.position, robot.velocity, robot.age_s)
@@ -180,7 +186,7 @@ class Drive:
                 self.robot.hold()
             else:
                 self.robot.release()
-        except BusError as failure:
+        except Exception as failure:  # whatever it is, people have to know
             error.add_note(
                 f"the safe state {safe_state!r} is not confirmed: {failure}. "
                 f"{'; '.join(self.robot.watchdogs())}; switch the power off before touching the "

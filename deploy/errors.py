@@ -24,6 +24,10 @@ class BusTimeout(BusError, TimeoutError):
     """A servo did not answer before the deadline."""
 
 
+class DeviceLost(BusError):
+    """A serial port is gone, or nobody behind it answers any more: it may come back."""
+
+
 class ServoError(BusError):
     """A servo answered with an error, or holds a value other than the one written."""
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from deploy.device import MakeDevice
 from deploy.dynamixel.device import DynamixelServos
-from deploy.feetech.device import FeetechServos
+from deploy.feetech.device import FeetechServos, ScsServos
 from deploy.imu.config import IMU_PROTOCOLS
 from deploy.imu.device import make_imu
 from deploy.imu.signals import KINDS as IMU_SIGNALS
@@ -38,6 +38,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "dynamixel2": Family(DynamixelServos, measures_with_imu=IMU_SIGNALS),
         "feetech_sts": Family(FeetechServos),
+        "feetech_scs": Family(
+            ScsServos,
+            ("joint_position", "joint_velocity", "joint_voltage", "joint_temperature"),
+        ),
         "microcontroller": Family(
             Microcontroller,
             ("joint_position", "joint_velocity", "joint_effort"),

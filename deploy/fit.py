@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterator
 
 from deploy.contract import Contract, JointSpec
 from deploy.errors import ConfigError, ContractError
+from deploy.families import FAMILIES
 from deploy.robot import measured_signals, understood_targets
 from deploy.robot_config import JointWiring, RobotConfig
 from deploy.servos.catalog import MODELS
-from deploy.signals import SIGNALS
+from deploy.signals import SIGNALS, SignalKind
 
 MIN_PERIODS = 2
 """Shortest watchdog and oldest reading in control periods: two writes lie a period and some jitter
@@ -62,6 +63,16 @@ def matches(contract: Contract, robot: RobotConfig, streams: Collection[str] = (
             f"the policy does not fit this robot:\n  {listed}\n"
             "Use a policy exported for this robot, or correct the robot's YAML."
         )
+
+
+def from_elsewhere(contract: Contract) -> list[SignalKind]:
+    """Kinds of signal that the policy uses and no device measures, such as a camera tracker's."""
+    measured = {kind for row in FAMILIES.values() for kind in row.measures + row.measures_with_imu}
+    return [
+        spec.kind
+        for spec in contract.inputs
+        if SIGNALS[spec.kind].measured and spec.kind not in measured
+    ]
 
 
 def lacking(

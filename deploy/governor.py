@@ -294,11 +294,15 @@ class Governor:
             if limp[joint]
             else "something blocks it, or its load is too heavy"
         )
+        driven = (  # some devices do not say how hard, and some gains are not known
+            f", its motor driven at {along[joint]:.0%} where {demanded[joint]:.0%} is called for"
+            if np.isfinite(along[joint]) and (self.mode == "position" or self._known_gains)
+            else ""
+        )
         unit = "rad" if self.mode == "position" else "rad/s"
         raise SafetyError(
             f"joint {self._names[joint]!r} has been {distance[joint]:.2f} {unit} from its target "
-            f"for {self._following_ticks * self._period_s * 1e3:.0f} ms, its motor driven at "
-            f"{along[joint]:.0%} where {demanded[joint]:.0%} is called for; {reason}"
+            f"for {self._following_ticks * self._period_s * 1e3:.0f} ms{driven}; {reason}"
         )
 
     def _compare(
@@ -318,7 +322,7 @@ class Governor:
         if self.mode == "velocity":
             np.multiply(self._kd, error, out=demanded)
         np.divide(demanded, self._effort_nm, out=demanded)
-        np.clip(demanded, -1, 1, out=demanded)
+        limits.clip(demanded, -1, 1)
         np.multiply(demanded, sign, out=demanded)
         np.multiply(effort, sign, out=along)
         np.add(along, 0.0, out=along)  # which makes a negative zero positive
@@ -425,14 +429,15 @@ class Governor:
     ) -> None:
         """Clip `target` in place, and note which joints that changed."""
         np.copyto(self._before, target)
-        np.clip(target, low, high, out=target)
+        limits.clip(target, low, high)
         np.not_equal(target, self._before, out=self._changed)
         bits = reason if isinstance(reason, np.ndarray) else int(reason)
         np.bitwise_or(self.limited_by, bits, out=self.limited_by, where=self._changed)
 
     def _first_not(self, mask: NDArray[np.bool_]) -> int | None:
         """Index of the first false element, if any."""
-        return None if mask.all() else int(mask.argmin())
+        first = int(mask.argmin())  # a tenth of the time of mask.all()
+        return None if mask[first] else first
 
 
 def _stall_current(model: str) -> float:

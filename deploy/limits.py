@@ -18,6 +18,12 @@ HOT, COOL = 1.0, 0.8
 """Squared current, over the one allowed for long, at which derating is complete, and begins."""
 
 
+def clip(values: Floats, low: Floats | float, high: Floats | float) -> None:
+    """Clip `values` in place, in a third of the time that `np.clip` takes of a few joints."""
+    np.maximum(values, low, out=values)
+    np.minimum(values, high, out=values)
+
+
 def around(middle: Floats, reach: Floats, low: Floats, high: Floats) -> None:
     """`middle` ± `reach`."""
     np.subtract(middle, reach, out=low)
@@ -64,7 +70,7 @@ def fading_torque(
     np.subtract(lowest, value, out=low)
     for bound in (low, high):
         np.divide(bound, zone, out=bound)
-        np.clip(bound, -1, 1, out=bound)
+        clip(bound, -1, 1)
         np.multiply(bound, torque, out=bound)
 
 
@@ -72,7 +78,7 @@ def derated(value: Floats, begin: float, end: float, floor: float, out: Floats) 
     """Share of effort: 1 up to `begin`, `floor` from `end` on, linear between."""
     np.subtract(value, begin, out=out)
     np.divide(out, end - begin, out=out)
-    np.clip(out, 0, 1, out=out)
+    clip(out, 0, 1)
     np.multiply(out, floor - 1, out=out)
     np.add(out, 1, out=out)
 

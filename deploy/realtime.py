@@ -20,7 +20,7 @@ from pydantic import Field
 
 from deploy.configuration import Section
 
-MCL_CURRENT, MCL_FUTURE = 1, 2
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 PR_SET_TIMERSLACK, PR_GET_TIMERSLACK = 29, 30
 _CAN_LOCK = 256 * 1024 * 1024
 """Memory that this process may come to need; a smaller limit would make allocations fail."""
@@ -76,7 +76,8 @@ def _memory(config: LoopConfig, undo: contextlib.ExitStack) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if os.geteuid() and -1 < soft < _CAN_LOCK:
         raise OSError(f"may lock {soft // 1024} KiB")
-    _call("mlockall", MCL_CURRENT | MCL_FUTURE)
+    # What was never used stays out: stacks and numpy's buffers would fill 130 MB with nothing.
+    _call("mlockall", MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)
     undo.callback(_call, "munlockall")
 
 

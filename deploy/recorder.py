@@ -7,7 +7,8 @@
 
 A companion process (`deploy.companion`) turns the ring in shared memory into an MCAP file. Nothing
 it does can delay a tick: a full ring is overwritten, and the companion counts what it lost. It
-outlives a killed controller, finishes the file, and notes there that the controller vanished.
+outlives a killed controller, makes the robot safe, finishes the file, and notes there what it did.
+A controller that promises to be back (`promise`), and is not, is ended.
 
 Until the file is complete it is called NAME.XXXXXXXX.incomplete.mcap, in the folder it will be in.
 It can be read all the time. A kill of the companion costs at most `companion.FLUSH_S`, a power cut
@@ -20,22 +21,27 @@ it without a word.
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import select
 import stat
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.contract import Contract
-from deploy.errors import DeployError
+from deploy.errors import DeployError, SafetyError
 from deploy.process import command_of
 from deploy.ring import Ring, allocate, map_memory
+from deploy.supervisor import NOT_SAFE
+from deploy.vigil import VIGIL_BYTES, Vigil
 
 TOPIC = "/tick"
 EVENT_TOPIC = "/event"
@@ -45,11 +51,29 @@ EVENT_CAPACITY = 64
 """Changes of state in their ring; the companion looks 20 times a second."""
 EVENT_DTYPE = np.dtype([("time_s", "<f8"), ("state", "S24"), ("text", "S4064")])
 """When on the monotonic clock, what the robot does from now on, and why; longer texts are cut."""
+COUNTERS = ("requests", "crc_errors", "timeouts", "retried", "lost", "late")
+"""What of `deploy.statistics.Statistics` is recorded, over all devices."""
 VANISHED = "vanished"
 """State the companion notes last when the controller ended without closing the log."""
 
 _START_TIMEOUT_S = 30.0
 _FINISH_TIMEOUT_S = 10.0
+_DRILL_TIMEOUT_S = 5.0
+
+
+class Drill(NamedTuple):
+    """How an exercise went [s]."""
+
+    noticed_s: float
+    """From the last sign of life until the companion noticed."""
+    done_s: float
+    """From there until the robot was safe, read back."""
+
+    def __str__(self) -> str:
+        return (
+            f"the companion noticed {self.noticed_s * 1e3:.0f} ms of silence, and had seen to "
+            f"every joint {self.done_s * 1e3:.0f} ms later, read back"
+        )
 
 
 def record_dtype(contract: Contract) -> np.dtype:
@@ -74,12 +98,7 @@ def record_dtype(contract: Contract) -> np.dtype:
             ("sent_target", "<f4", joints),
             ("limited_by", "u1", joints),
             ("overruns", "<u4"),
-            ("requests", "<u4"),
-            ("crc_errors", "<u4"),
-            ("timeouts", "<u4"),
-            ("retried", "<u4"),
-            ("lost", "<u4"),
-            ("late", "<u4"),
+            *((counter, "<u4") for counter in COUNTERS),
         ]
     )
 
@@ -90,13 +109,20 @@ class Recorder:
     Args:
         path: the MCAP file.
         contract: the policy's contract, stored in the file.
-        metadata: more text to store, by name.
+        metadata: more text to store, by name; `robot`: the `RobotConfig` of the one looked after.
+        ports: file descriptors of its open serial ports, by the name of the device.
 
     Raises:
         DeployError: it cannot be recorded there, or there is not enough memory.
     """
 
-    def __init__(self, path: Path, contract: Contract, metadata: dict[str, str]):
+    def __init__(
+        self,
+        path: Path,
+        contract: Contract,
+        metadata: dict[str, str],
+        ports: Mapping[str, int] | None = None,
+    ):
         self._path = path
         self._trouble = ""
         self.record: NDArray[Any] = np.zeros((), record_dtype(contract))
@@ -112,7 +138,7 @@ class Recorder:
             try:
                 memory = allocate(shared_size(rings))
                 handed_over.callback(os.close, memory)
-                self._closed, (self._ticks, self._events) = share(memory, rings)
+                self._vigil, (self._ticks, self._events) = share(memory, rings)
                 refuse_target(path)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._incomplete, file = _create_beside(path)
@@ -126,9 +152,11 @@ class Recorder:
                 "incomplete": str(self._incomplete.absolute()),
                 "path": str(path.absolute()),
                 "streams": streams,
+                "controller": os.getpid(),
+                "ports": ports or {},
                 "metadata": {"contract": contract.model_dump_json(), **metadata},
             }
-            self._companion = _start_companion(job, (memory, file))
+            self._companion = _start_companion(job, (memory, file, *job["ports"].values()))
             self._wait_until_ready()
             failed.pop_all()
 
@@ -174,7 +202,7 @@ class Recorder:
 
         A system call: for changes of state, not for every tick.
         """
-        if not self._trouble and self._companion.poll():
+        if not self._trouble and (self._vigil.log_failed or self._companion.poll()):
             reason = self._last_words() or (
                 f"its companion process was killed (signal {-self._companion.returncode})"
             )
@@ -185,13 +213,48 @@ class Recorder:
                 )
         return self._trouble
 
+    def promise(self, back_by_s: float) -> None:
+        """Have the companion act if nothing more is promised by then, on the monotonic clock.
+
+        Args:
+            back_by_s: the time; inf to have it wait for our end only.
+        """
+        self._vigil.promise(back_by_s)
+
+    def drill(self, silent_s: float, *, let_go: bool) -> Drill:
+        """Fall silent, and see the companion bring a robot at rest into its safe state.
+
+        Args:
+            silent_s: what is promised.
+            let_go: let go of what holds itself up; else hold it.
+
+        Raises:
+            SafetyError: it does nothing, or cannot do it.
+        """
+        began_s = time.monotonic()
+        self._vigil.drill = "let_go" if let_go else "hold"
+        self._vigil.promise(began_s + silent_s)
+        stdout = self._companion.stdout
+        assert stdout
+        acted = select.select((stdout,), (), (), silent_s + _DRILL_TIMEOUT_S)[0]
+        self._vigil.promise(math.inf)
+        report = json.loads(stdout.readline() or "{}") if acted else {}
+        if not report:
+            raise SafetyError(
+                f"the companion process did nothing in {time.monotonic() - began_s:.1f} s of "
+                "silence, expected it to make the robot safe; this machine is too busy"
+            )
+        if report["done"].startswith(NOT_SAFE):
+            raise SafetyError(f"{report['done']}; this was the exercise at the start")
+        return Drill(report["noticed_s"] - began_s, report["done_s"] - report["noticed_s"])
+
     def close(self) -> None:
         """Let the companion finish the file.
 
         Raises:
             DeployError: it could not, or some records are missing; says where the rest is.
         """
-        self._closed[0] = 1
+        self._vigil.close()
         assert self._companion.stdin
         self._companion.stdin.close()  # wakes it
         try:
@@ -215,9 +278,11 @@ class Recorder:
             raise DeployError(f"{self._path}: cannot be recorded: {reason}")
 
     def _last_words(self) -> str:
-        """What the companion, which has ended, said last."""
-        self._companion.wait()
+        """What the companion, which has ended or lost its log, said last."""
         assert self._companion.stderr
+        if self._vigil.log_failed:
+            return self._companion.stderr.readline().strip()
+        self._companion.wait()
         return "".join(self._companion.stderr.read().strip().splitlines()[-1:])
 
 
@@ -260,21 +325,21 @@ def refuse_target(path: Path) -> None:
 
 def shared_size(rings: list[tuple[int, int]]) -> int:
     """Bytes of memory that `rings` (bytes of a record, capacity) take together."""
-    return 8 + sum(Ring.size(*ring) for ring in rings)
+    return VIGIL_BYTES + sum(Ring.size(*ring) for ring in rings)
 
 
-def share(handle: int, rings: list[tuple[int, int]]) -> tuple[memoryview, list[Ring]]:
+def share(handle: int, rings: list[tuple[int, int]]) -> tuple[Vigil, list[Ring]]:
     """Map `rings` (bytes of a record, capacity) in memory that `allocate` made.
 
     Returns:
-        A byte that is 1 once the log is closed, and the rings.
+        What the two processes know of each other, and the rings.
     """
     memory = map_memory(handle)
-    start, found = 8, []
+    start, found = VIGIL_BYTES, []
     for ring in rings:
         found.append(Ring(memory[start : start + Ring.size(*ring)], *ring))
         start += Ring.size(*ring)
-    return memory[:1], found
+    return Vigil(memory[:VIGIL_BYTES]), found
 
 
 def _create_beside(path: Path) -> tuple[Path, int]:

@@ -7,6 +7,7 @@
     robot.readings["joint_position"]    # the same by kind of signal, for policies: values, age_s
     robot.write(targets)                # [rad]
     robot.health(deadline_s)            # one part a tick: is it still as it was set up?
+    robot.reconnect(device)             # one that was lost, if it is back; see deploy.reconnect
 
 Joint arrays are in the contract's order, whatever device a joint is on. Devices are read one after
 the other; a slow one leaves the others their time. What stops the robot reaches every device: an
@@ -18,9 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.clock import Clock
 from deploy.contract import JointSpec
 from deploy.device import Approve, Device, Reading, refuse_changes
-from deploy.errors import BusError
+from deploy.errors import BusError, DeviceLost
 from deploy.families import FAMILIES
 from deploy.imu.config import ImuConfig
 from deploy.robot_config import AnyDevice, RobotConfig
@@ -31,6 +33,9 @@ from deploy.signals import SIGNALS, SignalKind, TargetKind
 from deploy.statistics import Statistics, total
 
 Floats = NDArray[np.float64]
+
+PROOF_MARGIN_S = 0.04
+"""A watchdog may act two of its steps late."""
 
 
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
@@ -101,7 +106,7 @@ class Robot:
         *,
         approve: Approve = refuse_changes,
     ):
-        self.config = config
+        self.config, self._ports = config, ports
         self.joints = list(joints)
         self.devices: list[Device] = [
             FAMILIES[bus.protocol].make(
@@ -128,6 +133,7 @@ class Robot:
         """What a policy may be given, by kind."""
         row_of = {joint.name: row for row, joint in enumerate(joints)}
         self._rows = [np.array([row_of[name] for name in d.joints], int) for d in self.devices]
+        self._targets = [np.zeros(len(rows)) for rows in self._rows]
         self._gathered: list[tuple[Floats, NDArray[np.int_], Floats]] = []
         for device, rows in zip(self.devices, self._rows, strict=True):
             self._adopt(device, rows)
@@ -185,6 +191,30 @@ class Robot:
             device.connect()
         self._gather()
 
+    def reconnect(self, device: Device) -> None:
+        """Open a device's port again if it is gone, and check it as `connect` does; nothing moves.
+
+        Raises:
+            BusError: it is not back, or not what it was.
+        """
+        self._ports[device.name].reopen()
+        device.connect()
+        self._gather()
+
+    def check_heard(self) -> None:
+        """See that no device has fallen silent as a whole.
+
+        Raises:
+            DeviceLost: names the one none of whose joints was heard lately.
+        """
+        stale_s = self.config.safety.stale_s("joint_position")
+        for device in self.devices:
+            if device.joints and device.readings["joint_position"].age_s.min() > stale_s:
+                raise DeviceLost(
+                    f"device {device.name!r} has fallen silent, expected its joints to answer; "
+                    "check its power and its cable"
+                )
+
     def energise(self) -> None:
         """Hold the present pose, and arm the devices' watchdogs.
 
@@ -203,6 +233,22 @@ class Robot:
                 device.meanwhile = feed
             device.energise()
             watching.append(device)
+
+    def prove(self, clock: Clock) -> list[str]:
+        """Fall silent, and see every watchdog stop its joints; then hold as before.
+
+        Raises:
+            SafetyError: one does not act.
+            BusError: something does not confirm.
+        """
+        guarded = [device for device in self.devices if device.guarded]
+        if not guarded:
+            return []
+        silent_s = self.config.safety.watchdog_ms / 1000 + PROOF_MARGIN_S
+        clock.sleep_until(clock.now() + silent_s)
+        proofs = [f"{device.name}: {device.prove()}" for device in guarded]
+        self.energise()
+        return [f"{proof} after {silent_s * 1e3:.0f} ms of silence" for proof in proofs]
 
     def read(self, deadline_s: float) -> int:
         """Read all devices; what did not answer keeps its last value and grows older.
@@ -223,8 +269,8 @@ class Robot:
 
     def write(self, targets: Floats) -> None:
         """Send joint targets (n,) [rad]."""
-        for device, rows in zip(self.devices, self._rows, strict=True):
-            device.write(targets[rows])
+        for device, rows, part in zip(self.devices, self._rows, self._targets, strict=True):
+            device.write(targets.take(rows, out=part, mode="clip"))
 
     def alarm(self) -> str:
         """What the latest reading tells that must stop the robot; empty if nothing does."""
@@ -253,7 +299,7 @@ class Robot:
         Raises:
             BusError: names what does not confirm; the rest holds.
         """
-        _for_each(self.devices, _stop)
+        _for_each(self._heard_first(), _stop)
 
     def release(self) -> None:
         """Let go.
@@ -261,7 +307,7 @@ class Robot:
         Raises:
             BusError: names what does not confirm; the rest is limp.
         """
-        _for_each(self.devices, lambda device: device.release())
+        _for_each(self._heard_first(), lambda device: device.release())
 
     def rescue(self, *, let_go: bool) -> None:
         """Hold, or let go, a robot that another program has left as it is; see `Device.rescue`.
@@ -292,6 +338,14 @@ class Robot:
         """What to do if readings were lost because replies came late; empty if none were."""
         return "; ".join(advice for device in self.devices if (advice := device.advise()))
 
+    def _heard_first(self) -> list[Device]:
+        """What answers is made safe before what makes us wait."""
+
+        def age_s(device: Device) -> float:
+            return device.readings["joint_position"].age_s.min() if device.joints else 0.0
+
+        return sorted(self.devices, key=age_s)
+
     def _gather(self) -> None:
         for ours, rows, theirs in self._gathered:
             ours[rows] = theirs
@@ -310,7 +364,7 @@ def _for_each(devices: Sequence[Device], action: Callable[[Device], None]) -> No
     for device in devices:
         try:
             action(device)
-        except BusError as error:
-            errors.append(str(error))
+        except Exception as error:  # whatever it is: the next one is to be stopped too
+            errors.append(str(error) or type(error).__name__)
     if errors:
         raise BusError("; ".join(errors))

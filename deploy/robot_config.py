@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
+import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from deploy.configuration import Section, did_you_mean
@@ -36,7 +37,7 @@ def _a_number(value: object) -> object:
 class BusConfig(Section):
     """A serial bus with servos."""
 
-    protocol: Literal["dynamixel2", "feetech_sts"] = "dynamixel2"
+    protocol: Literal["dynamixel2", "feetech_sts", "feetech_scs"] = "dynamixel2"
     """Wire protocol."""
     port: DevicePath
     """Device path, best a stable one below /dev/serial/by-id/."""
@@ -70,6 +71,20 @@ DeviceConfig = Annotated[
 """Whatever hangs on one serial port; `protocol` says which."""
 
 
+def _lines(devices: Mapping[str, AnyDevice]) -> str:
+    """A line of YAML for each device, as it was written."""
+    return "".join(
+        "\n  "
+        + yaml.safe_dump(
+            {name: device.model_dump(mode="json", exclude_unset=True)},
+            default_flow_style=True,
+            sort_keys=False,
+            width=math.inf,
+        ).strip()[1:-1]
+        for name, device in devices.items()
+    )
+
+
 class JointWiring(Section):
     """One joint: the servo behind it and the hardware's limits."""
 
@@ -85,7 +100,7 @@ class JointWiring(Section):
     direction: Annotated[Literal[1, -1], BeforeValidator(_a_number)] = 1
     """+1 when the servo's counts grow with the joint angle."""
     zero_ticks: Annotated[int, Field(ge=0, le=4095)] = 2048
-    """Servo count at joint angle zero."""
+    """Servo count at joint angle zero; by default the middle of its model's."""
     position_limits_rad: tuple[Angle, Angle]
     """Lowest and highest joint angle the mechanics allow."""
     continuous: bool = False
@@ -117,6 +132,8 @@ class JointWiring(Section):
                 f"known models are {', '.join(MODELS)}"
             )
         sheet = MODELS[self.model]
+        if "zero_ticks" not in self.model_fields_set:
+            object.__setattr__(self, "zero_ticks", sheet.ticks // 2)
         ticks = [self.zero_ticks + self.direction * end / sheet.rad_per_tick for end in (low, high)]
         if min(ticks) < 0 or max(ticks) > sheet.ticks - 1:
             raise ValueError(
@@ -159,8 +176,8 @@ class RobotConfig(Section):
     """Robot model the wiring belongs to; must equal the contract's."""
     model: str = ""
     """Path of that model, from this file's folder, if it is none of ours; the twin reads it."""
-    bus: BusConfig | None = None
-    """Its bus, if there is one; short for one device of that name."""
+    bus: DeviceConfig | None = None
+    """Its bus of servos, if there is one; short for one device of that name."""
     devices: dict[Name, DeviceConfig] = {}
     """All it is wired to, by a name of your choice, if there are several."""
     joints: Annotated[dict[Name, JointWiring], Field(min_length=1)]
@@ -190,11 +207,18 @@ class RobotConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "RobotConfig":
-        if bool(self.bus) == bool(self.devices):
+        if not self.wired:
             raise ValueError(
-                f"expected `bus:` or `devices:`, found {'both' if self.bus else 'neither'}; write "
-                "`bus: {port: ...}` for a robot on one bus, else each bus by name, as in "
+                "expected `bus:` or `devices:`, found neither; write `bus: {port: ...}` for a "
+                "robot on one bus, else each bus by name, as in "
                 "`devices: {left: {port: ...}, right: {port: ...}}`"
+            )
+        if self.bus and (self.devices or not isinstance(self.bus, BusConfig)):
+            found = "both" if self.devices else f"a device with protocol {self.bus.protocol!r}"
+            joints = "\nand `device: bus` at its joints" if self.devices else ""
+            raise ValueError(
+                f"expected `bus:` with servos or `devices:`, found {found}; write in place of "
+                f"`bus:`\ndevices:{_lines({'bus': self.bus, **self.devices})}{joints}"
             )
         owners: dict[tuple[str, int], str] = {}
         for name, joint in self.joints.items():

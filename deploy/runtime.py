@@ -9,12 +9,13 @@ them; a signal or target that this robot does not have is refused before anythin
 moves before `run`. It ramps to the policy's start pose, runs the policy, ramps to the rest pose and
 lets go; joints driven by speed or torque have no such poses, and end at none. Whatever else happens
 (an exception, a stale signal, a stop request) ends in the robot's safe state, and stays there; a
-killed process ends in the devices' own watchdogs, and in the companion's care. States, and what may
-be asked for: `deploy.state`.
+process that is killed or stands still ends in the devices' own watchdogs, and in the companion's
+care, both proved before anything moves. States, and what may be asked for: `deploy.state`.
 """
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,14 +27,18 @@ from deploy.commands import CommandSource
 from deploy.controller import OnnxController
 from deploy.device import Reading
 from deploy.drive import Drive, Floats, Times
-from deploy.errors import ContractError, SafetyError
+from deploy.errors import ContractError, DeviceLost, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
-from deploy.recorder import Recorder
+from deploy.reconnect import Reconnect, find_again, wait_for_resume
+from deploy.recorder import COUNTERS, Recorder
 from deploy.robot import Robot, understood_targets
 from deploy.signals import SignalKind
 from deploy.state import FOLLOWING, Requests, State
+from deploy.supervisor import GRACE_S
 
+SLOW_S = 10.0
+"""How long all servos may take to be set up, or to confirm that they are safe, with retries."""
 STREAM_PATIENCE_S = 5.0
 """How long a signal from elsewhere may let us wait for its first value."""
 
@@ -54,6 +59,12 @@ class Runtime:
     """Run although the limp robot does not lie in its rest pose."""
     hold: bool = False
     """Pause at the start pose, so that somebody may see to the robot first."""
+    reconnect: Reconnect = Reconnect.NEVER
+    """What becomes of the run when a device is lost; see `deploy.reconnect`."""
+    prove: bool = True
+    """Fall silent before anything moves, and see whoever watches this process act."""
+    tell: Callable[[str], object] = lambda text: None
+    """Told what a person should know."""
     streams: Mapping[SignalKind, Reading] = field(default_factory=dict)
     """Signals from elsewhere, as a camera's tracker; the commands' source brings them in."""
     advice: Sequence[str] = ()
@@ -73,6 +84,7 @@ class Runtime:
             contract.control_dt_s,
             self.requests,
             poll=self._poll,
+            reconnects=self.reconnect is not Reconnect.NEVER,
             on_begin=self._show,
             on_tick=self._record,
         )
@@ -81,6 +93,7 @@ class Runtime:
         self._command = np.zeros(len(contract.command.low), np.float32)
         self._time_s: Floats = np.zeros(1)
         self._ran_s = self._controller_s = 0.0
+        self._patience_s = math.inf
         known: dict[str, NDArray] = {
             "joint_target": self.drive.sent,
             "joint_target_velocity": self.drive.sent,
@@ -125,13 +138,10 @@ class Runtime:
             self.drive.check_stop()
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while the servos watch
-            self.robot.energise()
-            self.drive.begin_run()
-            self._run_policy(duration_s)
-            self._command[:] = 0
-            self._enter(State.STOPPING)
-            self._move(self._rest, "rest", other=np.zeros_like(self._rest))
+            self._drive_robot(duration_s)
+            self._promise(SLOW_S)
             self.robot.release()
+            self._promise(math.inf)
             self._enter(State.IDLE, self.describe_timing())
         except BaseException as error:
             self._fail(error)
@@ -146,10 +156,82 @@ class Runtime:
             f"{overruns} deadlines missed at {1 / self.drive.period_s:.0f} Hz\n{self.drive.times}"
         )
 
-    def _run_policy(self, duration_s: float) -> None:
+    def _drive_robot(self, duration_s: float) -> None:
+        """All that is done with torque on; what is lost meanwhile is waited for."""
+        last_s = duration_s - self.drive.period_s / 2
+        loss: DeviceLost | None = None
+        while True:
+            try:
+                if loss:
+                    self._recover(loss)
+                self._arm(anew=loss is not None)
+                self.drive.begin_run()
+                if not self.requests.finished and self._ran_s < last_s:
+                    self._run_policy(last_s)
+                self._command[:] = 0
+                self._enter(State.STOPPING)
+                self._move(self._rest, "rest", other=np.zeros_like(self._rest))
+                return
+            except DeviceLost as error:
+                if self.reconnect is Reconnect.NEVER or self.state is State.IDLE:
+                    raise
+                loss = error
+
+    def _recover(self, loss: DeviceLost) -> None:
+        """Wait in the safe state for what was lost, and for somebody to resume."""
+        requests = self.requests
+        self._promise(SLOW_S)
+        self.drive.make_safe(loss)
+        self._promise(math.inf)
+        requests.pause()
+        self._command[:] = 0
+        patience_s = self.robot.config.safety.reconnect_s
+        self._tell(f"{loss}; paused, looking for it for {patience_s:g} s", State.PAUSED)
+        for text in loss.__notes__:
+            self._tell(text)
+        find_again(self.drive)
+        requests.pause()  # what was pressed meanwhile was pressed without a robot
+        if self.reconnect is Reconnect.ALONE:
+            requests.resume()
+        else:
+            self._tell("the robot is back and as it was; it waits for you to resume")
+        wait_for_resume(self.drive)
+
+    def _arm(self, *, anew: bool) -> None:
+        """Hold the robot where it is, with everybody watching who is to watch; proved but once."""
+        robot, safety = self.robot, self.robot.config.safety
+        patience_s = safety.watchdog_ms / 1000 + GRACE_S
+        prove = self.prove and not anew
+        if prove and self.recorder is not None:
+            let_go = safety.safe_state == "torque_off" and not robot.energised
+            drill = self.recorder.drill(patience_s, let_go=let_go)
+            self._tell(f"proved: {drill}")
+        self._promise(SLOW_S)
+        robot.energise()
+        for proof in robot.prove(self.clock) if prove else ():
+            self._tell(f"proved: {proof}")
+        if not self.prove and not anew:
+            self._tell("NOT proved: that anybody notices when this process dies (--no-prove)")
+        robot.read(self.clock.now() + patience_s)  # else one lost reply would find old readings
+        self._promise(patience_s)
+
+    def _promise(self, within_s: float) -> None:
+        """Have the companion act if we are not heard of within so long; inf: never."""
+        self._patience_s = within_s
+        if self.recorder is not None:
+            self.recorder.promise(self.clock.now() + within_s)
+
+    def _tell(self, text: str, state: State | None = None) -> None:
+        """Tell the black box and whoever looks on; with `state`, that it begins."""
+        if state:
+            self._enter(state, text)
+        else:
+            self._note(text)
+        self.tell(text)
+
+    def _run_policy(self, last_s: float) -> None:
         """From where the robot is held to the end of the policy's time, pauses left out."""
         requests, ticker = self.requests, self.drive.ticker
-        last_s = duration_s - self.drive.period_s / 2
         while True:
             self._enter(State.MOVING_TO_START)
             self._move(self._start, "start", other=None)
@@ -208,7 +290,8 @@ class Runtime:
         return {**self.streams, **self.robot.readings}
 
     def _poll(self) -> None:
-        """Hear what is asked for; only a policy in charge is told."""
+        """Be heard of, and hear what is asked for; only a policy in charge is told."""
+        self._promise(self._patience_s)
         asked = self._commands(self._ran_s)
         if self.state is State.RUNNING:
             self._command[:] = asked
@@ -246,10 +329,8 @@ class Runtime:
         record["joint_age_s"] = robot.age_s
         record["policy_target"], record["sent_target"] = drive.target, drive.sent
         record["limited_by"], record["overruns"] = self.governor.limited_by, drive.ticker.overruns
-        statistics = robot.statistics
-        record["requests"], record["crc_errors"] = statistics.requests, statistics.crc_errors
-        record["timeouts"], record["retried"] = statistics.timeouts, statistics.retried
-        record["lost"], record["late"] = statistics.lost, statistics.late
+        for counter in COUNTERS:
+            record[counter] = sum(getattr(device.statistics, counter) for device in robot.devices)
         recorder.commit()
 
     def _check_pose(self, pose: Floats, name: str) -> None:
@@ -266,16 +347,20 @@ class Runtime:
     def _fail(self, error: BaseException) -> None:
         """Bring the robot into its safe state; called on every way out but the normal one."""
         connected = self.state is not State.DISCONNECTED
-        if self.drive.times.stages:
-            self._note(self.describe_timing())
-        self.state = State.FAULT
         with contextlib.suppress(Exception):  # an error may be impossible to put into words
+            self._promise(SLOW_S)
+            if self.drive.times.stages:
+                self._note(self.describe_timing())
+            self.state = State.FAULT
             self._note(f"{type(error).__name__}: {error}")  # now: making safe may be cut short
+        self.state = State.FAULT
         if connected:
             self.drive.make_safe(error)
-        if advice := self.robot.advise():
-            error.add_note(advice)
         with contextlib.suppress(Exception):
+            self._promise(math.inf)
+        with contextlib.suppress(Exception):
+            if advice := self.robot.advise():
+                error.add_note(advice)
             self._note("\n".join(getattr(error, "__notes__", ())))
         with contextlib.suppress(Exception):  # a listener may be what failed
             self.on_state(State.FAULT)

@@ -82,6 +82,8 @@ class SafetyConfig(Section):
     watchdog_ms: Annotated[int, Field(ge=20, le=2540), AfterValidator(_whole_steps)] = 100
     """A host silent for longer than this (steps of 20 ms) is not obeyed any more: by DYNAMIXEL
     servos and boards themselves, which stop; by no Feetech servo; in every robot, by our loop."""
+    reconnect_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """How long a device that is lost in a run is looked for, if the run can wait for it."""
     move_to_start_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
     """Shortest duration of the ramp to the start pose and back to the rest pose, and of the one
     from a speed or torque to none."""

@@ -3,6 +3,7 @@
     port = SerialPort("/dev/serial/by-id/usb-FTDI_...", 1_000_000)
     port.write(request)
     received = port.read_into(buffer, port.now() + 0.004)
+    port.reopen()                        # once it is gone: the same path, or the same adapter
 
 One process owns a port: it is opened with an advisory lock on the device itself (flock), which
 disappears with its owner, however that ends. Deadlines are times on `port.now()`, so a port in
@@ -18,15 +19,17 @@ import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import serial
 
-from deploy.errors import BusError, BusTimeout
+from deploy.errors import BusError, BusTimeout, DeviceLost
 
 USB_SERIAL = Path("/sys/bus/usb-serial/devices")
 """Where Linux shows the settings of USB adapters; an FTDI one has a `latency_timer` [ms]."""
 UDEV_RULE = 'ACTION=="add", SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTR{latency_timer}="1"'
+TERMINALS = Path("/sys/class/tty")
+"""Where Linux shows which adapter is behind a serial port."""
 WRITE_TIMEOUT_S = 0.1
 """A request is a few hundred bytes; a port that does not take them in this time is stuck."""
 
@@ -46,6 +49,14 @@ class Port(Protocol):
         """Give the port back."""
         ...
 
+    def reopen(self) -> None:
+        """Open a port that is gone again; one that is not stays as it is.
+
+        Raises:
+            BusError: it is not back.
+        """
+        ...
+
     def now(self) -> float:
         """The clock of the deadlines [s]."""
         ...
@@ -54,22 +65,59 @@ class Port(Protocol):
 class SerialPort:
     """A serial port of this machine, or the pseudo-terminal of a twin."""
 
+    _serial: serial.Serial | None
+    """None for one that is another process's."""
+
     def __init__(self, path: str, baud_rate: int):
         """Open and lock the port.
 
         Raises:
             BusError: it does not exist, is in use, or may not be opened by this user.
         """
-        self.path = path
+        self.path, self._baud_rate = path, baud_rate
+        self._open(path)
+        self._adapter = adapter_of(path)
+
+    def _open(self, path: str) -> None:
         try:
-            self._serial = serial.Serial(path, baud_rate, timeout=0, exclusive=True)
+            opened = self._serial = serial.Serial(path, self._baud_rate, timeout=0, exclusive=True)
         except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
-            raise _explain(path, baud_rate, error) from error
-        self._fd = self._serial.fileno()
+            raise _explain(path, self._baud_rate, error) from None
+        self._fd = opened.fileno()
         # FTDI adapters otherwise hold bytes back for up to 16 ms; a pty, CDC-ACM or CP210x has no
         # such setting, and needs none.
         with contextlib.suppress(ValueError):
-            self._serial.set_low_latency_mode(True)
+            opened.set_low_latency_mode(True)
+
+    @classmethod
+    def inherited(cls, path: str, fd: int) -> Self:
+        """A port that another process has opened, set up, and handed over; `close` leaves it."""
+        port = cls.__new__(cls)
+        port.path, port._fd, port._serial = path, fd, None
+        return port
+
+    @property
+    def fd(self) -> int:
+        """Its file descriptor; -1 once it is closed."""
+        return self._fd
+
+    def reopen(self) -> None:
+        """Open a port that is gone again: at its path, else wherever its adapter is by now.
+
+        Raises:
+            BusError: it is not back, or may not be opened.
+        """
+        if self._fd >= 0:
+            return
+        path, adapter = self.path, self._adapter
+        if adapter and adapter_of(path) != adapter:  # another one may be there by now
+            path = next(ports_of(adapter), "")
+            if not path:
+                raise DeviceLost(
+                    f"the adapter of {self.path} is not back, expected the one with serial number "
+                    f"{adapter[2]}; plug it in again"
+                )
+        self._open(path)
 
     def now(self) -> float:
         """Monotonic clock [s]."""
@@ -79,7 +127,8 @@ class SerialPort:
         """Send all of `data`.
 
         Raises:
-            BusError: the port is gone or stuck.
+            DeviceLost: the port is gone.
+            BusTimeout: it is stuck.
         """
         view = memoryview(data)
         while view:
@@ -98,14 +147,14 @@ class SerialPort:
         """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline.
 
         Raises:
-            BusError: the port is gone.
+            DeviceLost: the port is gone.
         """
         wait_s = max(0.0, deadline_s - time.monotonic())
         try:
             if not select.select((self._fd,), (), (), wait_s)[0]:
                 return 0
             received = os.readv(self._fd, (buffer,))
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the latter once it is closed
             raise self._unplugged(error) from error
         if not received:  # readable, yet nothing to read: the other end hung up
             raise self._unplugged(None)
@@ -113,16 +162,43 @@ class SerialPort:
 
     def close(self) -> None:
         """Close and unlock the port; once is enough, more do no harm."""
-        self._serial.close()
+        if self._serial:
+            self._serial.close()
         self._fd = -1  # the number may soon be another file's
 
-    def _unplugged(self, error: Exception | None) -> BusError:
+    def _unplugged(self, error: Exception | None) -> DeviceLost:
+        self.close()  # held open, it would keep the adapter from coming back under its name
         reason = f" ({error.args[-1]})" if error else ""
-        return BusError(
+        return DeviceLost(
             f"{self.path} is gone{reason}, expected it to stay open: the adapter was unplugged, "
             "the twin behind it ended, or another program reads from it too; set that right, then "
             "start again"
         )
+
+
+Adapter = tuple[str, str, str, str]
+"""USB vendor, product and serial number, and which of its interfaces."""
+
+
+def adapter_of(path: str) -> Adapter | None:
+    """The USB adapter behind a port; None for a port that is none, or has no serial number."""
+    interface = (TERMINALS / Path(path).resolve().name / "device").resolve()
+    for folder in (interface, *interface.parents):
+        if (folder / "idVendor").is_file():
+            names = ("idVendor", "idProduct", "serial")
+            try:
+                vendor, product, number = ((folder / name).read_text().strip() for name in names)
+            except OSError:
+                return None
+            return vendor, product, number, interface.relative_to(folder).parts[0].split(":")[-1]
+    return None
+
+
+def ports_of(adapter: Adapter) -> Iterator[str]:
+    """Where an adapter is by now."""
+    for port in TERMINALS.iterdir():
+        if adapter_of(f"/dev/{port.name}") == adapter:
+            yield f"/dev/{port.name}"
 
 
 def latency_advice(path: str) -> str:
@@ -168,7 +244,7 @@ def _explain(path: str, baud_rate: int, error: Exception) -> BusError:
         found = ", ".join(list_ports()) or "none"
         return BusError(
             f"{path} does not exist; serial ports found: {found}. Plug the adapter in, correct "
-            "`bus.port` in the robot file, or start a simulated robot with `robotrl twin`"
+            "`port` in the robot file, or start a simulated robot with `robotrl twin`"
         )
     if reason in (errno.EWOULDBLOCK, errno.EBUSY):
         users = [f"{name} (pid {pid})" for pid, name in port_users(path) if pid != os.getpid()]
@@ -183,5 +259,5 @@ def _explain(path: str, baud_rate: int, error: Exception) -> BusError:
         )
     return BusError(
         f"{path} cannot be opened at {baud_rate} baud ({error}), expected a serial port; check "
-        "`bus.port` and `bus.baud_rate` in the robot file"
+        "`port` and `baud_rate` in the robot file"
     )

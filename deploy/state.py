@@ -2,6 +2,7 @@
 
     DISCONNECTED → IDLE → MOVING_TO_START → READY → RUNNING → STOPPING → IDLE
                                ↑    PAUSED ←───────────┘
+    from MOVING_TO_START to STOPPING → PAUSED, when a device is lost and may come back
     and from each of them → FAULT, where it stays: latched, in the robot's safe state.
 
 `Requests` are set from anywhere (a signal handler, another thread, a gamepad) and read at every
@@ -32,18 +33,19 @@ class State(IntEnum):
     FAULT = 6
     """Stopped, in the safe state."""
     PAUSED = 7
-    """Held where it was, or at the start pose; the policy waits."""
+    """Held where it was, or at the start pose, or in the safe state since a device was lost; the
+    policy waits."""
 
 
 FOLLOWING: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.DISCONNECTED: frozenset({State.IDLE}),
         State.IDLE: frozenset({State.MOVING_TO_START}),
-        State.MOVING_TO_START: frozenset({State.READY}),
+        State.MOVING_TO_START: frozenset({State.READY, State.PAUSED}),
         State.READY: frozenset({State.RUNNING, State.PAUSED, State.STOPPING}),
         State.RUNNING: frozenset({State.PAUSED, State.STOPPING}),
-        State.PAUSED: frozenset({State.MOVING_TO_START, State.STOPPING}),
-        State.STOPPING: frozenset({State.IDLE}),
+        State.PAUSED: frozenset({State.PAUSED, State.MOVING_TO_START, State.STOPPING}),
+        State.STOPPING: frozenset({State.IDLE, State.PAUSED}),
         State.FAULT: frozenset(),
     }
 )

@@ -57,7 +57,7 @@ class BatchSimulation:
         self._history = self._batch.bind("history")
         self._sensordata = self._batch.bind("sensordata")
         self._warned = self._batch.warning[:, WARNINGS[0] : WARNINGS[-1] + 1, 1]  # side by side
-        self._actuator_slots, self._sensor_slots = history_slots(model)
+        self._actuators, self._sensors = map(_side_by_side, history_slots(model))
         self._constants_recomputed = False
         self._trail: Trail | None = None
         self._divergences: list[Divergence] = []
@@ -106,11 +106,12 @@ class BatchSimulation:
         batch.reset(rows, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
         for name, value in state._asdict().items():
             batch.bind(name)[rows] = value.numpy()
-        for actuator, slots in self._actuator_slots:
-            self._history[rows[:, None], slots] = state.ctrl[:, actuator, None].numpy()
-        if self._sensor_slots:
+        actuators, slots = self._actuators
+        self._history[rows[:, None], slots] = state.ctrl.numpy()[:, actuators]
+        if len(self._sensors[0]):
             self._fill_sensor_history(rows)
-        batch.forward(rows, stage=self._after_write)
+        else:
+            batch.forward(rows, stage=self._after_write)
 
     def check(self) -> None:
         """Nothing is ever left out: MuJoCo's own memory grows as it needs."""
@@ -169,14 +170,16 @@ class BatchSimulation:
             self._trail = None
 
     def _fill_sensor_history(self, rows: np.ndarray) -> None:
-        """Set each delay buffer to the sensor's value now, which a first forward has to compute."""
-        delay = torch.from_numpy(self._batch.expand("sensor_delay"))
-        kept = delay[rows].clone()
+        """Compute everything, and set each delay buffer to the sensor's value now."""
+        batch, delay = self._batch, self._batch.expand("sensor_delay")
+        kept = delay[rows]
         delay[rows] = 0  # otherwise sensordata shows the zeros still in the buffer
-        self._batch.forward(rows, stage=self._after_write)
-        delay[rows] = kept
-        for columns, slots in self._sensor_slots:
-            self._history[rows[:, None], slots] = self._sensordata[rows][:, columns]
+        batch.forward(rows, stage=self._after_write)
+        columns, slots = self._sensors
+        self._history[rows[:, None], slots] = self._sensordata[rows[:, None], columns]
+        if kept.any():
+            delay[rows] = kept
+            batch.forward(rows, stage=self._after_write)
 
 
 def _without_islands(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -189,6 +192,13 @@ def _without_islands(model: mujoco.MjModel) -> mujoco.MjModel:
     model = copy.copy(model)
     model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     return model
+
+
+def _side_by_side(buffers: list[tuple[Any, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """For each slot of delay buffers where its value is, and the slot."""
+    pairs = [np.broadcast_arrays(source, slots) for source, slots in buffers]
+    source, slots = np.concatenate([np.zeros((2, 0), int), *pairs], axis=1)
+    return source, slots
 
 
 def history_slots(

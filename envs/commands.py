@@ -12,6 +12,7 @@ from torch import Tensor
 from deploy.configuration import Section
 from deploy.contract import CommandSpec
 from deploy.quantities import Duration
+from envs.ahead import Ahead
 from envs.draws import Draws, Stream
 from envs.simulation import Simulation
 from envs.worlds import Worlds
@@ -21,7 +22,7 @@ Twist = tuple[Velocity, Velocity, Velocity]
 Share = Annotated[float, Field(ge=0, le=1)]
 TWIST = ("x", "y", "yaw")
 """Elements of a velocity command: speed forward, to the left [m/s], and of turning [rad/s]."""
-_PAGE = 8  # commands drawn at once: the generator costs the same for 1 as for 8
+_PAGE = 8  # commands for each number of the counter
 
 
 class UniformCommand:
@@ -58,29 +59,25 @@ class UniformCommand:
         self.remaining = torch.zeros_like(self.steps)
         """(num_envs,) control steps that it has left."""
         self._count = torch.zeros_like(self.steps)
-        self._compact = simulation.compact
-        self._page = torch.zeros(num_envs, _PAGE, len(low) + 1, device=device)
+        self._commands = Ahead(self._draw, num_envs, device)
 
     def renew(self, worlds: Worlds) -> None:
         """Draw the next command of some worlds."""
         count = worlds.take(self._count)
-        place = count % _PAGE
-        used_up = place == 0
-        if not self._compact or used_up.any():
-            (drawn,) = self._draws.uniform([self._stream], worlds.ids, count // _PAGE)
-            page = worlds.take(self._page)
-            worlds.put(
-                self._page,
-                torch.where(used_up[:, None, None], drawn.unflatten(1, (_PAGE, -1)), page),
-            )
-        u = worlds.take(self._page)[torch.arange(len(worlds), device=count.device), place]
-        shortest, longest = self._interval_s
-        interval_s = shortest + (longest - shortest) * u[:, -1]
-        steps = (interval_s / self._control_dt_s).round().long().clamp(min=1)
-        worlds.put(self.value, self._low + self._span * u[:, :-1])
+        value, steps = self._commands.of(worlds, count)
+        worlds.put(self.value, value)
         worlds.put(self.steps, steps)
         worlds.put(self.remaining, steps)
         worlds.put(self._count, count + 1)
+
+    def _draw(self, ids: Tensor, count: Tensor) -> list[Tensor]:
+        """The commands (n, elements) of a count (n,), and the control steps (n,) they last."""
+        (page,) = self._draws.uniform([self._stream], ids, count // _PAGE)
+        u = page.unflatten(1, (_PAGE, -1))[torch.arange(len(ids), device=ids.device), count % _PAGE]
+        shortest, longest = self._interval_s
+        interval_s = shortest + (longest - shortest) * u[:, -1]
+        steps = (interval_s / self._control_dt_s).round().long().clamp(min=1)
+        return [self._low + self._span * u[:, :-1], steps]
 
     def advance(self) -> Tensor:
         """Let a step pass; returns (num_envs,) bool: worlds whose command has ended."""
@@ -96,7 +93,7 @@ class UniformCommand:
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
-    _STATE = ("value", "steps", "remaining", "_count", "_page")
+    _STATE = ("value", "steps", "remaining", "_count")
 
 
 class VelocityCommandConfig(Section):

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from deploy.errors import DeployError
+from deploy.errors import ContractError, DeployError
+
+if TYPE_CHECKING:
+    from deploy.contract import Contract
 
 app = typer.Typer(
     help="Train a policy in MuJoCo, export the whole controller, run it on a servo robot.",
@@ -42,12 +45,14 @@ BestOption = Annotated[
 @app.command()
 def demo(
     road: Annotated[
-        Literal["reach", "walk"],
-        typer.Argument(help="What to show: an arm that reaches, or a duck that walks."),
+        Literal["reach", "so101", "walk"],
+        typer.Argument(
+            help="What to show: the desk arm or an SO-101 that reaches, or a duck that walks."
+        ),
     ] = "reach",
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for the run, policy, log, report; default: runs/demo[_walk]."),
+        typer.Option(help="Folder for the run, policy, log, report; default: runs/demo[_ROAD]."),
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="An exported policy, instead of training one.")
@@ -65,7 +70,7 @@ def demo(
 ) -> None:
     """The whole road: train, export, twin, run, report. Reaching takes two minutes, walking 15.
 
-    Example: `robotrl demo walk`
+    Examples: `robotrl demo so101` and `robotrl demo walk`
     """
     with _needs("train"):
         from robotrl.demo import run_demo
@@ -355,6 +360,24 @@ def export(
             f"{1 / contract.control_dt_s:.0f} Hz; onnxruntime agrees with torch, "
             f"{len(next(iter(contract.golden.outputs.values())))} golden vectors inside"
         )
+        _compare_with_shipped_robots(contract, output)
+
+
+def _compare_with_shipped_robots(contract: "Contract", policy: Path) -> None:
+    """Say at once what `run` would refuse, and what to do next."""
+    from deploy.fit import from_elsewhere, matches
+    from robotrl.shipped import shipped_robots
+
+    known = list(shipped_robots(contract.robot))
+    for path, config in known:
+        try:
+            matches(contract, config, from_elsewhere(contract))
+        except ContractError as error:
+            console.print(
+                f"[yellow]warning:[/] with {_plain(_near(path))} {_plain(error)}", highlight=False
+            )
+    robot = _near(known[0][0]) if known else "ROBOT.yaml"
+    console.print(f"Next: [bold]robotrl check {_plain(policy)} {_plain(robot)}[/]")
 
 
 @app.command()
@@ -402,16 +425,20 @@ def _check_config(path: Path) -> None:
 def _check_policy(policy: Path, robot: Path | None) -> None:
     from deploy.configuration import load_yaml
     from deploy.controller import OnnxController
-    from deploy.fit import matches
+    from deploy.fit import from_elsewhere, matches
     from deploy.robot_config import RobotConfig
 
     with _reported():
         contract = OnnxController(policy).contract
+        elsewhere = from_elsewhere(contract)
+        if robot is not None:  # first: nothing is called sound beside an error
+            matches(contract, load_yaml(robot, RobotConfig), elsewhere)
+        provenance = contract.provenance
+        exported = provenance.versions.get("export_commit", "")
         out.print(
-            f"{policy}: sound; {contract.provenance.task} for {contract.robot}, "
-            f"{1 / contract.control_dt_s:.0f} Hz, "
-            f"{contract.provenance.env_steps:,} training steps, "
-            f"commit {contract.provenance.git_commit[:12]}"
+            f"{policy}: sound; {provenance.task} for {contract.robot}, "
+            f"{1 / contract.control_dt_s:.0f} Hz, {provenance.env_steps:,} training steps, "
+            f"commit {provenance.git_commit[:12]}{exported and f', exported by {exported[:12]}'}"
         )
         for joint in contract.joints:
             out.print(
@@ -420,8 +447,9 @@ def _check_policy(policy: Path, robot: Path | None) -> None:
                 f"start {joint.default_position_rad:+.3f} rad  "
                 f"range {' to '.join(map(_rounded, joint.position_limits_rad))} rad"
             )
+        if elsewhere:
+            out.print(f"needs {', '.join(elsewhere)} from another program: run it with --listen")
         if robot is not None:
-            matches(contract, load_yaml(robot, RobotConfig))
             out.print(f"fits {robot}")
 
 
@@ -474,12 +502,16 @@ def twin(
         bool,
         typer.Option(help="Put a robot on its feet when its servos hold, as its owner would."),
     ] = True,
+    faults: Annotated[
+        Path | None, typer.Option(help="What goes wrong, and when: a YAML, deploy/twin/faults.py.")
+    ] = None,
 ) -> None:
     """Start the simulated robot behind a serial port; prints the port, ends with Ctrl-C.
 
     Example: `robotrl twin configs/robots/desk_arm.yaml --link /tmp/desk_arm`
     """
     with _needs("train"):
+        from deploy.twin.faults import FaultScript
         from deploy.twin.parameters import draw
         from deploy.twin.server import serve
         from envs.robot import load_robot
@@ -499,6 +531,7 @@ def twin(
             draw(seed, path) if lift else replace(draw(seed, path), let_go_after_s=0.0),
             link=link,
             truth_path=truth,
+            faults=load_yaml(faults, FaultScript) if faults else None,
             ready=lambda port: print(port, flush=True),
         )
 
@@ -528,6 +561,12 @@ def run(
     hold: Annotated[
         bool, typer.Option("--hold", help="Wait at the start pose until told to go on.")
     ] = False,
+    reconnect: Annotated[
+        bool,
+        typer.Option(
+            "--reconnect", help="After a device was lost and is back, go on without being told."
+        ),
+    ] = False,
     log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
     with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
     yes: Annotated[
@@ -535,6 +574,12 @@ def run(
     ] = False,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Run although the robot does not lie in its rest pose.")
+    ] = False,
+    no_prove: Annotated[
+        bool,
+        typer.Option(
+            "--no-prove", help="Start without seeing the watchdogs act; the log says so. Saves 1 s."
+        ),
     ] = False,
 ) -> None:
     """Run a policy on a robot in real time. Ctrl-C stops it at once, in its safe state.
@@ -574,10 +619,12 @@ def run(
             seed=seed,
             listen=listen,
             hold=hold,
+            reconnect=reconnect,
             log=log,
             start_twin=with_twin,
             yes=yes,
             anyway=anyway,
+            prove=not no_prove,
             requests=requests,
             console=console,
         )
@@ -694,6 +741,11 @@ def _floats(text: str) -> list[float]:
         raise typer.BadParameter(
             f"--command takes numbers like 0.2,0.0,0.1, found {text!r}"
         ) from None
+
+
+def _near(path: Path) -> Path:
+    """A path from the present folder, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _rounded(angle: float) -> str:

@@ -3,8 +3,8 @@
 The twin differs from the model the policy was trained on, in kind and beyond the trained ranges:
 zero errors the encoders do not see, play and load-dependent friction in the gears, a payload, a
 supply that sags, late commands and replies, all drawn from `deploy.twin.parameters`. The verdict of
-`reach` is about where its tool really was; that of `walk` about how its base really went, while it
-was pushed every few seconds. Walking takes ten minutes to learn; `policy` skips that.
+`reach` and `so101` is about where the tool really was; that of `walk` about how the base really
+went, while it was pushed every few seconds. Walking takes ten minutes to learn; `policy` skips it.
 """
 
 import shutil
@@ -49,6 +49,7 @@ class Road:
 ROADS = {
     # 14 targets: seven would have a median of their own
     "reach": Road("arm_reach", "train/arm_reach.yaml", "robots/desk_arm.yaml", 40.0),
+    "so101": Road("arm_reach", "train/so101_reach.yaml", "robots/so101.yaml", 40.0),
     "walk": Road("walking", "train/microduck_walk.yaml", "robots/microduck.yaml", 60.0, film=True),
 }
 

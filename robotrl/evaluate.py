@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from deploy.configuration import validate
+from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
+from robotrl.checkout import UNKNOWN
 from robotrl.demonstrations import Recording
 from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
@@ -55,6 +57,25 @@ def check_robot_files(env: VectorEnv, expected: str, what: str) -> None:
             f"the files of robot {env.deployment.robot.path} are not those that {what} was "
             "trained with; restore them, or train again"
         )
+
+
+def training_of(contract: Contract, path: Path) -> TrainConfig:
+    """The training configuration that travels in an exported file.
+
+    Raises:
+        ConfigError: it is of another version of this program.
+    """
+    try:
+        return validate(contract.provenance.config, TrainConfig, source="")
+    except ConfigError as error:
+        first = str(error).splitlines()[0].removeprefix(": ").partition(": ")[0]
+        made_by = contract.provenance.versions.get("robotrl", UNKNOWN)
+        raise ConfigError(
+            f"{path}: its training configuration is of another robotrl (version {made_by}, commit "
+            f"{contract.provenance.git_commit[:12]}), this one cannot read its {first!r}. It still "
+            "runs on robots and twins with `robotrl run`; to evaluate or play it, export it again "
+            "from a new training"
+        ) from None
 
 
 def evaluate_run(
@@ -121,7 +142,7 @@ def evaluate_policy(path: Path, *, episodes: int = 8) -> dict[str, float]:
     """
     controller = OnnxController(path)
     provenance = controller.contract.provenance
-    config = validate(provenance.config, TrainConfig, source=str(path))
+    config = training_of(controller.contract, path)
     terms = [  # what is drawn once for a world is drawn with each episode, which stands for one
         term.model_copy(update={"when": "reset"})
         if getattr(term, "when", None) == "startup"

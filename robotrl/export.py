@@ -8,7 +8,6 @@ sequences. Beside our own contract it carries the metadata keys that existing C+
 import io
 import logging
 import os
-import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -46,6 +45,7 @@ from deploy.errors import ConfigError, ContractError
 from deploy.onnx_file import inspect_onnx
 from deploy.signals import TargetKind
 from envs.vector_env import VectorEnv
+from robotrl.checkout import UNKNOWN, git_commit
 from robotrl.controller import Controller
 from robotrl.evaluate import load_policy
 from robotrl.foreign import Origin
@@ -79,7 +79,8 @@ def export(
     require_folder(path)
     config = folder.config()
     checkpoint = folder.load_checkpoint(best=best)
-    origin = Origin(checkpoint["env_steps"], {})
+    commit = checkpoint.get("git_commit", UNKNOWN)  # earlier versions did not say
+    origin = Origin(checkpoint["env_steps"], {}, commit)
     return export_policy(
         config, lambda env: (load_policy(config, env, checkpoint), origin), path, scorecard
     )
@@ -225,7 +226,7 @@ def _contract(
     scorecard: dict[str, float],
     graph_sha256: str,
 ) -> Contract:
-    task = env.task
+    task, here = env.task, git_commit()
     robot, joints, command = env.deployment
     inputs = [
         InputSpec(**describe_tensor(kind, robot.joints, command)) for kind in controller.signals
@@ -258,13 +259,14 @@ def _contract(
             robot_model_sha256=robot.sha256,
             seed=config.seed,
             env_steps=origin.env_steps,
-            git_commit=_git_commit(),
+            git_commit=origin.git_commit,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={
                 name: version(name)
                 for name in ("robotrl", "torch", "mujoco", "onnx", "onnxruntime", "numpy")
             }
-            | origin.versions,
+            | origin.versions
+            | ({} if here == origin.git_commit else {"export_commit": here}),
         ),
         scorecard=scorecard,
         golden=_golden(env, controller),
@@ -293,21 +295,3 @@ def _golden(env: VectorEnv, controller: Controller) -> GoldenVectors:
         outputs={_output(env): targets[:, 0].tolist()},
         tolerance=TOLERANCE,
     )
-
-
-def _git_commit() -> str:
-    """The commit of the checkout that this package runs from, with `-dirty` if it has changes.
-
-    `unknown` for an installed package, also one below somebody else's repository.
-    """
-    checkout = Path(__file__).parents[1]
-    if not (checkout / ".git").exists():
-        return "unknown"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=checkout, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.vector_env import VectorEnv
+from robotrl.checkout import UNKNOWN
 from robotrl.normalizer import Normalizer
 from robotrl.policy import Policy
 
@@ -63,6 +64,8 @@ class Origin(NamedTuple):
     """Environment steps it was trained for, 0 if unknown."""
     versions: dict[str, str]
     """Of what trained it, by package."""
+    git_commit: str = UNKNOWN
+    """Of the checkout of this program that trained it."""
 
 
 def load_foreign(
@@ -138,7 +141,10 @@ def _read_sb3(path: Path) -> tuple[nn.Sequential, type[Policy], Origin]:
     else:
         raise ConfigError(f"{path}: its policy is none of PPO or SAC; those can be exported")
     settings = data.get("policy_kwargs") or {}
-    if any("features_extractor." in name and value.numel() for name, value in state.items()):
+    extractor = str(settings.get("features_extractor_class", "FlattenExtractor"))
+    if "FlattenExtractor" not in extractor or any(  # one without weights changes what is seen too
+        "features_extractor." in name and value.numel() for name, value in state.items()
+    ):
         raise ConfigError(f"{path}: its policy has a features extractor; expected an MlpPolicy")
     if data.get("use_sde") or settings.get("squash_output"):
         raise ConfigError(f"{path}: was trained with gSDE or squash_output; train it without")

@@ -101,12 +101,12 @@ def one_vector(module: nn.Module) -> Tensor:
     return vector
 
 
-def side_by_side(
-    first: Callable[[], Result], second: Callable[[], Result], *, together: bool
-) -> tuple[Result, Result]:
-    """Results of two jobs that write nothing in common; `together`: in two threads."""
-    if not together:
-        return first(), second()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting = pool.submit(second)
-        return first(), waiting.result()
+def begin(job: Callable[[], Result], *, aside: bool) -> Callable[[], Result]:
+    """Begin a job, `aside` in a thread of its own; what is returned waits for its result."""
+    if not aside:
+        result = job()
+        return lambda: result
+    pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_flush_denormal, initargs=(True,))
+    waiting = pool.submit(job)
+    pool.shutdown(wait=False)
+    return waiting.result

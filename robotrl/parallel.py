@@ -11,9 +11,11 @@ alone reads and writes the run's folder. CPUs talk by gloo, GPUs by NCCL.
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -28,6 +30,8 @@ Result = TypeVar("Result")
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = timedelta(minutes=30)
 """What others wait for, the longest an evaluation may take. Who dies is noticed at once."""
+_alone = threading.Event()
+"""Another process has ended."""
 
 
 class ProcessLost(DeployError, ConnectionError):
@@ -43,6 +47,7 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(_local_rank() % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
+    signal.signal(signal.SIGTERM, _leave)
     _talk(lambda: dist.init_process_group(backend, timeout=_PATIENCE))
     try:
         yield
@@ -195,12 +200,17 @@ def _local_rank() -> int:
     return int(os.environ["LOCAL_RANK"])
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    """What SIGTERM does. When another process has ended torchrun sends one; first we tell."""
+    if not _alone.is_set():
+        raise SystemExit(128 + number)
+
+
 def _talk(exchange: Callable[[], Any]) -> None:
     try:
         exchange()
     except RuntimeError as error:
-        # torchrun ends us now; first we tell
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        _alone.set()
         raise ProcessLost(
             "another process of this training has ended, so it cannot go on; what that one wrote, "
             "or torchrun below, says why. Go on from the last checkpoint with --resume"

@@ -11,9 +11,9 @@ HalfCheetah's return; on Hopper and Walker2d few seeds do not separate the rules
 Observations are normalised with the statistics that the rollout was collected with, which absorb
 it afterwards; value targets with statistics that already know them, and the critic's predictions
 do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,
-the critic may see more. They share no weight and are clipped separately, so each learns in a thread
-of its own where that pays, and the bits are the same. What is not finite raises `TrainingError`
-instead of being learned from.
+the critic may see more. They share no weight and are clipped separately, and who acts needs no
+critic: where that pays it learns in a thread of its own while the next rollout is collected, and
+the bits are the same. What is not finite raises `TrainingError` instead of being learned from.
 """
 
 import math
@@ -34,13 +34,14 @@ from robotrl import distributions, parallel
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
 from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
-from robotrl.optimizer import ClippedAdam, side_by_side
+from robotrl.optimizer import ClippedAdam, begin
 from robotrl.policy import Policy
+from robotrl.products import ROWS
 from robotrl.recurrent import gru, unroll
 from robotrl.returns import compute_gae
 
 LARGE = 2e7
-"""Rows times weights of a minibatch from which actor and critic learn at the same time; a step
+"""Rows times weights of a minibatch from which the critic learns in a thread of its own; a step
 then takes about a millisecond, of which little is Python."""
 
 
@@ -230,6 +231,10 @@ class PPO:
             "actor_step": self._actor_step,
             "critic_step": self._critic_step,
         }
+        self._learning: Callable[[], dict[str, Tensor]] | None = None
+        """Waits for what the critic learns; None: it does not."""
+        self._of_critic = {"loss/value": math.nan}
+        """What it learned last."""
         self._taken: list[_Acted] = []
         self._memory: Tensor | None = None
         """(sides, B, units) before the next tick; None: nothing is remembered yet."""
@@ -277,6 +282,7 @@ class PPO:
         Raises:
             TrainingError: an observation, a reward or a value is not finite.
         """
+        self._await_critic()
         taken, self._taken = self._taken, []
         steps = [each.step for each in taken if each.step]
         raw = {
@@ -347,11 +353,12 @@ class PPO:
 
         Returns:
             The mean of each loss and diagnostic, and the KL from the policy that collected to
-            the one that results.
+            the one that results. Of a critic that learns aside, what it learned before.
 
         Raises:
             TrainingError: a loss or a weight is not finite; the learner is of no use any more.
         """
+        of_critic = self._await_critic()
         if self.config.anneal_steps:
             for stepper in (self._actor_step, self._critic_step):
                 stepper.learning_rate = self._share_left() * self.config.learning_rate
@@ -375,11 +382,10 @@ class PPO:
         parts = [parallel.own_part(part, num_envs) for part in self._minibatches(samples)]
         actor_batch = [batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages]
         actor_batch += [batch[name] for name in ("past",) if name in batch]
-        of_actor, of_critic = side_by_side(
-            partial(self._learn_actor, actor_batch, parts),
-            partial(self._learn_critic, (batch["critic"], targets), parts),
-            together=self._large(parts[0].rows),
-        )
+        job = partial(self._learn_critic, (batch["critic"], targets), parts)
+        aside = self._is_large(parts[0].rows, num_envs)
+        self._learning = begin(job, aside=aside)
+        of_actor = self._learn_actor(actor_batch, parts)
         mean, log_std = self._means(*seen), self.policy.log_std
         kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
         entropy = distributions.entropy(mean, log_std, self._noise(mean, num_envs)).mean()
@@ -387,22 +393,29 @@ class PPO:
         losses = report(
             {
                 **of_actor,
-                **of_critic,
                 "policy/kl": kl,
                 "policy/entropy": entropy,
                 "policy/std": log_std.exp().mean(),
             },
-            {"actor": self.policy, "critic": self.critic},
+            {"actor": self.policy},
         )
+        if not aside:
+            of_critic = self._await_critic()
         self.policy.normalizer.update(rollout.raw["actor"])
         self.critic_normalizer.update(rollout.raw["critic"])
         self._steps += samples
         self._quieten()
-        return losses
+        return losses | of_critic
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, statistics, optimisers and generator."""
+        """Weights, statistics, optimisers and generator.
+
+        Raises:
+            TrainingError: what the critic learned aside is not finite.
+        """
+        self._await_critic()
         return {
+            "of_critic": self._of_critic,
             **{name: part.state_dict() for name, part in self._parts.items()},
             "memory": self._memory,
             "generator": self._generator.get_state(),
@@ -411,8 +424,10 @@ class PPO:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+        self._await_critic()
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+        self._of_critic = state.get("of_critic", self._of_critic)  # earlier versions kept none
         memory = state.get("memory")  # earlier versions had none
         self._memory = None if memory is None else memory.to(self.device)
         self._generator.set_state(state["generator"])
@@ -448,6 +463,17 @@ class PPO:
         share = clipped.sum() / sum(part.size for part in parts)
         loss, share = parallel.total(torch.stack([torch.stack(found).mean(), share]))
         return {"loss/policy": loss, "policy/clip_fraction": share}
+
+    def _await_critic(self) -> dict[str, float]:
+        """What the critic learned last, once it has.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        if self._learning:
+            found, self._learning = self._learning(), None
+            self._of_critic = report(found, {"critic": self.critic})
+        return self._of_critic
 
     def _learn_critic(
         self, batch: Sequence[Tensor], parts: Sequence[parallel.Part]
@@ -541,11 +567,12 @@ class PPO:
         shape = (rows, *self.policy.log_std.shape)
         return torch.randn(shape, generator=self._generator, device=self.device)
 
-    def _large(self, part: Tensor) -> bool:
+    def _is_large(self, part: Tensor, num_envs: int) -> bool:
         """Whether a step on these rows takes so long that a second thread is worth its price."""
+        if parallel.processes() > 1 or self.device.type != "cpu":  # two threads would talk at once
+            return False
         weights = sum(parameter.numel() for parameter in self.critic.parameters())
-        alone = parallel.processes() == 1  # else two threads would talk at once
-        return alone and self.device.type == "cpu" and len(part) * weights > LARGE
+        return num_envs >= ROWS and len(part) * weights > LARGE
 
     def _minibatches(self, size: int) -> Iterator[Tensor]:
         """Indices into `size` samples: each epoch sees every sample once."""

@@ -15,6 +15,7 @@ observation (the rule of SB3's n-step buffer).
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class Replay:
         device: where it lies.
 
     Raises:
-        ConfigError: there is no room for two steps of every world.
+        ConfigError: there is no room for two steps of every world, or not so much memory.
     """
 
     def __init__(
@@ -76,16 +77,23 @@ class Replay:
         require_room(size, num_envs)
         self._rows, self._num_envs = size // num_envs, num_envs
 
-        def table(*columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(self._rows, num_envs, *columns, dtype=dtype, device=device)
+        def table(*columns: int, dtype: type = np.float32) -> Tensor:
+            # NumPy's zeros take no memory before they are written, torch's do
+            return torch.from_numpy(np.zeros((self._rows, num_envs, *columns), dtype)).to(device)
 
-        self._tables = {f"observation/{name}": table(width) for name, width in sizes.items()} | {
-            "action": table(num_actions),
-            "reward": table(),
-            "terminated": table(dtype=torch.bool),
-            "ended": table(dtype=torch.bool),
-            "final": table(dtype=torch.int64),
-        }
+        try:
+            self._tables = {f"observation/{name}": table(size) for name, size in sizes.items()} | {
+                "action": table(num_actions),
+                "reward": table(),
+                "terminated": table(dtype=np.bool_),
+                "ended": table(dtype=np.bool_),
+                "final": table(dtype=np.int64),
+            }
+        except (MemoryError, RuntimeError) as error:  # of the host; of a GPU
+            raise ConfigError(
+                f"algorithm.buffer_size: {size} steps of {sum(sizes.values())} observed numbers "
+                f"({error}) are more than this machine has memory for; lower it"
+            ) from error
         self._finals = {
             name: torch.zeros(FINALS, width, device=device) for name, width in sizes.items()
         }

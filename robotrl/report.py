@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ Array = NDArray[np.float64]
 
 ERROR_LIMIT_M = 0.005
 """Largest median distance to the target that counts as success."""
+MIN_TARGETS = 5
+"""Fewer say too little: of two near ones, another two may lie far."""
 PARKED = [State.STOPPING.name.lower(), State.IDLE.name.lower()]
 """The last two states of a run that went as planned."""
 SETTLE_S = 1.0
@@ -80,6 +83,8 @@ class Verdict:
     """Where the tool position comes from."""
     walk: Walk | None = None
     """How it went, if it walks and that is known."""
+    enough_s: float = 0.0
+    """A run of random commands this long has `MIN_TARGETS`."""
 
     @property
     def median_error_m(self) -> float:
@@ -87,14 +92,32 @@ class Verdict:
         return float(np.median(self.errors_m)) if self.errors_m else float("nan")
 
     @property
+    def undecided(self) -> bool:
+        """Nothing is wrong, and too little was seen to say that all is well."""
+        few = self.errors_m is not None and len(self.errors_m) < MIN_TARGETS
+        return few and not self.violations
+
+    @property
     def passed(self) -> bool:
-        """Accurate enough, and no limit violated."""
+        """Accurate enough, often enough, and no limit violated."""
+        if self.undecided or self.violations:
+            return False
         accurate = self.errors_m is None or self.median_error_m <= ERROR_LIMIT_M
-        return accurate and not self.violations and (self.walk is None or self.walk.passed)
+        return accurate and (self.walk is None or self.walk.passed)
+
+    @property
+    def word(self) -> str:
+        """The verdict in one."""
+        return "UNDECIDED" if self.undecided else "PASS" if self.passed else "FAIL"
 
     def summary(self) -> str:
         """The verdict in a line or two."""
-        lines = [f"{'PASS' if self.passed else 'FAIL'}: {self._judgement()}"]
+        lines = [f"{self.word}: {self._judgement()}"]
+        if self.undecided:
+            lines.append(
+                f"  too few targets to judge, expected at least {MIN_TARGETS} that have their time;"
+                f" run it with --command random --duration {math.ceil(self.enough_s)}"
+            )
         return "\n".join([*lines, *(f"  violated: {text}" for text in self.violations)])
 
     def _judgement(self) -> str:
@@ -126,7 +149,8 @@ def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict
     walk = None
     if log.contract.command.name == WALK and truth is not None and (real := read_truth(log, truth)):
         walk, figures = judge_walk(log, real), plot_walk(log, real)
-    verdict = Verdict(errors_m, violations(log), source, walk)
+    enough_s = MIN_TARGETS * log.contract.command.interval_s[1]
+    verdict = Verdict(errors_m, violations(log), source, walk, enough_s)
     figures |= {
         "Joints: commanded and measured": _plot_joints(log),
         "Signals: what the policy was shown": _plot_signals(log),
@@ -381,7 +405,7 @@ def _page(log: Log, verdict: Verdict, figures: dict[str, Figure], truth: Path | 
     )
     return f"""<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>robotrl report: {"pass" if verdict.passed else "fail"}</title>
+<title>robotrl report: {verdict.word.lower()}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
         color: #1b1f24; }}
@@ -475,6 +499,7 @@ def _policy(contract: Contract) -> dict[str, str]:
         "training steps": f"{provenance.env_steps:,}",
         "seed": str(provenance.seed),
         "commit": provenance.git_commit,
+        "exported by commit": provenance.versions.get("export_commit", provenance.git_commit),
         "created": provenance.created,
         **{name: f"{value:.4g}" for name, value in contract.scorecard.items()},
     }

@@ -25,25 +25,24 @@ from deploy.configuration import load_yaml
 from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.device import SettingChange
-from deploy.dynamixel.device import DynamixelServos
-from deploy.errors import BusError, ConfigError, DeployError, SafetyError
+from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
-from deploy.imu.device import Imu
-from deploy.microcontroller.device import Microcontroller
 from deploy.ports import open_ports
 from deploy.process import command_of
 from deploy.realtime import realtime
+from deploy.reconnect import Reconnect
 from deploy.recorder import Recorder
 from deploy.robot import Robot, bare_joints, measured_signals
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime
 from deploy.servos import settings as servo_settings
-from deploy.servos.device import ServoDevice
 from deploy.signals import SIGNALS, SignalKind
 from deploy.state import Requests, State
+from robotrl.scan import scan
 
 _TWIN_STOP_TIMEOUT_S = 10.0
+_PROVED = {True: "proved at the start", False: "NOT proved (--no-prove)"}
 _LOGGED_VERSIONS = ("robotrl", "numpy", "onnxruntime", "pyserial", "mcap")
 
 
@@ -57,10 +56,12 @@ def run_policy(
     seed: int,
     listen: str | None,
     hold: bool,
+    reconnect: bool,
     log: Path,
     start_twin: bool,
     yes: bool,
     anyway: bool,
+    prove: bool,
     requests: Requests,
     console: Console,
 ) -> str:
@@ -75,6 +76,8 @@ def run_policy(
     controller = OnnxController(policy)
     contract = controller.contract
     listening = command == "udp" or listen is not None
+    asks = listening or command == "keyboard" or command.startswith("gamepad")
+    waits = Reconnect.ALONE if reconnect else Reconnect.ASKED if asks else Reconnect.NEVER
     streams = _from_elsewhere(contract, config) if listening else ()
     matches(contract, config, streams)
     with ExitStack() as stack:
@@ -90,7 +93,7 @@ def run_policy(
         if requests.stopped:
             raise SafetyError(f"stopped: {requests.stopped}, before the port was opened")
         config = _at_port(config, path)  # what is logged is what is used
-        run = _describe_run(config) | {"anyway": anyway}
+        run = _describe_run(config) | {"anyway": anyway, "watchdogs": _PROVED[prove]}
         metadata = {"robot": config.model_dump_json(), "run": json.dumps(run)}
         agreed = yes or start_twin
 
@@ -99,9 +102,10 @@ def run_policy(
 
         with open_ports(config) as ports:
             robot = Robot(config, contract.joints, ports, approve=approve)
-            with Recorder(log, contract, metadata) as recorder:
+            open_files = {name: port.fd for name, port in ports.items()}
+            with Recorder(log, contract, metadata, open_files) as recorder:
                 for text in robot.watchdogs():
-                    console.print(text, style="dim", markup=False, highlight=False)
+                    _say(text, console)
                 # after the companion has begun, which is to stay out of the way
                 advice = stack.enter_context(realtime(config.loop))
                 runtime = Runtime(
@@ -113,13 +117,16 @@ def run_policy(
                     requests,
                     on_state=lambda state: _announce(state, recorder, console),
                     anyway=anyway,
+                    prove=prove,
                     hold=hold,
+                    reconnect=waits,
+                    tell=lambda text: _say(text, console),
                     streams=listener.readings if listener else {},
                     advice=advice,
                 )
                 runtime.run(commands, duration_s)
     for line in (*advice, *runtime.describe_timing().splitlines()):
-        console.print(f"  {line}", style="dim", markup=False, highlight=False)
+        _say(f"  {line}", console)
     if slow := robot.advise():
         _warn(slow, console)
     statistics = robot.statistics
@@ -143,29 +150,9 @@ def restore_robot(saved: Path, robot_path: Path, port: str | None) -> list[str]:
 
 
 def scan_robot(robot_path: Path, port: str | None, ids: Iterable[int]) -> Iterator[str]:
-    """A line for each servo, board and IMU of the robot: how it is, or that it does not answer."""
+    """A line for each part of the robot; see `robotrl.scan`."""
     with _bare_robot(robot_path, port) as robot:
-        for device in robot.devices:
-            if isinstance(device, ServoDevice):
-                wired = {robot.config.joints[joint].id: joint for joint in device.joints}
-                found = device.scan(sorted({*ids, *wired}))
-                yield from (f"{device.name}: {servo}" for servo in found)
-                for id in wired.keys() - {servo.id for servo in found}:
-                    yield f"{device.name}: id {id} ({wired[id]}): no answer"
-            if isinstance(device, DynamixelServos) and device.imu:
-                yield f"{device.name}: {device.imu.look()}"
-            if isinstance(device, Microcontroller):
-                yield device.look()
-            if isinstance(device, Imu):
-                yield _listened(device)
-
-
-def _listened(imu: Imu) -> str:
-    try:
-        imu.connect()
-    except BusError as error:
-        return f"{imu.name}: {error}"
-    return imu.describe()
+        yield from scan(robot.devices, ids)
 
 
 @contextmanager
@@ -304,6 +291,10 @@ def _announce(state: State, recorder: Recorder, console: Console) -> None:
     console.print(f"[dim]{state.name.lower().replace('_', ' ')}[/]")
     if trouble := recorder.trouble():
         _warn(trouble, console)
+
+
+def _say(text: str, console: Console) -> None:
+    console.print(text, style="dim", markup=False, highlight=False)
 
 
 def _warn(text: str, console: Console) -> None:

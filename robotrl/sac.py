@@ -328,6 +328,7 @@ class SAC:
             else:
                 value = values.amin(dim=0)
                 share = (values == value).float()
+                share /= share.sum(dim=0)  # equal ones share the slope, as in autograd
             slope = self._head.value_slope(outputs) * (share / -len(action))[..., None]
             slope = self.critic.input_slopes(layers, slope)[:, -self._num_actions :]
             alpha = self.alpha

@@ -19,23 +19,24 @@ import torch
 from torch import Tensor
 
 import envs
+from deploy.configuration import validate
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
+from envs.registry import find_task
 from envs.vector_env import StepInfo
 from robotrl import parallel
 from robotrl.algorithm import Algorithm, TrainingError
+from robotrl.checkout import git_commit
 from robotrl.continuing import fixed_settings, require_same_contract, require_same_run, take_over
 from robotrl.demonstrations import load_demonstrations
 from robotrl.episodes import Episodes, Evaluation
 from robotrl.journal import Journal, require_loggers
-from robotrl.products import precision
+from robotrl.products import ROWS, precision
 from robotrl.run_folder import RunFolder
 from robotrl.sac import SACConfig
 from robotrl.train_config import TrainConfig
 
 Progress = Callable[[dict[str, float]], None]
-TRAINING_ONLY = ("stages", "training_timestep_s")
-"""Settings of tasks that evaluation and export do without."""
 _EVALUATION_SEED = 2_000_003
 """Added to the run's: of the worlds that choose `best.pt`, in which nothing else is judged."""
 
@@ -86,28 +87,40 @@ def _train(
     elif (start := parallel.from_first(folder.load_start)) is not None:
         take_over(run.learner, start, folder.path)
     iterations = math.ceil(config.env_steps / run.steps_per_iteration)
-    with _Writer(run, folder) if parallel.is_first() else nullcontext() as writer:
-        while run.iteration < iterations:
-            try:
-                metrics = run.iterate()
-            except TrainingError as error:
-                raise TrainingError(
-                    f"training stopped after {run.env_steps:,} env steps: {error}. "
-                    f"{_advice(folder)}"
-                ) from error
-            last = run.iteration == iterations
-            leaving = parallel.any_of(stop(), run.env.device) or last
-            if writer:
-                metrics = writer.write(metrics, last=last)
-            if leaving or run.iteration % config.checkpoint_interval == 0:
-                state = run.state_dict()
-                if writer:
-                    folder.save_checkpoint(state)
-            if writer:
-                progress(metrics)
-            if leaving:
-                break
+    whole = precision(config.learner_precision) if config.num_envs >= ROWS else nullcontext()
+    with whole, _Writer(run, folder) if parallel.is_first() else nullcontext() as writer:
+        try:
+            _iterate_to(iterations, run, folder, writer, progress, stop)
+        except TrainingError as error:
+            raise TrainingError(
+                f"training stopped after {run.env_steps:,} env steps: {error}. {_advice(folder)}"
+            ) from error
     return run.iteration >= iterations
+
+
+def _iterate_to(
+    iterations: int,
+    run: "_Run",
+    folder: RunFolder,
+    writer: "_Writer | None",
+    progress: Progress,
+    stop: Callable[[], bool],
+) -> None:
+    """See `train`; the first process has the `writer`."""
+    while run.iteration < iterations:
+        metrics = run.iterate()
+        last = run.iteration == iterations
+        leaving = parallel.any_of(stop(), run.env.device) or last
+        if writer:
+            metrics = writer.write(metrics, last=last)
+        if leaving or run.iteration % run.config.checkpoint_interval == 0:
+            state = run.state_dict()
+            if writer:
+                folder.save_checkpoint(state)
+        if writer:
+            progress(metrics)
+        if leaving:
+            break
 
 
 class _Run:
@@ -120,6 +133,7 @@ class _Run:
         self.learner = _make_learner(config, self.env)
         self.steps_per_iteration = config.num_envs * config.algorithm.iteration_steps
         self.iteration = 0
+        self._commit = git_commit()
         self._observation = self.env.reset(stagger=True)
         self._episodes = Episodes(self.env)
 
@@ -181,6 +195,7 @@ class _Run:
             "env_steps": self.env_steps,
             "run": fixed_settings(self.config),
             "robot_sha256": robot_sha256(self.env),
+            "git_commit": self._commit,
         }
 
 
@@ -366,14 +381,19 @@ def make_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
 def make_test_env(config: TrainConfig, **changes: Any) -> envs.VectorEnv:
     """The environment of a run for evaluation and export: MuJoCo itself, on the CPU.
 
-    What a task says of training alone does not count in it, and its episodes are on all levels of
-    its terrain.
+    The task's settings count as its `Config.in_evaluation` says, if it says anything.
     """
-    task_config = {k: value for k, value in config.task_config.items() if k not in TRAINING_ONLY}
-    if (terrain := task_config.get("terrain")) is not None:  # {} is the default ground
-        task_config["terrain"] = terrain | {"rise": False}
-    settings = {"device": "cpu", "backend": "batch", "task_config": task_config}
+    settings = {"device": "cpu", "backend": "batch", "task_config": _in_evaluation(config)}
     return make_env(config, **(settings | changes))
+
+
+def _in_evaluation(config: TrainConfig) -> dict[str, Any]:
+    """The task's settings without what is of training alone."""
+    section = find_task(config.task).Config
+    if not hasattr(section, "in_evaluation"):
+        return config.task_config
+    settings = validate(config.task_config, section, source=f"task {config.task}")
+    return settings.in_evaluation().model_dump(mode="json", exclude_unset=True)
 
 
 def robot_sha256(env: envs.VectorEnv) -> str:

@@ -54,24 +54,32 @@ def contributions(length: int) -> NDArray[np.uint16]:
 class RowCrc:
     """CRC of every row of a byte array, recomputed in place as the bytes change."""
 
-    def __init__(self, rows: NDArray[np.uint8], table: NDArray[np.uint16]):
+    def __init__(
+        self,
+        rows: NDArray[np.uint8],
+        table: NDArray[np.uint16],
+        constant: NDArray[np.uint16] | None = None,
+    ):
         """Bind to live bytes.
 
         Args:
             rows: bytes, shape (n, length); read anew at each `compute`.
             table: contribution of each byte value at each position, shape (length, 256).
+            constant: what bytes outside a row contribute to its CRC, shape (n,); nothing if None.
         """
-        self._rows = rows
-        self._table = table.ravel()
-        self._row_starts = np.broadcast_to(np.arange(rows.shape[1]) * 256, rows.shape).copy()
-        self._index = np.empty(rows.shape, np.intp)
+        self._rows, (count, length) = rows, rows.shape
+        constant = np.zeros(count, np.uint16) if constant is None else constant
+        # The constant of a row costs nothing in a table of the row's own for its first byte.
+        self._table = np.concatenate([(table[0] ^ constant[:, None]).ravel(), table[1:].ravel()])
+        self._index = np.broadcast_to(256 * (np.arange(length) + count - 1), rows.shape).copy()
+        self._index[:, 0] = 256 * np.arange(count)
+        self._low = self._index.view(np.uint8)[:, :: self._index.itemsize]  # where a byte goes
         self._terms = np.empty(rows.shape, np.uint16)
         self._crc = np.empty(len(rows), np.uint16)
 
     def compute(self) -> NDArray[np.uint16]:
         """CRC of each row, shape (n,); the array is reused by the next call."""
-        np.copyto(self._index, self._rows)  # adding uint8 to intp in one go takes twice the time
-        np.add(self._index, self._row_starts, out=self._index)
+        self._low[:] = self._rows
         # The index cannot leave the table; mode="raise" would copy `out` to say so.
         self._table.take(self._index, out=self._terms, mode="clip")
         return np.bitwise_xor.reduce(self._terms, axis=1, out=self._crc)

@@ -8,7 +8,7 @@ write sends their goals. Each servo watches the bus: silence longer than `safety
 it where it is, with torque on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,11 @@ from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
 from deploy.dynamixel.servos import MODELS
 from deploy.dynamixel.sync import SyncRead, SyncWrite
+from deploy.errors import SafetyError
 from deploy.imu import imu_to_dxl
 from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
 from deploy.serial_port import Port
-from deploy.servos.device import FoundServo, ServoDevice
+from deploy.servos.device import ServoDevice
 from deploy.servos.register import Register, describe
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
@@ -61,6 +62,7 @@ class DynamixelServos(ServoDevice):
         registers.TORQUE_ENABLE.address,
         registers.PRESENT_TEMPERATURE.address + registers.PRESENT_TEMPERATURE.size,
     )
+    BLOCK = _BLOCK_DTYPE
     SET_BY_ENERGISE = (registers.TORQUE_ENABLE, registers.BUS_WATCHDOG)
 
     bus: DynamixelBus
@@ -78,21 +80,28 @@ class DynamixelServos(ServoDevice):
         super().__init__(name, config, joints, port, approve=approve)
         self.restarted: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         """Joints whose servo has restarted, as after a dip of its supply: limp, gains forgotten."""
-        self._tick_ms = np.zeros(len(joints))
-        self._amperes = self._direction * np.array(
-            [MODELS[model.name].current_unit_a or np.nan for model in self._models]
+        self._tick_ms, self._ours_ms, self._drift_ms = np.zeros((3, len(joints)))
+        self._known, self._off = np.zeros((2, len(joints)), np.bool_)
+        units_a = np.array([MODELS[model.name].current_unit_a or np.nan for model in self._models])
+        direction = self._scale.direction
+        self._scales = (
+            ("velocity", direction * RAD_S_PER_COUNT, self.velocity),
+            ("pwm", direction / registers.PWM_FULL, self.effort),
+            ("current", direction * units_a, self.current),
         )
+        """Name in the block, unit of a count for each joint, and where the signal is."""
         self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
         self.imu = BusImu(self._bus_config.imu, self.bus) if self._bus_config.imu else None
         """The inertial sensor on this bus."""
         if self.imu:
-            self._others = 1
+            self.others, self.BLOCK = (self.imu.id,), _MOTION_DTYPE
             self.readings |= self.imu.readings
 
     def connect(self) -> None:
         """As for all servos; the robot lies still, so the gyroscope's bias is found as well."""
         if self.imu:
             self.imu.connect()
+        self.restarted[:] = False
         super().connect()
         if self.imu:
             self.imu.rest()
@@ -107,10 +116,6 @@ class DynamixelServos(ServoDevice):
             self.imu.grow_older(self._port.now())
         return answered
 
-    def scan(self, ids: Iterable[int]) -> list[FoundServo]:
-        """As for all servos; an inertial sensor among them is none, see `BusImu.look`."""
-        return super().scan(id for id in ids if not self.imu or id != self.imu.id)
-
     def describe(self) -> str:
         """What was found when connecting: servos, their firmware, the bus, an inertial sensor."""
         return super().describe() + (f"; {self.imu.describe()}" if self.imu else "")
@@ -119,7 +124,7 @@ class DynamixelServos(ServoDevice):
         """What the latest reading tells that must stop the robot; empty if nothing does."""
         if complaint := super().alarm():
             return complaint
-        if self.restarted.any():
+        if np.count_nonzero(self.restarted):
             names = [self.joints[row] for row in np.flatnonzero(self.restarted)]
             return f"the servos of {names} have restarted; check their power supply"
         return self.imu.alarm(self._port.now()) if self.imu else ""
@@ -136,39 +141,39 @@ class DynamixelServos(ServoDevice):
             version >= MODELS[model.name].fast_read_firmware
             for version, model in zip(self.firmware, self._models, strict=True)
         )
-        if self.imu:
-            ids = [self.imu.id, *self._ids]
-            return SyncRead(self.bus, ids, imu_to_dxl.ADDRESS, imu_to_dxl.LENGTH, fast=fast)
-        return SyncRead(self.bus, self._ids, _BLOCK, _BLOCK_DTYPE.itemsize, fast=fast)
+        address = imu_to_dxl.ADDRESS if self.imu else _BLOCK
+        ids = [*self.others, *self._ids]
+        return SyncRead(self.bus, ids, address, self.BLOCK.itemsize, fast=fast)
 
-    def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
-        values = data.view(_MOTION_DTYPE if self.imu else _BLOCK_DTYPE)[:, 0]
-        np.copyto(self.position, self._to_rad(values["position"]), where=fresh)
-        for signal, name, scale in (
-            (self.velocity, "velocity", RAD_S_PER_COUNT),
-            (self.effort, "pwm", 1 / registers.PWM_FULL),
-        ):
-            np.multiply(values[name], self._direction * scale, out=signal, where=fresh)
-        np.multiply(values["current"], self._amperes, out=self.current, where=fresh)
+    def _take(self, fresh: NDArray[np.bool_], asked_s: float) -> None:
+        counts = self._counts
+        self._scale.angles(counts["position"], out=self.position, where=fresh)
+        for name, scale, signal in self._scales:
+            np.multiply(counts[name], scale, out=signal, where=fresh)
         if not self.imu:
-            self._notice_restarts(values["tick_ms"], fresh, asked_s)
+            self._notice_restarts(counts["tick_ms"], fresh, asked_s)
 
     def _notice_restarts(
         self, tick_ms: NDArray[np.uint16], fresh: NDArray[np.bool_], now_s: float
     ) -> None:
         """A servo's clock starts at 0 again when it does; ours does not."""
-        ours_ms = (now_s - self._read_at) * 1e3
-        known = fresh & np.isfinite(ours_ms)
-        drift_ms = (tick_ms[known] - self._tick_ms[known] - ours_ms[known]) % _TICK_WRAP_MS
-        off = np.minimum(drift_ms, _TICK_WRAP_MS - drift_ms) > _TICK_TOLERANCE_MS
-        self.restarted[known] |= off
-        self._tick_ms[fresh] = tick_ms[fresh]
+        known, drift_ms = self._known, self._drift_ms
+        np.subtract(now_s, self._read_at, out=self._ours_ms)
+        np.multiply(self._ours_ms, 1e3, out=self._ours_ms)
+        np.logical_and(fresh, np.isfinite(self._ours_ms, out=known), out=known)
+        np.subtract(tick_ms, self._tick_ms, out=drift_ms)
+        np.subtract(drift_ms, self._ours_ms, out=drift_ms)
+        np.add(drift_ms, _TICK_TOLERANCE_MS, out=drift_ms)  # good ones are in [0, twice that]
+        np.remainder(drift_ms, _TICK_WRAP_MS, out=drift_ms, where=known)
+        np.greater(drift_ms, 2 * _TICK_TOLERANCE_MS, out=self._off)
+        np.logical_or(self.restarted, self._off, out=self.restarted, where=known)
+        np.copyto(self._tick_ms, tick_ms, where=fresh)
 
     def _send(self, goals: NDArray[np.int32]) -> None:
         self._targets.write(goals)
 
     def _kept_settings(self, row: int) -> dict[Register, int]:
-        low, high = self._tick_limits[row].tolist()
+        low, high = self._scale.limits[row].tolist()
         wanted = {
             registers.RETURN_DELAY_TIME: 0,
             registers.DRIVE_MODE: 0,
@@ -209,6 +214,19 @@ class DynamixelServos(ServoDevice):
     def _stopped_itself(self, id: int) -> bool:
         return self.bus.read(id, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
 
+    guarded = True
+
+    def prove(self) -> str:
+        """Whether every servo's watchdog has tripped; they are off after that."""
+        if idle := [joint for joint, id in self._id_of.items() if not self._stopped_itself(id)]:
+            raise SafetyError(
+                f"the watchdogs of {idle} did not stop their servos, expected them to after "
+                f"{self.config.safety.watchdog_ms} ms of silence; is another program using the bus?"
+            )
+        for id in self._ids:
+            self._disarm(id)
+        return f"{len(self._ids)} servos had stopped by themselves"
+
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent."""
         return (
@@ -216,5 +234,6 @@ class DynamixelServos(ServoDevice):
             "of silence"
         )
 
-    def _describe_faults(self, status: int) -> str:
+    def describe_faults(self, status: int) -> str:
+        """What a servo complains about, in words."""
         return describe(HardwareError(status))

@@ -18,7 +18,7 @@ import numpy as np
 
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.sync import SyncRead
-from deploy.errors import BusError
+from deploy.errors import BusError, BusTimeout
 from deploy.imu.config import BusImuConfig
 from deploy.imu.imu_to_dxl import ADDRESS, LENGTH, decode
 from deploy.imu.sample import Sample
@@ -83,13 +83,17 @@ class BusImu(ImuSignals):
             self.take(sample, at_s)
 
     def look(self) -> str:
-        """What it says now, in a line; nothing needs to be connected."""
+        """What it says now, in a line; nothing needs to be connected.
+
+        Raises:
+            BusError: it does not answer, or measures nothing.
+        """
         who = f"id {self.id} (imu)"
         answers = list(self._listen())
         if not answers:
-            return f"{who}: no answer"
+            raise BusTimeout(f"{who}: no answer")
         if answers == [None]:
-            return f"{who}: {self._model}, measures nothing"
+            raise BusError(f"{who}: {self._model}, measures nothing, or has just been switched on")
         down = (self.gravity.round(2) + 0.0).tolist()  # which makes a negative zero positive
         return f"{who}: {self._model}, down is {down} in the robot's frame"
 

@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import Self
 
 from deploy.dynamixel.crc import crc16
+from deploy.packets import PacketStream
 
 HEADER = b"\xff\xff\xfd\x00"
 BROADCAST_ID: int = 0xFE
@@ -242,50 +243,29 @@ def bulk_write(items: Iterable[tuple[int, int, bytes]]) -> bytes:
     return Packet(BROADCAST_ID, Instruction.BULK_WRITE, parameters).encode()
 
 
-class PacketParser:
+class PacketParser(PacketStream[Packet]):
     """Cuts a stream of bytes into packets, whatever pieces it arrives in.
 
-    Noise is skipped up to the next header with a plausible length and a right CRC; inside a packet
-    only the length counts. A merged reply comes out as one packet, id BROADCAST_ID, not unstuffed.
+    What counts is a plausible length and a right CRC. A merged reply comes out as one packet, id
+    BROADCAST_ID, not unstuffed.
     """
 
     def __init__(self, max_length: int = MAX_LENGTH) -> None:
+        super().__init__(HEADER, self._size_of, _decode)
         self._max_length = max_length
-        self._buffer = bytearray()
-        self.crc_errors = 0
-        """Packets dropped for a wrong CRC since construction."""
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Packet]:
-        """Append received bytes and return the packets they complete."""
-        self._buffer += data
-        packets = []
-        while (packet := self._next()) is not None:
-            packets.append(packet)
-        return packets
+    def _size_of(self, buffer: bytearray) -> int | None:
+        if len(buffer) < 8:
+            return None
+        id, length, instruction = struct.unpack_from("<BHB", buffer, 4)
+        shortest = 4 if instruction == Instruction.STATUS else 3
+        plausible = id <= BROADCAST_ID and shortest <= length <= self._max_length
+        return 7 + length if plausible else 0
 
-    def _next(self) -> Packet | None:
-        buffer = self._buffer
-        while (start := buffer.find(HEADER)) >= 0:
-            del buffer[:start]
-            if len(buffer) < 8:
-                return None
-            id, length, instruction = struct.unpack_from("<BHB", buffer, 4)
-            end = 7 + length
-            shortest = 4 if instruction == Instruction.STATUS else 3
-            if id <= BROADCAST_ID and shortest <= length <= self._max_length:
-                if len(buffer) < end:
-                    return None
-                frame = bytes(buffer[:end])
-                if crc16(frame[:-2]) == int.from_bytes(frame[-2:], "little"):
-                    del buffer[:end]
-                    return _decode(frame)
-                self.crc_errors += 1
-            del buffer[:1]  # not a packet after all; the next header may lie inside it
-        del buffer[: -len(HEADER) + 1]  # what is left may be the beginning of a header
+
+def _decode(frame: bytes) -> Packet | None:
+    if crc16(frame[:-2]) != int.from_bytes(frame[-2:], "little"):
         return None
-
-
-def _decode(frame: bytes) -> Packet:
     id, instruction, parameters = frame[4], frame[7], frame[8:-2]
     merged = id == BROADCAST_ID and instruction == Instruction.STATUS
     return Packet(

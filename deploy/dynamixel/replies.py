@@ -39,7 +39,7 @@ class Replies:
         """Bytes read, shape (n, length): live, so only what `check` approves means anything."""
         self._block = blocks.shape[1]
         self._tags = blocks[:, : -2 - length]  # all that precedes the data
-        self._usual_tags = self._tags.copy()
+        self._usual_tags, self._usual = self._tags.copy(), self._tags.tobytes()
         self._error = 0 if merged else -1  # where in a tag the error byte is
         self._crcs = blocks[:, -2:].view("<u2")
 
@@ -53,8 +53,8 @@ class Replies:
         else:
             rows = blocks[:, 8:-2]  # what precedes is always the same
             table = contributions(rows.shape[1])
-        self._row_crc = RowCrc(rows, table)
-        self._constant = self._crcs[:, 0] ^ self._row_crc.compute()  # from the bytes left out
+        left_out = self._crcs[:, 0] ^ RowCrc(rows, table).compute()  # what those bytes contribute
+        self._row_crc = RowCrc(rows, table, left_out)
         self.sound = np.zeros(len(ids), np.bool_)
         """Who answered soundly and without an error in what was checked last, shape (n,)."""
 
@@ -91,11 +91,10 @@ class Replies:
             received: bytes in `buffer`; what lies behind them is from an earlier reply.
         """
         expected = self._row_crc.compute()
-        np.bitwise_xor(expected, self._constant, out=expected)
         if (
             received == len(self.buffer)
             and expected.tobytes() == self._crcs.tobytes()
-            and self._tags.tobytes() == self._usual_tags.tobytes()
+            and self._tags.tobytes() == self._usual
         ):
             return True
         unusual = self._tags ^ self._usual_tags

@@ -1,1 +1,1 @@
-"""Feetech STS and SMS servos."""
+"""Feetech STS, SMS and SCS servos."""

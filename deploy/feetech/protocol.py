@@ -1,4 +1,4 @@
-"""The protocol of Feetech's STS and SMS servos as pure functions on bytes, a `servos.codec.Codec`.
+"""The protocol of Feetech's servos as pure functions on bytes, a `servos.codec.Codec`.
 
     FF FF | id | length | instruction, or error in a reply | parameters ... | checksum
 
@@ -8,14 +8,16 @@
 Length counts the bytes after it; the checksum is the inverted sum of all between header and itself.
 Nothing is stuffed, and a reply looks like a request: an adapter's echo of what was sent is told by
 being the same bytes. One byte of checksum lets one damaged frame in 256 pass, so whoever uses what
-comes asks whether it can be true (`deploy.feetech.device`). Numbers in registers are in
-`deploy.feetech.registers`. Source: Feetech's own SDK, https://github.com/ftservo/FTServo_Python,
-with which all frames here are compared.
+comes asks whether it can be true (`deploy.feetech.device`). Frames of STS, SMS and SCS are alike;
+numbers in registers are not (`deploy.feetech.registers`, `scs_registers`). Source: Feetech's own
+SDK, https://github.com/ftservo/FTServo_Python, with which all frames here are compared.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+from deploy.packets import PacketStream
 
 HEADER = b"\xff\xff"
 BROADCAST_ID: int = 0xFE
@@ -99,8 +101,9 @@ def identify(id: int) -> bytes:
 
 
 def identity(data: bytes) -> tuple[int, int]:
-    """Model number, and firmware version times 100, in the reply."""
-    return int.from_bytes(data[3:5], "little"), 100 * data[0] + data[1]
+    """Model number, and firmware version times 100, in the reply, which tells its byte order."""
+    byte_order = "big" if data[2] else "little"
+    return int.from_bytes(data[3:5], byte_order), 100 * data[0] + data[1]
 
 
 def ping(id: int) -> bytes:
@@ -129,7 +132,12 @@ def action(id: int = BROADCAST_ID) -> bytes:
 
 
 def sync_read(ids: Sequence[int], address: int, length: int, *, fast: bool = False) -> bytes:
-    """Ask several servos for the same bytes; each sends a reply of its own, `fast` or not."""
+    """Ask several servos for the same bytes; each sends a reply of its own, `fast` or not.
+
+    One alone is just asked: the reply is the same, and SCS servos know no sync read.
+    """
+    if len(ids) == 1:
+        return read(ids[0], address, length)
     return Packet(BROADCAST_ID, Instruction.SYNC_READ, bytes([address, length, *ids])).encode()
 
 
@@ -140,56 +148,44 @@ def sync_write(address: int, length: int, data: Mapping[int, bytes]) -> bytes:
     return Packet(BROADCAST_ID, Instruction.SYNC_WRITE, parameters).encode()
 
 
-class PacketParser:
+class PacketParser(PacketStream[Packet]):
     """Cuts a stream of bytes into packets, whatever pieces it arrives in.
 
-    Noise is skipped up to the next header with a plausible id and length and a right checksum.
+    What counts is a plausible id and length and a right checksum. An echo of `request` is left out,
+    once.
     """
 
     def __init__(self, max_length: int = MAX_LENGTH, request: bytes = b"") -> None:
+        super().__init__(HEADER, self._size_of, _decode)
         self._max_length, self._request = max_length, request
-        self._buffer = bytearray()
-        self.crc_errors = 0
-        """Packets dropped for a wrong checksum since construction."""
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Packet]:
         """Append received bytes and return the packets they complete."""
-        self._buffer += data
-        packets = []
-        while (packet := self._next()) is not None:
-            packets.append(packet)
+        packets = super().feed(data)
+        if self._request and (echo := _decode(self._request)) in packets:
+            packets.remove(echo)
+            self._request = b""
         return packets
 
-    def _next(self) -> Packet | None:
-        buffer = self._buffer
-        while (start := buffer.find(HEADER)) >= 0:
-            del buffer[:start]
-            echo = self._request[: len(buffer)]
-            if echo and buffer.startswith(echo):
-                if len(echo) < len(self._request):
-                    return None
-                del buffer[: len(echo)]
-                self._request = b""
-                continue
-            if len(buffer) <= _CODE:
-                return None
-            id, length, code = buffer[_ID : _CODE + 1]
-            end = _CODE + length
-            if (
-                id <= BROADCAST_ID
-                and _SHORTEST_LENGTH <= length <= self._max_length
-                and (id == BROADCAST_ID or code <= LARGEST_ERROR)
-            ):
-                if len(buffer) < end:
-                    return None
-                frame = bytes(buffer[:end])
-                if frame[-1] == checksum(frame[_ID:-1]):
-                    del buffer[:end]
-                    return Packet(id, code, frame[_CODE + 1 : -1])
-                self.crc_errors += 1
-            del buffer[:1]  # not a packet after all; the next header may lie inside it
-        del buffer[: -len(HEADER) + 1]  # what is left may be the beginning of a header
+    def _size_of(self, buffer: bytearray) -> int | None:
+        request = self._request
+        if request and request.startswith(buffer[: len(request)]):
+            return len(request)
+        if len(buffer) <= _CODE:
+            return None
+        id, length, code = buffer[_ID : _CODE + 1]
+        plausible = (
+            id <= BROADCAST_ID
+            and _SHORTEST_LENGTH <= length <= self._max_length
+            and (id == BROADCAST_ID or code <= LARGEST_ERROR)
+        )
+        return _CODE + length if plausible else 0
+
+
+def _decode(frame: bytes) -> Packet | None:
+    if frame[-1] != checksum(frame[_ID:-1]):
         return None
+    return Packet(frame[_ID], frame[_CODE], frame[_CODE + 1 : -1])
 
 
 def parser(max_length: int | None = None, request: bytes = b"") -> PacketParser:

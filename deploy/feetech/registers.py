@@ -2,10 +2,11 @@ r"""Control table of Feetech's STS3215 and its kin: one constant per register.
 
     registers.PRESENT_SPEED.decode(b"\x0a\x80")   # -10 counts; times .scale gives .unit
 
-Numbers are little-endian and signed ones have a sign bit, not two's complement: bit 15, but 10 for
-the load and 11 for the offset. What lies below 40 is EEPROM: with Lock (55) at 1 a value written
-there is used and forgotten at power-off, with Lock at 0 it is kept. Addresses and names: Feetech's
-memory table and SDK (https://github.com/ftservo/FTServo_Python), and LeRobot's tables
+Numbers are little-endian (`scs_registers` are not) and signed ones have a sign bit, not two's
+complement: bit 15, but 10 for the load and 11 for the offset. What lies below 40 is EEPROM: with
+Lock (55) at 1 a value written there is used and forgotten at power-off, with Lock at 0 it is kept.
+Addresses and names: Feetech's memory table and SDK (https://github.com/ftservo/FTServo_Python), and
+LeRobot's tables
 (https://github.com/huggingface/lerobot, motors/feetech/tables.py), which differ on the baud rates
 below 76800; the SDK is followed.
 """
@@ -43,7 +44,7 @@ class Register(_Register):
 
     def decode(self, data: bytes) -> int:
         """The value in the register's bytes; what lies above the sign bit is not looked at."""
-        raw = int.from_bytes(data, "little")
+        raw = int.from_bytes(data, self.byte_order)
         if self.sign_bit is None:
             return raw
         size = raw & ((1 << self.sign_bit) - 1)
@@ -51,7 +52,7 @@ class Register(_Register):
 
     def _to_bytes(self, value: int) -> bytes:
         sign = 1 << self.sign_bit if self.sign_bit is not None and value < 0 else 0
-        return (abs(value) | sign).to_bytes(self.size, "little")
+        return (abs(value) | sign).to_bytes(self.size, self.byte_order)
 
 
 class Mode(IntEnum):
@@ -80,7 +81,7 @@ BAUD_RATES = (1_000_000, 500_000, 250_000, 128_000, 115_200, 76_800, 57_600, 38_
 FIRMWARE_MAJOR = Register(0, 1, "Firmware Major Version", read_only=True)
 FIRMWARE_MINOR = Register(1, 1, "Firmware Minor Version", read_only=True)
 END = Register(2, 1, "End", read_only=True)
-"""Byte order: 0 is little-endian."""
+"""Byte order: 0 is little-endian, 1 big-endian."""
 MODEL_NUMBER = Register(3, 2, "Model Number", read_only=True)
 ID = Register(5, 1, "ID")
 BAUD_RATE = Register(6, 1, "Baud Rate")

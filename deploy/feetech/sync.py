@@ -1,6 +1,6 @@
 """Several Feetech servos at once: what runs on the bus every tick; see `deploy.servos.sync_read`.
 
-feedback = SyncRead(bus, ids, registers.PRESENT_POSITION.address, 15)
+feedback = SyncRead(bus, ids, registers.PRESENT_POSITION.address, 15)      # or ReadInTurn
 targets = SyncWrite(bus, ids, registers.GOAL_POSITION)
 """
 
@@ -38,8 +38,12 @@ class Replies:
         """What each servo complains about, shape (n,)."""
         self._block = blocks.shape[1]
         self._tags, self._usual_tags = blocks[:, :_TAG], blocks[:, :_TAG].copy()
+        self._heads = blocks[:, : _TAG + 1]  # tag and faults
+        self._usual_heads = self._heads.tobytes()
         self._summed = blocks[:, 2:]  # with the checksum all bytes add up to 255
+        self._ones = np.ones(self._summed.shape[1], np.uint8)
         self._sums = np.zeros(len(ids), np.uint8)
+        self._usual_sums = bytes([0xFF]) * len(ids)
 
     @property
     def alert(self) -> NDArray[np.bool_]:
@@ -60,15 +64,14 @@ class Replies:
         Args:
             received: bytes in `buffer`; what lies behind them is from an earlier reply.
         """
-        np.add.reduce(self._summed, axis=1, dtype=np.uint8, out=self._sums)
-        np.equal(self._sums, 0xFF, out=self.sound)
+        np.dot(self._summed, self._ones, out=self._sums)  # half the time of a sum
         if (
             received == len(self.buffer)
-            and self.sound.all()
-            and self._tags.tobytes() == self._usual_tags.tobytes()
-            and not self.faults.any()
+            and self._sums.tobytes() == self._usual_sums
+            and self._heads.tobytes() == self._usual_heads
         ):
             return True
+        np.equal(self._sums, 0xFF, out=self.sound)
         self.sound &= (self._tags == self._usual_tags).all(axis=1)
         self.sound &= self.faults <= protocol.LARGEST_ERROR
         self.sound[self.complete(received) :] = False
@@ -83,6 +86,36 @@ class SyncRead(sync_read.SyncRead):
         super().__init__(bus, ids, address, length, Replies(ids, length))
 
 
+class ReadInTurn:
+    """The same bytes of several servos, each asked on its own; see `servos.sync_read.Feedback`.
+
+    A silent one is asked again only in the time that those behind it do not need, and comes last
+    in the next reading.
+    """
+
+    def __init__(self, bus: ServoBus, ids: Sequence[int], address: int, length: int):
+        """Prepare to read `length` bytes from `address` of each of `ids`."""
+        self.data = np.zeros((len(ids), length), np.uint8)
+        self.fresh, self.alert = np.zeros((2, len(ids)), np.bool_)
+        self._bus = bus
+        self._parts = [SyncRead(bus, [id], address, length) for id in ids]
+        for row, part in enumerate(self._parts):  # views: what a part learns stands here
+            rows = slice(row, row + 1)
+            part.data, part.fresh, part.alert = self.data[rows], self.fresh[rows], self.alert[rows]
+        self.wire_s = sum(part.wire_s for part in self._parts)
+        self.turns = len(ids)
+
+    def read(self, deadline_s: float) -> int:
+        """Bring `data`, `fresh` and `alert` up to date; how many servos answered."""
+        order = np.argsort(~self.fresh, kind="stable").tolist()
+        left = len(order)
+        for row in order:
+            part = self._parts[row]
+            left -= 1
+            part.read(deadline_s - left * (part.wire_s + self._bus.latency_s))
+        return int(np.count_nonzero(self.fresh))
+
+
 class SyncWrite:
     """Two bytes of several servos; nobody answers."""
 
@@ -93,9 +126,9 @@ class SyncWrite:
         self._frame = bytearray(protocol.sync_write(register.address, register.size, blank))
         whole = np.frombuffer(self._frame, np.uint8)
         items = whole[_ITEMS:-1].reshape(len(ids), 1 + register.size)  # id, value
-        self._values = items[:, 1:].view("<u2")[:, 0]
-        self._body = whole[2:-1]
-        self._checksum = whole[-1:]
+        number = np.dtype(np.uint16).newbyteorder(register.byte_order)
+        self._values = items[:, 1:].view(number)[:, 0]
+        self._body = memoryview(self._frame)[2:-1]
 
     def write(self, values: NDArray[np.uint16]) -> None:
         """Send one value to each servo.
@@ -107,5 +140,5 @@ class SyncWrite:
             TypeError: the type could hold values that the register cannot.
         """
         np.copyto(self._values, values, casting="safe")
-        self._checksum[0] = 0xFF - int(np.add.reduce(self._body, dtype=np.uint8))
+        self._frame[-1] = protocol.checksum(self._body)
         self._port.write(self._frame)

@@ -16,8 +16,8 @@ import math
 import struct
 from collections.abc import Iterator
 
-from deploy.imu.packets import PacketScanner
 from deploy.imu.sample import Quaternion, Sample, turn_between
+from deploy.packets import fixed_size
 
 PERIOD_S = 0.01
 LENGTH = 19
@@ -37,18 +37,18 @@ class RvcDecoder:
 
     def __init__(self) -> None:
         self.lost = self.restarts = 0
-        self._scanner = PacketScanner(b"\xaa\xaa", LENGTH, sound)
+        self._packets = fixed_size(b"\xaa\xaa", LENGTH, sound)
         self._index = 0
         self._orientation: Quaternion | None = None
 
     @property
     def damaged(self) -> int:
         """Headers without a sound packet."""
-        return self._scanner.damaged
+        return self._packets.crc_errors
 
     def feed(self, received: bytes | memoryview) -> Iterator[Sample]:
         """The samples that `received` completes, from the second packet on."""
-        for packet in self._scanner.feed(received):
+        for packet in self._packets.feed(received):
             index, yaw, pitch, roll, x, y, z = _BODY.unpack(packet)
             orientation = quaternion(yaw * _RAD, pitch * _RAD, roll * _RAD)
             before, self._orientation = self._orientation, orientation

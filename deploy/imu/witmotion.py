@@ -12,8 +12,8 @@ import math
 import struct
 from collections.abc import Iterator
 
-from deploy.imu.packets import PacketScanner
 from deploy.imu.sample import Sample, Vector
+from deploy.packets import fixed_size
 
 LENGTH = 11
 ACCELERATION, ANGULAR_VELOCITY, ANGLES = 0x51, 0x52, 0x53
@@ -47,18 +47,18 @@ class WitMotionDecoder:
 
     def __init__(self) -> None:
         self.lost = self.restarts = 0
-        self._scanner = PacketScanner(b"\x55", LENGTH, sound)
+        self._packets = fixed_size(b"\x55", LENGTH, sound)
         self._force: tuple[Vector, bytes] | None = None
         self._gyro: tuple[Vector, bytes] | None = None
 
     @property
     def damaged(self) -> int:
         """Marks without a sound packet."""
-        return self._scanner.damaged
+        return self._packets.crc_errors
 
     def feed(self, received: bytes | memoryview) -> Iterator[Sample]:
         """The samples that `received` completes."""
-        for packet in self._scanner.feed(received):
+        for packet in self._packets.feed(received):
             x, y, z = struct.unpack_from("<3h", packet, 2)
             content = packet[2:8]
             if packet[1] == ACCELERATION:

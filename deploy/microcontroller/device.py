@@ -129,24 +129,12 @@ class Microcontroller:
         Raises:
             BusError: it does not answer, has other joints, or no IMU where one is expected.
         """
-        welcome = self.welcome = self.link.hello()
-        count = len(self.joints)
-        if welcome.joints != count or sorted(self._places) != list(range(count)):
-            raise BusError(
-                f"board {self.name!r} has {welcome.joints} joints, the robot's YAML gives it "
-                f"{count}, with id {sorted(self._places.tolist())}; number them from 0 to "
-                f"{welcome.joints - 1}, or load the right sketch"
-            )
+        welcome = self._greet()
         if self._mode not in welcome.modes:
             can = ", ".join(sorted(mode.name.lower() for mode in welcome.modes))
             raise BusError(
                 f"board {self.name!r} obeys {can}, the policy sends {self._mode.name.lower()}; "
                 "load a sketch that does, or another policy"
-            )
-        if self.imu and not welcome.parts & Parts.IMU:
-            raise BusError(
-                f"board {self.name!r} has no IMU, the robot's YAML says `imu:`; check the sensor's "
-                "wires, or leave `imu:` out"
             )
         state = self.link.ask(MessageType.POLL)
         for _ in range(7):  # the best of a few gives the offset of the clocks
@@ -262,6 +250,25 @@ class Microcontroller:
         elif self.link.ask(MessageType.POLL).status == Status.DRIVEN:
             self.link.ask(MessageType.STOP)
 
+    guarded = True
+
+    def prove(self) -> str:
+        """Whether the deadman has stopped the joints; a poll does not feed it."""
+        state = self.link.ask(MessageType.POLL)
+        held = bool(state.parts & Parts.MOTORS_ON)
+        if (state.status, state.reason) != (Status.STOPPED, Reason.SILENCE):
+            raise SafetyError(
+                f"the deadman of board {self.name!r} did not stop its joints (status "
+                f"{state.status}), expected it to after {self._safety.watchdog_ms} ms without a "
+                "command; its sketch does not call `rrl_tick` often enough"
+            )
+        if held != (self._after == After.HOLD):
+            raise SafetyError(
+                f"the deadman of board {self.name!r} left its motors {'on' if held else 'off'}, "
+                "expected the robot's `safe_state`; correct its sketch"
+            )
+        return f"its board had stopped the joints and {'holds' if held else 'let go of'} them"
+
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent."""
         after = "holds them" if self._after == After.HOLD else "lets them go"
@@ -299,14 +306,13 @@ class Microcontroller:
         return f"{self.name}: {wire_ms:.1f} ms on the wire, {rest_ms:.1f} ms for adapter and board"
 
     def look(self) -> str:
-        """How it is, in a line; nothing needs to be connected, and nothing moves."""
-        try:
-            welcome = self.welcome = self.link.hello()
-            state = self.link.ask(MessageType.POLL)
-        except BusError as error:
-            return f"{self.name}: {error}"
-        if sorted(self._places) != list(range(welcome.joints)):
-            return f"{self.describe()}, has {welcome.joints} joints, the YAML {len(self.joints)}"
+        """How it is, in a line; nothing needs to be connected, and nothing moves.
+
+        Raises:
+            BusError: it does not answer, or has other joints.
+        """
+        welcome = self._greet()
+        state = self.link.ask(MessageType.POLL)
         self._take(state)
         obeys = ", ".join(sorted(mode.name.lower() for mode in welcome.modes))
         angles = zip(self.joints, self.position.tolist(), strict=True)
@@ -334,8 +340,31 @@ class Microcontroller:
         after = self._after if after is None else after
         return encode_command(self._mode, after, self._safety.watchdog_ms, self._on_board)
 
+    def _greet(self) -> Welcome:
+        """What the board says of itself, if it is the one of the robot's YAML."""
+        before, welcome = self.welcome, self.link.hello()
+        if before and before.uid != welcome.uid:
+            raise ServoError(
+                f"board {self.name!r} has id {welcome.uid.hex()}, expected {before.uid.hex()}, "
+                "which was there before; plug that one in again, or start anew"
+            )
+        self.welcome, count = welcome, len(self.joints)
+        if welcome.joints != count or sorted(self._places) != list(range(count)):
+            raise BusError(
+                f"board {self.name!r} has {welcome.joints} joints, the robot's YAML gives it "
+                f"{count}, with id {sorted(self._places.tolist())}; number them from 0 to "
+                f"{welcome.joints - 1}, or load the right sketch"
+            )
+        if self.imu and not welcome.parts & Parts.IMU:
+            raise BusError(
+                f"board {self.name!r} has no IMU, the robot's YAML says `imu:`; check the sensor's "
+                "wires, or leave `imu:` out"
+            )
+        return welcome
+
     def _command(self, targets: Floats, after: After | None = None) -> State:
-        return self.link.ask(MessageType.COMMAND, self._encode(targets, after))
+        before_deadman_s = self._safety.watchdog_ms / 2000
+        return self.link.ask(MessageType.COMMAND, self._encode(targets, after), before_deadman_s)
 
     def _take(self, state: State) -> None:
         """Bring the readings up to date; a position that is no number is no reading."""

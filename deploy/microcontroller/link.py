@@ -88,15 +88,15 @@ class Link:
                 return False
         return True
 
-    def ask(self, type: MessageType, payload: bytes = b"") -> State:
-        """Send a frame until it is answered; for what need not be quick.
+    def ask(self, type: MessageType, payload: bytes = b"", patience_s: float = ANSWER_S) -> State:
+        """Send a frame until it is answered, again every `patience_s`.
 
         Raises:
             BusTimeout: no answer came.
         """
         for _ in range(ATTEMPTS):
             self.send(type, payload)
-            if self.receive(self.port.now() + self.wire_s + ANSWER_S):
+            if self.receive(self.port.now() + self.wire_s + patience_s):
                 return self.state
         raise BusTimeout(
             f"the board does not answer ({type.name.lower()}, {ATTEMPTS} attempts), expected a "

@@ -15,8 +15,8 @@ programs store their calibration, changes only with approval.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from deploy.contract import JointSpec
 from deploy.device import Approve, Reading, SettingChange, refuse_changes
 from deploy.errors import BusError, SafetyError, ServoError
-from deploy.robot_config import BusConfig, JointWiring, RobotConfig
+from deploy.robot_config import BusConfig, RobotConfig
 from deploy.serial_port import Port, latency_advice
-from deploy.servos.bus import ServoBus
+from deploy.servos.bus import ATTEMPTS, ServoBus
 from deploy.servos.catalog import MODELS
 from deploy.servos.register import Register
 from deploy.servos.reply_times import MARGIN_S
-from deploy.servos.sync_read import SyncRead
+from deploy.servos.scale import Scale
+from deploy.servos.sync_read import Feedback, SyncRead
 from deploy.signals import SignalKind
 from deploy.statistics import Statistics
 
@@ -38,36 +39,13 @@ _NEIGHBOUR_IDS = range(1, 21)
 HOLD_REACH_RAD = 0.1
 """A held joint keeps its last target up to this far from where it is: what a load's droop needs,
 and little enough to give way. Holding the measured angle instead would lower the load once more."""
-LIMIT_TOLERANCE_TICKS = 8
+LIMIT_TOLERANCE_RAD = 0.0125
 """A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
 noise costs one."""
 SUPPLY_TOLERANCE = 0.15
 """A supply may be off by as much: two lithium cells of 7.4 V end at 6.6 V and start at 8.4 V."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoundServo:
-    """A servo that answered."""
-
-    id: int
-    joint: str
-    """Empty for one that the YAML does not know."""
-    model: str
-    firmware: int
-    volts: float
-    celsius: int
-    ticks: int
-    torque_on: bool
-    faults: str
-
-    def __str__(self) -> str:
-        return (
-            f"id {self.id} ({self.joint or 'not wired'}): {self.model}, firmware {self.firmware}, "
-            f"{self.volts:.1f} V, {self.celsius} °C, at count {self.ticks}, torque "
-            f"{'on' if self.torque_on else 'off'}{self.faults and ', reports ' + self.faults}"
-        )
 
 
 class ServoDevice:
@@ -94,6 +72,8 @@ class ServoDevice:
     SETTINGS: range
     """Addresses of what is read back while running, faults, supply and temperature included: they
     lie side by side."""
+    BLOCK: np.dtype[Any]
+    """What a tick reads of each servo."""
     SET_BY_ENERGISE: tuple[Register, ...]
     """What of the settings `connect` leaves alone."""
 
@@ -141,7 +121,10 @@ class ServoDevice:
         wirings = [config.joints[joint.name] for joint in joints]
         self._wirings = wirings
         self._ids = [wiring.id for wiring in wirings]
-        self._id_of = {joint.name: wiring.id for joint, wiring in zip(joints, wirings, strict=True)}
+        self.id_of = {joint.name: wiring.id for joint, wiring in zip(joints, wirings, strict=True)}
+        """Id of each joint's servo."""
+        self.others: tuple[int, ...] = ()
+        """Ids of what is no servo; it answers before them when they are read together."""
         self._models = [MODELS[wiring.model] for wiring in wirings]
         self._overfed = np.array(
             [
@@ -150,12 +133,7 @@ class ServoDevice:
             ]
         )
         """Servos that the YAML feeds more than they are rated for: they always complain."""
-        self._zero = np.array([wiring.zero_ticks for wiring in wirings])
-        self._direction = np.array([wiring.direction for wiring in wirings])
-        self._tick_limits = np.array([_tick_limits(wiring) for wiring in wirings])
-        self._rad_per_tick: NDArray[np.float64] = np.array(
-            [model.rad_per_tick for model in self._models]
-        )
+        self._scale = Scale(wirings)
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
         self._port, self._approve = port, approve
@@ -166,38 +144,21 @@ class ServoDevice:
         """Request and reply, for setting up."""
         self._wanted: list[dict[Register, int]] = []
         self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
-        self._feedback: SyncRead | None = None
+        self._feedback: Feedback | None = None
         self._settings: list[SyncRead] = []
-        self._others = 0
-        """What answers before the servos when they are read together."""
+        self._fresh: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        self._counts: dict[str, NDArray[Any]] = {}
+        """(n,) each, what was read last by its name in `BLOCK`; live, as `_fresh` is."""
+        self._alerts: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         self._next_row = self._goals_missed = 0
 
-    def scan(self, ids: Iterable[int]) -> list[FoundServo]:
-        """Whoever answers, and how it is; nothing is changed and nothing needs to be connected."""
-        names = {number: name for name, number in self._numbers().items()}
-        wired = {id: joint for joint, id in self._id_of.items()}
-        return [
-            FoundServo(
-                id=id,
-                joint=wired.get(id, ""),
-                model=names.get(number, f"model number {number}"),
-                firmware=firmware,
-                volts=self.bus.read(id, self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale,
-                celsius=self.bus.read(id, self.PRESENT_TEMPERATURE),
-                ticks=self.bus.read(id, self.PRESENT_POSITION),
-                torque_on=bool(self.bus.read(id, self.TORQUE_ENABLE)),
-                faults=self._describe_faults(self.bus.read(id, self.FAULTS)),
-            )
-            for id, (number, firmware) in self.bus.scan(ids).items()
-        ]
-
-    def _numbers(self) -> dict[str, int]:
-        """Model numbers of the family, by the names that share one."""
+    def names_of_models(self) -> dict[int, str]:
+        """Names of the family's models by model number; some share one."""
         names: dict[int, list[str]] = {}
         for model in MODELS.values():
             if self._bus_config.protocol in model.PROTOCOLS:
                 names.setdefault(model.model_number, []).append(model.name)
-        return {" or ".join(shared): number for number, shared in names.items()}
+        return {number: " or ".join(shared) for number, shared in names.items()}
 
     @classmethod
     def kept_registers(cls) -> dict[str, Register]:
@@ -218,11 +179,11 @@ class ServoDevice:
         """Reads the same bytes of several servos."""
         raise NotImplementedError
 
-    def _feedback_read(self) -> SyncRead:
-        """Reads all that a tick needs."""
+    def _feedback_read(self) -> Feedback:
+        """Reads all that a tick needs: `BLOCK`."""
         raise NotImplementedError
 
-    def _take(self, data: NDArray[np.uint8], fresh: NDArray[np.bool_], asked_s: float) -> None:
+    def _take(self, fresh: NDArray[np.bool_], asked_s: float) -> None:
         """Bring position, velocity and effort up to date; may take back what is `fresh`."""
         raise NotImplementedError
 
@@ -252,11 +213,19 @@ class ServoDevice:
         """Whether a servo holds where its watchdog has stopped it."""
         return False
 
+    guarded = False
+    """Whether they have a watchdog; see `Device`."""
+
+    def prove(self) -> str:
+        """Whether their watchdogs have acted; see `Device`."""
+        raise NotImplementedError
+
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent; see `Device`."""
         raise NotImplementedError
 
-    def _describe_faults(self, status: int) -> str:
+    def describe_faults(self, status: int) -> str:
+        """What a servo complains about, in words."""
         raise NotImplementedError
 
     def connect(self) -> None:
@@ -270,6 +239,7 @@ class ServoDevice:
                 servos that are missing or of another model are named at once.
             ServoError: settings in EEPROM would have to change, and are not approved.
         """
+        self._read_at[:] = -np.inf  # what was read before, if anything, tells nothing
         self.firmware = self._identify()
         self._wanted = [self._running_settings(row) for row in range(len(self._ids))]
         for row, joint in enumerate(self.joints):
@@ -284,11 +254,17 @@ class ServoDevice:
             for register, value in wanted.items():
                 if register not in self.SET_BY_ENERGISE and self.bus.read(id, register) != value:
                     self.bus.write_verified(id, register, value)
+        self._approve = refuse_changes  # where they are kept nothing has to change again
         self.bus.return_delay_s = 0.0
         self.measured_latency_s = self.bus.measure_latency(self._ids)
         self._feedback = self._feedback_read()
+        self._fresh = self._feedback.fresh[len(self.others) :]
+        block = self._feedback.data[len(self.others) :].view(self.BLOCK)[:, 0]
+        self._counts = {name: block[name] for name in self.BLOCK.names or ()}
         self._settings = [self._sync_read([id], self.SETTINGS) for id in self._ids]
-        self.read(self._port.now() + 0.1)
+        for _ in range(ATTEMPTS):  # one damaged reply is no silent servo
+            if self.read(self._port.now() + 0.1) == len(self.joints):
+                break
         if silent := [joint for joint, age in zip(self.joints, self.age_s, strict=True) if age > 1]:
             raise BusError(f"joints {silent} do not answer a sync read; check the cables")
 
@@ -307,7 +283,7 @@ class ServoDevice:
             holds = self.bus.read(id, self.TORQUE_ENABLE)
             present[row] = self.bus.read(id, self.PRESENT_POSITION)  # limp, it may have moved
             self._refuse_outside(present)
-            goals = self._hold_ticks(present) if holds else np.clip(present, *self._tick_limits.T)
+            goals = self._hold_ticks(present) if holds else np.clip(present, *self._scale.limits.T)
             self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
             self.meanwhile()
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
@@ -318,12 +294,13 @@ class ServoDevice:
 
     def _refuse_outside(self, present: NDArray[np.integer]) -> None:
         """Raise a SafetyError if a joint, at `present` (n,) counts, is where it cannot be held."""
-        goals = np.clip(present, *self._tick_limits.T)
+        goals = np.clip(present, *self._scale.limits.T)
+        beyond_rad = abs(goals - present) * self._scale.rad_per_tick
         turned = (present < 0) | (present >= np.array([model.ticks for model in self._models]))
         if outside := [
-            f"{self.joints[row]} is at {self._to_rad(present)[row]:.2f} rad (count "
+            f"{self.joints[row]} is at {self._scale.angles(present)[row]:.2f} rad (count "
             f"{present[row]}), its limits are {list(self._wirings[row].position_limits_rad)} rad"
-            for row in np.flatnonzero(turned | (abs(goals - present) > LIMIT_TOLERANCE_TICKS))
+            for row in np.flatnonzero(turned | (beyond_rad > LIMIT_TOLERANCE_RAD))
         ]:
             raise SafetyError(
                 f"{'; '.join(outside)}. Torque stays off, since it would throw the joint to its "
@@ -344,11 +321,10 @@ class ServoDevice:
         assert feedback is not None, "connect() comes first"
         asked_s = self._port.now()  # what comes late is old, also after a pause in between
         feedback.read(deadline_s)
-        fresh = feedback.fresh[self._others :]
-        self._take(feedback.data[self._others :], fresh, asked_s)
-        self._read_at[fresh] = asked_s
+        self._take(self._fresh, asked_s)
+        np.copyto(self._read_at, asked_s, where=self._fresh)
         np.subtract(self._port.now(), self._read_at, out=self.age_s)
-        return int(np.count_nonzero(fresh))
+        return int(np.count_nonzero(self._fresh))
 
     @property
     def statistics(self) -> Statistics:
@@ -358,7 +334,7 @@ class ServoDevice:
     @property
     def target(self) -> NDArray[np.float64]:
         """The targets sent last, as the servos have them (n,) [rad]."""
-        return self._to_rad(self._goal_ticks)
+        return self._scale.angles(self._goal_ticks)
 
     @property
     def read_s(self) -> float:
@@ -369,7 +345,8 @@ class ServoDevice:
     @property
     def adapter_s(self) -> float:
         """What is reckoned for the adapter in that [s]: its median latency and a margin."""
-        return self.measured_latency_s + MARGIN_S
+        assert self._feedback is not None, "connect() comes first"
+        return self._feedback.turns * (self.measured_latency_s + MARGIN_S)
 
     def describe(self) -> str:
         """What was found when connecting: servos, their firmware, and the bus."""
@@ -384,10 +361,12 @@ class ServoDevice:
         assert self._feedback is not None, "connect() comes first"
         wire_ms, latency_ms = self._feedback.wire_s * 1e3, self.adapter_s * 1e3
         bus, where = self._bus_config, self.config.key_of(self.name)
+        turns = f" in {self._feedback.turns} turns" if self._feedback.turns > 1 else ""
         return (
             f"{wire_ms + latency_ms:.1f} ms: {wire_ms:.1f} ms on the wire at {bus.baud_rate} baud, "
-            f"{latency_ms:.1f} ms for the adapter (measured {self.measured_latency_s * 1e3:.1f} "
-            f"ms, `{where}.usb_latency_ms` says {bus.usb_latency_ms:g})"
+            f"{latency_ms:.1f} ms for the adapter{turns} (measured "
+            f"{self.measured_latency_s * 1e3:.1f} ms, "
+            f"`{where}.usb_latency_ms` says {bus.usb_latency_ms:g})"
         )
 
     def advise(self) -> str:
@@ -407,16 +386,16 @@ class ServoDevice:
     def alerts(self) -> NDArray[np.bool_]:
         """Joints whose servo reports a fault; `health` asks those that always do."""
         assert self._feedback is not None, "connect() comes first"
-        return self._feedback.alert[self._others :] & ~self._overfed
+        alert = self._feedback.alert[len(self.others) :]
+        return np.greater(alert, self._overfed, out=self._alerts)
 
     def write(self, targets: NDArray[np.float64]) -> None:
         """Send joint targets (n,) [rad]."""
-        self._goal_ticks[:] = self._to_ticks(targets)
-        self._send(self._goal_ticks)
+        self._send(self._scale.counts(targets, out=self._goal_ticks))
 
     def alarm(self) -> str:
         """What the servos complain about since the latest reading; empty if nothing."""
-        if not self.alerts.any() or not (complaints := self.describe_alerts()):
+        if not np.count_nonzero(self.alerts) or not (complaints := self.describe_alerts()):
             return ""
         return f"a servo reports an error: {complaints}"
 
@@ -449,7 +428,7 @@ class ServoDevice:
         self.voltage[row] = read(self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale
         self.temperature[row] = read(self.PRESENT_TEMPERATURE)
         if faults := self._faults(row, read(self.FAULTS)):
-            return f"{self.joints[row]}: {self._describe_faults(faults)}"
+            return f"{self.joints[row]}: {self.describe_faults(faults)}"
         for register, wanted in self._wanted[row].items():
             if (found := read(register)) != wanted:
                 return f"{self.joints[row]}: its {register} reads {found}, expected {wanted}"
@@ -469,7 +448,7 @@ class ServoDevice:
         for row in np.flatnonzero(self._limp):
             joint, wiring, angle = self.joints[row], self._wirings[row], self.position[row]
             if abs(angle - wiring.rest_rad) > wiring.rest_tolerance_rad:
-                ticks = wiring.direction * (angle - wiring.rest_rad) / self._rad_per_tick[row]
+                ticks = wiring.direction * (angle - wiring.rest_rad) / self._scale.rad_per_tick[row]
                 differences.append(
                     f"{joint} reads {angle:+.2f} rad, at rest it should read "
                     f"{wiring.rest_rad:+.2f} ± {wiring.rest_tolerance_rad:g} rad; if it does lie "
@@ -490,7 +469,8 @@ class ServoDevice:
             BusError: names the servos that do not confirm; the others hold.
         """
         seen = self._port.now() - self._read_at <= self.config.safety.stale_after_ms / 1000
-        np.copyto(self._goal_ticks, self._hold_ticks(self._to_ticks(self.position)), where=seen)
+        present = self._scale.counts(self.position, out=np.zeros_like(self._goal_ticks))
+        np.copyto(self._goal_ticks, self._hold_ticks(present), where=seen)
         self._send(self._goal_ticks)
 
         goals = dict(zip(self._ids, self._goal_ticks.tolist(), strict=True))
@@ -503,7 +483,7 @@ class ServoDevice:
                 raise ServoError(f"servo {id}: {self.TORQUE_ENABLE} reads 0, it has let go")
             self._disarm(id)
 
-        _for_each_servo(self._id_of, confirm)
+        _for_each_servo(self.id_of, confirm)
 
     def release(self) -> None:
         """Turn torque off: one command to all, then each servo is written and read back.
@@ -515,8 +495,8 @@ class ServoDevice:
             BusError: names the servos that do not confirm; the others are limp.
         """
         self.bus.broadcast_write(self.TORQUE_ENABLE, 0)
-        _for_each_servo(self._id_of, lambda id: self.bus.write_verified(id, self.TORQUE_ENABLE, 0))
-        _for_each_servo(self._id_of, self._disarm)
+        _for_each_servo(self.id_of, lambda id: self.bus.write_verified(id, self.TORQUE_ENABLE, 0))
+        _for_each_servo(self.id_of, self._disarm)
         self.energised = False
 
     def rescue(self, *, let_go: bool) -> None:
@@ -536,14 +516,14 @@ class ServoDevice:
                 self.bus.write_verified(id, self.GOAL_POSITION, int(self._hold_ticks(present)[row]))
             self._disarm(id)
 
-        _for_each_servo(self._id_of, stop)
+        _for_each_servo(self.id_of, stop)
 
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""
         complaints = []
         for row in np.flatnonzero(self.alerts):
             status = self.bus.read(self._ids[row], self.FAULTS)
-            complaints.append(f"{self.joints[row]}: {self._describe_faults(status)}")
+            complaints.append(f"{self.joints[row]}: {self.describe_faults(status)}")
         return ", ".join(complaints)
 
     def _identify(self) -> list[int]:
@@ -563,7 +543,7 @@ class ServoDevice:
                 f"servo ids and `{self.config.key_of(self.name)}.baud_rate`"
             )
         identities = [found.get(id) or self.bus.ping(id) for id in self._ids]
-        names = {number: name for name, number in self._numbers().items()}
+        names = self.names_of_models()
         wrong = [
             f"{joint} (id {id}) is {names.get(number, f'model number {number}')}, "
             f"expected {model.name}"
@@ -580,7 +560,7 @@ class ServoDevice:
         id, expected = self._ids[row], self._wirings[row].voltage_v
         if faults := self._faults(row, self.bus.read(id, self.FAULTS)):
             raise ServoError(
-                f"{name} (id {id}) reports {self._describe_faults(faults)}; remove the cause, "
+                f"{name} (id {id}) reports {self.describe_faults(faults)}; remove the cause, "
                 "then switch its power off and on"
             )
         volts = self.bus.read(id, self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale
@@ -624,17 +604,9 @@ class ServoDevice:
 
     def _hold_ticks(self, present: NDArray[np.integer]) -> NDArray[np.integer]:
         """Goals (n,) that stop each joint near `present`, see `HOLD_REACH_RAD`."""
-        reach = np.rint(HOLD_REACH_RAD / self._rad_per_tick).astype(np.int32)
+        reach = np.rint(HOLD_REACH_RAD / self._scale.rad_per_tick).astype(np.int32)
         return np.clip(np.clip(self._goal_ticks, present - reach, present + reach),
-                       *self._tick_limits.T)  # fmt: skip
-
-    def _to_rad(self, ticks: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Servo counts (n,) -> joint angles [rad]."""
-        return (ticks - self._zero) * (self._direction * self._rad_per_tick)
-
-    def _to_ticks(self, angles: NDArray[np.float64]) -> NDArray[np.int32]:
-        """Joint angles (n,) [rad] -> the nearest servo counts."""
-        return np.rint(angles * self._direction / self._rad_per_tick + self._zero).astype(np.int32)
+                       *self._scale.limits.T)  # fmt: skip
 
 
 def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> None:
@@ -643,17 +615,7 @@ def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> Non
     for name, id in id_of.items():
         try:
             action(id)
-        except BusError as error:
+        except Exception as error:  # whatever it is: the next one is to be stopped too
             errors.append(f"{name}: {error}")
     if errors:
         raise BusError("; ".join(errors))
-
-
-def _tick_limits(wiring: JointWiring) -> tuple[int, int]:
-    """Servo counts of the joint's hardware limits."""
-    model = MODELS[wiring.model]
-    ends = [
-        wiring.zero_ticks + wiring.direction * round(limit / model.rad_per_tick)
-        for limit in wiring.position_limits_rad
-    ]
-    return max(0, min(ends)), min(model.ticks - 1, max(ends))

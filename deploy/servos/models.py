@@ -8,17 +8,21 @@ Friction and rotor inertia are those of Rhoban BAM (github.com/Rhoban/bam, commi
 bam/params, Apache-2.0; M. Duclusaud, G. Passault et al., "Extended Friction Models for the Physics
 Simulation of Servo Actuators", 2024), its model m4; `plain` takes m1. Where BAM identifies kt and R
 too, those solved from the data sheet differ by at most 16 %. Data sheets are not linear in voltage:
-at other voltages than the nominal one the model's speed differs from theirs by at most 4 %, its
+at other voltages than the nominal one the model's speed differs from theirs by at most 5 %, its
 stall torque by at most 14 %.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from deploy.configuration import did_you_mean
 from deploy.dynamixel.registers import POSITION_D_GAIN, POSITION_P_GAIN, PWM_FULL, RAD_PER_TICK
 from deploy.errors import ConfigError
+from deploy.feetech.scs_registers import FASTEST_TICKS_S
+from deploy.feetech.scs_registers import TICKS as SCS_TICKS
 from deploy.servos.physics import Friction, Rating, ServoPhysics
 
 CONTROL_PERIOD_S = 1e-3
@@ -82,8 +86,13 @@ _M077 = _M077_RATIO / _XL330_RATIO
 # BAM, feetech_sts3215_7_4V: m4 of version 2 (pull request, commit 31e5b97); m1.json
 _STS3215 = _m4(0.0519, 0.0111, 0.0338, 0.2079, 0.0, 0.443, 9.99)
 _STS3215_COULOMB = Friction(base=0.05239, viscous=0.05909)
+_STS_RATIO, _STS_ARMATURE = 345.0, 0.02336
 # BAM, bam/feetech/actuator.py, by oscilloscope
 _STS_DUTY_PER_P, _STS_MAX_DUTY = 0.166, 0.97
+
+_SCS0009 = 0.226 / 0.60  # stall torques at 6 V
+_SCS15_RATIO = 275.0
+_SCS15 = _SCS15_RATIO / _STS_RATIO
 
 SERVOS: Mapping[str, ServoPhysics] = MappingProxyType(
     {
@@ -166,8 +175,8 @@ SERVOS: Mapping[str, ServoPhysics] = MappingProxyType(
                     (6.0, 1.62, 42, None),
                     (7.4, 1.91, 52, None),
                 ),
-                gear_ratio=345.0,
-                armature=0.02336,
+                gear_ratio=_STS_RATIO,
+                armature=_STS_ARMATURE,
                 friction=_STS3215,
                 coulomb=_STS3215_COULOMB,
                 duty_per_p=_STS_DUTY_PER_P,
@@ -185,13 +194,54 @@ SERVOS: Mapping[str, ServoPhysics] = MappingProxyType(
                 ratings=_sheet(  # Feetech, STS3215-C018: 30 kg·cm
                     (12.0, 2.94, 45, 2.7),
                 ),
-                gear_ratio=345.0,
-                armature=0.02336,
+                gear_ratio=_STS_RATIO,
+                armature=_STS_ARMATURE,
                 friction=_STS3215,
                 coulomb=_STS3215_COULOMB,
                 duty_per_p=_STS_DUTY_PER_P,
                 duty_per_d=None,
                 max_duty=_STS_MAX_DUTY,
+            ),
+            # SCS servos are not identified, neither motor and gears nor what a unit of P is: that
+            # is taken as the STS3215's. SCS0009: as fast as an XL330-M288 and with 0.38 of its
+            # torque at 6 V, to which rotor inertia and constant friction are in proportion.
+            ServoPhysics(
+                name="SCS0009",
+                nominal_voltage_v=6.0,
+                ratings=_sheet(  # Waveshare, SC09: 2.3 kg·cm, as Feetech's catalogue says
+                    (6.0, 0.226, 100, 1.0),
+                ),
+                gear_ratio=None,
+                armature=0.001895 * _SCS0009,
+                friction=replace(
+                    _XL330, base=_XL330.base * _SCS0009, viscous=_XL330.viscous * _SCS0009
+                ),
+                coulomb=Friction(base=0.01283 * _SCS0009, viscous=0.003662 * _SCS0009),
+                duty_per_p=_STS_DUTY_PER_P,
+                duty_per_d=None,
+                goal_speed_rad_s=FASTEST_TICKS_S * math.radians(300) / SCS_TICKS,
+            ),
+            # The STS3215's motor behind fewer gears, as the XL330-M077 is the M288's.
+            ServoPhysics(
+                name="SCS15",
+                nominal_voltage_v=7.4,
+                ratings=_sheet(  # Feetech, FT-SCServo: 15, 16.5 and 17 kg·cm
+                    (6.0, 1.47, 55, None),
+                    (7.4, 1.62, 65, 1.5),
+                    (8.4, 1.67, 73, None),
+                ),
+                gear_ratio=_SCS15_RATIO,
+                armature=_STS_ARMATURE * _SCS15**2,
+                friction=replace(
+                    _STS3215,
+                    base=_STS3215.base * _SCS15,
+                    stribeck=_STS3215.stribeck * _SCS15,
+                    viscous=_STS3215.viscous * _SCS15**2,
+                ),
+                coulomb=Friction(base=0.05239 * _SCS15, viscous=0.05909 * _SCS15**2),
+                duty_per_p=_STS_DUTY_PER_P,
+                duty_per_d=None,
+                goal_speed_rad_s=FASTEST_TICKS_S * math.radians(215) / SCS_TICKS,
             ),
         )
     }

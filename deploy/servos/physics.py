@@ -76,7 +76,8 @@ class ServoPhysics:
     nominal_voltage_v: float
     """The rating that holds exactly."""
     ratings: tuple[Rating, ...]
-    gear_ratio: float
+    gear_ratio: float | None
+    """None: not published."""
     armature: float
     """Rotor inertia at the joint [kg·m²]."""
     friction: Friction
@@ -92,8 +93,6 @@ class ServoPhysics:
     goal_speed_rad_s: float | None = None
     """How fast the firmware itself moves its goal at most; None for no limit. Keep the velocity
     limit of a policy below."""
-    ticks_per_turn: int = 4096
-    """Counts of the encoder, which sits on the output shaft."""
 
     @cached_property
     def nominal(self) -> Rating:

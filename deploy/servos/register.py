@@ -2,12 +2,12 @@
 
     GOAL_POSITION = Register(116, 4, "Goal Position", signed=True, unit="rad", scale=RAD_PER_TICK)
 
-Families that write numbers otherwise than little-endian two's complement derive their own.
+Families that write negative numbers otherwise than as two's complement derive their own.
 """
 
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Register:
     scale: float = 1.0
     """`unit`s per count."""
     read_only: bool = False
+    byte_order: Literal["little", "big"] = "little"
 
     @property
     def in_eeprom(self) -> bool:
@@ -55,10 +56,10 @@ class Register:
 
     def decode(self, data: bytes) -> int:
         """The value in the register's bytes."""
-        return int.from_bytes(data, "little", signed=self.signed)
+        return int.from_bytes(data, self.byte_order, signed=self.signed)
 
     def _to_bytes(self, value: int) -> bytes:
-        return value.to_bytes(self.size, "little", signed=self.signed)
+        return value.to_bytes(self.size, self.byte_order, signed=self.signed)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"

@@ -29,7 +29,8 @@ class ReplyTimes:
     def add(self, duration_s: float) -> None:
         """Count one."""
         self._counts[min(int(duration_s / _BIN_S), _BINS - 1)] += 1
-        self.max_s = max(self.max_s, duration_s)
+        if duration_s > self.max_s:
+            self.max_s = duration_s
 
     def include(self, other: "ReplyTimes") -> None:
         """Count those of another as well."""
@@ -58,5 +59,6 @@ def measured_latency(samples_s: list[float]) -> tuple[float, float]:
 
 def followed_latency(latency_s: float, sample_s: float) -> float:
     """The latency to reckon with [s] after one more was seen: up at once, down slowly."""
-    enough_s = max(0.0, sample_s) + MARGIN_S
-    return max(enough_s, latency_s - DECAY * (latency_s - enough_s))
+    enough_s = sample_s + MARGIN_S if sample_s > 0 else MARGIN_S
+    surplus_s = latency_s - enough_s
+    return latency_s - DECAY * surplus_s if surplus_s > 0 else enough_s

@@ -57,6 +57,25 @@ class Replies(Protocol):
         ...
 
 
+class Feedback(Protocol):
+    """What a tick reads of several servos."""
+
+    data: NDArray[np.uint8]
+    """Latest bytes of each servo, shape (n, length); kept where no new ones came."""
+    fresh: NDArray[np.bool_]
+    """Who answered soundly in the last `read`, shape (n,)."""
+    alert: NDArray[np.bool_]
+    """Who reported a fault of its own in its latest answer, shape (n,)."""
+    wire_s: float
+    """Longest time [s] requests and replies occupy the wire."""
+    turns: int
+    """How many requests that takes."""
+
+    def read(self, deadline_s: float) -> int:
+        """Bring them up to date until `deadline_s`; how many servos answered."""
+        ...
+
+
 class SyncRead:
     """The same bytes of several servos.
 
@@ -85,6 +104,7 @@ class SyncRead:
         self._received = memoryview(self._replies.buffer)
         self.wire_s = bus.wire_s(len(self._request), len(self._received), len(ids))
         """Longest time [s] the request and its whole reply occupy the wire."""
+        self.turns = 1
         self._merged_length = length if fast else 0
         self._longest = max(
             codec.longest_status(length + SPARE_BYTES), 1 + len(ids) * (length + 4) if fast else 0
@@ -112,7 +132,7 @@ class SyncRead:
         Returns:
             How many servos answered.
         """
-        bus, statistics = self._bus, self._bus.statistics
+        bus, statistics, all = self._bus, self._bus.statistics, len(self.ids)
         asked_s, wire_s, done_s = self._asked_s, self._wire_s, self._done_s
         # whom to ask again, in which order: those silent in the last reading come last
         self._rows = np.argsort(~self.fresh, kind="stable").tolist() if self._spare else self._all
@@ -125,14 +145,14 @@ class SyncRead:
             if statistics.late > self._late and begin_s - asked_s < LATEST_S:
                 bus.follow_latency((done_s or begin_s) - asked_s, wire_s)
         self._late = statistics.late
+        answered = kept or 0
         if kept is not None:
-            spare = 0 if self.fresh.all() else self._spare % SPARE_BYTES + 1
-            while not self.fresh.all() and self._ask_missing(deadline_s):
-                pass
+            spare = 0 if answered == all else self._spare % SPARE_BYTES + 1
+            while answered < all and (more := self._ask_missing(deadline_s)):
+                answered += more
             self._spare = spare
-        answered = int(np.count_nonzero(self.fresh))
-        self._done_s = bus.port.now() if answered == len(self.ids) else None
-        statistics.lost += len(self.ids) - answered
+        self._done_s = bus.port.now() if answered == all else None
+        statistics.lost += all - answered
         return answered
 
     def _give_up_s(self, wire_s: float, deadline_s: float) -> float | None:
@@ -165,7 +185,7 @@ class SyncRead:
         if count == len(self._received):
             bus.follow_latency(bus.port.now() - self._asked_s, self.wire_s)
         if replies.check(count):
-            np.copyto(self.data, replies.data)
+            self.data[:] = replies.data
             self.fresh.fill(True)
             self.alert.fill(False)
             return len(self.ids)

@@ -9,6 +9,7 @@ import math
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -57,9 +58,12 @@ class BoardWire:
             start_s: the time now.
         """
         self._motors = [_Motor(*servos[place]) for place in sorted(servos)]
-        self.board = Board(
-            len(servos), set(_MODES), imu=motion is not None, supply=True, uid=b"twin    "
+        self._switch_on = partial(
+            Board, len(servos), set(_MODES), imu=motion is not None, supply=True, uid=b"twin    "
         )
+        self.board = self._switch_on()
+        self.silent = False
+        """Its cable is off."""
         self._motion, self._rng = motion, np.random.default_rng(0)
         self._byte_s, self._usb_latency_s = 10 / baud_rate, usb_latency_s
         self._ahead_s, self._gains = clock_ahead_s, clock_gains
@@ -88,6 +92,8 @@ class BoardWire:
         """Take what has come, or run the sketch's loop once."""
         if self._heard and self._heard[0][0] <= self._loop_s:
             heard_s, data = self._heard.popleft()
+            if self.silent:
+                return
             if answer := self.board.receive(data, self._micros(heard_s)):
                 start_s = max(heard_s + ANSWER_S, self._said_until_s)
                 self._said_until_s = start_s + len(answer) * self._byte_s
@@ -95,6 +101,12 @@ class BoardWire:
             return
         self._run_loop(self._loop_s)
         self._loop_s += LOOP_S
+
+    def restart(self) -> None:
+        """Its power was off, and that of its servos: it knows nothing of before."""
+        self.board = self._switch_on()
+        for motor in self._motors:
+            motor.restart()
 
     def take(self, now_s: float) -> bytes:
         """Bytes the host has received by now and not yet taken."""
@@ -131,8 +143,11 @@ class _Motor:
 
     def __init__(self, servo: Servo, zero: int):
         self.servo, self._zero = servo, zero
-        self._mode = Mode.OFF
-        self._goal: int | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Limp, and set up as the sketch does it."""
+        self._mode, self._goal = Mode.OFF, None
         self._write(registers.VELOCITY_LIMIT, VELOCITY_LIMIT)
 
     def read(self) -> tuple[float, float]:
@@ -163,6 +178,9 @@ class _Motor:
             self._write(registers.OPERATING_MODE, int(_MODES[mode]))
             self._write(registers.VELOCITY_P_GAIN, VELOCITY_P_GAIN)
             self._write(registers.VELOCITY_I_GAIN, VELOCITY_I_GAIN)
+            if mode == Mode.POSITION:  # else it drives to where it was told to be last
+                _, position = _FEEDBACK.unpack(self.servo.read(_FEEDBACK_AT, _FEEDBACK.size).data)
+                self._write(registers.GOAL_POSITION, position)
             self._write(registers.TORQUE_ENABLE, 1)
 
     def _write(self, register: Register, value: int) -> None:

@@ -1,4 +1,4 @@
-r"""One emulated Feetech STS servo: what it answers, and how it drives its motor.
+r"""One emulated Feetech servo: what it answers, and how it drives its motor.
 
     servo = FeetechServo(1, MODELS["STS3215-12V"], 1_000_000, shaft_ticks=2048)
     servo.write(40, b"\x01")                      # -> Status, as the servo would answer
@@ -9,7 +9,8 @@ and 97 % at most, and the 3400 steps/s at which the firmware itself moves its go
 Rhoban BAM, by oscilloscope. Nobody has published what D and I do, so they do nothing here: BAM has
 identified it with the factory's. Where sources are silent the less convenient is assumed: torque
 switched on drives to an old goal, an overload lasts until torque was off, silence changes nothing
-(there is no watchdog). Mode 3 and the reset instruction are not emulated.
+(there is no watchdog). Mode 3 and the reset instruction are not emulated. `FeetechServo` is an STS;
+what an SCS does otherwise is in `deploy.twin.scs_servo`.
 """
 
 from collections import deque
@@ -20,7 +21,6 @@ from deploy.feetech.protocol import Status
 from deploy.feetech.registers import (
     BAUD_RATES,
     LOAD_FULL,
-    RAD_PER_TICK,
     TICKS_PER_TURN,
     Fault,
     Mode,
@@ -41,13 +41,7 @@ MAKE_MIDDLE = 128
 """Written to Torque Enable, it makes where the shaft is the middle of the turn."""
 
 _SIZE = 86
-_WRITABLE = {
-    address
-    for register in registers.CONTROL_TABLE
-    if not register.read_only
-    for address in range(register.address, register.address + register.size)
-}
-_FACTORY = {
+_FACTORY: dict[Register, int] = {
     registers.FIRMWARE_MAJOR: FIRMWARE[0],
     registers.FIRMWARE_MINOR: FIRMWARE[1],
     registers.RETURN_DELAY_TIME: 250,
@@ -77,7 +71,10 @@ class FeetechServo:
 
     FULL_DUTY = 1.0
     """What `control` returns at full duty."""
-    registers = registers
+    SYNC_READS = True
+    """Whether it answers a sync read."""
+    FACTORY = _FACTORY
+    """What leaves the factory, where it is not 0 or the model's."""
 
     def __init__(
         self,
@@ -102,6 +99,14 @@ class FeetechServo:
             now_s: the time.
         """
         self.model = model
+        self.registers = model.REGISTERS
+        """Its control table."""
+        self._writable = {
+            address
+            for register in self.registers.CONTROL_TABLE
+            if not register.read_only
+            for address in range(register.address, register.address + register.size)
+        }
         self.voltage_v = model.nominal_voltage_v if voltage_v is None else voltage_v
         """What its supply gives while nobody draws current."""
         self.sag_v = 0.0
@@ -117,19 +122,11 @@ class FeetechServo:
         self._command_latency_s = command_latency_s
         self._raw_shaft, self._raw_speed, self._now_s = shaft_ticks, 0.0, now_s
         self._table = bytearray(_SIZE)
-        low_v, high_v = model.voltage_limits_v
-        p_gain, i_gain, d_gain = model.position_pid
-        for register, value in _FACTORY.items():
+        for register, value in self.FACTORY.items():
             self._set(register, value)
-        self._set(registers.MODEL_NUMBER, model.model_number)
         self._set(registers.ID, id)
         self._set(registers.BAUD_RATE, BAUD_RATES.index(baud_rate))
-        self._set(registers.MAX_TEMPERATURE, model.temperature_limit_c)
-        self._set(registers.MAX_VOLTAGE, round(high_v / registers.MAX_VOLTAGE.scale))
-        self._set(registers.MIN_VOLTAGE, round(low_v / registers.MIN_VOLTAGE.scale))
-        self._set(registers.P_GAIN, p_gain)
-        self._set(registers.I_GAIN, i_gain)
-        self._set(registers.D_GAIN, d_gain)
+        self._fill_from_sheet()
         self._kept = bytes(self._table[: Register.EEPROM_SIZE])
         self._boot()
         self._silent_until_s = now_s
@@ -160,6 +157,15 @@ class FeetechServo:
         known = own < len(BAUD_RATES) and baud_rate == BAUD_RATES[own]
         return known and now_s >= self._silent_until_s
 
+    def hush(self, until_s: float) -> None:
+        """Hear and say nothing until then: its plug is out of the bus."""
+        self._silent_until_s = until_s
+
+    def force(self, register: Register, value: int) -> None:
+        """Make a register hold a value, whoever may write to it."""
+        self._set(register, value)
+        self._reload()
+
     def hear(self, now_s: float) -> None:
         """An instruction packet passed on the bus."""
         self._now_s = now_s
@@ -180,12 +186,12 @@ class FeetechServo:
         touched = range(address, address + len(data))
         changed = bytearray(self._table)
         for place, byte in zip(touched, data, strict=True):
-            if place in _WRITABLE:
+            if place in self._writable:
                 changed[place] = byte
         written = [
             (register, register.decode(bytes(changed[register.address :][: register.size])))
-            for register in registers.CONTROL_TABLE
-            if register.address in touched and register.address in _WRITABLE
+            for register in self.registers.CONTROL_TABLE
+            if register.address in touched and register.address in self._writable
         ]
         for register, value in written:
             self.on_write(register, value, 0)
@@ -237,9 +243,9 @@ class FeetechServo:
     def _law(self) -> float:
         """Duty that the operating mode asks for."""
         if self._mode == Mode.PWM:
-            return self._get(registers.GOAL_TIME) / LOAD_FULL
+            return self._get(self.registers.GOAL_TIME) / LOAD_FULL
         if self._mode == Mode.SPEED:
-            self._turned += self._get(registers.GOAL_SPEED) * CONTROL_PERIOD_S
+            self._turned += self._get(self.registers.GOAL_SPEED) * CONTROL_PERIOD_S
             error = self._turned - self._raw_shaft
         else:
             self._motion = self._plan.at(self._now_s - self._planned_s)
@@ -251,9 +257,9 @@ class FeetechServo:
 
     def _limit(self) -> float:
         """Largest duty it may give."""
-        limit = self._scaled(registers.TORQUE_LIMIT)
+        limit = self._scaled(self._torque_limit)
         if self._get(registers.STATUS) & Fault.OVERLOAD:
-            limit = min(limit, self._scaled(registers.PROTECTIVE_TORQUE))
+            limit = min(limit, self._scaled(self.registers.PROTECTIVE_TORQUE))
         return limit
 
     def _protect(self) -> None:
@@ -262,19 +268,23 @@ class FeetechServo:
         low_v, high_v = self._scaled(registers.MIN_VOLTAGE), self._scaled(registers.MAX_VOLTAGE)
         off = not low_v <= self.supply_v <= high_v
         status = status | Fault.INPUT_VOLTAGE if off else status & ~Fault.INPUT_VOLTAGE
-        too_much = abs(self._duty) > self._scaled(registers.OVERLOAD_TORQUE)
+        too_much = abs(self._duty) > self._scaled(self.registers.OVERLOAD_TORQUE)
         self._overloaded_s = self._overloaded_s + CONTROL_PERIOD_S if too_much else 0.0
-        if self._overloaded_s > self._scaled(registers.PROTECTION_TIME) > 0:
+        if self._overloaded_s > self._scaled(self.registers.PROTECTION_TIME) > 0:
             status |= enabled & Fault.OVERLOAD
-        current_a = abs(self.motor_current_a(self._duty, self._raw_speed))
-        too_much = self.torque_on and current_a > self._scaled(registers.PROTECTION_CURRENT)
-        self._shorted_s = self._shorted_s + CONTROL_PERIOD_S if too_much else 0.0
-        if self._shorted_s > self._scaled(registers.OVER_CURRENT_TIME) > 0:
+        if self._draws_too_much():
             status |= enabled & Fault.OVER_CURRENT
         self._set(registers.STATUS, status)
         if status & enabled & ~Fault.OVERLOAD and self.torque_on:
             self._set(registers.TORQUE_ENABLE, 0)
             self.torque_on = False
+
+    def _draws_too_much(self) -> bool:
+        """Whether the current has been too much for too long."""
+        current_a = abs(self.motor_current_a(self._duty, self._raw_speed))
+        too_much = self.torque_on and current_a > self._scaled(registers.PROTECTION_CURRENT)
+        self._shorted_s = self._shorted_s + CONTROL_PERIOD_S if too_much else 0.0
+        return self._shorted_s > self._scaled(registers.OVER_CURRENT_TIME) > 0
 
     @property
     def _present(self) -> int:
@@ -284,13 +294,29 @@ class FeetechServo:
             return corrected
         return corrected % TICKS_PER_TURN
 
+    @property
+    def _torque_limit(self) -> Register:
+        """What bounds the duty."""
+        return registers.TORQUE_LIMIT
+
+    def _fill_from_sheet(self) -> None:
+        """What leaves the factory, as the model's data sheet has it."""
+        low_v, high_v = self.model.voltage_limits_v
+        p_gain, _, d_gain = self.model.position_pid
+        self._set(self.registers.MODEL_NUMBER, self.model.model_number)
+        self._set(registers.MAX_TEMPERATURE, self.model.temperature_limit_c)
+        self._set(registers.MAX_VOLTAGE, round(high_v / registers.MAX_VOLTAGE.scale))
+        self._set(registers.MIN_VOLTAGE, round(low_v / registers.MIN_VOLTAGE.scale))
+        self._set(registers.P_GAIN, p_gain)
+        self._set(registers.D_GAIN, d_gain)
+
     def _boot(self) -> None:
         self._table[: Register.EEPROM_SIZE] = self._kept
         self._table[Register.EEPROM_SIZE :] = bytes(_SIZE - Register.EEPROM_SIZE)
-        self._set(registers.TORQUE_LIMIT, self._get(registers.MAX_TORQUE))
-        self._set(registers.LOCK, 1)
+        self._set(self._torque_limit, self._get(self.registers.MAX_TORQUE))
+        self._set(self.registers.LOCK, 1)
         self._set(registers.PRESENT_TEMPERATURE, round(self.temperature_c))
-        self._set(registers.GOAL_POSITION, self._present)
+        self._set(self.registers.GOAL_POSITION, self._present)
         self._registered: tuple[int, bytes] | None = None
         self._arriving: deque[tuple[float, int]] = deque()
         self._goal = self._present
@@ -307,16 +333,23 @@ class FeetechServo:
 
     def _replan(self) -> None:
         """A trajectory from where the present one is to the goal."""
-        low, high = self._get(registers.MIN_POSITION_LIMIT), self._get(registers.MAX_POSITION_LIMIT)
+        low = self._get(self.registers.MIN_POSITION_LIMIT)
+        high = self._get(self.registers.MAX_POSITION_LIMIT)
         goal = min(max(self._goal, low), high) if low < high else self._goal
         position, velocity, _ = self._motion
         fastest = self.model.physics.goal_speed_rad_s
-        own = fastest / RAD_PER_TICK if fastest else 0.0
-        asked = abs(self._get(registers.GOAL_SPEED))
-        ramp = self._scaled(registers.ACCELERATION) / RAD_PER_TICK
+        own = fastest / self.model.rad_per_tick if fastest else 0.0
+        asked = abs(self._get(self.registers.GOAL_SPEED))
         speed = min(asked, own) if asked and own else asked or own
-        self._plan = by_velocity(position, velocity, goal, max_velocity=speed, acceleration=ramp)
+        self._plan = by_velocity(
+            position, velocity, goal, max_velocity=speed, acceleration=self._ramp
+        )
         self._planned_s = self._now_s
+
+    @property
+    def _ramp(self) -> float:
+        """Acceleration of the goal [counts/s²]; 0 for no limit."""
+        return self._scaled(registers.ACCELERATION) / self.model.rad_per_tick
 
     def _use(self, goal: int) -> None:
         """A goal has made its way to the controller."""
@@ -332,14 +365,14 @@ class FeetechServo:
                 return
             if value and not self.torque_on:
                 self._arriving.clear()
-                self._goal = self._get(registers.GOAL_POSITION)
+                self._goal = self._get(self.registers.GOAL_POSITION)
                 self._start()
             if not value:  # switched off, an overload is over
                 self._set(registers.STATUS, self._get(registers.STATUS) & ~Fault.OVERLOAD)
         self._set(register, value)
-        if register.in_eeprom and not self._get(registers.LOCK):
+        if register.in_eeprom and not self._get(self.registers.LOCK):
             self._keep()
-        if register is registers.GOAL_POSITION:
+        if register is self.registers.GOAL_POSITION:
             self._arriving.append((self._now_s + self._command_latency_s, value))
         self._reload()
 
@@ -356,19 +389,27 @@ class FeetechServo:
     def _reload(self) -> None:
         """Decode what is needed every millisecond."""
         self.torque_on = bool(self._get(registers.TORQUE_ENABLE))
-        self._mode = self._get(registers.MODE)
+        self._mode = self._operating_mode
         physics = self.model.physics
         share_per_rad = self._get(registers.P_GAIN) * physics.duty_per_p / physics.max_duty
-        self._gain = share_per_rad * RAD_PER_TICK
+        self._gain = share_per_rad * self.model.rad_per_tick
+
+    @property
+    def _operating_mode(self) -> int:
+        return self._get(registers.MODE)
 
     def _refresh(self) -> None:
         """Bring the registers that describe the motion up to date."""
-        self._set(registers.PRESENT_POSITION, self._present)
-        self._set(registers.PRESENT_SPEED, round(self._filtered / RAD_PER_TICK))
-        self._set(registers.PRESENT_LOAD, round(self._duty * LOAD_FULL))
+        speed = self._filtered / self.model.rad_per_tick
+        self._set(self.registers.PRESENT_POSITION, self._present)
+        self._set(self.registers.PRESENT_SPEED, round(speed))
+        self._set(self.registers.PRESENT_LOAD, round(self._duty * LOAD_FULL))
         self._set(registers.PRESENT_VOLTAGE, round(self.supply_v / registers.PRESENT_VOLTAGE.scale))
         self._set(registers.PRESENT_TEMPERATURE, round(self.temperature_c))
-        self._set(registers.MOVING, abs(self._filtered) > 10 * RAD_PER_TICK)
+        self._set(registers.MOVING, abs(speed) > 10)
+        self._measure_current()
+
+    def _measure_current(self) -> None:
         current_a = self.motor_current_a(self._duty, self._filtered) if self.torque_on else 0.0
         self._set(registers.PRESENT_CURRENT, round(current_a / registers.PRESENT_CURRENT.scale))
 

@@ -1,9 +1,10 @@
 """The bus between host and Feetech servos: who says what, and when; see `half_duplex`.
 
 A servo answers its Return Delay Time after the end of the request; in a sync read it is assumed to
-wait for the one before it in the list, so that an absent one silences all behind it. A damaged
-request is answered by nobody. The receiver is written for the twin alone, so that a fault in the
-host's parser cannot hide behind the same fault here.
+wait for the one before it in the list, so that an absent one silences all behind it, as an SCS
+servo does, which knows no sync read. A damaged request is answered by nobody. The receiver is
+written for the twin alone, so that a fault in the host's parser cannot hide behind the same one
+here.
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class Receiver:
 
 
 class FeetechWire(HalfDuplex[FeetechServo, Request]):
-    """All traffic of one bus of STS servos."""
+    """All traffic of one bus."""
 
     def __init__(self, servos: Sequence[FeetechServo], baud_rate: int, *, usb_latency_s: float):
         """Connect servos; arguments as for `HalfDuplex`."""
@@ -103,7 +104,7 @@ class FeetechWire(HalfDuplex[FeetechServo, Request]):
 
     def _answer_in_turn(self, ids: list[int], address: int, length: int, now_s: float) -> None:
         """The first of `ids` answers, the rest when it has spoken; silence ends the chain."""
-        if servo := self._find(ids[0]):
+        if (servo := self._find(ids[0])) and servo.SYNC_READS:
             reply = servo.read(address, length).encode()
             end_s = self._transmit(reply, now_s + servo.return_delay_s)
             if rest := ids[1:]:

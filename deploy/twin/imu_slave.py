@@ -29,6 +29,7 @@ class ImuSlave:
     """As far as the bus sees it."""
 
     return_delay_s = 0.0
+    reads_fast = True
 
     def __init__(
         self,

@@ -29,8 +29,8 @@ from deploy.twin.servo import Servo
 if TYPE_CHECKING:
     from deploy.twin.robot import Twin
 
-TOLERANCE_RAD = 0.002
-"""Of goals: a count of the encoder is 0.0015 rad."""
+TOLERANCE_TICKS = 1.3
+"""Of goals, in counts of the encoder."""
 AWAY_RAD = 0.05
 """Farthest a goal may be from the measured angle when torque is switched on, or after a stop."""
 OUTSIDE_RAD = 0.05
@@ -39,8 +39,7 @@ PUSH_NM = 0.05
 """Motor torque that counts as driving a joint; less is friction."""
 _SAME_TICK = 0.25
 """Goals that follow each other within this part of a period count as one."""
-_TICKS_PER_TURN = 4096
-_IMPLAUSIBLE_TICKS = 3 * _TICKS_PER_TURN
+_IMPLAUSIBLE_TICKS = 3 * 4096
 
 
 class Unsafe(StrEnum):
@@ -101,7 +100,12 @@ class _Joint:
     def angle(self, ticks: int) -> float:
         """Encoder counts as an angle."""
         wiring = self.wiring
-        return (ticks - wiring.zero_ticks) * wiring.direction * 2 * math.pi / _TICKS_PER_TURN
+        return (ticks - wiring.zero_ticks) * wiring.direction * self.servo.model.rad_per_tick
+
+    @property
+    def tolerance(self) -> float:
+        """Of its goals [rad]."""
+        return TOLERANCE_TICKS * self.servo.model.rad_per_tick
 
     @property
     def measured(self) -> float:
@@ -132,6 +136,8 @@ class Monitor:
             limits: what they may do, by name.
             period_s: time between goals; a longer pause does not allow a longer way.
         """
+        self.writes = 0
+        """How many registers it has seen written."""
         self.violations: list[Violation] = []
         """In the order they happened; what lasts is listed once."""
         self._twin, self._period_s = twin, period_s
@@ -155,6 +161,7 @@ class Monitor:
             joint.stopped = True
 
     def _check_write(self, joint: _Joint, register: Register, value: int, error: int) -> None:
+        self.writes += 1
         registers = joint.servo.registers
         if register is registers.GOAL_POSITION:
             self._check_goal(joint, value)
@@ -173,7 +180,7 @@ class Monitor:
         goal, measured = joint.angle(ticks), joint.measured
         low, high = joint.limits.range_rad
         lowest, highest = min(low, measured), max(high, measured)  # one may stay where one is
-        if not lowest - TOLERANCE_RAD <= goal <= highest + TOLERANCE_RAD:
+        if not lowest - joint.tolerance <= goal <= highest + joint.tolerance:
             self._report(Unsafe.LIMIT, joint, f"{goal:.3f} rad, allowed {low:.3f} to {high:.3f}")
         lowest, highest = (
             joint.register(end)
@@ -196,7 +203,7 @@ class Monitor:
     def _check_change(self, joint: _Joint, origin: float, goal: float, measured: float) -> None:
         """How far the goal has moved away from where the joint is, or beyond it."""
         nearest = min(max(measured, min(origin, goal)), max(origin, goal))
-        allowed = joint.limits.max_speed_rad_s * self._period_s + TOLERANCE_RAD
+        allowed = joint.limits.max_speed_rad_s * self._period_s + joint.tolerance
         if abs(goal - nearest) > allowed:
             numbers = (
                 f"{origin:.3f} to {goal:.3f} rad, joint at {measured:.3f}; "

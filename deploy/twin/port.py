@@ -8,6 +8,7 @@ Time passes only while somebody waits: a read until bytes arrive or its deadline
 """
 
 from deploy.clock import VirtualClock
+from deploy.errors import DeviceLost
 from deploy.twin.robot import Twin
 
 
@@ -40,6 +41,7 @@ class VirtualPort:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`."""
+        self._check()
         self._twin.receive(bytes(data), self.now(), self._baud_rate, self._device)
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
@@ -47,8 +49,9 @@ class VirtualPort:
 
         As from a USB adapter, a reply comes in one piece, or in part if the deadline cuts it.
         """
+        self._check()
         while not self._received:
-            self._clock.sleep_until(min(deadline_s, self._twin.wake_s))
+            self._clock.sleep_until(min(deadline_s, self._twin.wake_of(self._device)))
             self._receive()
             if self.now() >= deadline_s:
                 break
@@ -59,6 +62,20 @@ class VirtualPort:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def reopen(self) -> None:
+        """What came while nobody had it open is gone.
+
+        Raises:
+            DeviceLost: the twin's cable is still off.
+        """
+        self._check()
+        self._twin.take(self.now(), self._device)
+        self._received = b""
+
+    def _check(self) -> None:
+        if self._twin.is_unplugged(self._device):
+            raise DeviceLost("the twin's port is gone, expected it to stay: a fault unplugged it")
 
     def _receive(self) -> None:
         self._twin.advance(self.now())

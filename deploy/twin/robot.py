@@ -48,6 +48,7 @@ from deploy.twin.heat import Heat
 from deploy.twin.imu import IMU_MODELS, ImuWire, Motion
 from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
+from deploy.twin.scs_servo import ScsServo
 from deploy.twin.servo import Servo
 from deploy.twin.wire import Wire
 
@@ -56,12 +57,15 @@ AnyServo = Servo | FeetechServo
 _EMULATED: Mapping[type[ServoSheet], Callable[..., AnyServo]] = {
     dynamixel.ServoModel: Servo,
     feetech.ServoModel: FeetechServo,
+    feetech.ScsModel: ScsServo,
 }
 START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""
 STRIBECK_SPEED_RAD_S = 0.1
 """Speed at which the additional friction at rest has fallen to a third; usual, no source."""
 
+BLOCKED_PLAY_RAD = 0.02
+"""What is left to a joint that is blocked, either way."""
 IMU_SITE = "imu"
 """Site of the model at which inertial sensors sit."""
 STANDARD_GRAVITY = 9.80665
@@ -181,6 +185,9 @@ class Twin:
             for name, section in robot_config.wired.items()
         }
         self._start_s, self._steps = start_s, 0
+        self.unplugged: set[str] = set()
+        """Devices whose cable is off."""
+        self._ranges = self._model.jnt_range.copy()
 
     @property
     def time_s(self) -> float:
@@ -212,6 +219,11 @@ class Twin:
         """When `advance` and `take` have something to do on the bus next; inf if nothing is due."""
         return min(min(wire.next_event_s, wire.reply_s) for wire in self._wires.values())
 
+    def wake_of(self, device: str | None = None) -> float:
+        """The same for who waits at one port, or at the first: what comes in at others stays."""
+        reply_s = self._wires[device or self.devices[0]].reply_s
+        return min(reply_s, *(wire.next_event_s for wire in self._wires.values()))
+
     @property
     def devices(self) -> list[str]:
         """Names of the serial ports it has."""
@@ -238,6 +250,26 @@ class Twin:
             self._simulate(wire.next_event_s)
             wire.run_event()
         self._simulate(now_s)
+
+    @property
+    def wires(self) -> dict[str, AnyWire]:
+        """What each serial port leads to, which may be replaced; see `deploy.twin.faults`."""
+        return self._wires
+
+    def device_of(self, joint: str) -> str:
+        """The device a joint is on."""
+        return self._device[self.joints.index(joint)]
+
+    def block(self, joint: str, blocked: bool = True) -> None:
+        """Something stands in a joint's way, or not any more."""
+        index = self._model.joint(joint).id
+        angle = self._data.qpos[self._qpos[self.joints.index(joint)]]
+        around = angle - BLOCKED_PLAY_RAD, angle + BLOCKED_PLAY_RAD
+        self._model.jnt_range[index] = around if blocked else self._ranges[index]
+
+    def is_unplugged(self, device: str | None = None) -> bool:
+        """Whether the cable of a device, or of the first, is off."""
+        return (device or self.devices[0]) in self.unplugged
 
     def take(self, now_s: float, device: str | None = None) -> bytes:
         """Bytes a serial port, or the first, has received by now and not yet handed out."""

@@ -15,13 +15,14 @@ import signal
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from deploy.errors import BusError, ConfigError
 from deploy.robot_config import RobotConfig
+from deploy.twin.faults import Faults, FaultScript
 from deploy.twin.parameters import TwinParameters
 from deploy.twin.robot import Twin
 from deploy.twin.truth import TruthRecorder
@@ -48,6 +49,7 @@ def serve(
     *,
     link: Path | None = None,
     truth_path: Path | None = None,
+    faults: FaultScript | None = None,
     ready: Callable[[str], None],
 ) -> None:
     """Run a robot until SIGTERM or SIGINT; call it in the main thread.
@@ -58,45 +60,81 @@ def serve(
         parameters: how it differs from the nominal model.
         link: symbolic link to make to the pseudo-terminal, gone again afterwards; of a robot with
             several devices, `.NAME` is added for each.
+        faults: what goes wrong, and when; a port that is unplugged goes, and comes back at `link`.
         truth_path: file for what the robot really did, see `deploy.twin.truth`; None for none.
         ready: called with the path to open once the robot answers; with several devices, with
             `NAME=PATH,NAME=PATH`.
 
     Raises:
-        ConfigError: the wiring does not fit the model, or `truth_path` is in no folder.
+        ConfigError: the wiring or a fault does not fit the model, `truth_path` is in no folder, or
+            there is no `link` for a port that is unplugged to come back at.
         BusError: `link` is taken by something else, or cannot be made.
     """
     if truth_path and not truth_path.parent.is_dir():
         raise ConfigError(
             f"{truth_path.parent} is no folder, expected one for {truth_path.name}; make it first"
         )
+    if faults and not link and any(fault.kind == "unplug" for fault in faults.faults):
+        raise ConfigError(
+            "a port that is unplugged comes back under another name, expected a link that stays "
+            "the same; add `--link /tmp/robot`, and use that as the port"
+        )
     twin = Twin(model_path, robot_config, parameters, start_s=time.monotonic())
+    Faults(twin, faults)
     truth = TruthRecorder(twin) if truth_path else None
-    with ExitStack() as stack, _stop_signals() as stopped:
+    with _Sockets(twin.devices, link) as sockets, _stop_signals() as stopped:
         several = len(twin.devices) > 1
-        ends = {
-            name: stack.enter_context(
-                _pseudo_terminal(
-                    link.with_name(f"{link.name}.{name}") if link and several else link
-                )
-            )
-            for name in twin.devices
-        }
-        paths = (f"{name}={path}" if several else path for name, (_, path) in ends.items())
+        paths = (f"{name}={path}" if several else path for name, path in sockets.paths.items())
         ready(",".join(paths))
-        _run(twin, {host: name for name, (host, _) in ends.items()}, stopped, truth)
+        _run(twin, sockets, stopped, truth)
         if truth and truth_path:
             truth.save(truth_path)
 
 
+class _Sockets:
+    """Where the devices' cables are plugged in."""
+
+    def __init__(self, devices: Sequence[str], link: Path | None):
+        several = len(devices) > 1
+        self._links = {
+            name: link.with_name(f"{link.name}.{name}") if link and several else link
+            for name in devices
+        }
+        self._cables: dict[str, ExitStack] = {}
+        self.hosts: dict[int, str] = {}
+        """Our ends of those that are plugged in, and whose they are."""
+        self.paths: dict[str, str] = {}
+        """What programs open, by device."""
+
+    def __enter__(self) -> "_Sockets":
+        self.plug(set())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.plug(set(self._links))
+
+    def plug(self, unplugged: set[str]) -> None:
+        """Plug all others in."""
+        for name, link in self._links.items():
+            if name in unplugged and name in self._cables:
+                self.hosts = {host: owner for host, owner in self.hosts.items() if owner != name}
+                self._cables.pop(name).close()
+            elif name not in unplugged and name not in self._cables:
+                cable = self._cables[name] = ExitStack()
+                host, self.paths[name] = cable.enter_context(_pseudo_terminal(link))
+                self.hosts[host] = name
+
+
 def _run(
-    twin: Twin, hosts: dict[int, str], stopped: Callable[[], bool], truth: TruthRecorder | None
+    twin: Twin, sockets: _Sockets, stopped: Callable[[], bool], truth: TruthRecorder | None
 ) -> None:
-    """Serve until `stopped`; `hosts` are our ends of the ports of each device."""
+    """Serve until `stopped`."""
     advance = truth.advance if truth else twin.advance  # the former samples on the way
     while not stopped():
         now_s = time.monotonic()
         advance(now_s)
+        sockets.plug(twin.unplugged)
+        hosts = sockets.hosts
         for host, device in hosts.items():
             if reply := twin.take(now_s, device):
                 with suppress(BlockingIOError):  # nobody has read for kilobytes: lost, as on a wire

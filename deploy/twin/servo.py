@@ -149,6 +149,21 @@ class Servo:
         own = BAUD_RATES[self._table.get(registers.BAUD_RATE)]
         return baud_rate == own and now_s >= self._silent_until_s
 
+    def hush(self, until_s: float) -> None:
+        """Hear and say nothing until then: its plug is out of the bus."""
+        self._silent_until_s = until_s
+
+    def force(self, register: Register, value: int) -> None:
+        """Make a register hold a value, whoever may write to it."""
+        self._table.set(register, value)
+        self._reload()
+
+    @property
+    def reads_fast(self) -> bool:
+        """Whether its firmware knows fast reads."""
+        version = self._table.get(registers.FIRMWARE_VERSION)
+        return version >= self.model.fast_read_firmware
+
     def answers(self, instruction: int) -> bool:
         """Whether Status Return Level lets it answer; READ stands for reads of any kind."""
         level = self._table.get(registers.STATUS_RETURN_LEVEL)

@@ -98,7 +98,7 @@ class Wire(HalfDuplex[Member, Request]):
         end, delay_s = 0, 0.0
         for index, (id, address, length) in enumerate(jobs):
             servo = self._find(id)
-            if not servo or not servo.answers(Instruction.READ):
+            if not (servo and servo.reads_fast and servo.answers(Instruction.READ)):
                 break
             if index == 0:
                 end, delay_s = _MERGED_HEADER_SIZE, servo.return_delay_s

@@ -23,6 +23,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from deploy.errors import ConfigError
+from envs.ahead import Ahead
 from envs.draws import Draws
 from envs.randomization.fields import check_effect
 from envs.randomization.joints import Columns, matching_joints, velocity_place
@@ -151,9 +152,14 @@ class InitialTerms:
     def __init__(
         self, terms: Sequence[Bound], simulation: Simulation, draws: Draws, *, limits_vary: bool
     ):
-        self._terms, self._simulation, self._draws = terms, simulation, draws
+        self._terms, self._simulation = terms, simulation
         self._stance = Stance(simulation.model, simulation.device)
-        self._streams = [bound.stream for bound in terms]
+        streams = [bound.stream for bound in terms]
+        self._uniforms = Ahead(
+            lambda ids, episode: draws.uniform(streams, ids, episode),
+            simulation.num_envs,
+            simulation.device,
+        )
         self._limits_vary = limits_vary
         self._limits = torch.from_numpy(simulation.model.jnt_range).to(simulation.device)
 
@@ -162,7 +168,7 @@ class InitialTerms:
         if not self._terms:
             return state
         tables = {"qpos": state.qpos[..., None].clone(), "qvel": state.qvel[..., None].clone()}
-        uniforms = self._draws.uniform(self._streams, worlds.ids, episode)
+        uniforms = self._uniforms.of(worlds, episode)
         for bound, uniform in zip(self._terms, uniforms, strict=True):
             bound.change.apply(tables, uniform, bound.share)
         limits = self._limits

@@ -1,5 +1,6 @@
 """The law of a draw: what a uniform number becomes."""
 
+import math
 from typing import Literal
 
 import torch
@@ -45,7 +46,7 @@ class Law(Section):
         if self.distribution == "uniform":
             return a + (b - a) * uniform
         if self.distribution == "log_uniform":
-            return a * (b / a) ** uniform
+            return a * (math.log(b / a) * uniform).exp()  # not `pow`: its last bits vary with n
         return a + b * standard_normal(uniform)
 
 

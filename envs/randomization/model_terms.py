@@ -6,16 +6,17 @@
 A field is always the nominal one with the present draws of all its terms applied, in the order of
 the terms. Constants that MuJoCo derives are recomputed where MuJoCo says they depend on a field.
 Terms of `when: interval` are drawn again within an episode: the fields that they touch, and no
-others, are then made anew.
+others, are then made anew. Fields that follow from world and episode alone are made ahead.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import mujoco
 import torch
 from torch import Tensor
 
+from envs.ahead import Ahead
 from envs.draws import Draws, Stream
 from envs.randomization.model_fields import field_values, write_fields
 from envs.randomization.numbers import Change, Values
@@ -23,6 +24,8 @@ from envs.randomization.term import ModelTerm, PhysicsTerm
 from envs.randomization.timer import Timer
 from envs.simulation import Simulation
 from envs.worlds import Worlds
+
+_INPUTS = frozenset(mujoco.MjModel._setconst_inputs)
 
 
 class Bound(NamedTuple):
@@ -62,11 +65,26 @@ class ModelTerms:
             for bound in terms
             if isinstance(bound.term, ModelTerm) and (interval_s := bound.term.interval_s)
         }
+        groups = related(terms)
         self._groups = {
-            bound.stream: next(group for group in related(terms) if bound in group)
-            for bound in terms
+            bound.stream: group
+            for group in groups
+            for bound in group
             if bound.stream in self._timers
         }
+        known = [
+            bound
+            for group in groups
+            if all(b.share is None and b.stream not in self._timers for b in group)
+            for bound in group
+        ]
+        self._known_names = table_names(known)
+        self._known = Ahead(
+            lambda ids, episode: list(self.make(known, ids, episode).values()),
+            simulation.num_envs,
+            simulation.device,
+        )
+        self._others = [bound for bound in terms if bound not in known]
         self._episode = torch.zeros(
             simulation.num_envs, dtype=torch.int64, device=simulation.device
         )
@@ -76,14 +94,30 @@ class ModelTerms:
         worlds.put(self._episode, episode)
         for timer in self._timers.values():
             timer.begin(worlds)
-        self._write(worlds, self._terms)
+        known = self._known.of(worlds, episode)
+        values = dict(zip(self._known_names, known, strict=True))
+        self._write(worlds, values | self.make(self._others, worlds.ids, episode))
 
     def before_step(self) -> None:
         """Draw again where it is time."""
         for stream, timer in self._timers.items():
             worlds = timer.due()
             if not worlds.none:
-                self._write(worlds, self._groups[stream])
+                episode = worlds.take(self._episode)
+                self._write(worlds, self.make(self._groups[stream], worlds.ids, episode))
+
+    def make(self, terms: Sequence[Bound], ids: Tensor, episode: Tensor) -> Values:
+        """Fields (n, rows, columns) of worlds (n,) in an `episode` (n,).
+
+        Args:
+            terms: all that touch these fields.
+            ids: the worlds.
+            episode: of each; terms of `when: interval` go by what they drew last.
+        """
+        values = spread({name: self.nominal[name] for name in table_names(terms)}, len(ids))
+        for bound, uniform in zip(terms, self._draw(terms, ids, episode), strict=True):
+            bound.change.apply(values, uniform, bound.share)
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Which draws are in use; the values themselves are in the simulation."""
@@ -96,33 +130,25 @@ class ModelTerms:
         for stream, timer in self._timers.items():
             timer.load_state_dict(state["timers"][stream.name])
 
-    def _write(self, worlds: Worlds, terms: Sequence[Bound]) -> None:
-        """Make the fields of terms, which are all that touch them, in some worlds."""
-        if not terms:
-            return
-        names = dict.fromkeys(table for bound in terms for table in bound.change.tables)
-        values = spread({name: self.nominal[name] for name in names}, len(worlds))
-        for bound, uniform in zip(terms, self._draw(worlds, terms), strict=True):
-            bound.change.apply(values, uniform, bound.share)
+    def _write(self, worlds: Worlds, values: Values) -> None:
+        """Give worlds their fields (n, rows, columns), and the constants that follow from them."""
         write_fields(self._simulation, values, worlds)
-        if needs_constants(names):
+        if needs_constants(values):
             self._simulation.recompute_constants(worlds)
 
-    def _draw(self, worlds: Worlds, terms: Sequence[Bound]) -> list[Tensor]:
+    def _draw(self, terms: Sequence[Bound], ids: Tensor, episode: Tensor) -> list[Tensor]:
         """Uniform numbers (n, stream.size) for each term, drawn together where they can be."""
-        episode = worlds.take(self._episode)
         drawn: dict[Stream, Tensor] = {}
         for when, index in (("reset", episode), ("startup", torch.zeros_like(episode))):
             streams = [
                 b.stream for b in terms if isinstance(b.term, ModelTerm) and b.term.when == when
             ]
             if streams:
-                uniforms = self._draws.uniform(streams, worlds.ids, index)
+                uniforms = self._draws.uniform(streams, ids, index)
                 drawn |= dict(zip(streams, uniforms, strict=True))
         for bound in terms:
             if timer := self._timers.get(bound.stream):
-                count = worlds.take(timer.count)
-                (drawn[bound.stream],) = self._draws.uniform([bound.stream], worlds.ids, count)
+                (drawn[bound.stream],) = self._draws.uniform([bound.stream], ids, timer.count[ids])
         return [drawn[bound.stream] for bound in terms]
 
 
@@ -130,8 +156,14 @@ def nominal_values(
     model: mujoco.MjModel, terms: Sequence[Bound], device: torch.device | str = "cpu"
 ) -> Values:
     """Tables (rows, columns) of all fields that terms touch."""
-    names = dict.fromkeys(table for bound in terms for table in bound.change.tables)
-    return {name: torch.from_numpy(field_values(model, name)).to(device) for name in names}
+    return {
+        name: torch.from_numpy(field_values(model, name)).to(device) for name in table_names(terms)
+    }
+
+
+def table_names(terms: Iterable[Bound]) -> list[str]:
+    """The tables that terms touch, each once."""
+    return list(dict.fromkeys(table for bound in terms for table in bound.change.tables))
 
 
 def spread(nominal: Values, worlds: int) -> Values:
@@ -141,8 +173,7 @@ def spread(nominal: Values, worlds: int) -> Values:
 
 def needs_constants(names: Sequence[str] | dict[str, Any]) -> bool:
     """Whether MuJoCo derives constants from any of these fields."""
-    inputs = mujoco.MjModel._setconst_inputs
-    return any(name in inputs or name.startswith("opt.") for name in names)
+    return any(name in _INPUTS or name.startswith("opt.") for name in names)
 
 
 def related(terms: Sequence[Bound], as_one: Collection[str] = ()) -> list[list[Bound]]:

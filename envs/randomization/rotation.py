@@ -54,7 +54,8 @@ def diagonalise(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (..., 3) of symmetric matrices (..., 3, 3), and the turn (..., 4) to their axes.
 
     Cyclic Jacobi rotations (Golub & Van Loan, "Matrix Computations", section 8.5), a fixed number
-    of them: nothing waits for a GPU, and a diagonal matrix keeps its axes, in their order.
+    of them: nothing waits for a GPU, and a diagonal matrix keeps its axes, in their order. Roots in
+    place of angles: torch's `atan2` has other last bits for many numbers than for few.
 
     Returns:
         Eigenvalues, and unit quaternions wxyz whose axes are the eigenvectors.
@@ -67,13 +68,22 @@ def diagonalise(matrix: Tensor) -> tuple[Tensor, Tensor]:
             p, q = (axis + 1) % 3, (axis + 2) % 3
             off, difference = 2 * matrix[..., p, q], matrix[..., p, p] - matrix[..., q, q]
             # the smaller of both angles that make the element vanish: axes keep their order
-            angle = torch.atan2(off * difference.sign().where(difference != 0, 1), difference.abs())
-            angle = angle / 2
-            step = axis_angle(unit[axis].expand(*angle.shape, 3), angle)
+            off = torch.where(difference < 0, -off, off)
+            length = (off.square() + difference.square()).sqrt()
+            cosine = torch.where(length > 0, difference.abs() / length, 1)  # of twice the angle
+            sine = torch.where(length > 0, off / length, 0)
+            cosine, sine = _half_angle(*_half_angle(cosine, sine))  # of half of it
+            step = torch.cat([cosine[..., None], sine[..., None] * unit[axis]], dim=-1)
             rotation = to_matrix(step)
             matrix = rotation.mT @ matrix @ rotation
             turn = multiply_quaternions(turn, step)
     return matrix.diagonal(dim1=-2, dim2=-1), turn
+
+
+def _half_angle(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of half an angle, which is less than half a turn."""
+    half = ((1 + cosine) / 2).sqrt()
+    return half, sine / (2 * half)
 
 
 def to_matrix(quaternion: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from deploy.signals import SIGNALS
+from envs.ahead import Ahead
 from envs.draws import Draws, Stream
 from envs.randomization.sensing import Place, Reading, Share, SignalTerm, Stage
 from envs.randomization.signal_errors import SignalQuantization, SignalRotation, UnitLength
@@ -83,7 +84,8 @@ class SignalTerms:
             *(Stream(bound.stream, bound.stage.start_size) for bound in self._starting),
             *(Stream(f"{bound.stream}/first", bound.stage.step_size) for bound in self._stepping),
         ]
-        self._first: list[Tensor] = []
+        self._start = Ahead(self._draw_start, num_envs, device)
+        self._first: Sequence[Tensor] = []
         self._steps = StepDraws(
             draws,
             [Stream(bound.stream, bound.stage.step_size) for bound in self._stepping],
@@ -100,13 +102,10 @@ class SignalTerms:
         """
         if not self._start_streams:
             return
-        uniforms = self._draws.uniform(self._start_streams, worlds.ids, episode)
-        for bound, uniform in zip(self._starting, uniforms, strict=False):
+        drawn = self._start.of(worlds, episode)
+        for bound, uniform in zip(self._starting, drawn, strict=False):
             bound.stage.begin(worlds, uniform)
-        self._first = [
-            bound.stage.prepare(uniform)
-            for bound, uniform in zip(self._stepping, uniforms[len(self._starting) :], strict=True)
-        ]
+        self._first = drawn[len(self._starting) :]
 
     def sense(
         self, signals: dict[str, Tensor], worlds: Worlds, step: int, starting: Tensor | None
@@ -155,6 +154,15 @@ class SignalTerms:
         for bound, saved in zip(self._bound, state, strict=True):
             for name, table in bound.stage.state.items():
                 table.copy_(saved[name])
+
+    def _draw_start(self, ids: Tensor, episode: Tensor) -> list[Tensor]:
+        """Numbers for `Stage.begin` of what starts, then those of first readings, prepared."""
+        uniforms = self._draws.uniform(self._start_streams, ids, episode)
+        first = zip(self._stepping, uniforms[len(self._starting) :], strict=True)
+        return [
+            *uniforms[: len(self._starting)],
+            *(bound.stage.prepare(uniform) for bound, uniform in first),
+        ]
 
     def _chain(self, signal: str) -> list[tuple[Stage, Tensor | None, int | None]]:
         """The stages of a signal in the order of a sensor, their columns, and which draws."""

@@ -3,7 +3,9 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from envs.ahead import Ahead
 from envs.draws import Draws, Stream
 from envs.worlds import Worlds, choose
 
@@ -36,6 +38,7 @@ class Timer:
     ):
         self._stream = Stream(f"{name}/interval", 1)
         self._draws, self._compact = draws, compact
+        self._steps = Ahead(self._draw_steps, num_envs, device)
         self._low, self._span = interval_s[0], interval_s[1] - interval_s[0]
         self._control_dt_s = control_dt_s
         self.count = torch.zeros(num_envs, dtype=torch.int64, device=device)
@@ -44,10 +47,10 @@ class Timer:
 
     def begin(self, worlds: Worlds) -> None:
         """Start an episode: an event without effect, and the time to the next one."""
-        worlds.put(self.count, worlds.take(self.count) + 1)
-        (u,) = self._draws.uniform([self._stream], worlds.ids, worlds.take(self.count))
-        steps = ((self._low + self._span * u[:, 0]) / self._control_dt_s).round().long()
-        worlds.put(self._remaining, steps.clamp(min=1))
+        count = worlds.take(self.count) + 1
+        worlds.put(self.count, count)
+        (steps,) = self._steps.of(worlds, count)
+        worlds.put(self._remaining, steps)
 
     def due(self) -> Worlds:
         """Count one control step; the worlds with an event now."""
@@ -56,6 +59,12 @@ class Timer:
         if not worlds.none:
             self.begin(worlds)
         return worlds
+
+    def _draw_steps(self, ids: Tensor, count: Tensor) -> list[Tensor]:
+        """(n,) control steps from an event to the next."""
+        (u,) = self._draws.uniform([self._stream], ids, count)
+        steps = ((self._low + self._span * u[:, 0]) / self._control_dt_s).round().long()
+        return [steps.clamp(min=1)]
 
     def state_dict(self) -> dict[str, Any]:
         """Times and counts."""

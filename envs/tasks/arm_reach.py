@@ -5,7 +5,7 @@ actor sees measured joint angles and speeds, the targets last sent, and the comm
 is it works out by forward kinematics, inside the exported graph.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import mujoco
 import torch
@@ -47,6 +47,10 @@ class ArmReachConfig(ArmConfig):
     training_timestep_s: Period | None = None
     """Timestep of the physics in training, where it may be coarser than the model's. Evaluation
     knows none."""
+
+    def in_evaluation(self) -> Self:
+        """Without what is of training alone."""
+        return self.model_copy(update={"training_timestep_s": None})
 
 
 class ArmReach:

@@ -8,7 +8,7 @@ with other weights and commands: the first of microduck_walk.yaml pulls it out o
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import mujoco
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from deploy.configuration import validate
 from deploy.quantities import Period
+from envs.ahead import Ahead
 from envs.commands import TWIST, VelocityCommand, VelocityCommandConfig
 from envs.draws import Draws, Stream
 from envs.mirror import Mirror
@@ -78,6 +79,13 @@ class VelocityConfig(OffsetConfig):
         for stage in self.stages:
             self.during(stage)
         return self
+
+    def in_evaluation(self) -> Self:
+        """Without what is of training alone; on all levels of the ground from the beginning."""
+        ground = self.terrain and self.terrain.model_copy(update={"rise": False})
+        return self.model_copy(
+            update={"stages": [], "training_timestep_s": None, "terrain": ground}
+        )
 
     def during(self, stage: Stage) -> tuple[WalkWeights, VelocityCommandConfig]:
         """Weights and commands of a stage."""
@@ -145,12 +153,16 @@ class Velocity:
         self._command = VelocityCommand(simulation, draws, config.command, control_dt_s=dt)
         self._offsets = torch.tensor(list(gait.feet.values()), device=device)
         rows, k = simulation.num_envs, len(joints.names)
+        streams = [joints.pose_stream, Stream("initial_phase", 1)]
+        self._start = Ahead(lambda ids, episode: draws.uniform(streams, ids, episode), rows, device)
         self._ticks = torch.zeros(rows, dtype=torch.int64, device=device)
         self._twist = torch.zeros(rows, 3, device=device)
         """Smoothed."""
         self._change = torch.zeros(rows, k, device=device)
         self._score = CommandScore(rows, joints.names, control_dt_s=dt, device=device)
         self._motion: Motion = self.legs.read(self._every)
+        self._unobserved = False
+        """Whether `_motion` is of now, as it is from the rewards of a step to its observation."""
         self._fallen = torch.zeros(rows, dtype=torch.bool, device=device)
         self._steps = 0
         self._stages = [(stage.until_steps, config.during(stage)) for stage in config.stages]
@@ -172,8 +184,7 @@ class Velocity:
 
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """See `Task.initial_state`; the clock starts anywhere."""
-        streams = [self._joints.pose_stream, Stream("initial_phase", 1)]
-        pose, phase = self._draws.uniform(streams, worlds.ids, episode)
+        pose, phase = self._start.of(worlds, episode)
         state = self._joints.around_home(pose, spread_rad=self.config.start_spread_rad)
         if self._levels:
             state.qpos[:, self.legs.qpos_at : self.legs.qpos_at + 3] += self._levels.begin(
@@ -195,7 +206,9 @@ class Velocity:
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
         """True velocities, heights and contacts."""
-        motion = self.legs.read(worlds)
+        all_now = self._unobserved and worlds.complete and worlds.mask is None
+        motion = self._motion if all_now else self.legs.read(worlds)
+        self._unobserved = False
         return {
             "velocity": motion.velocity,
             "spin": motion.spin,
@@ -210,7 +223,7 @@ class Velocity:
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
         """See `Task.rewards` and `envs.walking.terms`."""
         config, weights, motion = self.config, self._settings()[0], self.legs.read(self._every)
-        self._motion = motion
+        self._motion, self._unobserved = motion, True
         self._ticks += 1
         self._twist += (motion.twist - self._twist) * (self.control_dt_s / SMOOTHED_S)
         low = motion.height < config.min_height_share * self.legs.home_height

@@ -133,11 +133,13 @@ class Legs:
         heading = heading / torch.linalg.vector_norm(heading, dim=-1, keepdim=True).clamp(min=1e-6)
         velocity = qvel[:, self.dof_at : self.dof_at + 3].float()
         base = qpos[:, self.qpos_at : self.qpos_at + 3]
-        foot = xpos[:, self._geoms]
-        motion = cvel[:, self._bodies].float()  # of the point of the body that is at `com`
+        foot = xpos.index_select(1, self._geoms)
+        motion = cvel.index_select(
+            1, self._bodies
+        ).float()  # of the point of the body that is at `com`
         arm = (foot - com[:, None]).float()
         foot_velocity = motion[..., 3:] + torch.linalg.cross(motion[..., :3], arm)
-        foot_matrix = geom_xmat[:, self._geoms].float().view(-1, len(self._geoms), 3, 3)
+        foot_matrix = geom_xmat.index_select(1, self._geoms).float().unflatten(-1, (3, 3))
         foot_up = foot_matrix[:, :, 2]
         height = base[:, 2].float()
         foot_height = foot[..., 2].float() - self._reach_down(foot_up)

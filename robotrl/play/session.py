@@ -19,14 +19,13 @@ from torch import Tensor
 
 import envs
 from deploy.commands import fixed_command
-from deploy.configuration import validate
 from deploy.contract import CommandSpec
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.render import look_at
 from envs.vector_env import Step, VectorEnv
-from robotrl.evaluate import check_robot_files, load_policy
+from robotrl.evaluate import check_robot_files, load_policy, training_of
 from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
@@ -186,10 +185,9 @@ def open_session(
         raise ConfigError(f"{source} acts by itself; {action} actions are for a bare task")
     if path.suffix == ".onnx":
         controller = OnnxController(path)
-        provenance = controller.contract.provenance
-        config = validate(provenance.config, TrainConfig, source=source)
+        config = training_of(controller.contract, path)
         env = _make_world(config, seed)
-        check_robot_files(env, provenance.robot_model_sha256, source)
+        check_robot_files(env, controller.contract.provenance.robot_model_sha256, source)
         return Session(env, ControllerActor(controller), f"{path.name}: {config.task}")
     if path.is_dir():
         folder = RunFolder(path)

@@ -23,12 +23,18 @@ from typing import NamedTuple
 
 from deploy.dynamixel import protocol as dynamixel
 from deploy.feetech import protocol as feetech
+from deploy.feetech import scs_registers
 from deploy.imu import bno055, bno08x_rvc, bno08x_shtp, witmotion
 from deploy.imu.sample import Decoder
 from deploy.microcontroller.frames import FrameParser, encode_frame
 from deploy.microcontroller.messages import State, decode_command, decode_state, decode_welcome
 
 _RVC_INDEX = itertools.count()
+SCS_MOTION = (
+    scs_registers.PRESENT_POSITION,
+    scs_registers.PRESENT_SPEED,
+    scs_registers.PRESENT_LOAD,
+)
 BATCH = 200
 """Frames that are fed in one stretch, cut at random places."""
 
@@ -111,6 +117,32 @@ def feetech_decoder() -> Callable[[bytes], Iterator[Understood]]:
     return feed
 
 
+def scs_frame(rng: random.Random) -> tuple[bytes, bytes]:
+    """Position, speed and load of a Feetech SCS servo."""
+    id, numbers = (
+        rng.randrange(253),
+        (rng.randrange(1024), rng.randint(-1000, 1000), rng.randint(-999, 999)),
+    )
+    data = b"".join(
+        register.encode(value) for register, value in zip(SCS_MOTION, numbers, strict=True)
+    )
+    return feetech.Status(id, data).encode(), struct.pack(">BHhh", id, *numbers)
+
+
+def scs_decoder() -> Callable[[bytes], Iterator[Understood]]:
+    """The same parser, and the numbers of the other byte order."""
+    parser = feetech.PacketParser(max_length=40)
+
+    def feed(data: bytes) -> Iterator[Understood]:
+        for packet in parser.feed(data):
+            words = [packet.parameters[at : at + 2] for at in (0, 2, 4)]
+            if len(words[2]) == 2:
+                numbers = map(scs_registers.Register.decode, SCS_MOTION, words)
+                yield Understood(struct.pack(">BHhh", packet.id, *numbers))
+
+    return feed
+
+
 def rvc_frame(rng: random.Random) -> tuple[bytes, bytes]:
     """A packet of a BNO08x in RVC mode."""
     body = bytes([next(_RVC_INDEX) & 0xFF]) + rng.randbytes(12) + bytes(3)
@@ -157,6 +189,7 @@ TARGETS = {
     "microcontroller": Target(board_frame, board_decoder),
     "dynamixel": Target(dynamixel_frame, dynamixel_decoder),
     "feetech": Target(feetech_frame, feetech_decoder),
+    "feetech_scs": Target(scs_frame, scs_decoder),
     "bno08x_rvc": Target(rvc_frame, samples_of(bno08x_rvc.RvcDecoder)),
     "bno08x_shtp": Target(shtp_frame, samples_of(bno08x_shtp.ShtpDecoder)),
     "bno055": Target(bno055_frame, samples_of(bno055.Bno055Decoder)),

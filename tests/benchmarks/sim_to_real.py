@@ -1,6 +1,7 @@
 """How far policies miss on robots that differ from what they were trained on. Run by hand:
 
     python tests/benchmarks/sim_to_real.py                       # trains two policies first
+    python tests/benchmarks/sim_to_real.py --arm so101           # over Feetech's bytes
     python tests/benchmarks/sim_to_real.py --policy a.onnx --policy b.onnx --twins 50
 
 Every run is the whole robot side (`Runtime`, governor, bus) on a twin in virtual time, watched by
@@ -32,9 +33,6 @@ from deploy.twin.robot import Twin
 from tests.benchmarks.watched import only, watched
 
 REPOSITORY = Path(__file__).parents[2]
-ROBOT = REPOSITORY / "configs/robots/desk_arm.yaml"
-MODEL = REPOSITORY / "envs/robots/desk_arm/desk_arm.xml"
-TRAINING = REPOSITORY / "configs/train/arm_reach.yaml"
 SETTLE_S = 1.0
 ELEMENTS = {
     "mass": ("mass_scale",),
@@ -52,6 +50,28 @@ ELEMENTS = {
     "USB latency": ("usb_latency_s",),
     "inertial sensor": ("imu_tilt_rad", "gyro_bias_rad_s"),  # an arm has none
     "whoever lifts and pushes it": ("let_go_after_s", "push_speed_m_s"),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One that reaches."""
+
+    robot: Path
+    model: Path
+    training: Path
+
+
+ARMS = {
+    name: Arm(
+        REPOSITORY / f"configs/robots/{name}.yaml",
+        REPOSITORY / f"envs/robots/{model}/{model}.xml",
+        REPOSITORY / f"configs/train/{training}.yaml",
+    )
+    for name, model, training in (
+        ("desk_arm", "desk_arm", "arm_reach"),
+        ("so101", "so101_arm", "so101_reach"),
+    )
 }
 
 
@@ -95,10 +115,10 @@ class Witness:
         return [float(np.mean(t[-settle:])) for t in self._targets if len(t) >= enough - 1]
 
 
-def run(job: tuple[Path, TwinParameters], seconds: float) -> Outcome:
+def run(job: tuple[Path, TwinParameters], arm: Arm, seconds: float) -> Outcome:
     """Run a policy on a twin; twins of the same seed get the same targets."""
     policy, parameters = job
-    setup = watched(policy, ROBOT, MODEL, parameters)
+    setup = watched(policy, arm.robot, arm.model, parameters)
     witness = Witness(setup.twin, setup.controller, parameters.seed or 0)
     try:
         setup.runtime.run(witness, seconds)
@@ -107,7 +127,7 @@ def run(job: tuple[Path, TwinParameters], seconds: float) -> Outcome:
     return Outcome(float(np.median(witness.errors_m())), len(setup.monitor.violations))
 
 
-def trained(folder: Path, console: Console) -> Iterator[Path]:
+def trained(arm: Arm, folder: Path, console: Console) -> Iterator[Path]:
     """Policies with and without randomization, as the shipped configuration trains them."""
     from robotrl.evaluate import evaluate_run
     from robotrl.export import export
@@ -115,7 +135,7 @@ def trained(folder: Path, console: Console) -> Iterator[Path]:
     from robotrl.run_folder import RunFolder
     from robotrl.train_config import load_train_config
 
-    shipped = load_train_config(TRAINING, [])
+    shipped = load_train_config(arm.training, [])
     for name, config in (
         ("randomized", shipped),
         ("plain", shipped.model_copy(update={"randomization": []})),
@@ -149,15 +169,18 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--policy", type=Path, action="append", help="ONNX file; repeat for more")
+    parser.add_argument("--arm", choices=ARMS, default="desk_arm", help="wired like this")
     parser.add_argument("--twins", type=int, default=20, help="twins of the whole gap")
     parser.add_argument("--alone", type=int, default=8, help="twins per element of the gap")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each runs")
-    parser.add_argument("--folder", type=Path, default=REPOSITORY / "runs/sim_to_real")
+    parser.add_argument("--folder", type=Path, help="of what is trained")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     logging.disable()
-    policies = arguments.policy or list(trained(arguments.folder, Console(stderr=True)))
-    drawn = [draw(seed, MODEL) for seed in range(arguments.twins)]
+    arm = ARMS[arguments.arm]
+    folder = arguments.folder or REPOSITORY / "runs/sim_to_real" / arguments.arm
+    policies = arguments.policy or list(trained(arm, folder, Console(stderr=True)))
+    drawn = [draw(seed, arm.model) for seed in range(arguments.twins)]
     unknown = {item.name for item in fields(TwinParameters)} - {"seed"}
     unknown -= set(itertools.chain(*ELEMENTS.values()))
     assert not unknown, f"in no row of the table: {unknown}"
@@ -176,7 +199,7 @@ def main() -> None:
                 outcomes = [
                     list(
                         pool.map(
-                            partial(run, seconds=arguments.seconds),
+                            partial(run, arm=arm, seconds=arguments.seconds),
                             ((policy, twin) for twin in twins),
                         )
                     )

@@ -22,7 +22,7 @@ from deploy.contract import TARGET_OF, Contract, describe_tensor, parse_contract
 from deploy.dynamixel.protocol import BROADCAST_ID, HEADER, Instruction
 from deploy.dynamixel.registers import Register
 from deploy.dynamixel.servos import MODELS
-from deploy.errors import BusError
+from deploy.errors import DeviceLost
 from deploy.feetech.servos import MODELS as FEETECH_MODELS
 from deploy.governor import Governor
 from deploy.robot import Robot, bare_joints
@@ -63,7 +63,17 @@ def desk_arm() -> RobotConfig:
 
 @pytest.fixture(scope="session")
 def contract(desk_arm: RobotConfig) -> Contract:
+    """What a policy for the desk arm demands."""
+    return arm_contract(desk_arm)
+
+
+def arm_contract(desk_arm: RobotConfig) -> Contract:
     """What a policy for the desk arm demands: 50 Hz, starts at `HOME`, reaches points."""
+    return reaching_contract(desk_arm)
+
+
+def reaching_contract(desk_arm: RobotConfig) -> Contract:
+    """The same for who has no fixtures."""
     models = [MODELS[wiring.model] for wiring in desk_arm.joints.values()]
     joints = [
         {
@@ -161,6 +171,46 @@ def so101_contract(contract: Contract, so101: RobotConfig) -> Contract:
     return contract.model_copy(update={"robot": "so101_arm", "joints": joints})
 
 
+@pytest.fixture(scope="session")
+def scs_arm(so101: RobotConfig) -> RobotConfig:
+    """The same arm with SCS15 servos, which turn less far."""
+    document = so101.model_dump(exclude_unset=True)
+    document["bus"] |= {"protocol": "feetech_scs"}
+    for joint in document["joints"].values():
+        low, high = joint["position_limits_rad"]
+        limits = max(low, -1.85), min(high, 1.85)
+        joint |= {"model": "SCS15", "zero_ticks": 512, "position_limits_rad": limits}
+    return RobotConfig.model_validate(document)
+
+
+@pytest.fixture(scope="session")
+def scs_contract(so101_contract: Contract, scs_arm: RobotConfig) -> Contract:
+    """What a policy for it demands."""
+    joints = [
+        joint.model_copy(
+            update={
+                "kp_nm_per_rad": known.kp_nm_per_rad,
+                "effort_limit_nm": known.effort_limit_nm,
+                "position_limits_rad": known.position_limits_rad,
+            }
+        )
+        for joint, known in zip(so101_contract.joints, bare_joints(scs_arm), strict=True)
+    ]
+    return so101_contract.model_copy(update={"joints": joints})
+
+
+@pytest.fixture(scope="session")
+def scs_arm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The arm's MJCF without the names of its servos."""
+    mujoco = pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+    spec = mujoco.MjSpec.from_file(str(REPOSITORY / "envs/robots/so101_arm/so101_arm.xml"))
+    for text in list(spec.texts):
+        spec.delete(text)
+    path = tmp_path_factory.mktemp("scs") / "arm.xml"
+    path.write_text(spec.to_xml())
+    return path
+
+
 def using(contract: Contract, *kinds: SignalKind) -> Contract:
     """The contract of a policy that uses other signals, which recorded a robot at rest."""
     rest = {"projected_gravity": [0.0, 0.0, -1.0], "command": contract.golden.inputs["command"][0]}
@@ -252,9 +302,13 @@ class FlakyPort:
     def close(self) -> None:
         self._port.close()
 
+    def reopen(self) -> None:
+        self._check()
+        self._port.reopen()
+
     def _check(self) -> None:
         if self.unplugged:
-            raise BusError("the port is gone")
+            raise DeviceLost("the port is gone")
 
 
 def make_governor(contract: Contract, robot: RobotConfig) -> Governor:

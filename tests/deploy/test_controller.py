@@ -185,7 +185,7 @@ def test_missing_file_is_named(path: Path):
 
 
 def test_graph_that_onnxruntime_cannot_load_is_refused(policy: bytes, path: Path):
-    garbage = b"\x3a\x05nodes"  # a field `graph` that is no graph
+    garbage = b"\x3a\x00"  # a field `graph` in which nothing is
 
     def bind(metadata: dict[str, str]) -> None:
         document = json.loads(metadata[METADATA_KEY])
@@ -317,6 +317,32 @@ def test_graph_of_doubles_is_refused(policy: bytes, path: Path):
 
     assert refusal(path, with_graph(policy, widen)) == (
         "the graph has the inputs {'command': 'tensor(double)'}, expected float32; export it again"
+    )
+
+
+def test_loop_that_never_ends_is_refused_before_it_begins(policy: bytes, path: Path):
+    onnx = pytest.importorskip("onnx")
+    from onnx.helper import make_graph, make_node, make_tensor, make_tensor_value_info
+
+    def spin(graph: Any) -> None:
+        """Add zero to the command for ever."""
+        whole, truth = onnx.TensorProto.INT64, onnx.TensorProto.BOOL
+        body = make_graph(
+            [make_node("Identity", ["go"], ["go_on"]), make_node("Identity", ["a"], ["b"])],
+            "body",
+            [make_tensor_value_info("i", whole, []), make_tensor_value_info("go", truth, []),
+             make_tensor_value_info("a", 1, [1, 3])],
+            [make_tensor_value_info("go_on", truth, []), make_tensor_value_info("b", 1, [1, 3])],
+        )  # fmt: skip
+        for node in graph.node:
+            node.input[:] = ["spun" if n == "command" else n for n in node.input]
+        graph.initializer.append(make_tensor("true", truth, [], [True]))
+        graph.node.insert(0, make_node("Loop", ["", "true", "command"], ["spun"], body=body))
+
+    assert refusal(path, with_graph(policy, spin)) == (
+        "the graph has a node 'Loop', a loop or a branch, which need not come to an end; expected "
+        "none, as in what `robotrl export` writes. Do not run it; export the policy again, and in "
+        "a task of your own use torch.where in place of torch.cond"
     )
 
 

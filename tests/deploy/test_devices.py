@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deploy.clock import VirtualClock
-from deploy.configuration import validate
+from deploy.configuration import parse_yaml, validate
 from deploy.errors import BusError, ConfigError
 from deploy.feetech import registers
 from deploy.feetech.device import FeetechServos
@@ -264,8 +264,30 @@ def test_file_without_a_bus_is_told_both_forms():
     assert "expected `bus:` or `devices:`, found neither; write `bus: {port: ...}`" in message
 
 
-def test_file_with_both_forms_is_refused():
-    assert "found both" in refusal(bus={"port": "/dev/ttyUSB0"})
+def test_file_with_both_forms_is_shown_how_it_is_written_in_one():
+    assert refusal(bus={"port": "/dev/ttyUSB0", "baud_rate": 57600}) == (
+        "arm.yaml: (top level): expected `bus:` with servos or `devices:`, found both; write in "
+        "place of `bus:`\n"
+        "devices:\n"
+        "  bus: {port: /dev/ttyUSB0, baud_rate: 57600}\n"
+        "  upper: {port: /dev/upper}\n"
+        "  lower: {protocol: feetech_sts, port: /dev/lower}\n"
+        "and `device: bus` at its joints"
+    )
+
+
+@pytest.mark.parametrize("protocol", ["microcontroller", "bno055"])
+def test_device_that_is_no_bus_of_servos_is_shown_how_it_is_written(protocol: str):
+    bus = {"protocol": protocol, "port": "/dev/ttyACM0", "baud_rate": 115200}
+    message = refusal(devices={}, bus=bus)
+    assert message == (
+        "arm.yaml: (top level): expected `bus:` with servos or `devices:`, found a device with "
+        f"protocol {protocol!r}; write in place of `bus:`\n"
+        "devices:\n"
+        f"  bus: {{protocol: {protocol}, port: /dev/ttyACM0, baud_rate: 115200}}"
+    )
+    lines = message.partition("`bus:`\n")[2]
+    assert parse_yaml(lines, source="")["devices"] == {"bus": bus}
 
 
 def elbow(**changes: object) -> dict[str, object]:

@@ -1,6 +1,10 @@
 """A program of one's own on the desk arm, in virtual time."""
 
-from collections.abc import Callable
+import contextlib
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +12,12 @@ import pytest
 import deploy
 from deploy.direct import driven
 from deploy.dynamixel import registers
-from deploy.errors import ConfigError, SafetyError
+from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.robot import Robot, bare_joints
-from tests.deploy.conftest import Bench
+from deploy.robot_config import RobotConfig
+from tests.deploy.conftest import REPOSITORY, Bench, FlakyPort
+
+ROBOTS = REPOSITORY / "configs/robots"
 
 
 @pytest.fixture
@@ -111,3 +118,51 @@ def test_package_offers_it():
     assert deploy.open_robot is open_robot
     with pytest.raises(AttributeError, match="no attribute 'open_robots'"):
         deploy.open_robots  # noqa: B018
+
+
+def traceback_of(path: Path, port: str = "") -> str:
+    """What Python prints of a program that opens a robot."""
+    with pytest.raises(DeployError) as caught, deploy.open_robot(path, port):
+        raise AssertionError("there is no robot")
+    return "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("file", "port", "last"),
+    [
+        (
+            "desk_arm.yaml",
+            "/dev/ttyNONE0",
+            "deploy.errors.BusError: /dev/ttyNONE0 does not exist; serial ports found: ",
+        ),
+        (
+            "desk_am.yaml",
+            "",
+            "deploy.errors.ConfigError: {path}: cannot be read: No such file or directory",
+        ),
+    ],
+    ids=["port", "file"],
+)
+def test_traceback_without_a_robot_is_one_and_ends_with_the_message(
+    file: str, port: str, last: str
+):
+    path = ROBOTS / file
+    text = traceback_of(path, port)
+    assert text.count("Traceback") == 1
+    assert text.splitlines()[-1].startswith(last.format(path=path))
+
+
+def test_error_of_the_robot_in_the_block_is_one_traceback_too(bench: Bench, monkeypatch):
+    @contextlib.contextmanager
+    def open_ports(config: RobotConfig) -> Iterator[dict[str, FlakyPort]]:
+        yield dict.fromkeys(config.wired, bench.port)
+
+    monkeypatch.setattr("deploy.direct.open_ports", open_ports)
+    monkeypatch.setattr("deploy.direct.MonotonicClock", lambda: bench.clock)
+    bench.port.requests_to_lose = math.inf
+    text = traceback_of(ROBOTS / "desk_arm.yaml")
+    assert text.count("Traceback") == 1
+    assert text.splitlines()[-1].startswith(
+        "deploy.errors.BusError: no answer from shoulder_pan (id 1), shoulder_lift (id 2), "
+    )
+    assert "answer at 1000000 baud: none. Check power, cables, servo ids and `bus.baud" in text

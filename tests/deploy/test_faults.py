@@ -22,11 +22,11 @@ from tests.deploy.test_runtime import HOLDS, PERIOD_S, Trial, assert_holds, make
 SO101_PATH = REPOSITORY / "envs/robots/so101_arm/so101_arm.xml"
 
 
-FEEDBACK_BYTES = (8 + 6 * 20, 6 + 15)
+FEEDBACK_BYTES = (8 + 6 * 20, 6 + 15, 6 + 11)
 """A reading as it comes: of all DYNAMIXELs in one packet, of each Feetech servo in its own."""
 
 
-@pytest.fixture(params=["dynamixel", "feetech"])
+@pytest.fixture(params=["dynamixel", "feetech", "scs"])
 def family_bench(
     request: pytest.FixtureRequest,
     make_bench: MakeBench,
@@ -34,11 +34,15 @@ def family_bench(
     so101: RobotConfig,
     contract: Contract,
     so101_contract: Contract,
+    scs_arm: RobotConfig,
+    scs_contract: Contract,
+    scs_arm_path: Path,
 ) -> Bench:
-    """An arm of either family."""
+    """An arm of every family."""
     config, policy, path = {
         "dynamixel": (desk_arm, contract, MODEL_PATH),
         "feetech": (so101, so101_contract, SO101_PATH),
+        "scs": (scs_arm, scs_contract, scs_arm_path),
     }[request.param]
     return make_bench(config, contract=policy, model_path=path)
 
@@ -110,7 +114,9 @@ def test_every_reply_damaged_now_and_then_moves_nothing_that_should_not(trial: T
 
 def test_late_replies_are_followed(trial: Trial):
     (wire,) = trial.bench.twin._wires.values()
-    trial.controller.at[20] = lambda: setattr(wire, "_usb_latency_s", 0.009)
+    in_turn = trial.bench.config.wired["bus"].protocol == "feetech_scs"
+    late_s = 0.002 if in_turn else 0.009  # six times a tick, or once
+    trial.controller.at[20] = lambda: setattr(wire, "_usb_latency_s", late_s)
     trial.run()
     assert_undisturbed(trial)
     assert trial.recorder.running["joint_age_s"].max() < 0.1

@@ -546,6 +546,21 @@ def test_wheel_that_is_blocked_stops_the_robot(contract: Contract, desk_arm: Rob
     )
 
 
+def test_nothing_is_said_of_a_motor_of_which_nothing_is_known(
+    contract: Contract, desk_arm: RobotConfig
+):
+    governor = driven(contract, desk_arm, "velocity", kd=1.0)
+    target, still = np.zeros(6), np.zeros(6)
+    target[0] = 5.0
+    with pytest.raises(SafetyError) as caught:
+        for _ in range(26):
+            governor.check_following(target, still, still, np.full(6, np.nan))
+    assert str(caught.value) == (
+        "joint 'shoulder_pan' has been 5.00 rad/s from its target for 500 ms; something blocks it, "
+        "or its load is too heavy"
+    )
+
+
 # Tilt and fall
 
 

@@ -2,11 +2,12 @@
 
 import hashlib
 import random
+from collections.abc import Callable
 
 import pytest
 
 from deploy.errors import ContractError
-from deploy.onnx_file import OnnxFile, inspect_onnx
+from deploy.onnx_file import OnnxFile, inspect_onnx, refuse_control_flow
 
 # onnx/onnx.proto: ir_version = 1 (varint), graph = 7 and metadata_props = 14 (bytes); the first
 # byte of a field is number << 3 | wire type.
@@ -142,3 +143,36 @@ def test_no_bytes_crash_the_reader():
             inspect(bytes(changed))
         except ContractError as error:
             assert str(error).startswith("policy.onnx: ")
+
+
+# Loops and branches: NodeProto op_type = 4, attribute = 5; AttributeProto f = 2, g = 6, graphs = 11
+
+
+def field(number: int, payload: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + size(payload) + payload
+
+
+GRAPHS_AND_FUNCTIONS = [
+    pytest.param(lambda node: field(7, field(1, node)), id="graph"),
+    pytest.param(lambda node: GRAPH_OF_NOTHING + field(7, field(1, node)), id="second graph"),
+    pytest.param(lambda node: b"\xca\x01" + size(field(7, node)) + field(7, node), id="function"),
+]
+GRAPH_OF_NOTHING = field(7, b"")
+
+
+@pytest.mark.parametrize("around", GRAPHS_AND_FUNCTIONS)
+@pytest.mark.parametrize("attribute", [6, 11])
+def test_node_with_a_graph_inside_is_refused_wherever_it_is(
+    around: Callable[[bytes], bytes], attribute: int
+):
+    plain = field(1, b"x") + field(4, b"Add") + field(5, field(2, b"0000"))
+    loop = field(4, b"Scan") + field(5, field(2, b"0000")) + field(5, field(attribute, b""))
+
+    refuse_control_flow(around(plain), source="policy.onnx")
+    with pytest.raises(ContractError, match=r"^policy\.onnx: the graph has a node 'Scan', a loop"):
+        refuse_control_flow(around(plain) + around(loop), source="policy.onnx")
+
+
+def test_nodes_that_are_none_are_refused():
+    with pytest.raises(ContractError, match="is damaged or truncated"):
+        refuse_control_flow(GRAPH, source="policy.onnx")

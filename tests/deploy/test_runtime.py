@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from deploy.dynamixel.device import DynamixelServos
 from deploy.dynamixel.registers import RAD_PER_TICK
 from deploy.errors import BusError, ConfigError, ContractError, DeployError, SafetyError
 from deploy.governor import LimitedBy
-from deploy.recorder import Recorder, record_dtype
+from deploy.recorder import Drill, Recorder, record_dtype
 from deploy.robot_config import RobotConfig
 from deploy.runtime import Runtime, State
 from deploy.servos.device import GOALS_MISSED, HOLD_REACH_RAD
@@ -73,12 +74,21 @@ class MemoryRecorder(Recorder):
         self.record: NDArray[Any] = np.zeros((), record_dtype(contract))
         self._records: list[NDArray[Any]] = []
         self.notes: list[tuple[float, str, str]] = []
+        self.promised: list[float] = []
+        self.drills: list[bool] = []
 
     def commit(self) -> None:
         self._records.append(self.record.copy())
 
     def note(self, time_s: float, state: str, text: str = "") -> None:
         self.notes.append((time_s, state, text))
+
+    def promise(self, back_by_s: float) -> None:
+        self.promised.append(back_by_s)
+
+    def drill(self, silent_s: float, *, let_go: bool) -> Drill:
+        self.drills.append(let_go)
+        return Drill(silent_s, 0.0)
 
     @property
     def ticks(self) -> NDArray[Any]:
@@ -100,6 +110,7 @@ class Trial:
     controller: ScriptedController
     recorder: MemoryRecorder
     states: list[State] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     @property
     def goals(self) -> list[int]:
@@ -861,7 +872,7 @@ def assert_stops_by_itself(bench: Bench) -> None:
 
 def test_states_and_their_times_are_in_the_black_box(trial: Trial):
     trial.run()
-    names = [name for _, name, _ in trial.recorder.notes]
+    names = [name for name, _ in groupby(name for _, name, _ in trial.recorder.notes)]
     assert names == ["idle", "moving_to_start", "ready", "running", "stopping", "idle"]
     times = {state: time_s for time_s, state, _ in trial.recorder.notes}
     assert times["stopping"] - times["running"] == pytest.approx(1.0)

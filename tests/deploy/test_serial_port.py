@@ -1,14 +1,16 @@
 """The real port, on pseudo-terminals: opening, reading until a deadline, losing it."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import serial
 
-from deploy.errors import BusError, BusTimeout
-from deploy.serial_port import SerialPort, latency_advice, list_ports, port_users
+from deploy.errors import BusError, BusTimeout, DeviceLost
+from deploy.serial_port import SerialPort, adapter_of, latency_advice, list_ports, port_users
 
 
 class Cable:
@@ -77,7 +79,7 @@ def test_missing_port_is_explained_with_those_that_exist(monkeypatch: pytest.Mon
         SerialPort("/dev/ttyUSB99", 1_000_000)
     assert str(error.value) == (
         "/dev/ttyUSB99 does not exist; serial ports found: /dev/serial/by-id/usb-U2D2. Plug the "
-        "adapter in, correct `bus.port` in the robot file, or start a simulated robot with "
+        "adapter in, correct `port` in the robot file, or start a simulated robot with "
         "`robotrl twin`"
     )
 
@@ -150,3 +152,71 @@ def test_port_without_a_latency_timer_gets_other_advice(cable: Cable):
         f"{cable.path} has no latency timer that could be set (an FTDI adapter has one); plug the "
         "adapter in without a hub, or use another one"
     )
+
+
+# Coming back
+
+
+def link_to(cable: Cable, link: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(cable.path)
+
+
+def test_port_that_is_gone_can_be_opened_again_at_its_path(cable: Cable, tmp_path: Path):
+    link = tmp_path / "adapter"
+    link_to(cable, link)
+    port = SerialPort(str(link), 1_000_000)
+    cable.unplug()
+    link.unlink()
+    with pytest.raises(DeviceLost):
+        _read(port, bytearray(10))
+    with pytest.raises(BusError, match="does not exist"):
+        port.reopen()
+    again = Cable()
+    link_to(again, link)
+    port.reopen()
+    os.write(again.far_end, b"abc")
+    assert _read(port, bytearray(10)) == 3
+    port.close()
+    again.unplug()
+
+
+def test_port_that_is_not_gone_stays_as_it_is(port: SerialPort, cable: Cable):
+    os.write(cable.far_end, b"abc")
+    port.reopen()
+    assert _read(port, bytearray(10)) == 3
+
+
+def plug_in(folder: Path, socket: str, port: str, serial_number: str) -> None:
+    """What Linux shows of an FTDI adapter."""
+    adapter = folder / "devices" / socket
+    interface = adapter / f"{socket}:1.0" / port
+    interface.mkdir(parents=True)
+    for name, text in (("idVendor", "0403"), ("idProduct", "6014"), ("serial", serial_number)):
+        (adapter / name).write_text(text + "\n")
+    terminal = folder / "tty" / port
+    terminal.mkdir(parents=True)
+    (terminal / "device").symlink_to(interface)
+
+
+def test_adapter_that_came_back_under_another_name_is_found_by_its_serial_number(
+    cable: Cable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("deploy.serial_port.TERMINALS", tmp_path / "tty")
+    opened: list[str] = []
+    plug_in(tmp_path, "1-1", "ttyUSB0", "FT4THV1J")
+    monkeypatch.setattr(SerialPort, "_open", lambda self, path: opened.append(path))
+    port = SerialPort("/dev/ttyUSB0", 1_000_000)
+    port._fd = -1  # it is gone
+    shutil.rmtree(tmp_path / "tty")
+    shutil.rmtree(tmp_path / "devices")
+    plug_in(tmp_path, "1-2", "ttyUSB0", "OTHER")  # somebody else took its name
+    with pytest.raises(DeviceLost, match="expected the one with serial number FT4THV1J"):
+        port.reopen()
+    plug_in(tmp_path, "1-1", "ttyUSB1", "FT4THV1J")
+    port.reopen()
+    assert opened == ["/dev/ttyUSB0", "/dev/ttyUSB1"]
+
+
+def test_port_without_a_serial_number_has_no_adapter(cable: Cable):
+    assert adapter_of(cable.path) is None

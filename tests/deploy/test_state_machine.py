@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from deploy.clock import VirtualClock
+from deploy.clock import Clock, VirtualClock
 from deploy.contract import Contract
 from deploy.device import Reading
 from deploy.errors import BusError, SafetyError
@@ -90,6 +90,9 @@ class Masses:
 
     def watchdogs(self) -> list[str]:
         return ["nobody watches"]
+
+    def prove(self, clock: Clock) -> list[str]:
+        return ["somebody watches"]
 
     def hold(self) -> None:
         self._use("hold")

@@ -29,7 +29,7 @@ CORE: dict[str, tuple[str, ...]] = {
     "deploy/direct.py": ("tests/deploy/test_direct.py",),
     "deploy/robot.py": ("tests/deploy/test_robot.py", "tests/deploy/test_devices.py"),
     "deploy/servos/device.py": ("tests/deploy/test_robot.py", "tests/deploy/test_faults.py"),
-    "deploy/supervisor.py": ("tests/deploy/test_supervisor.py",),
+    "deploy/supervisor.py": ("tests/deploy/test_supervisor.py", "tests/deploy/test_proof.py"),
     # what must not be run
     "deploy/contract.py": _CONTRACT,
     "deploy/contract_upgrade.py": ("tests/deploy/test_contract_upgrade.py",),
@@ -39,6 +39,7 @@ CORE: dict[str, tuple[str, ...]] = {
     # the stand-in for reality
     "deploy/twin/servo.py": (*_SERVO, f"{_TWIN}/test_robot.py"),
     "deploy/twin/feetech_servo.py": (f"{_TWIN}/test_feetech_servo.py",),
+    "deploy/twin/scs_servo.py": (f"{_TWIN}/test_scs_servo.py",),
     "deploy/twin/friction.py": (f"{_TWIN}/test_friction.py",),
     "deploy/twin/controllers.py": (f"{_TWIN}/test_controllers.py", *_SERVO),
     "deploy/twin/robot.py": (
@@ -84,11 +85,16 @@ MODULES: dict[str, tuple[str, ...]] = CORE | {
     # the wire
     "deploy/dynamixel/bus.py": (f"{_BUS}/test_bus.py",),
     "deploy/dynamixel/device.py": ("tests/deploy/test_robot.py",),
-    "deploy/feetech/device.py": ("tests/deploy/test_devices.py", "tests/deploy/test_faults.py"),
+    "deploy/feetech/device.py": (
+        "tests/deploy/test_devices.py",
+        f"{_FEETECH}/test_scs.py",
+        "tests/deploy/test_faults.py",
+    ),
     "deploy/feetech/protocol.py": (f"{_FEETECH}/test_protocol.py", f"{_FEETECH}/test_sync.py"),
     "deploy/feetech/registers.py": (f"{_FEETECH}/test_protocol.py",),
-    "deploy/feetech/servos.py": (f"{_FEETECH}/test_servos.py",),
-    "deploy/feetech/sync.py": (f"{_FEETECH}/test_sync.py",),
+    "deploy/feetech/scs_registers.py": (f"{_FEETECH}/test_scs.py",),
+    "deploy/feetech/servos.py": (f"{_FEETECH}/test_servos.py", f"{_FEETECH}/test_scs.py"),
+    "deploy/feetech/sync.py": (f"{_FEETECH}/test_sync.py", f"{_FEETECH}/test_scs.py"),
     "deploy/servos/register.py": (f"{_BUS}/test_registers.py",),
     "deploy/servos/bus.py": (f"{_BUS}/test_bus.py", f"{_BUS}/test_sync.py"),
     "deploy/servos/sheet.py": (f"{_BUS}/test_servos.py", f"{_FEETECH}/test_servos.py"),

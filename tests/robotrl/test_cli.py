@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from deploy.controller import read_policy
+from robotrl import cli
 from robotrl.cli import app
 from tests.robotrl.conftest import PythonWithout
 
@@ -472,11 +475,38 @@ def test_report_tells_its_verdict_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, error_m: float, exit_code: int
 ):
     report = pytest.importorskip("robotrl.report")
-    verdict = report.Verdict([error_m], [], "from the measured joint angles")
+    verdict = report.Verdict([error_m] * 5, [], "from the measured joint angles")
     monkeypatch.setattr(report, "write_report", lambda log, output, truth: verdict)
     result = invoke("report", "logs/run.mcap")
     assert result.exit_code == exit_code
     assert result.stdout == f"{verdict.summary()}\nreport: logs/run.html\n"
+
+
+def test_check_calls_nothing_sound_that_does_not_fit(policy_path: Path):
+    result = invoke("check", policy_path, ROOT / "configs/robots/so101.yaml")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the policy does not fit this robot:" in result.stderr
+
+
+def test_export_warns_of_limits_that_the_robots_yaml_refuses(
+    policy_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    contract = read_policy(policy_path)[0]
+    fast = contract.joints[0].model_copy(update={"velocity_limit_rad_s": 9.0})
+    console = Console(file=(said := io.StringIO()), soft_wrap=True)
+    monkeypatch.setattr(cli, "console", console)
+    monkeypatch.chdir(ROOT)
+
+    cli._compare_with_shipped_robots(contract, Path("policy.onnx"))
+    assert said.getvalue() == "Next: robotrl check policy.onnx configs/robots/desk_arm.yaml\n"
+    joints = [fast, *contract.joints[1:]]
+    cli._compare_with_shipped_robots(
+        contract.model_copy(update={"joints": joints}), Path("policy.onnx")
+    )
+    assert "warning: with configs/robots/desk_arm.yaml the policy does not fit" in said.getvalue()
+    assert (
+        "joint 'shoulder_pan': the policy moves at up to 9 rad/s, the hardware allows 3.5 rad/s"
+    ) in said.getvalue()
 
 
 # Robots that are not there

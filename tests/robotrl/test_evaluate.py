@@ -8,12 +8,16 @@ import pytest
 import torch
 
 import envs
+from deploy.errors import ConfigError
 from envs.randomization.fields import FieldTerm
+from envs.registry import TASKS
+from envs.tasks.arm_reach import ArmReach, ArmReachConfig
 from envs.vector_env import StepInfo
 from robotrl import train
 from robotrl.evaluate import _summarise, evaluate_policy, evaluate_run, interval
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
+from tests.deploy.conftest import SCHEMA_1_PATH
 
 
 def test_repeating_the_values_of_each_world_makes_no_interval_narrower():
@@ -154,3 +158,32 @@ def test_uneven_ground_is_evaluated_on_all_its_levels_also_if_its_settings_are_t
     env.reset()
     # a robot on the flat level starts at x = 0; of 24 on 3 or more levels, some do not
     assert env.simulation.data("qpos")[:, 0].unique().numel() > 1
+
+
+class OwnTask(ArmReach):
+    """A user's, whose setting has the name of one that other tasks have for training alone."""
+
+    class Config(ArmReachConfig):
+        """With a course of its own."""
+
+        stages: list[str] = []
+
+
+def test_own_settings_of_a_task_count_in_evaluation_whatever_their_name(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setitem(TASKS, "own", OwnTask)
+    settings = {"stages": ["far", "near"], "training_timestep_s": 0.01}
+    config = TrainConfig.model_validate({"task": "own", "task_config": settings})
+    task = train.make_test_env(config, num_envs=1, num_threads=1).task
+    assert (task.config.stages, task.config.training_timestep_s) == (["far", "near"], None)
+
+
+def test_policy_of_an_earlier_version_is_refused_in_a_line_that_says_what_to_do():
+    with pytest.raises(ConfigError) as caught:
+        evaluate_policy(SCHEMA_1_PATH)
+    assert str(caught.value) == (
+        f"{SCHEMA_1_PATH}: its training configuration is of another robotrl (version 0.1.0, commit "
+        "cf0aed50d984), this one cannot read its 'randomization.0'. It still runs on robots and "
+        "twins with `robotrl run`; to evaluate or play it, export it again from a new training"
+    )

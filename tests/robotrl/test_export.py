@@ -24,9 +24,10 @@ from deploy.controller import OnnxController, read_policy
 from deploy.errors import ConfigError, ContractError
 from deploy.signals import SignalKind
 from envs.vector_env import VectorEnv
+from robotrl.checkout import git_commit
 from robotrl.controller import Controller
 from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
-from robotrl.export import TOLERANCE, _git_commit, compare, export, random_signals
+from robotrl.export import TOLERANCE, compare, export, random_signals
 from robotrl.presets import load_preset
 from robotrl.run_folder import RunFolder
 from robotrl.shipped import config_path
@@ -281,17 +282,52 @@ def test_every_term_of_the_presets_can_be_written_into_a_contract(preset: str):
 def test_commit_is_that_of_the_package_wherever_one_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    here = _git_commit()
+    here = git_commit()
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another program"]):
         subprocess.run(
             ["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=tmp_path, check=True
         )
     monkeypatch.chdir(tmp_path)
-    assert _git_commit() == here
+    assert git_commit() == here
 
-    installed = tmp_path / ".venv" / "robotrl" / "export.py"  # below somebody else's repository
-    monkeypatch.setattr("robotrl.export.__file__", str(installed))
-    assert _git_commit() == "unknown"
+    installed = tmp_path / ".venv" / "robotrl" / "checkout.py"  # below somebody else's repository
+    monkeypatch.setattr("robotrl.checkout.__file__", str(installed))
+    assert git_commit() == "unknown"
+
+
+def exported_with(
+    commit: str | None, tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Contract:
+    """By commit `bbb`, from a checkpoint that was trained by `commit`, or by one that said none."""
+    checkpoint = tiny_run.load_checkpoint()
+    checkpoint.pop("git_commit")
+    checkpoint |= {"git_commit": commit} if commit else {}
+    monkeypatch.setattr(RunFolder, "load_checkpoint", lambda folder, *, best: checkpoint)
+    monkeypatch.setattr("robotrl.export.git_commit", lambda: "bbb")
+    return export(tiny_run, tmp_path / "policy.onnx", {})
+
+
+def test_checkpoint_says_which_commit_trained_it(tiny_run: RunFolder):
+    assert tiny_run.load_checkpoint()["git_commit"].removesuffix(
+        "-dirty"
+    ) == git_commit().removesuffix("-dirty")
+
+
+@pytest.mark.parametrize(
+    ("trained", "said", "exporter"),
+    [("aaa", "aaa", "bbb"), ("bbb", "bbb", None), (None, "unknown", "bbb")],
+)
+def test_commit_of_a_contract_is_the_trainings_and_the_exporters_if_it_is_another(
+    trained: str | None,
+    said: str,
+    exporter: str | None,
+    tiny_run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    provenance = exported_with(trained, tiny_run, tmp_path, monkeypatch).provenance
+    assert provenance.git_commit == said
+    assert provenance.versions.get("export_commit") == exporter
 
 
 def test_contract_says_where_the_policy_comes_from(

@@ -105,6 +105,26 @@ def test_model_of_stable_baselines3_becomes_the_same_controller_and_contract(
     assert "stable-baselines3" in theirs.provenance.versions
 
 
+def test_model_whose_observation_is_changed_before_its_layers_is_refused(
+    saved: Saved, env: VectorEnv, tmp_path: Path
+):
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+    class Tenth(BaseFeaturesExtractor):  # without weights: nothing in the state dict tells
+        def __init__(self, space: Any):
+            super().__init__(space, space.shape[0])
+
+        def forward(self, observations: Tensor) -> Tensor:
+            return observations * 0.1
+
+    model = PPO("MlpPolicy", saved.worlds, policy_kwargs={"features_extractor_class": Tenth})
+    model.save(tmp_path / "tenth.zip")
+
+    with pytest.raises(ConfigError, match=r"has a features extractor; expected an MlpPolicy"):
+        load_foreign(tmp_path / "tenth.zip", env)
+
+
 def plain_actor(env: VectorEnv) -> nn.Sequential:
     torch.manual_seed(0)
     size = env.observation_sizes["actor"]

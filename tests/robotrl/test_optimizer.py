@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from robotrl.optimizer import ClippedAdam, side_by_side
+from robotrl.optimizer import ClippedAdam, begin
 
 
 def network() -> nn.Sequential:
@@ -56,17 +56,12 @@ def test_restored_steps_go_on_with_the_same_bits_and_the_rate_of_now():
         assert torch.equal(one, same)
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_jobs_give_their_results_in_order_and_an_error_of_either_comes_out(together: bool):
-    here = threading.current_thread()
-
+@pytest.mark.parametrize("aside", [False, True])
+def test_job_gives_its_result_or_its_error_to_whom_waits(aside: bool):
     def fail() -> None:
         raise ArithmeticError("bad")
 
-    assert side_by_side(lambda: 1, lambda: 2, together=together) == (1, 2)
-    seen = side_by_side(threading.current_thread, threading.current_thread, together=together)
-    assert seen[0] is here
-    assert (seen[1] is here) != together
-    for jobs in ((fail, lambda: None), (lambda: None, fail)):
-        with pytest.raises(ArithmeticError, match="bad"):
-            side_by_side(*jobs, together=together)
+    seen = begin(threading.current_thread, aside=aside)()
+    assert (seen is threading.current_thread()) != aside
+    with pytest.raises(ArithmeticError, match="bad"):
+        begin(fail, aside=aside)()

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def test_process_that_dies_ends_the_others_with_a_message(config: TrainConfig, t
     folder = RunFolder(tmp_path / "run")
     folder.create(config.model_copy(update={"env_steps": 10**9}))
     process = start(2, "--resume", folder.path)
-    until(lambda: len(folder.metrics()) >= 1)
+    until(folder.checkpoint_path.exists)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     second = next(child for child in map(int, children) if rank(child) == "1")
 
@@ -266,3 +267,18 @@ def test_each_process_simulates_with_its_share_of_the_cores(second_of_two: None)
     assert placed["num_threads"] == max(1, (os.cpu_count() or 1) // 2)
     assert placed["share"][:2] == (4, 2)
     assert parallel.placement(8, "cpu", 3)["num_threads"] == 3
+
+
+def test_sigterm_ends_a_process_unless_it_has_to_tell_that_another_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(parallel, "_alone", threading.Event())
+    with pytest.raises(SystemExit):
+        parallel._leave(signal.SIGTERM, None)
+
+    def fail() -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    with pytest.raises(parallel.ProcessLost):
+        parallel._talk(fail)
+    parallel._leave(signal.SIGTERM, None)

@@ -470,18 +470,34 @@ def test_a_step_goes_down_the_gradient_of_the_whole_loss_clipped_for_each_networ
             torch.testing.assert_close(new, parameter - step, rtol=1e-3, atol=2e-5)
 
 
-def test_actor_and_critic_learn_the_same_bits_at_the_same_time_as_one_after_the_other(
+def test_critic_learns_the_same_bits_beside_the_next_rollout_as_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    finals = []
+    finals, told = [], []
     for large in (0.0, math.inf):
         monkeypatch.setattr("robotrl.ppo.LARGE", large)
-        env = Walk(num_envs=64)
+        env = Walk(num_envs=256)
         learner = make(env, actor_hidden=[64, 64], critic_hidden=[64, 64])
-        iterate(learner, env, 3)
+        told.append([iterate(learner, env)["loss/value"] for _ in range(3)])
+        state = learner.state_dict()
+        told[-1].append(state["of_critic"]["loss/value"])
         finals.append(torch.cat([weights(learner.policy), weights(learner.critic)]))
 
     assert torch.equal(*finals)
+    beside, before = told
+    assert math.isnan(beside[0])
+    assert beside[1:] == before[:3]  # one iteration later
+
+
+def test_critic_that_broke_beside_the_next_rollout_is_not_saved(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("robotrl.ppo.LARGE", 0.0)
+    env = Walk(num_envs=256)
+    learner = make(env)
+    rollout, _ = collect(learner, env, env.observation)
+    learner.update(rollout._replace(critic=torch.full_like(rollout.critic, math.nan)))
+
+    with pytest.raises(TrainingError, match="loss/value is nan"):
+        learner.state_dict()
 
 
 def test_every_observation_and_every_return_is_counted_once():

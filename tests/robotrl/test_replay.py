@@ -1,6 +1,8 @@
 """The replay buffer: what comes out of it, worked by hand and against a plain list."""
 
+import resource
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,3 +180,20 @@ def test_buffer_without_room_for_every_world_is_refused():
         "algorithm.buffer_size: room for 10 steps of 4 worlds is 2 of each; expected 3 or more: "
         "raise it, or lower num_envs"
     )
+
+
+def test_memory_is_taken_as_it_fills():
+    def resident_bytes() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    before = resident_bytes()
+    replay = Replay(1_000_000, num_envs=4, sizes={"actor": 60}, num_actions=5)
+
+    assert resident_bytes() - before < 50e6  # of 274 MB, once it is full
+    assert len(replay) == 0
+
+
+def test_replay_that_no_memory_holds_is_refused():
+    with pytest.raises(ConfigError, match=r"algorithm.buffer_size: .*has memory for; lower it"):
+        Replay(10**9, num_envs=4, sizes={"actor": 10**6}, num_actions=5)

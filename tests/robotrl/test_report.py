@@ -172,17 +172,17 @@ def record(contract: Contract, robot: RobotConfig, tmp_path: Path) -> Record:
 
 
 def test_median_distance_of_five_millimetres_passes():
-    verdict = Verdict([0.001, 0.005, 0.5], [], FROM_JOINTS)
+    verdict = Verdict([0.001, 0.005, 0.5, 0.002, 0.5], [], FROM_JOINTS)
     assert verdict.passed
     assert verdict.summary() == (
-        f"PASS: median distance to target 0.50 cm over 3 targets ({FROM_JOINTS}); allowed 0.5 cm"
+        f"PASS: median distance to target 0.50 cm over 5 targets ({FROM_JOINTS}); allowed 0.5 cm"
     )
 
 
 def test_larger_median_distance_fails():
-    verdict = Verdict([0.001, 0.0051, 0.5], [], FROM_JOINTS)
+    verdict = Verdict([0.001, 0.0051, 0.5, 0.002, 0.5], [], FROM_JOINTS)
     assert not verdict.passed
-    assert verdict.summary().startswith("FAIL: median distance to target 0.51 cm over 3 targets")
+    assert verdict.summary().startswith("FAIL: median distance to target 0.51 cm over 5 targets")
 
 
 def test_violated_limit_fails_however_accurate_the_arm_was():
@@ -194,12 +194,27 @@ def test_violated_limit_fails_however_accurate_the_arm_was():
     ]
 
 
-def test_run_without_a_target_that_had_its_time_fails():
-    assert not Verdict([], [], FROM_JOINTS).passed
+def test_few_targets_decide_nothing_and_the_run_that_would_is_named(
+    make_ticks: MakeTicks, record: Record, tmp_path: Path
+):
+    path = record(make_ticks([(0.001, TWO_SECONDS), (0.002, TWO_SECONDS)]))
+    verdict = write_report(path, tmp_path / "run.html")
+    assert not verdict.passed
+    assert verdict.summary() == (
+        f"UNDECIDED: median distance to target 0.15 cm over 2 targets ({FROM_JOINTS}); allowed "
+        "0.5 cm\n"
+        "  too few targets to judge, expected at least 5 that have their time; run it with "
+        "--command random --duration 20"  # 5 of at most 4 s
+    )
+    assert "<title>robotrl report: undecided</title>" in (tmp_path / "run.html").read_text()
+
+
+def test_run_without_a_target_that_had_its_time_is_undecided():
+    assert Verdict([], [], FROM_JOINTS).word == "UNDECIDED"
 
 
 def test_distance_that_is_no_number_fails():
-    assert not Verdict([float("nan"), 0.001], [], FROM_JOINTS).passed
+    assert Verdict([float("nan"), *[0.001] * 4], [], FROM_JOINTS).word == "FAIL"
 
 
 # What is judged
@@ -318,9 +333,9 @@ def good_run(
     robot: RobotConfig,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Verdict, str]:
-    """The verdict on a good run of three targets, and the page about it."""
+    """The verdict on a good run of five targets, and the page about it."""
     folder = tmp_path_factory.mktemp("report")
-    ticks = make_ticks([(0.001, TWO_SECONDS), (0.004, TWO_SECONDS), (0.015, TWO_SECONDS)])
+    ticks = make_ticks([(cm / 100, TWO_SECONDS) for cm in (0.1, 0.4, 1.5, 0.1, 1.5)])
     ticks["limited_by"][10:40, 3] = LimitedBy.VELOCITY
     ticks["lost"][-1] = 17
     metadata = {"robot": robot.model_dump_json()}
@@ -330,7 +345,7 @@ def good_run(
 
 
 def test_distances_come_from_the_log(good_run: tuple[Verdict, str]):
-    assert good_run[0].errors_m == pytest.approx([0.001, 0.004, 0.015], abs=1e-6)
+    assert good_run[0].errors_m == pytest.approx([0.001, 0.004, 0.015, 0.001, 0.015], abs=1e-6)
 
 
 def test_page_begins_with_the_verdict(good_run: tuple[Verdict, str]):
@@ -342,8 +357,8 @@ def test_page_begins_with_the_verdict(good_run: tuple[Verdict, str]):
 def test_page_lists_the_targets_and_the_bus(good_run: tuple[Verdict, str]):
     rows = dict(re.findall("<tr><td>(.*?)<td>([^<]*)", good_run[1]))
     assert rows["target 2"] == "0.40 cm"
-    assert rows["ticks, policy in charge"] == "300 of 320"
-    assert rows["ticks limited by velocity"] == "10.0%"
+    assert rows["ticks, policy in charge"] == "500 of 520"
+    assert rows["ticks limited by velocity"] == "6.0%"
     assert rows["joint readings lost"] == "17"
 
 
@@ -419,7 +434,7 @@ def test_log_of_a_policy_with_the_first_schema_is_read(
 
 
 def test_inaccurate_run_fails(make_ticks: MakeTicks, record: Record, tmp_path: Path):
-    path = record(make_ticks([(0.006, TWO_SECONDS)]))
+    path = record(make_ticks([(0.006, TWO_SECONDS)] * 5))
     verdict = write_report(path, tmp_path / "run.html")
     assert not verdict.passed
     assert "<title>robotrl report: fail</title>" in (tmp_path / "run.html").read_text()

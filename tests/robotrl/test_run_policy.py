@@ -1,12 +1,15 @@
 """`robotrl run` as a user starts it: in real time, on a twin behind a port, each in a process."""
 
 import contextlib
+import fcntl
 import os
+import re
 import resource
 import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,24 +77,39 @@ def start_run(
     with contextlib.ExitStack() as processes:
 
         def start(
-            port: str, log: Path, *, duration_s: float, robot: Path = robot_path, yes: bool = True
+            port: str,
+            log: Path,
+            *,
+            duration_s: float,
+            robot: Path = robot_path,
+            yes: bool = True,
+            prove: bool = False,
+            terminal: int = subprocess.PIPE,
         ) -> subprocess.Popen[str]:
             command = [sys.executable, "-m", "robotrl.cli", "run", policy_path, robot]
             command += ["--port", port, "--log", log, "--duration", duration_s]
             command += ["--yes"] * yes
+            command += ["--no-prove"] * (not prove)  # which waits for the watchdogs
             process = subprocess.Popen(
                 list(map(str, command)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=terminal,
                 text=True,
                 env=environment,
+                preexec_fn=None if terminal < 0 else lambda: take_terminal(terminal),
             )
             processes.enter_context(process)
             processes.callback(process.kill)
             return process
 
         yield start
+
+
+def take_terminal(terminal: int) -> None:
+    """Make it this process's own, so that it is told (SIGHUP) when the window is closed."""
+    os.setsid()
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
 def wait_for_state(run: subprocess.Popen[str], state: str) -> None:
@@ -141,7 +159,7 @@ def finished(
 ) -> Finished:
     """A run of two seconds."""
     log = tmp_path_factory.mktemp("logs") / "of_today" / "run.mcap"
-    run = start_run(twin_port, log, duration_s=2.0)
+    run = start_run(twin_port, log, duration_s=2.0, prove=True)
     stdout, stderr = run.communicate(timeout=PATIENCE_S)
     torque = values(twin_port, registers.TORQUE_ENABLE)
     return Finished(run.returncode, stdout, stderr, log, torque)
@@ -155,6 +173,28 @@ def test_run_tells_its_states_and_what_to_do_next(finished: Finished):
     *_, last = lines = finished.stderr.splitlines()
     assert [line for line in lines if line in STATES] == STATES
     assert last == f"Next: robotrl report {finished.log_path}"
+
+
+PROOFS = [
+    r"proved: the companion noticed \d+ ms of silence, and had seen to every joint \d+ ms later, "
+    "read back",
+    "proved: bus: 6 servos had stopped by themselves after 1040 ms of silence",
+]
+
+
+def test_run_tells_who_was_seen_to_notice_its_silence(finished: Finished):
+    said = [line for line in finished.stderr.splitlines() if line.startswith("proved: ")]
+    assert len(said) == len(PROOFS)
+    for line, pattern in zip(said, PROOFS, strict=True):
+        assert re.fullmatch(pattern, line)
+
+
+def test_log_and_report_tell_it_too(finished: Finished, tmp_path: Path):
+    assert finished.log.run["watchdogs"] == "proved at the start"
+    write_report(finished.log_path, tmp_path / "run.html")
+    page = (tmp_path / "run.html").read_text()
+    assert "proved at the start" in page
+    assert re.search(PROOFS[0], page)
 
 
 def test_run_ends_with_a_summary(finished: Finished):
@@ -272,6 +312,48 @@ def test_interrupted_run_holds_and_says_so(start_run: StartRun, twin_port: str, 
     assert stderr.splitlines()[:3] == ["fault", "error: stopped: SIGINT received", HOLDS]
     assert values(twin_port, registers.TORQUE_ENABLE) == [1] * 6
     assert read_log(log).ticks["state"][-1] == State.RUNNING
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_run_that_is_told_to_end_holds(
+    start_run: StartRun, twin_port: str, tmp_path: Path, number: signal.Signals
+):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=60.0)
+    wait_for_state(run, "running")
+    time.sleep(0.2)
+    run.send_signal(number)
+    _, stderr = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 1
+    assert HOLDS in stderr.splitlines()
+    assert events_of(log)[-2][1] == f"SafetyError: stopped: {number.name} received"
+
+
+def test_run_that_can_tell_nobody_anything_holds(
+    start_run: StartRun, twin_port: str, tmp_path: Path
+):
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=1.0)
+    wait_for_state(run, "running")
+    assert run.stderr
+    run.stderr.close()  # as `robotrl run … 2>&1 | head`
+    assert run.wait(PATIENCE_S) != 0
+    assert values(twin_port, registers.TORQUE_ENABLE) == [1] * 6
+    assert events_of(log)[-1][1].splitlines()[0] == HOLDS
+
+
+def test_run_whose_terminal_is_closed_holds(start_run: StartRun, twin_port: str, tmp_path: Path):
+    window, terminal = os.openpty()
+    log = tmp_path / "run.mcap"
+    run = start_run(twin_port, log, duration_s=60.0, terminal=terminal)
+    os.close(terminal)
+    shown = b""
+    while b"running" not in shown:
+        shown += os.read(window, 4096)
+    os.close(window)
+    assert run.wait(PATIENCE_S) != 0
+    assert values(twin_port, registers.TORQUE_ENABLE) == [1] * 6
+    assert events_of(log)[-2] == ("fault", "SafetyError: stopped: SIGHUP received")
 
 
 def interrupt_often(run: subprocess.Popen[str], every_s: float) -> None:
@@ -454,6 +536,25 @@ def test_release_lets_go_of_every_servo(twin_port: str, robot_path: Path):
     result = CliRunner().invoke(app, ["release", str(robot_path), "--port", twin_port])
     assert (result.exit_code, result.stdout) == (0, "torque is off on every servo, read back\n")
     assert values(twin_port, registers.TORQUE_ENABLE) == [0] * 6
+
+
+def test_scan_of_a_robot_that_is_another_than_its_yaml_fails_and_ends_with_what_to_do(
+    twin_port: str, robot_path: Path, tmp_path: Path
+):
+    document = yaml.safe_load(robot_path.read_text())
+    document["joints"]["wrist_roll"]["model"] = "XL330-M077"
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(document))
+
+    sound = CliRunner().invoke(app, ["scan", str(robot_path), "--port", twin_port])
+    wrong = CliRunner().invoke(app, ["scan", str(other), "--port", twin_port])
+
+    assert (sound.exit_code, sound.stdout.count("\n"), sound.stderr) == (0, 6, "")
+    assert (wrong.exit_code, wrong.stdout.count("\n")) == (1, 6)
+    assert wrong.stderr == (
+        "error: wrist_roll (id 5) is XL330-M288, expected XL330-M077. Check power, cables and baud "
+        "rate, and correct `id` and `model` in the robot's YAML\n"
+    )
 
 
 # Refusals, before a byte is sent

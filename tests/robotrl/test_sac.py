@@ -162,8 +162,12 @@ def test_critics_learn_half_the_squared_error_and_targets_follow_slowly():
         torch.testing.assert_close(slow, 0.75 * old + 0.25 * new)
 
 
-def test_actor_goes_up_its_value_and_leaves_the_critics_alone():
+@pytest.mark.parametrize("equal", [False, True], ids=["critics differ", "critics are equal"])
+def test_actor_goes_up_its_value_and_leaves_the_critics_alone(equal: bool):
     learner = make()
+    if equal:  # the slope is that of one of them, not of both together
+        for weight in learner.critic.parameters():
+            weight.data[1] = weight.data[0]
     critics = [parameter.clone() for parameter in learner.critic.parameters()]
     generator = torch.Generator().manual_seed(0)
     generator.set_state(learner._generator.get_state())

@@ -1,14 +1,14 @@
 """Feetech's frames: beside their own SDK, and under whatever a wire may bring."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import scservo_sdk as sdk
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from deploy.feetech import protocol, registers
+from deploy.feetech import protocol, registers, scs_registers
 from deploy.feetech.protocol import HEADER, Packet, PacketParser, Status, checksum
 
 IDS = st.integers(0, 253)
@@ -96,20 +96,32 @@ def test_reply_means_to_feetechs_sdk_what_it_means_to_us(id: int, data: bytes, f
     assert protocol.statuses(packet, 0) == [Status(id, value.to_bytes(2, "little"), error)]
 
 
-@given(value=st.integers(-32767, 32767), bit=st.sampled_from([10, 11, 15]))
-def test_numbers_have_feetechs_sign(value: int, bit: int):
-    register = registers.Register(0, 2, "any", sign_bit=bit)
+@given(
+    value=st.integers(-32767, 65535),
+    bit=st.sampled_from([None, 10, 11, 15]),
+    byte_order=st.sampled_from(["little", "big"]),
+)
+def test_numbers_are_written_as_feetechs_sdk_writes_them(
+    value: int, bit: int | None, byte_order: Literal["little", "big"]
+):
+    register = registers.Register(0, 2, "any", sign_bit=bit, byte_order=byte_order)
     low, high = register.range
     value = max(low, min(high, value))
-    handler = sdk.sms_sts(SdkPort())
-    raw = int.from_bytes(register.encode(value), "little")
-    assert raw == handler.scs_toscs(value, bit)
-    assert register.decode(register.encode(value)) == handler.scs_tohost(raw, bit) == value
+    handler = (sdk.sms_sts if byte_order == "little" else sdk.scscl)(SdkPort())
+    signed = value if bit is None else handler.scs_toscs(value, bit)
+    ours = register.encode(value)
+    assert ours == bytes([handler.scs_lobyte(signed), handler.scs_hibyte(signed)])
+    word = handler.scs_makeword(*ours)
+    assert register.decode(ours) == (word if bit is None else handler.scs_tohost(word, bit))
+    assert register.decode(ours) == value
 
 
+@pytest.mark.parametrize("table", [registers.CONTROL_TABLE, scs_registers.CONTROL_TABLE])
 @given(data=st.binary(min_size=2, max_size=2))
-def test_every_register_reads_whatever_bytes_it_is_given(data: bytes):
-    for register in registers.CONTROL_TABLE:
+def test_every_register_reads_whatever_bytes_it_is_given(
+    table: tuple[registers.Register, ...], data: bytes
+):
+    for register in table:
         low, high = register.range
         assert low <= register.decode(data[: register.size]) <= high
 

@@ -106,12 +106,12 @@ def test_all_replies_at_once_are_judged_as_one_by_one(places: dict[int, int]):
         sent[place] ^= bits
     buffer = Replies(IDS, LENGTH)
     buffer.buffer[:] = sent
-    buffer.check(len(sent))
+    every = buffer.check(len(sent))
     size = len(sent) // 3
     for row, id in enumerate(IDS):
         packets = PacketParser().feed(sent[row * size : (row + 1) * size])
         alone = [p for p in packets if p.id == id and len(p.parameters) == LENGTH]
-        assert buffer.sound[row] == bool(alone)
+        assert (every or buffer.sound[row]) == bool(alone)
 
 
 def test_goals_are_sent_as_feetech_has_them():

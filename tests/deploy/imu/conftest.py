@@ -30,9 +30,11 @@ class Alone:
     def __init__(self, wire: ImuWire):
         self._wire = wire
 
-    @property
-    def wake_s(self) -> float:
+    def wake_of(self, device: str | None) -> float:
         return min(self._wire.next_event_s, self._wire.reply_s)
+
+    def is_unplugged(self, device: str | None) -> bool:
+        return False
 
     def receive(self, data: bytes, now_s: float, baud_rate: int | None, device: str | None) -> None:
         self.advance(now_s)

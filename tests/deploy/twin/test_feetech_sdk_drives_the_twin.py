@@ -1,26 +1,43 @@
 """Feetech's own SDK, unmodified, over the pseudo-terminal: the twin speaks their bytes."""
 
+import importlib
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import scservo_sdk as sdk
 
-from deploy.feetech import registers
+from deploy.feetech import registers, scs_registers
+from deploy.robot_config import RobotConfig
+from tests.deploy.twin.conftest import RunServer
 
 OK = sdk.COMM_SUCCESS
 DONE = (OK, 0)
 
 
-@pytest.fixture(scope="module")
-def servos(running_server, feetech_config) -> Iterator[Any]:
-    with running_server(config=feetech_config) as path:
+PATIENCE_MS = 500
+"""What the SDK grants the adapter, 50 ms by itself: too little on a busy machine."""
+
+
+@contextmanager
+def driving(run: RunServer, config: RobotConfig, handler: type[Any]) -> Iterator[Any]:
+    """The SDK's `handler` on a twin of `config`."""
+    module = importlib.import_module("scservo_sdk.port_handler")
+    with run(config=config) as path, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LATENCY_TIMER", PATIENCE_MS)
         port = sdk.PortHandler(path)
         assert port.openPort()
         assert port.setBaudRate(1_000_000)
-        yield sdk.sms_sts(port)
+        yield handler(port)
         port.closePort()
+
+
+@pytest.fixture(scope="module")
+def servos(running_server, feetech_config) -> Iterator[Any]:
+    with driving(running_server, feetech_config, sdk.sms_sts) as handler:
+        yield handler
 
 
 def test_ping_says_the_model(servos: Any):
@@ -43,9 +60,8 @@ def test_speed_has_their_sign(servos: Any):
     assert servos.write1ByteTxRx(2, registers.TORQUE_ENABLE.address, 1) == DONE
     assert servos.WritePosEx(2, 2300, 0, 0) == DONE  # limp, it was anywhere
     time.sleep(1.0)
-    assert servos.WritePosEx(2, 1700, 0, 0) == DONE
-    speeds = [servos.ReadSpeed(2)[0] for _ in range(40)]
-    assert min(speeds) < -200
+    assert servos.WritePosEx(2, 1700, 500, 0) == DONE  # for 1.2 s
+    assert min(servos.ReadSpeed(2)[0] for _ in range(60)) < -200
     assert servos.write1ByteTxRx(2, registers.TORQUE_ENABLE.address, 0) == DONE
 
 
@@ -73,3 +89,68 @@ def test_lock_opens_and_closes(servos: Any):
     assert servos.unLockEprom(1) == DONE
     assert servos.read1ByteTxRx(1, registers.LOCK.address) == (0, OK, 0)
     assert servos.LockEprom(1) == DONE
+
+
+@pytest.fixture(scope="module")
+def scs_servos(running_server, scs_config) -> Iterator[Any]:
+    with driving(running_server, scs_config, sdk.scscl) as handler:
+        yield handler
+
+
+def test_scs_ping_says_the_model(scs_servos: Any):
+    assert scs_servos.ping(1) == (1284, OK, 0)
+    assert scs_servos.ping(3)[1] == sdk.COMM_RX_TIMEOUT
+
+
+def test_scs_position_is_read_and_a_goal_is_followed(scs_servos: Any):
+    assert scs_servos.write1ByteTxRx(1, scs_registers.P_GAIN.address, 60) == DONE
+    assert scs_servos.write1ByteTxRx(1, scs_registers.TORQUE_ENABLE.address, 1) == DONE
+    assert scs_servos.WritePos(1, 600, 0, 800) == DONE
+    time.sleep(1.0)
+    ticks, result, error = scs_servos.ReadPos(1)
+    assert (result, error) == DONE
+    assert ticks == pytest.approx(600, abs=8)
+    assert scs_servos.write1ByteTxRx(1, scs_registers.TORQUE_ENABLE.address, 0) == DONE
+
+
+def test_scs_goals_are_taken_from_a_sync_write(scs_servos: Any):
+    for id, goal in ((1, 400), (2, 700)):
+        assert scs_servos.SyncWritePos(id, goal, 0, 500)
+    assert scs_servos.groupSyncWrite.txPacket() == OK
+    goal = scs_registers.GOAL_POSITION.address
+    assert [scs_servos.read2ByteTxRx(id, goal)[0] for id in (1, 2)] == [400, 700]
+
+
+def test_scs_speed_has_their_sign(scs_servos: Any):
+    assert scs_servos.write1ByteTxRx(2, scs_registers.TORQUE_ENABLE.address, 1) == DONE
+    assert scs_servos.WritePos(2, 600, 0, 1000) == DONE
+    time.sleep(0.6)
+    assert scs_servos.WritePos(2, 400, 0, 250) == DONE  # for 0.8 s
+    assert min(scs_servos.ReadSpeed(2)[0] for _ in range(60)) < -100
+    assert scs_servos.write1ByteTxRx(2, scs_registers.TORQUE_ENABLE.address, 0) == DONE
+
+
+def test_scs_motor_turns_at_the_duty_it_is_given(scs_servos: Any):
+    limits = scs_registers.MIN_POSITION_LIMIT.address
+    before = scs_servos.readTxRx(1, limits, 4)[0]
+    assert scs_servos.PWMMode(1) == DONE
+    assert scs_servos.WritePWM(1, -400) == DONE
+    assert scs_servos.write1ByteTxRx(1, scs_registers.TORQUE_ENABLE.address, 1) == DONE
+    time.sleep(0.05)
+    load = scs_servos.read2ByteTxRx(1, scs_registers.PRESENT_LOAD.address)[0]
+    assert scs_servos.scs_tohost(load, 10) == -400
+    assert scs_servos.write1ByteTxRx(1, scs_registers.TORQUE_ENABLE.address, 0) == DONE
+    assert scs_servos.writeTxRx(1, limits, 4, before) == DONE
+
+
+def test_scs_knows_no_sync_read(scs_servos: Any):
+    group = sdk.GroupSyncRead(scs_servos, scs_registers.PRESENT_POSITION.address, 4)
+    for id in (1, 2):
+        group.addParam(id)
+    assert group.txRxPacket() == sdk.COMM_RX_TIMEOUT
+
+
+def test_scs_lock_opens_and_closes(scs_servos: Any):
+    assert scs_servos.unLockEprom(1) == DONE
+    assert scs_servos.read1ByteTxRx(1, scs_registers.LOCK.address) == (0, OK, 0)
+    assert scs_servos.LockEprom(1) == DONE
