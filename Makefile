@@ -30,6 +30,8 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python tests/benchmarks/bus.py
 	$(BIN)/python tests/benchmarks/loop.py
+	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/fast_policy.py
 	$(BIN)/python tests/benchmarks/simulation.py
 	$(BIN)/python tests/benchmarks/sim_to_real.py
 

@@ -89,7 +89,6 @@ class Drive:
 
     def begin_run(self) -> None:
         """Torque is on from now: time and targets begin here."""
-        self.robot.read(self.clock.now() + self.period_s)  # energising took its time
         self.ticker = Ticker(self.clock, self.period_s)
         self._written_s = self._verified_s = self.clock.now()
         self.sent[:] = self.robot.target

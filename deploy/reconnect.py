@@ -27,7 +27,7 @@ class Reconnect(Enum):
 
     NEVER = "the run ends in the safe state"
     ASKED = "it waits, and goes on once the device is back and somebody resumes"
-    ALONE = "it waits, and goes on by itself once the device is back"
+    ALONE = "it waits, and goes on by itself once the device is back, unless it was paused before"
 
 
 def find_again(drive: Drive) -> None:
@@ -65,7 +65,8 @@ def wait_for_resume(drive: Drive) -> None:
         DeviceLost: it is gone again.
         SafetyError: a stop was asked for.
     """
-    while drive.requests.paused:
+    requests = drive.requests
+    while requests.paused and not requests.finished:
         drive.clock.sleep_until(drive.clock.now() + drive.period_s)
         drive.poll()
         drive.check_stop()

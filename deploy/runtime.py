@@ -166,7 +166,7 @@ class Runtime:
                     self._recover(loss)
                 self._arm(anew=loss is not None)
                 self.drive.begin_run()
-                if not self.requests.finished and self._ran_s < last_s:
+                if loss is None or (not self.requests.finished and self._ran_s < last_s):
                     self._run_policy(last_s)
                 self._command[:] = 0
                 self._enter(State.STOPPING)
@@ -180,6 +180,7 @@ class Runtime:
     def _recover(self, loss: DeviceLost) -> None:
         """Wait in the safe state for what was lost, and for somebody to resume."""
         requests = self.requests
+        alone = self.reconnect is Reconnect.ALONE and not requests.paused
         self._promise(SLOW_S)
         self.drive.make_safe(loss)
         self._promise(math.inf)
@@ -191,7 +192,7 @@ class Runtime:
             self._tell(text)
         find_again(self.drive)
         requests.pause()  # what was pressed meanwhile was pressed without a robot
-        if self.reconnect is Reconnect.ALONE:
+        if alone:
             requests.resume()
         else:
             self._tell("the robot is back and as it was; it waits for you to resume")

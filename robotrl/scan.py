@@ -46,7 +46,8 @@ def scan(devices: Sequence[Device], ids: Iterable[int]) -> Iterator[str]:
 def _scan_servos(device: ServoDevice, asked: list[int], problems: list[str]) -> Iterator[str]:
     """A line for each servo; what is wrong is added to `problems`."""
     wirings = {joint: device.config.joints[joint] for joint in device.joints}
-    found = {servo.id: servo for servo in scan_bus(device, sorted({*asked, *device.id_of}))}
+    ids = sorted({*asked, *device.id_of.values()})
+    found = {servo.id: servo for servo in scan_bus(device, ids)}
     yield from (f"{device.name}: {servo}" for servo in found.values())
     for joint, wiring in wirings.items():
         servo, who = found.get(wiring.id), f"{joint} (id {wiring.id})"

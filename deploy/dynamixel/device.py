@@ -218,7 +218,7 @@ class DynamixelServos(ServoDevice):
 
     def prove(self) -> str:
         """Whether every servo's watchdog has tripped; they are off after that."""
-        if idle := [joint for joint, id in self._id_of.items() if not self._stopped_itself(id)]:
+        if idle := [joint for joint, id in self.id_of.items() if not self._stopped_itself(id)]:
             raise SafetyError(
                 f"the watchdogs of {idle} did not stop their servos, expected them to after "
                 f"{self.config.safety.watchdog_ms} ms of silence; is another program using the bus?"

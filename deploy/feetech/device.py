@@ -91,7 +91,8 @@ class FeetechServos(ServoDevice):
         )
         self._targets = SyncWrite(self.bus, self._ids, self.GOAL_POSITION)
         names = ("position", "speed", "current", "load")
-        self._fields = {name: row for row, name in enumerate(names) if name in self.BLOCK.fields}
+        known = self.BLOCK.names or ()
+        self._fields = {name: row for row, name in enumerate(names) if name in known}
         scale, count = self._scale, len(joints)
         ampere = registers.PRESENT_CURRENT.scale if "current" in self._fields else np.nan
         units = (scale.rad_per_tick, np.full(count, ampere), np.full(count, 1 / LOAD_FULL))

@@ -170,9 +170,14 @@ class Microcontroller:
         self.energised = True
 
     def read(self, deadline_s: float) -> int:
-        """Ask for the state; without an answer everything just grows older."""
+        """Ask for the state, twice if there is time; without an answer everything grows older."""
         self.link.send(MessageType.POLL)
-        answered = self.link.receive(deadline_s)
+        again_s = self._port.now() + self.read_s
+        answered = self.link.receive(min(again_s, deadline_s))
+        if not answered and again_s + self.read_s < deadline_s:
+            self.statistics.retried += 1
+            self.link.send(MessageType.POLL)
+            answered = self.link.receive(deadline_s)
         if answered:
             self._take(self.link.state)
         else:

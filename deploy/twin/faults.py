@@ -15,7 +15,7 @@ in one piece. What each fault leads to is the table in `deploy/README.md`.
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -76,6 +76,8 @@ class Fault(Section):
     """Of it: a joint's servo, or `imu` on a bus; none: all there is."""
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Of the replies."""
+    replies: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many it spoils, and no more; none: no end to it."""
     delay_ms: Annotated[float, Field(ge=0, le=10_000)] = 20.0
     """How much later a reply comes."""
 
@@ -95,6 +97,7 @@ class FaultyWire:
         self.wire, self._rng = wire, rng
         self.faults: list[Fault] = []
         """Those that are on."""
+        self._spoilt: Counter[int] = Counter()
         self._held: deque[tuple[float, bytes]] = deque()
 
     @property
@@ -129,6 +132,9 @@ class FaultyWire:
     def _suffer(self, reply: bytearray, now_s: float) -> None:
         for fault in self.faults:
             if not reply or self._rng.random() >= fault.share:
+                continue
+            self._spoilt[id(fault)] += 1
+            if self._spoilt[id(fault)] > (fault.replies or math.inf):
                 continue
             match fault.kind:
                 case "drop":

@@ -114,6 +114,9 @@ class InstantPort:
     def close(self) -> None:
         pass
 
+    def reopen(self) -> None:
+        pass
+
 
 class InstantPortHandler(dynamixel_sdk.PortHandler):
     """The SDK's port."""
@@ -304,6 +307,9 @@ class WirePort:
         return len(received)
 
     def close(self) -> None:
+        pass
+
+    def reopen(self) -> None:
         pass
 
 

@@ -27,7 +27,7 @@ ATTEMPTS = 5
 
 def main() -> None:
     """Take turns, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--watchdog-ms", type=int, default=100)
     options = parser.parse_args()

@@ -6,7 +6,7 @@ A twin of the desk arm runs behind a pseudo-terminal. Measured is from the start
 the state IDLE: policy loaded and replayed, black box begun, every servo identified, checked and set
 up, latency measured, limp and at rest. Beside it a Python that only imports numpy and onnxruntime.
 In turns, medians: seconds on the clock; of a processor, of the process alone; its peak memory, and
-that of its companion. On a busy machine the processor's seconds are those to compare.
+that of its companion. On a busy machine start it with `chrt -f 10`.
 """
 
 import os

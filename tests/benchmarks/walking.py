@@ -3,12 +3,13 @@
     python -m tests.benchmarks.walking runs/microduck_walk --episodes 16
 
 For every command `--episodes` episodes of 20 s, each in its own randomized world (other draws than
-in training, every term at its full range). Speed and error count from 1 s after the start. A fall
-ends an episode, and the next one begins. `lifts` are the feet's departures from the ground per
-second; at the command zero they should be none, but for steps that catch a push: there only those
-count that come a second after the robot last tipped over. `--push` is how hard it is pushed,
-whatever it was trained with. The last lines are the mean over all commands, and each joint's torque
-beside `--continuous`, what a servo can give for ever (a guide: a fifth of its stall torque).
+in training, every term at its full range, the model's own time step). Speed and error count from 1
+s after the start. A fall ends an episode, and the next one begins. `lifts` are the feet's
+departures from the ground per second; at the command zero they should be none, but for steps that
+catch a push: there only those count that come a second after the robot last tipped over. `--push`
+is how hard it is pushed, whatever it was trained with. The last lines are the mean over all
+commands, and each joint's torque beside `--continuous`, what a servo can give for ever (a guide: a
+fifth of its stall torque).
 """
 
 import argparse
@@ -74,13 +75,12 @@ def measure(
         ("standing_share", "forward_share", "turning_share", "heading_share"), 0.0
     )
     fixed = {"low": list(command), "high": list(command), "interval_s": [1000, 1000], **shares}
-    settings = {k: v for k, v in config.task_config.items() if k != "stages"}
+    settings = config.task_config | {"command": fixed, "episode_s": 20.0}
     env: VectorEnv = make_test_env(
-        config,
+        config.model_copy(update={"task_config": settings}),
         num_envs=episodes,
         seed=config.seed + 1_000_003,
         randomization=pushed(config.terms, push),
-        task_config=settings | {"command": fixed, "episode_s": 20.0},
     )
     policy = load_policy(config, env, folder.load_checkpoint())
     task, observation = env.task, env.reset()

@@ -41,7 +41,14 @@ _LIMITS = {"position_limits_rad": [-1.5, 1.5], "velocity_limit_rad_s": 5.0}
 _X = {"shoulder": "XL430-W250", "elbow": "XL330-M288"}
 _STS = dict.fromkeys(_X, "STS3215-12V")
 START = (0.2, 0.3)
-SAFETY = {"move_to_start_s": 0.1, "reconnect_s": 1.2, "following_time_ms": 200}
+SAFETY = {
+    "move_to_start_s": 0.1,
+    "reconnect_s": 0.6,
+    "following_error_rad": 0.08,
+    "following_time_ms": 100,
+    "pose_tolerance_rad": 0.15,
+}
+"""So that little time passes until something is noticed."""
 _BUS = {"port": "/dev/bus"}
 FAMILIES: Mapping[str, tuple[dict[str, Any], dict[str, str], int]] = MappingProxyType(
     {
@@ -75,7 +82,8 @@ def arm_contract(config: RobotConfig) -> Contract:
         for joint, start in zip(bare_joints(config), START, strict=True)
     ]
     kinds: list[SignalKind] = ["joint_position", "command"]
-    kinds += ["projected_gravity", "imu_angular_velocity"] if _has_imu(config) else []
+    if _has_imu(config):
+        kinds += ["projected_gravity", "imu_angular_velocity"]
     names = [joint.name for joint in joints]
     tensors = [describe_tensor(kind, names, contract.command) for kind in kinds]
     output = describe_tensor("joint_position_target", names, contract.command)
@@ -139,7 +147,7 @@ class FaultyArm:
         self.robot = Robot(config, contract.joints, ports, approve=lambda changes: True)
         self.controller, self.recorder = Swing(contract), MemoryRecorder(contract)
         self.states: list[State] = []
-        self.on_state: Callable[[State], object] = self.states.append
+        self.on_state: Callable[[State], None] = self.states.append
         self.runtime = Runtime(
             self.robot,
             self.controller,
@@ -184,6 +192,6 @@ class FaultyArm:
             return error
         finally:
             self.monitor.stopped()
-            self.clock.sleep_until(self.clock.now() + 0.3)
+            self.clock.sleep_until(self.clock.now() + 0.15)
             self.twin.advance(self.clock.now())
         return None

@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ _NEW_S = 0.005
 """Bytes that come so long after the fault are no more the controller's."""
 _SWING_S = 2.0
 _START_TIMEOUT_S = 60.0
+Connection = Any
+"""An end of a pipe; its type differs by platform."""
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
 
@@ -158,19 +160,18 @@ def lose(
         return Trial(_wait_for(twin_says), fault_s, log)
 
 
-def _strike(
-    fault: Fault, controller: multiprocessing.Process, twin: multiprocessing.Process
-) -> float:
-    """Do it; returns when."""
+def _strike(fault: Fault, controller: BaseProcess, twin: BaseProcess) -> float:
+    """Do it; returns when, to be sure a little early: what follows may run before we do."""
     pid = twin.pid if fault == "unplug" else controller.pid
     number = {"kill -9": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}.get(fault, signal.SIGUSR1)
     assert pid
+    fault_s = time.monotonic()
     os.kill(pid, number)
-    return time.monotonic()
+    return fault_s
 
 
 @contextmanager
-def _child(target, *arguments) -> Iterator[tuple[multiprocessing.Process, Connection]]:
+def _child(target, *arguments) -> Iterator[tuple[BaseProcess, Connection]]:
     ours, theirs = _processes.Pipe()
     process = _processes.Process(target=target, args=(theirs, *arguments))
     process.start()
@@ -291,7 +292,8 @@ def _contract(config: RobotConfig) -> Contract:
             for joint, angle in zip(joints, home, strict=True)
         ]
     inputs: list[SignalKind] = ["joint_position", "joint_velocity", "command"]
-    inputs += ["projected_gravity", "imu_angular_velocity"] if wheels else []
+    if wheels:
+        inputs.extend(("projected_gravity", "imu_angular_velocity"))
     names = list(config.joints)
     document = base.model_dump(mode="json")
     tensors = [describe_tensor(kind, names, base.command) for kind in inputs]

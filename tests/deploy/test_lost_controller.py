@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 
+from mcap.records import Message
 from mcap.stream_reader import StreamReader
 
 from tests.deploy.lost import Family, Fault, Trial, lose
@@ -67,7 +68,9 @@ def test_log_is_complete_and_tells_what_the_companion_did(
 ):
     log = trials[family, fault].log
     with log.open("rb") as file:
-        events = [record.data for record in StreamReader(file).records if hasattr(record, "data")]
+        events = [
+            record.data for record in StreamReader(file).records if isinstance(record, Message)
+        ]
     last = next(data.decode() for data in reversed(events) if b'"vanished"' in data)
     assert "the companion has made the robot safe" in last
     assert ("it stood still, and was ended" in last) == (fault != "kill -9")

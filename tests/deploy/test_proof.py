@@ -70,8 +70,10 @@ def test_nothing_moves_in_the_proof(trial: Trial):
     assert max(moved) < 0.03  # torque on, in the pose where it lies
 
 
-def test_servo_whose_watchdog_does_nothing_is_named_and_nothing_moves(trial: Trial):
-    trial.bench.servo("gripper")._check_watchdog = lambda: None
+def test_servo_whose_watchdog_does_nothing_is_named_and_nothing_moves(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trial.bench.servo("gripper"), "_check_watchdog", lambda: None)
     message, _ = trial.fail()
     assert message.startswith("the watchdogs of ['gripper'] did not stop their servos, expected")
     assert trial.states == [State.IDLE, State.FAULT]
@@ -172,7 +174,8 @@ def test_recorder_that_fails_in_a_fault_does_not_keep_the_arm_from_its_safe_stat
         raise OSError("no memory")
 
     def break_recorder() -> None:
-        trial.recorder.note = trial.recorder.promise = trial.recorder.commit = fail
+        for name in ("note", "promise", "commit"):
+            setattr(trial.recorder, name, fail)
 
     trial.controller.at[20] = break_recorder
     with pytest.raises(OSError, match="no memory"):
@@ -185,7 +188,7 @@ def test_defect_in_one_device_does_not_keep_the_next_from_holding(trial: Trial):
 
     class Broken:
         energised = True
-        name = "broken"
+        name, joints = "broken", ()
 
         def hold(self) -> None:
             raise ZeroDivisionError("a defect")

@@ -317,6 +317,20 @@ def test_disk_that_fills_up_is_an_error_that_says_where_the_rest_is(path: Path, 
     assert found == list(range(len(found)))
 
 
+def test_companion_without_a_log_goes_on_watching(path: Path, contract: Contract):
+    recorder = Recorder(path, contract, {})
+    fill_disk(recorder, unfinished(path).stat().st_size + 100)
+    for number in range(400):
+        commit(recorder, number)
+    wait_until(recorder.trouble)
+
+    assert "File too large" in recorder.trouble()
+    assert recorder._companion.poll() is None
+    with pytest.raises(DeployError, match="File too large"):
+        recorder.close()
+    assert recorder._companion.poll() == 1
+
+
 def test_disk_that_is_full_from_the_start_is_refused_and_leaves_nothing(
     path: Path, contract: Contract
 ):

@@ -49,6 +49,7 @@ class Masses:
         self.statistics = SimpleNamespace(
             requests=0, crc_errors=0, timeouts=0, retried=0, lost=0, late=0
         )
+        self.devices = [self]
         self.silent = self.unplugged = False
         self.complaint = ""
         self.goals: list[tuple[float, str, np.ndarray]] = []

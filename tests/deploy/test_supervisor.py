@@ -6,6 +6,7 @@ import pytest
 from deploy.errors import BusError
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
+from deploy.servos.catalog import MODELS
 from deploy.supervisor import make_safe
 from deploy.twin.port import VirtualPort
 from tests.deploy.conftest import Bench
@@ -67,7 +68,8 @@ def test_servo_that_does_not_answer_keeps_none_of_the_others_from_being_held(fam
     bench.wait(0.6)
     goal = bench.servo("wrist_roll").registers.GOAL_POSITION
     wiring = bench.config.joints["wrist_roll"]
-    angle = (bench.get("wrist_roll", goal) - wiring.zero_ticks) * 2 * np.pi / 4096
+    counts = wiring.direction * (bench.get("wrist_roll", goal) - wiring.zero_ticks)
+    angle = counts * MODELS[wiring.model].rad_per_tick
     assert angle == pytest.approx(bench.twin.joint_position[4], abs=0.06)
 
 

@@ -59,6 +59,9 @@ class ScriptedPort:
     def close(self) -> None:
         self.unplugged = True
 
+    def reopen(self) -> None:
+        self.unplugged = False
+
 
 @pytest.fixture
 def scripted_port() -> Callable[..., ScriptedPort]:

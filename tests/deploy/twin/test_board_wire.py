@@ -53,6 +53,8 @@ class Cable:
 
     def close(self) -> None: ...
 
+    def reopen(self) -> None: ...
+
 
 class Bench:
     """The balancer, its board and its cable."""

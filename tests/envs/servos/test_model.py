@@ -69,7 +69,7 @@ def test_wheel_turns_at_the_no_load_speed(name, rating, load):
     simulation = worlds(driven(arm(), name, rating, load))
     simulation.data("ctrl")[:] = 2900.0
     simulation.step(1500)
-    assert simulation.data("qvel").item() == pytest.approx(rating.no_load_speed_rad_s, rel=0.04)
+    assert simulation.data("qvel").item() == pytest.approx(rating.no_load_speed_rad_s, rel=0.05)
 
 
 @LOAD_FRICTION
