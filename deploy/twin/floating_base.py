@@ -26,9 +26,9 @@ LIFT_S, LOWER_S = 1.0, 0.4
 """From where it lies into the air, and from there onto the floor."""
 CLEARANCE_M = 0.03
 """Under its feet in the air."""
-BEFORE_LETTING_GO_S = 0.9
-"""It stands for so long, held less and less: a robot that is held cannot balance, and what it tries
-fells it if it is let go at once."""
+BEFORE_LETTING_GO_S, LOOSENING_S = 1.2, 0.9
+"""It stands for so long, the last of it held less and less: a robot that is held cannot balance, and
+what it tries fells it if it is let go at once."""
 PUSH_S = 0.1
 PUSH_INTERVAL_S = (3.0, 6.0)
 
@@ -116,7 +116,7 @@ class FloatingBase:
         holds = held_s < self._let_go_after_s
         self._data.eq_active[self._weld] = holds
         if holds:
-            grip = min((self._let_go_after_s - held_s) / BEFORE_LETTING_GO_S, 1.0)
+            grip = min((self._let_go_after_s - held_s) / LOOSENING_S, 1.0)
             self._model.eq_solimp[self._weld, :3] = _FIRM * grip**2, _FIRM, _WIDTH
             self._move_hand(held_s)
         if self._push_m_s:

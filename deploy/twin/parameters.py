@@ -107,7 +107,7 @@ class TwinParameters:
     """See `GYRO_BIAS_RAD_S`."""
     push_speed_m_s: float = 0.0
     """See `PUSH_SPEED_M_S`; 0 for no pushes."""
-    let_go_after_s: float = 3.0
+    let_go_after_s: float = 3.6
     """When whoever picks up a robot on a floating base lets go of it, after its servos began to
     hold; 0 if nobody picks it up."""
 
