@@ -27,7 +27,7 @@ LIFT_S, LOWER_S = 1.0, 0.4
 CLEARANCE_M = 0.03
 """Under its feet in the air."""
 BEFORE_LETTING_GO_S, LOOSENING_S = 1.2, 0.9
-"""It stands for so long, the last of it held less and less: a robot that is held cannot balance, and
+"""It stands for so long, the last of it held less and less: while it is held it cannot balance, and
 what it tries fells it if it is let go at once."""
 PUSH_S = 0.1
 PUSH_INTERVAL_S = (3.0, 6.0)
