@@ -166,7 +166,7 @@ class Faults:
         self._twin, script = twin, script or FaultScript()
         rng = np.random.default_rng(script.seed)
         self._wires = {name: FaultyWire(wire, rng) for name, wire in twin.wires.items()}
-        twin.wires.update(self._wires)
+        twin.wires.update(self._wires)  # pyright: ignore[reportCallIssue, reportArgumentType]
         self.begun = 0
         """How many faults have begun."""
         self._held_s: float | None = None
@@ -249,7 +249,7 @@ class Faults:
         """Two answer to one id at once, so what is heard on their line is neither."""
         (servo,), here = self._servos(fault), self._servos(fault.model_copy(update={"part": None}))
         other = here[(here.index(servo) + 1) % len(here)]
-        servo.force(servo.registers.ID, other.id)
+        servo.force(servo.registers.ID, other.id)  # pyright: ignore[reportArgumentType]
         self._wires[self._device(fault)].faults.append(Fault(kind="corrupt"))
 
     def _downgrade(self, fault: Fault) -> None:

@@ -47,10 +47,11 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     print(f"{'':10}{'reply':>9}{'ticks hit':>11}{'cost p50':>10}{'p99':>7}{'max [ms]':>10}"
           f"{'readings lost':>15}{'step':>6}")  # fmt: skip
+    kinds: list[tuple[Kind, str]] = [("drop", "missing"), ("corrupt", "damaged")]
     with tempfile.TemporaryDirectory() as folder:
         for family in FAMILIES:
             usual = ticks_of(family, Path(folder), None, 2.0)
-            for kind, name in (("drop", "missing"), ("corrupt", "damaged")):
+            for kind, name in kinds:
                 ticks = ticks_of(family, Path(folder), kind, seconds)
                 trouble = ticks["crc_errors"] + ticks["timeouts"] + ticks["lost"]
                 hit = np.diff(trouble, prepend=trouble[0]).astype(bool)

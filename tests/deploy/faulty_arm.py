@@ -83,7 +83,7 @@ def arm_contract(config: RobotConfig) -> Contract:
     ]
     kinds: list[SignalKind] = ["joint_position", "command"]
     if _has_imu(config):
-        kinds += ["projected_gravity", "imu_angular_velocity"]
+        kinds.extend(("projected_gravity", "imu_angular_velocity"))
     names = [joint.name for joint in joints]
     tensors = [describe_tensor(kind, names, contract.command) for kind in kinds]
     output = describe_tensor("joint_position_target", names, contract.command)

@@ -239,7 +239,7 @@ def test_other_servo_model_is_not_taken_for_the_one_that_was_lost(trial: Trial):
 
     def swap(trial: Trial) -> None:
         cut_power(trial)
-        servo.force(servo.registers.MODEL_NUMBER, 12345)
+        servo.force(servo.registers.MODEL_NUMBER, 12345)  # pyright: ignore[reportArgumentType]
 
     lose_at(trial, 20, swap)
     message, _ = trial.fail(BusError)

@@ -177,6 +177,7 @@ def test_own_settings_of_a_task_count_in_evaluation_whatever_their_name(
     config = TrainConfig.model_validate({"task": "own", "task_config": settings})
     task = train.make_test_env(config, num_envs=1, num_threads=1).task
     assert isinstance(task, OwnTask)
+    assert isinstance(task.config, OwnTask.Config)
     assert (task.config.stages, task.config.training_timestep_s) == (["far", "near"], None)
 
 

@@ -164,13 +164,14 @@ def test_second_ctrl_c_stops_at_once(
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(PPO, "update", impatient)
+    before = signal.getsignal(signal.SIGINT)
     stopped = CliRunner().invoke(
         app, ["train", str(tiny_run.config_path), "--output", str(tmp_path / "run")]
     )
 
     assert stopped.exit_code == 130
     assert not RunFolder(tmp_path / "run").checkpoint_path.exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_folder_that_another_process_trains_in_is_refused(tiny_config: TrainConfig, tmp_path: Path):
