@@ -6,10 +6,11 @@
 
 It is started as a maker starts the real one. It lies limp as it was switched on; when its servos
 hold, a hand picks it up, keeps it upright in the air while it goes to its home pose, puts it on its
-feet, and lets go `let_go_after_s` after they began to hold, when the policy has taken over. The
-hand is a soft weld to a body that moves as the hand does. A robot on wheels gets up by itself:
-nobody lifts it, in the air its wheels would only run away. A push is a force on the base that gives
-the whole robot the drawn speed within `PUSH_S`; training sets the speed at once.
+feet, loosens its grip as they take the weight, and has let go `let_go_after_s` after they began to
+hold, when the policy has taken over. The hand is a soft weld to a body that moves as the hand does.
+A robot on wheels gets up by itself: nobody lifts it, in the air its wheels would only run away. A
+push is a force on the base that gives the whole robot the drawn speed within `PUSH_S`; training
+sets the speed at once.
 """
 
 import math
@@ -25,11 +26,15 @@ LIFT_S, LOWER_S = 1.0, 0.4
 """From where it lies into the air, and from there onto the floor."""
 CLEARANCE_M = 0.03
 """Under its feet in the air."""
-BEFORE_LETTING_GO_S = 0.6
-"""It stands, held, for so long."""
+BEFORE_LETTING_GO_S, LOOSENING_S = 1.2, 0.9
+"""It stands for so long, the last of it held less and less: while it is held it cannot balance, and
+what it tries fells it if it is let go at once."""
 PUSH_S = 0.1
 PUSH_INTERVAL_S = (3.0, 6.0)
 
+_FIRM, _WIDTH = 0.95, 10.0
+"""Of the weld ("solimp" in MuJoCo's documentation): its impedance while it is held, near 0 it is
+free; a width [m, rad] so large that it does not depend on how far the robot is off."""
 _WELD = (0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0)  # anchor, relative pose, torque scale
 
 Floats = NDArray[np.float64]
@@ -75,7 +80,7 @@ class FloatingBase:
         *,
         lifted: bool = True,
     ):
-        self._data, self._body = data, model.body(root).id
+        self._model, self._data, self._body = model, data, model.body(root).id
         qpos_at, dof_at = (int(at[model.body_jntadr[self._body]])
                            for at in (model.jnt_qposadr, model.jnt_dofadr))  # fmt: skip
         self._qpos, self._dof = slice(qpos_at, qpos_at + 7), slice(dof_at, dof_at + 6)
@@ -111,6 +116,8 @@ class FloatingBase:
         holds = held_s < self._let_go_after_s
         self._data.eq_active[self._weld] = holds
         if holds:
+            grip = min((self._let_go_after_s - held_s) / LOOSENING_S, 1.0)
+            self._model.eq_solimp[self._weld, :3] = _FIRM * grip**2, _FIRM, _WIDTH
             self._move_hand(held_s)
         if self._push_m_s:
             self._push(now_s)

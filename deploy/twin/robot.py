@@ -141,16 +141,15 @@ class Twin:
             stall[row] = servo.drive_torque(servo.nominal_voltage_v)
             current[row] = stall[row] / servo.kt
             damping[row] = servo.back_emf_damping
-        self._strength = self._each(parameters.strength_scale, 1.0) * stall
-        self._damping = self._each(parameters.damping_scale, 1.0) * damping
+        rubs = {row: servo.friction for row, servo in named.items() if servo != servo.plain}
+        # A data sheet tells what the gears leave; what is drawn to rub in them, the motor has more.
+        motor = np.full(len(stall), 1 / (1 - parameters.load_friction))
+        motor[list(rubs)] = 1.0
+        self._strength = self._each(parameters.strength_scale, 1.0) * stall * motor
+        self._damping = self._each(parameters.damping_scale, 1.0) * damping * motor
         self._friction = self._model.dof_frictionloss[self._dof].copy()
         self._load_friction = LoadFriction(
-            self._model,
-            {
-                self._dof[row]: servo.friction
-                for row, servo in named.items()
-                if servo != servo.plain
-            },
+            self._model, {self._dof[row]: friction for row, friction in rubs.items()}
         )
         self.motor_torque = np.zeros(len(self.joints))
         """What the motors apply to the joints [N·m], shape (n,)."""
