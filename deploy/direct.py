@@ -15,8 +15,7 @@ killed while it moves leaves its joints to the servos' own watchdog.
 
 import contextlib
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +27,7 @@ from deploy.drive import Drive
 from deploy.errors import ConfigError, DeployError
 from deploy.governor import Governor
 from deploy.ports import open_ports
+from deploy.process import handling
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 
@@ -90,30 +90,15 @@ def _signals_raise() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    with _handling(leave, (signal.SIGTERM, signal.SIGHUP)):
+    with handling(leave, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
     """Nothing interrupts, however often it is tried."""
-    with _handling(signal.SIG_IGN, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+    with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
-
-
-@contextlib.contextmanager
-def _handling(
-    handler: Callable[[int, FrameType | None], object] | signal.Handlers,
-    numbers: tuple[signal.Signals, ...],
-) -> Iterator[None]:
-    """Signals are handled so in the block; only the main thread may say how."""
-    main = threading.current_thread() is threading.main_thread()
-    previous = {number: signal.signal(number, handler) for number in numbers if main}
-    try:
-        yield
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
 
 
 class DirectRobot:

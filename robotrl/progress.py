@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from deploy.process import handling
 from robotrl import parallel
 from robotrl.run_folder import RunFolder
 from robotrl.train import train
@@ -87,15 +88,8 @@ def _stop_on_signal(console: Console) -> Iterator[threading.Event]:
         asked.set()
         console.print("finishing this iteration, then saving; once more to stop at once")
 
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    with handling(ask, signal.SIGINT, signal.SIGTERM):
         yield asked
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parts(metrics: dict[str, float]) -> list[str]:

@@ -29,7 +29,7 @@ from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.fit import matches
 from deploy.governor import Governor
 from deploy.ports import open_ports
-from deploy.process import command_of
+from deploy.process import command_of, handling
 from deploy.realtime import realtime
 from deploy.reconnect import Reconnect
 from deploy.recorder import Recorder
@@ -258,13 +258,11 @@ def _approve(
 
 def _confirmed(console: Console, question: str) -> bool:
     """Ask; Ctrl-C, or nobody there to answer, is a no."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # ours lets input go on
     try:
-        return console.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
+        with handling(signal.default_int_handler, signal.SIGINT):  # ours lets input go on
+            return console.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):
         return False
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _describe_run(config: RobotConfig) -> dict[str, object]:

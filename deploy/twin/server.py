@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from deploy.errors import BusError, ConfigError
+from deploy.process import handling
 from deploy.robot_config import RobotConfig
 from deploy.twin.faults import Faults, FaultScript
 from deploy.twin.parameters import TwinParameters
@@ -38,7 +39,6 @@ _BAUD_RATES = {
     if name[0] == "B" and name[1:].isdigit()
 }
 """Baud rate [bit/s] of each speed of a terminal, B9600 and so on."""
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
 
 
@@ -202,9 +202,5 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         stop = True
         _log.info("stopping on %s", signal.Signals(number).name)
 
-    previous = {number: signal.signal(number, request_stop) for number in _STOP_SIGNALS}
-    try:
+    with handling(request_stop, signal.SIGTERM, signal.SIGINT):
         yield lambda: stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
