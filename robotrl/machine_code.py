@@ -1,6 +1,6 @@
 """A learner's hot functions as machine code, by torch.compile and the machine's C++ compiler.
 
-    gradients = compiled(gradients)      # ten seconds with the first call, half the time from then on
+    gradients = compiled(gradients)      # the first call takes ten seconds, the next two thirds
 
 Python and a hundred small operations take as long as the matrix products between them; compiled,
 they are a few loops. Results differ in rounding only. Where nothing can be compiled the function
@@ -30,7 +30,7 @@ def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Res
                 result = attempt(*args, **kwargs)
             except Exception as error:  # of a compiler that is missing, or of what it lacks
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                _log.warning("learning goes on at half the speed, without a compiler: %s", reason)
+                _log.warning("learning goes on as slowly as before, nothing was compiled: %s", reason)
                 chosen = function
             else:
                 chosen = attempt

@@ -339,9 +339,7 @@ class SAC:
         """
         outputs, passed = self._actor.trace(batch.observation["actor"])
         action, log_prob, scaled = _squashed(outputs, noise)
-        judged, layers = self.critic.trace(
-            torch.cat([batch.observation["critic"], action], dim=-1)
-        )
+        judged, layers = self.critic.trace(torch.cat([batch.observation["critic"], action], dim=-1))
         values = self._head.value(judged)  # (critics, n)
         if self.config.critics > 2:
             value, share = values.mean(dim=0), torch.full_like(values, 1 / len(values))
@@ -365,9 +363,7 @@ class SAC:
         """The critics that make the targets, two of more; None: all."""
         if self.config.critics <= 2:
             return None
-        order = torch.randperm(
-            self.config.critics, generator=self._generator, device=self.device
-        )
+        order = torch.randperm(self.config.critics, generator=self._generator, device=self.device)
         return order[:2]
 
     @torch.no_grad()

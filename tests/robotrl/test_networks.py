@@ -49,9 +49,7 @@ def test_policy_starts_near_zero():
 
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU])
 @pytest.mark.parametrize("hidden", [[], [8], [8, 4]])
-def test_gradients_by_hand_equal_those_of_autograd(
-    hidden: list[int], activation: type[nn.Module]
-):
+def test_gradients_by_hand_equal_those_of_autograd(hidden: list[int], activation: type[nn.Module]):
     network = mlp([5, *hidden, 2], output_gain=1.0, activation=activation).double()
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, torch.nan)  # is written, not added to
