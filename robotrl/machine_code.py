@@ -30,7 +30,7 @@ def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Res
                 result = attempt(*args, **kwargs)
             except Exception as error:  # of a compiler that is missing, or of what it lacks
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                _log.warning("learning goes on as slowly as before, nothing was compiled: %s", reason)
+                _log.warning("not compiled, so learning stays slower: %s", reason)
                 chosen = function
             else:
                 chosen = attempt

@@ -21,7 +21,7 @@ def test_function_stays_as_it_is_where_there_is_no_compiler(
 
     assert [twice(torch.tensor(3.0)).item() for _ in range(2)] == [6, 6]
     assert [record.message for record in caplog.records] == [
-        "learning goes on as slowly as before, nothing was compiled: RuntimeError: no C++ compiler"
+        "not compiled, so learning stays slower: RuntimeError: no C++ compiler"
     ]
 
 
