@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE_S = 60.0
-"""For whatever another process does; only what never happens takes so long."""
+PATIENCE_S = 100.0
+"""For what another process does. Only what never happens takes so long; a test may take 240 s."""
 T = TypeVar("T")
 
 
