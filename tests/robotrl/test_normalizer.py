@@ -87,7 +87,8 @@ def test_single_rows_still_count_after_fifty_million():
     for _ in range(1000):
         normalizer.update(torch.tensor([[103.0]]))
 
-    # n of N + n rows are 3 off: mean 100 + 3 n / (N + n), variance (4 N + 9 N n / (N + n)) / (N + n).
+    # n of N + n rows are 3 off: a share s = n / (N + n) moves the mean by 3 s, and the variance
+    # becomes (1 - s) 4 + s (1 - s) 9.
     # float32 has steps of 8e-6 there, and each row moves the mean by 6e-8.
     share = 1000 / (5e7 + 1000)
     assert normalizer.mean.item() - 100 == pytest.approx(3 * share, rel=1e-6)
