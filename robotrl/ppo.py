@@ -36,7 +36,7 @@ from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, begin
 from robotrl.policy import Policy
-from robotrl.products import ROWS
+from robotrl.products import ROWS, held
 from robotrl.recurrent import gru, unroll
 from robotrl.returns import compute_gae
 
@@ -384,7 +384,7 @@ class PPO:
         actor_batch += [batch[name] for name in ("past",) if name in batch]
         job = partial(self._learn_critic, (batch["critic"], targets), parts)
         aside = self._is_large(parts[0].rows, num_envs)
-        self._learning = begin(job, aside=aside)
+        self._learning = begin(held(job) if aside else job, aside=aside)
         of_actor = self._learn_actor(actor_batch, parts)
         mean, log_std = self._means(*seen), self.policy.log_std
         kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()

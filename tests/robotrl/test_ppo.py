@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from robotrl.algorithm import TrainingError
 from robotrl.networks import Backpropagation
 from robotrl.parallel import Part
 from robotrl.ppo import PPO, PPOConfig, Rollout, surrogate
+from robotrl.products import precision, rounded
 
 
 class ToyEnv(Protocol):
@@ -487,6 +489,27 @@ def test_critic_learns_the_same_bits_beside_the_next_rollout_as_before_it(
     beside, before = told
     assert math.isnan(beside[0])
     assert beside[1:] == before[:3]  # one iteration later
+
+
+def test_critic_that_learns_aside_ends_in_the_precision_of_learn(monkeypatch: pytest.MonkeyPatch):
+    found = []
+
+    def learn_critic(self: PPO, *arguments: Any) -> dict[str, Tensor]:
+        found.append(rounded())
+        time.sleep(0.2)  # in which `learn` is over
+        found.append(rounded())
+        return {"loss/value": torch.zeros(())}
+
+    monkeypatch.setattr("robotrl.ppo.LARGE", 0.0)
+    monkeypatch.setattr(PPO, "_learn_critic", learn_critic)
+    env = Walk(num_envs=256)
+    learner = make(env)
+    rollout, _ = collect(learner, env, env.observation)
+    with precision("bfloat16"):
+        learner.update(rollout)
+
+    assert not rounded()
+    assert found == [True, True]
 
 
 def test_critic_that_broke_beside_the_next_rollout_is_not_saved(monkeypatch: pytest.MonkeyPatch):

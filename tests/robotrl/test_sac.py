@@ -244,8 +244,7 @@ def test_half_of_a_batch_is_its_mirror_image():
 
     drawn, plain = learner._sample(), make(batch_size=400)
     plain.load_state_dict(learner.state_dict())
-    mean = plain.policy.normalizer.mean
-    raw = drawn.observation["actor"] * plain.policy.normalizer.std + mean
+    raw = plain.policy.normalizer.inverse(drawn.observation["actor"])
 
     # reward = -(a - x/2)², which the mirror image of a transition earns too
     expected = -(drawn.action - raw / 2).square().sum(dim=1)
