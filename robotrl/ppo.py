@@ -36,7 +36,7 @@ from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, begin
 from robotrl.policy import Policy
-from robotrl.products import ROWS
+from robotrl.products import ROWS, held
 from robotrl.recurrent import gru, unroll
 from robotrl.returns import compute_gae
 
@@ -247,7 +247,7 @@ class PPO:
         if self.policy.cell is not None:
             memory = self._remember(observation["actor"])
             seen = torch.cat([actor, memory[1, 0]], dim=-1)
-        mean = self._actor.forward(seen)
+        mean, _ = self._actor.trace(seen)
         u = mean + self.policy.log_std.exp() * self._noise(mean, len(mean))
         self._acted = _Acted(observation, actor, mean, u, memory)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
@@ -384,7 +384,7 @@ class PPO:
         actor_batch += [batch[name] for name in ("past",) if name in batch]
         job = partial(self._learn_critic, (batch["critic"], targets), parts)
         aside = self._is_large(parts[0].rows, num_envs)
-        self._learning = begin(job, aside=aside)
+        self._learning = begin(held(job) if aside else job, aside=aside)
         of_actor = self._learn_actor(actor_batch, parts)
         mean, log_std = self._means(*seen), self.policy.log_std
         kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
@@ -482,9 +482,10 @@ class PPO:
         table, errors = _beside(batch), []
         for part in parts:
             rows = table.index_select(0, part.rows)
-            error = self._critic.forward(rows[:, :-1]) - rows[:, -1:]
+            value, passed = self._critic.trace(rows[:, :-1])
+            error = value - rows[:, -1:]
             errors.append(error)
-            self._critic.backward(error * (2 * self.config.value_coef / part.size))
+            self._critic.backward(passed, error * (2 * self.config.value_coef / part.size))
             self._critic_step.step()
         mean = torch.cat(errors).square().sum() / sum(part.size for part in parts)
         return {"loss/value": parallel.total(mean)}
@@ -519,7 +520,8 @@ class PPO:
     ) -> tuple[Tensor, Callable[[Tensor], None]]:
         """See `_means`; and what sets the gradient of the networks, given the slopes in them."""
         if not past:
-            return self._actor.forward(observation), self._actor.backward
+            mean, passed = self._actor.trace(observation)
+            return mean, partial(self._actor.backward, passed)
         with torch.enable_grad():
             mean = self._means(observation, *past)
         return mean.detach(), lambda slope: self._actor_step.backward((mean,), (slope,))

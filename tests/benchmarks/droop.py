@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from envs.randomization import RandomTerm
-from envs.randomization.fields import FieldTerm
+from envs.randomization.physics.fields import FieldTerm
 from robotrl.evaluate import load_policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env
