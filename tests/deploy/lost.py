@@ -1,6 +1,6 @@
 """A controller that is lost while its robot moves: killed, stopped, hung, or its cable pulled.
 
-    trial = lose("feetech", "stop", folder)
+    trial = lose("feetech_sts", "SIGSTOP", folder)
     trial.rest_s                     # from the fault until all joints stay below `REST_RAD_S`
 
 A twin in real time behind a pseudo-terminal, and a controller with its companion, each a process of
@@ -44,16 +44,24 @@ from deploy.runtime import Runtime, State
 from deploy.signals import SignalKind
 from deploy.twin import server
 from deploy.twin.robot import Twin
-from tests.deploy.conftest import HOME, REPOSITORY, SO101_HOME, arm_contract
+from tests.deploy.conftest import (
+    HOME,
+    REPOSITORY,
+    SO101_HOME,
+    arm_contract,
+    with_scs_servos,
+    write_scs_model,
+)
 from tests.deploy.twin.test_board_wire import GAIN, RADIUS
 from tests.until import PATIENCE_S, until
 
 logger = logging.getLogger(__name__)
-Family = Literal["dynamixel", "feetech", "microcontroller"]
+Family = Literal["dynamixel", "feetech_sts", "feetech_scs", "microcontroller"]
 Fault = Literal["kill -9", "SIGSTOP", "hang", "unplug"]
 ROBOTS: dict[Family, str] = {
     "dynamixel": "desk_arm",
-    "feetech": "so101",
+    "feetech_sts": "so101",
+    "feetech_scs": "so101",
     "microcontroller": "balancer",
 }
 MOVING_RAD_S = 0.5
@@ -148,16 +156,19 @@ def lose(
         SpoiltError: the controller was in trouble before, `ATTEMPTS` times.
     """
     config = _config(family, watchdog_ms)
+    model = REPOSITORY / f"envs/robots/{config.robot}/{config.robot}.xml"
+    if family == "feetech_scs":
+        model = write_scs_model(folder / "arm.xml")
     for attempt in range(ATTEMPTS):
         try:
-            return _lose(config, fault, folder / f"{attempt}.mcap", swing_s)
+            return _lose(config, model, fault, folder / f"{attempt}.mcap", swing_s)
         except SpoiltError as error:
             logger.warning("%s, %s: once more: %s", family, fault, error)
     raise SpoiltError(f"this machine is too busy: {ATTEMPTS} attempts")
 
 
-def _lose(config: RobotConfig, fault: Fault, log: Path, swing_s: float) -> Trial:
-    with _child(_serve, config) as (twin, twin_says):
+def _lose(config: RobotConfig, model: Path, fault: Fault, log: Path, swing_s: float) -> Trial:
+    with _child(_serve, model, config) as (twin, twin_says):
         port = _wait_for(twin_says)
         with _child(_drive, config.at_ports({name: port for name in config.wired}), log) as (
             controller,
@@ -218,6 +229,8 @@ def _wait_for(connection: Connection):
 
 def _config(family: Family, watchdog_ms: int) -> RobotConfig:
     config = load_yaml(REPOSITORY / f"configs/robots/{ROBOTS[family]}.yaml", RobotConfig)
+    if family == "feetech_scs":
+        config = with_scs_servos(config)
     safety = config.safety.model_copy(
         update={
             "watchdog_ms": watchdog_ms,
@@ -377,7 +390,7 @@ class Witness(Twin):
         self.rows.append((self.time_s, speed, stopped))
 
 
-def _serve(says: Connection, config: RobotConfig) -> None:
+def _serve(says: Connection, model: Path, config: RobotConfig) -> None:
     made: list[Witness] = []
 
     def make(*arguments, **options) -> Witness:
@@ -386,9 +399,8 @@ def _serve(says: Connection, config: RobotConfig) -> None:
 
     server.Twin = make  # `serve` makes its own
     signal.signal(signal.SIGUSR1, lambda number, frame: setattr(made[0], "cut", True))
-    name = config.robot
     with realtime(LoopConfig(priority=60)):  # a real robot does not wait for other programs
-        server.serve(REPOSITORY / f"envs/robots/{name}/{name}.xml", config, ready=says.send)
+        server.serve(model, config, ready=says.send)
     says.send(made[0].seen())
 
 
