@@ -31,7 +31,7 @@ from envs.mirror import Mirror
 from envs.vector_env import Step
 from envs.worlds import all_finite, choose
 from robotrl import distributions, parallel
-from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
+from robotrl.algorithm import Layers, Rate, Unit, Width, report, require_finite, require_mirror
 from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, begin
@@ -79,7 +79,7 @@ class PPOConfig(Section):
     too fast without it: walking robots overspeed."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
-    recurrent: Annotated[int, Field(ge=1, le=16384)] | None = None
+    recurrent: Width | None = None
     """Units of a memory (GRU) that the actor has beside its observation; null for none. It is
     learned by going back through time to the start of the rollout, from minibatches of worlds."""
     critic_hidden: Layers = [128, 128]

@@ -29,6 +29,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from envs.vector_env import Step, StepInfo
+from robotrl.policy import Agent
 from robotrl.ppo import PPO, PPOConfig, Rollout
 from robotrl.shipped import config_path
 from robotrl.train import make_env
@@ -154,8 +155,9 @@ def learn(rule: str, config: PPOConfig, env: Any, env_steps: int, *, seed: int) 
 def mean_return(learner: PPO, env: Any, observation: dict[str, Tensor]) -> float:
     """Mean return of each world's first episode, without noise."""
     total, running = torch.zeros(env.num_envs), torch.ones(env.num_envs, dtype=torch.bool)
+    agent = Agent(learner.policy, env.num_envs)  # of the first episode: nothing to forget
     for _ in range(EPISODE_STEPS):
-        action = learner.policy(observation["actor"])
+        action = agent.act(observation["actor"])
         observation, reward, terminated, truncated, _ = env.step(action)
         total += running * reward
         running &= ~(terminated | truncated)
@@ -165,9 +167,9 @@ def mean_return(learner: PPO, env: Any, observation: dict[str, Tensor]) -> float
 @torch.no_grad()
 def median_error_cm(learner: PPO, env: Any, observation: dict[str, Tensor]) -> float:
     """Median of arm_reach's metric over one episode in every world, without noise."""
-    errors = []
+    errors, agent = [], Agent(learner.policy, env.num_envs)
     for _ in range(env.task.episode_steps):
-        observation, *_, info = env.step(learner.policy(observation["actor"]))
+        observation, *_, info = env.step(agent.act(observation["actor"]))
         errors.append(info.metrics["reach_error_m"][info.measured])
     return 100 * float(torch.cat(errors).median())
 
