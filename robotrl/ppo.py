@@ -247,7 +247,7 @@ class PPO:
         if self.policy.cell is not None:
             memory = self._remember(observation["actor"])
             seen = torch.cat([actor, memory[1, 0]], dim=-1)
-        mean = self._actor.forward(seen)
+        mean, _ = self._actor.trace(seen)
         u = mean + self.policy.log_std.exp() * self._noise(mean, len(mean))
         self._acted = _Acted(observation, actor, mean, u, memory)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
@@ -482,9 +482,10 @@ class PPO:
         table, errors = _beside(batch), []
         for part in parts:
             rows = table.index_select(0, part.rows)
-            error = self._critic.forward(rows[:, :-1]) - rows[:, -1:]
+            value, passed = self._critic.trace(rows[:, :-1])
+            error = value - rows[:, -1:]
             errors.append(error)
-            self._critic.backward(error * (2 * self.config.value_coef / part.size))
+            self._critic.backward(passed, error * (2 * self.config.value_coef / part.size))
             self._critic_step.step()
         mean = torch.cat(errors).square().sum() / sum(part.size for part in parts)
         return {"loss/value": parallel.total(mean)}
@@ -519,7 +520,8 @@ class PPO:
     ) -> tuple[Tensor, Callable[[Tensor], None]]:
         """See `_means`; and what sets the gradient of the networks, given the slopes in them."""
         if not past:
-            return self._actor.forward(observation), self._actor.backward
+            mean, passed = self._actor.trace(observation)
+            return mean, partial(self._actor.backward, passed)
         with torch.enable_grad():
             mean = self._means(observation, *past)
         return mean.detach(), lambda slope: self._actor_step.backward((mean,), (slope,))

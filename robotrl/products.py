@@ -111,3 +111,11 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
     if _rounded:
         return torch.bmm(a.bfloat16(), b.bfloat16()).float()
     return torch.bmm(a, b)
+
+
+def mm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Product (n, m) of matrices (n, k) and (k, m), in float32; written to `out`, if any."""
+    if not _rounded:
+        return torch.mm(a, b, out=out)
+    product = torch.mm(a.bfloat16(), b.bfloat16())
+    return product.float() if out is None else out.copy_(product)

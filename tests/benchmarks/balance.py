@@ -22,7 +22,7 @@ from torch import Tensor
 
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
-from envs.randomization.pushes import PushTerm
+from envs.randomization.physics.pushes import PushTerm
 from envs.tasks.balance import Balance
 from envs.vector_env import VectorEnv
 from robotrl.evaluate import load_policy

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from envs.randomization import RandomTerm
-from envs.randomization.fields import FieldTerm
+from envs.randomization.physics.fields import FieldTerm
 from robotrl.evaluate import load_policy
 from robotrl.policy import Agent
 from robotrl.run_folder import RunFolder

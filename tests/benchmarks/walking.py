@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from envs.randomization import RandomTerm, at_full_range
-from envs.randomization.pushes import PushTerm
+from envs.randomization.physics.pushes import PushTerm
 from envs.tasks.velocity import Velocity
 from envs.vector_env import VectorEnv
 from envs.walking.gait import asked_to_move, tipping
