@@ -1,6 +1,6 @@
 """How long a robot moves on when its controller is lost: from the fault to the joints at rest.
 
-    python -m tests.benchmarks.dead_man [--turns 5] [--watchdog-ms 100]
+    python -m tests.benchmarks.dead_man [--turns 5] [--watchdog-ms 100] [family ...]
 
 A controller swings the joints of a twin in real time (`tests/deploy/lost.py`: runtime, recorder and
 companion as in `robotrl run`, at 50 Hz, the balancer at 100 Hz); it is killed, stopped (SIGSTOP),
@@ -27,12 +27,13 @@ MOMENTS_S = (0.9, 1.1, 1.95, 2.05, 1.0)
 def main() -> None:
     """Take turns, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("family", nargs="*", help=f"of {', '.join(get_args(Family))}")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--watchdog-ms", type=int, default=100)
     options = parser.parse_args()
     trials: dict[tuple[Family, Fault], list[Trial]] = {}
     for turn in range(options.turns):
-        for family in get_args(Family):
+        for family in options.family or get_args(Family):
             for fault in get_args(Fault):
                 print(f"turn {turn + 1}: {family}, {fault}", file=sys.stderr, flush=True)
                 moment_s = MOMENTS_S[turn % len(MOMENTS_S)]

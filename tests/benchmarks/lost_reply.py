@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a lost reply costs.")
     parser.add_argument("--seconds", type=float, default=60.0)
     seconds = parser.parse_args().seconds
-    print(f"{'':10}{'reply':>9}{'ticks hit':>11}{'cost p50':>10}{'p99':>7}{'max [ms]':>10}"
+    print(f"{'':12}{'reply':>9}{'ticks hit':>11}{'cost p50':>10}{'p99':>7}{'max [ms]':>10}"
           f"{'readings lost':>15}{'step':>6}")  # fmt: skip
     kinds: list[tuple[Kind, str]] = [("drop", "missing"), ("corrupt", "damaged")]
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def main() -> None:
                 p50, p99, most = np.quantile(cost_ms, (0.5, 0.99, 1.0)) if hit.any() else 3 * (0.0,)
                 lost = int(ticks["lost"][-1] - ticks["lost"][0])
                 step = largest_step(ticks) / largest_step(usual)
-                print(f"{family:10}{name:>9}{hit.sum():11}{p50:10.1f}{p99:7.1f}{most:10.1f}"
+                print(f"{family:12}{name:>9}{hit.sum():11}{p50:10.1f}{p99:7.1f}{most:10.1f}"
                       f"{lost:15}{step:6.2f}", flush=True)  # fmt: skip
 
 
