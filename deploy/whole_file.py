@@ -24,7 +24,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = _beside(path)
     try:
-        with temporary.open("wb") as file:
+        with _begun(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # else a power failure may keep the new name and no content
@@ -61,10 +61,16 @@ def require_writable(path: Path, option: str) -> None:
     with explained(path, option):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        _beside(path).touch()
+        _begun(_beside(path)).close()
         _beside(path).unlink()
 
 
 def _beside(path: Path) -> Path:
-    """Always the same name: what a killed program left there is written over."""
+    """Always the same name, so that what a killed program left there does not stay."""
     return path.with_name(f".{path.name}.tmp")
+
+
+def _begun(temporary: Path) -> BinaryIO:
+    """A file of our own; what a link of that name points to is left alone."""
+    temporary.unlink(missing_ok=True)
+    return temporary.open("xb")

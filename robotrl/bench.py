@@ -161,7 +161,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _over_all(rows: Sequence[dict[str, Any]], normalize: Mapping[str, tuple[float, float]]) -> str:
-    """A line for each algorithm over all tasks, with normalised returns."""
+    """A line for each algorithm that has a run of every task, with normalised returns."""
     lines = []
     for algorithm in dict.fromkeys(row["algorithm"] for row in rows) if normalize else ():
         scores = [
@@ -174,6 +174,8 @@ def _over_all(rows: Sequence[dict[str, Any]], normalize: Mapping[str, tuple[floa
             )
             for task, (low, high) in normalize.items()
         ]
+        if not all(map(len, scores)):  # else it would not be over all
+            continue
         low, high = stratified_interval(scores)
         mean = interquartile_mean(np.concatenate(scores))
         lines.append(

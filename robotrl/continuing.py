@@ -54,11 +54,11 @@ def require_same_run(config: TrainConfig, checkpoint: dict[str, Any], folder: Ru
         ConfigError: names what was changed, and what it was.
     """
     now = fixed_settings(config)
-    before = checkpoint.get("run", now)  # earlier versions kept none
+    before = checkpoint.get("run", now)  # earlier versions kept none, or fewer
     changed = [
-        f"{key} was {_cut(before.get(key))}, found {_cut(now.get(key))}"
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
+        f"{key} was {_cut(value)}, found {_cut(now[key])}"
+        for key, value in before.items()
+        if key in now and value != now[key]
     ]
     if before.get("task") != now["task"]:
         del changed[1:]  # the rest follows from it

@@ -22,6 +22,7 @@ from deploy.whole_file import require_writable
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
 from robotrl.checkout import UNKNOWN
+from robotrl.continuing import require_same_run
 from robotrl.demonstrations import Recording
 from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
@@ -33,6 +34,21 @@ _RESAMPLES = 1000
 
 _Step = tuple[Tensor, Tensor | None, StepInfo]
 """Each world's number (n,), its reward (n,) if known, and what `VectorEnv.step` says beside."""
+
+
+def trained(folder: RunFolder, *, best: bool = False) -> tuple[TrainConfig, dict[str, Any]]:
+    """What a run was trained with, and its checkpoint.
+
+    Args:
+        folder: the run.
+        best: that of the best evaluation while training, instead of the latest.
+
+    Raises:
+        ConfigError: there is none yet, or the configuration was changed since it was written.
+    """
+    config, checkpoint = folder.config(), folder.load_checkpoint(best=best)
+    require_same_run(config, checkpoint, folder)
+    return config, checkpoint
 
 
 def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any]) -> Policy:
@@ -90,8 +106,7 @@ def evaluate_run(
         best: the policy of the best evaluation while training, instead of the latest.
         record: file to keep its transitions in; see `robotrl.demonstrations`.
     """
-    config = folder.config()
-    checkpoint = folder.load_checkpoint(best=best)
+    config, checkpoint = trained(folder, best=best)
     return evaluate_actor(
         config, lambda env: load_policy(config, env, checkpoint), episodes=episodes, record=record
     )

@@ -47,7 +47,7 @@ from deploy.whole_file import explained, replaced, require_writable
 from envs.vector_env import VectorEnv
 from robotrl.checkout import UNKNOWN, git_commit
 from robotrl.controller import Controller
-from robotrl.evaluate import load_policy
+from robotrl.evaluate import load_policy, trained
 from robotrl.foreign import Origin
 from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
@@ -72,13 +72,13 @@ def export(
         best: the policy of the best evaluation while training, instead of the latest.
 
     Raises:
-        ConfigError: `path` cannot be written, or the run has no checkpoint.
+        ConfigError: `path` cannot be written, or the run has no checkpoint, or it is of
+            another configuration.
         ContractError: onnxruntime does not reproduce torch within `TOLERANCE`, or what the task
             did in simulation no contract allows, such as a joint at 112 rad/s.
     """
     require_writable(path, "--output")
-    config = folder.config()
-    checkpoint = folder.load_checkpoint(best=best)
+    config, checkpoint = trained(folder, best=best)
     commit = checkpoint.get("git_commit", UNKNOWN)  # earlier versions did not say
     origin = Origin(checkpoint["env_steps"], {}, commit)
     return export_policy(

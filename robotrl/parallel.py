@@ -91,9 +91,10 @@ def require_shareable(num_envs: int, device: str) -> None:
     """
     count = processes()
     if num_envs % count:
+        below, above = num_envs // count * count, -(-num_envs // count) * count
         raise ConfigError(
             f"num_envs: {num_envs} worlds cannot be divided evenly among {count} processes; choose "
-            f"{num_envs // count * count or count} or {-(-num_envs // count) * count}"
+            + (f"{below} or {above}" if below else f"{above}")
         )
     if count > 1 and device != "cpu":
         here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()

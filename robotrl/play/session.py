@@ -25,7 +25,7 @@ from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.render import look_at
 from envs.vector_env import Step, VectorEnv
-from robotrl.evaluate import check_robot_files, load_policy, training_of
+from robotrl.evaluate import check_robot_files, load_policy, trained, training_of
 from robotrl.policy import Agent, Policy
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
@@ -191,10 +191,10 @@ def open_session(
         return Session(env, ControllerActor(controller), f"{path.name}: {config.task}")
     if path.is_dir():
         folder = RunFolder(path)
-        config = folder.config()
+        config, checkpoint = trained(folder, best=best)
         torch.set_num_threads(config.torch_threads)
         env = _make_world(config, seed)
-        policy = load_policy(config, env, folder.load_checkpoint(best=best))
+        policy = load_policy(config, env, checkpoint)
         return Session(env, PolicyActor(policy), f"{path}: {config.task}")
     action = action or "zero"
     plain = PlainActor(action, seed or 0)

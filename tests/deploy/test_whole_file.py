@@ -38,6 +38,22 @@ def test_error_half_way_leaves_what_was_there_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_link_of_the_temporary_name_is_not_followed(tmp_path: Path):
+    path, precious = tmp_path / "policy.onnx", tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    link = tmp_path / ".policy.onnx.tmp"
+
+    link.symlink_to(precious)
+    with replaced(path) as file:
+        file.write(b"after")
+    link.symlink_to(precious)
+    require_writable(path, "--output")
+
+    assert precious.read_bytes() == b"precious"
+    assert not path.is_symlink()
+    assert path.read_bytes() == b"after"
+
+
 def test_full_disk_is_explained(tmp_path: Path):
     path = Path("/dev/full")
 

@@ -1,11 +1,13 @@
 """Intervals that are honest about values which share a world."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import envs
 from deploy.errors import ConfigError
@@ -15,6 +17,8 @@ from envs.tasks.arm_reach import ArmReach, ArmReachConfig
 from envs.vector_env import StepInfo
 from robotrl import train
 from robotrl.evaluate import _summarise, evaluate_policy, evaluate_run, interval
+from robotrl.export import export
+from robotrl.play.session import open_session
 from robotrl.run_folder import RunFolder
 from robotrl.train_config import TrainConfig
 from tests.deploy.conftest import SCHEMA_1_PATH
@@ -188,4 +192,29 @@ def test_policy_of_an_earlier_version_is_refused_in_a_line_that_says_what_to_do(
         f"{SCHEMA_1_PATH}: its training configuration is of another robotrl (version 0.1.0, commit "
         "cf0aed50d984), this one cannot read its 'randomization.0'. It still runs on robots and "
         "twins with `robotrl run`; to evaluate or play it, export it again from a new training"
+    )
+
+
+@pytest.mark.parametrize("use", ["evaluate", "export", "play"])
+def test_run_whose_configuration_was_changed_since_is_refused(
+    tiny_run: RunFolder, tiny_config: TrainConfig, tmp_path: Path, use: str
+):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    folder, hidden = RunFolder(tmp_path / "run"), tiny_config.algorithm.actor_hidden
+    settings = yaml.safe_load(folder.config_path.read_text())
+    settings["algorithm"]["actor_hidden"] = [7]
+    folder.config_path.write_text(yaml.safe_dump(settings))
+
+    with pytest.raises(ConfigError) as error:
+        match use:
+            case "evaluate":
+                evaluate_run(folder, episodes=1)
+            case "export":
+                export(folder, tmp_path / "policy.onnx", {})
+            case _:
+                open_session(str(folder.path))
+
+    assert str(error.value) == (
+        f"{folder.config_path}: algorithm.actor_hidden was {hidden}, found [7]; the checkpoint "
+        "does not fit that: change it back, or start a new run with --output"
     )

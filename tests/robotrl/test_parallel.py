@@ -230,7 +230,7 @@ def test_means_leave_out_what_is_not_a_number_in_either_process(
             {"num_envs": 7},
             "num_envs: 7 worlds cannot be divided evenly among 2 processes; choose 6 or 8",
         ),
-        ({"num_envs": 1}, "choose 2 or 2"),
+        ({"num_envs": 1}, "among 2 processes; choose 2"),
         (
             {"algorithm": {"name": "sac"}},
             "algorithm.name: sac trains in one process, found 2; start it without torchrun, or",
