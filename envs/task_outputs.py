@@ -34,7 +34,7 @@ def check_outputs(
         if name not in tables:
             wrong.append(f"{name!r} is missing")
         elif not isinstance(table := tables[name], Tensor):
-            wrong.append(f"{name!r} is a {type(table).__name__}, expected a tensor of shape {shape}")
+            wrong.append(f"{name!r} is a {type(table).__name__}, expected a tensor {shape}")
         elif table.shape != shape:
             wrong.append(f"{name!r} has shape {tuple(table.shape)}, expected {shape}")
         elif dtype is not None and table.dtype != dtype:

