@@ -9,13 +9,14 @@
 The governor stands in between, as for a policy, with the gains that servos leave the factory with.
 Torque is off until the first `move`; between moves the servos hold by themselves, so a program may
 think as long as it likes. The end of the block parks the robot and lets go; an exception in it,
-Ctrl-C, SIGTERM or SIGHUP ends in the robot's safe state. No companion watches: a program that is
-killed while it moves leaves its joints to the servos' own watchdog.
+Ctrl-C, SIGTERM or SIGHUP ends in the robot's safe state. So does a program that is killed, or
+stands still in a move: a companion process sees to it (`deploy.guard`).
 """
 
 import contextlib
+import math
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -26,10 +27,12 @@ from deploy.configuration import did_you_mean, load_yaml
 from deploy.drive import Drive
 from deploy.errors import ConfigError, DeployError
 from deploy.governor import Governor
+from deploy.guard import guarded
 from deploy.ports import open_ports
 from deploy.process import handling
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
+from deploy.supervisor import GRACE_S
 
 PERIOD_S = 0.02
 _READ_S = 0.1
@@ -58,20 +61,31 @@ def open_robot(
         config = load_yaml(Path(path), RobotConfig)
         if port:
             config = config.at_ports(_by_name(config, port))
-        with _signals_raise(), open_ports(config) as ports:
+        with (
+            _signals_raise(),
+            open_ports(config) as ports,
+            guarded(config, ports) as vigil,
+        ):
             joints = bare_joints(config)
             robot = Robot(config, joints, ports, approve=lambda changes: change_settings)
-            with driven(robot, MonotonicClock(), anyway=anyway) as direct:
+            clock = MonotonicClock()
+            with driven(robot, clock, anyway=anyway, promise=vigil.promise) as direct:
                 yield direct
     except DeployError as error:
         raise error from None  # its message says it all, and is the traceback's last line
 
 
 @contextlib.contextmanager
-def driven(robot: Robot, clock: Clock, *, anyway: bool = False) -> Iterator["DirectRobot"]:
+def driven(
+    robot: Robot,
+    clock: Clock,
+    *,
+    anyway: bool = False,
+    promise: Callable[[float], None] = lambda back_by_s: None,
+) -> Iterator["DirectRobot"]:
     """Connect, and see that the robot ends parked or in its safe state."""
     robot.connect()
-    direct = DirectRobot(robot, clock)
+    direct = DirectRobot(robot, clock, promise)
     if not anyway:
         direct.drive.check_rest("anyway=True")
     try:
@@ -104,10 +118,13 @@ def _deaf() -> Iterator[None]:
 class DirectRobot:
     """See the module docstring."""
 
-    def __init__(self, robot: Robot, clock: Clock):
-        self.robot = robot
+    def __init__(self, robot: Robot, clock: Clock, promise: Callable[[float], None]):
+        self.robot, self._promise = robot, promise
         governor = Governor(robot.joints, PERIOD_S, robot.config)
-        self.drive = Drive(robot, governor, clock, PERIOD_S)
+        patience_s = robot.config.safety.watchdog_ms / 1000 + GRACE_S
+        self.drive = Drive(
+            robot, governor, clock, PERIOD_S, poll=lambda: promise(clock.now() + patience_s)
+        )
         self._clock, self._names = clock, [joint.name for joint in robot.joints]
 
     @property
@@ -131,7 +148,10 @@ class DirectRobot:
         self.robot.energise()
         self.drive.begin_run()
         present = self.drive.sent.copy()
-        self.drive.ramp(np.where(np.isnan(goal), present, goal))
+        try:
+            self.drive.ramp(np.where(np.isnan(goal), present, goal))
+        finally:
+            self._promise(math.inf)  # what comes now may take long
         self.robot.hold()
 
     def park(self) -> None:

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from deploy.contract import Contract
 from deploy.errors import DeployError, SafetyError
-from deploy.process import command_of
+from deploy.process import comes_up, start_companion
 from deploy.ring import Ring, allocate, map_memory
 from deploy.supervisor import NOT_SAFE
 from deploy.vigil import VIGIL_BYTES, Vigil
@@ -56,7 +56,6 @@ COUNTERS = ("requests", "crc_errors", "timeouts", "retried", "lost", "late")
 VANISHED = "vanished"
 """State the companion notes last when the controller ended without closing the log."""
 
-_START_TIMEOUT_S = 30.0
 _FINISH_TIMEOUT_S = 10.0
 _DRILL_TIMEOUT_S = 5.0
 
@@ -156,7 +155,12 @@ class Recorder:
                 "ports": ports or {},
                 "metadata": {"contract": contract.model_dump_json(), **metadata},
             }
-            self._companion = _start_companion(job, (memory, file, *job["ports"].values()))
+            self._companion = start_companion(
+                "deploy.companion",
+                job,
+                (memory, file, *job["ports"].values()),
+                stderr=subprocess.PIPE,
+            )
             self._wait_until_ready()
             failed.pop_all()
 
@@ -269,10 +273,7 @@ class Recorder:
             raise DeployError(trouble)
 
     def _wait_until_ready(self) -> None:
-        stdout = self._companion.stdout
-        assert stdout
-        begun = select.select((stdout,), (), (), _START_TIMEOUT_S)[0]
-        if not begun or stdout.readline() != "ready\n":
+        if not comes_up(self._companion):
             self._companion.kill()
             reason = self._last_words() or "its companion process does not start"
             raise DeployError(f"{self._path}: cannot be recorded: {reason}")
@@ -284,24 +285,6 @@ class Recorder:
             return self._companion.stderr.readline().strip()
         self._companion.wait()
         return "".join(self._companion.stderr.read().strip().splitlines()[-1:])
-
-
-def _start_companion(job: dict[str, Any], handles: tuple[int, ...]) -> "subprocess.Popen[str]":
-    # A session of its own: Ctrl-C in the terminal is for the controller alone.
-    companion = subprocess.Popen(
-        command_of("deploy.companion"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=handles,
-        start_new_session=True,
-        text=True,
-    )
-    assert companion.stdin
-    with contextlib.suppress(BrokenPipeError):
-        companion.stdin.write(json.dumps(job) + "\n")
-        companion.stdin.flush()  # and stays open: its end tells the companion of ours
-    return companion
 
 
 def refuse_target(path: Path) -> None:

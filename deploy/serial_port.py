@@ -107,17 +107,8 @@ class SerialPort:
         Raises:
             BusError: it is not back, or may not be opened.
         """
-        if self._fd >= 0:
-            return
-        path, adapter = self.path, self._adapter
-        if adapter and adapter_of(path) != adapter:  # another one may be there by now
-            path = next(ports_of(adapter), "")
-            if not path:
-                raise DeviceLost(
-                    f"the adapter of {self.path} is not back, expected the one with serial number "
-                    f"{adapter[2]}; plug it in again"
-                )
-        self._open(path)
+        if self._fd < 0:
+            self._open(whereabouts(self.path, self._adapter))
 
     def now(self) -> float:
         """Monotonic clock [s]."""
@@ -192,6 +183,22 @@ def adapter_of(path: str) -> Adapter | None:
                 return None
             return vendor, product, number, interface.relative_to(folder).parts[0].split(":")[-1]
     return None
+
+
+def whereabouts(path: str, adapter: Adapter | None) -> str:
+    """The path of a port that was at `path`, behind `adapter`: another one may be there by now.
+
+    Raises:
+        DeviceLost: its adapter is not plugged in.
+    """
+    if not adapter or adapter_of(path) == adapter:
+        return path
+    if found := next(ports_of(adapter), ""):
+        return found
+    raise DeviceLost(
+        f"the adapter of {path} is not back, expected the one with serial number {adapter[2]}; "
+        "plug it in again"
+    )
 
 
 def ports_of(adapter: Adapter) -> Iterator[str]:

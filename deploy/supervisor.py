@@ -8,7 +8,8 @@
 Gone (killed, crashed) is noticed at once: then standard input ends. One that stands still (a hang,
 SIGSTOP) breaks its promise to be back (`deploy.vigil`), and is ended with SIGKILL, so that nobody
 else uses the ports. The controller hands its open ports over: no board restarts because a port is
-opened anew, and no other program comes between. One that has hung up is opened again by name.
+opened anew, and no other program comes between. One that has hung up is opened again, wherever its
+adapter is by then.
 Joints that hold themselves up are held where they are or let go, as `safe_state` says; limp ones
 stay limp.
 """
@@ -27,7 +28,7 @@ from deploy.errors import BusError, DeployError
 from deploy.realtime import LoopConfig, realtime
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import AnyDevice, RobotConfig
-from deploy.serial_port import SerialPort
+from deploy.serial_port import Adapter, SerialPort, adapter_of, whereabouts
 from deploy.vigil import Vigil
 
 GRACE_S = 0.2
@@ -58,6 +59,7 @@ class Supervisor(threading.Thread):
         """What came of it, for the log."""
         self._robot, self._vigil, self._controller = robot, vigil, controller
         self._ports = dict(ports)
+        self._adapters = {name: adapter_of(os.ttyname(port)) for name, port in ports.items()}
         self._poll = select.poll()
         self._poll.register(sys.stdin, select.POLLIN)
         for port in ports.values():
@@ -107,15 +109,22 @@ class Supervisor(threading.Thread):
 
     def _rescue(self, let_go: bool | None = None) -> str:
         assert self._robot
-        return make_safe(self._robot, self._ports, let_go=let_go)
+        return make_safe(self._robot, self._ports, self._adapters, let_go=let_go)
 
 
-def make_safe(robot: str, ports: Mapping[str, int] = {}, *, let_go: bool | None = None) -> str:
+def make_safe(
+    robot: str,
+    ports: Mapping[str, int] = {},
+    adapters: Mapping[str, Adapter | None] = {},
+    *,
+    let_go: bool | None = None,
+) -> str:
     """Bring a robot into its safe state.
 
     Args:
         robot: its `RobotConfig` as JSON, at the ports that the controller used.
         ports: descriptors of those of them that are open, by the name of the device.
+        adapters: where to look for the others, if not at their path.
         let_go: instead of what its `safe_state` says.
 
     Returns:
@@ -124,7 +133,7 @@ def make_safe(robot: str, ports: Mapping[str, int] = {}, *, let_go: bool | None 
     try:
         config = RobotConfig.model_validate_json(robot)
         let_go = config.safety.safe_state == "torque_off" if let_go is None else let_go
-        with _open(config, ports) as opened:
+        with _open(config, ports, adapters) as opened:
             Robot(config, bare_joints(config), opened).rescue(let_go=let_go)
     except (DeployError, ValueError) as error:
         return f"{NOT_SAFE}: {error}"
@@ -136,24 +145,29 @@ NOT_SAFE = "the companion could not make the robot safe"
 
 
 @contextlib.contextmanager
-def _open(config: RobotConfig, ports: Mapping[str, int]) -> Iterator[dict[str, SerialPort]]:
+def _open(
+    config: RobotConfig, ports: Mapping[str, int], adapters: Mapping[str, Adapter | None]
+) -> Iterator[dict[str, SerialPort]]:
     """The serial port of each device; those that are opened here are closed again."""
     with contextlib.ExitStack() as opened:
         yield {
             name: SerialPort.inherited(device.port, ports[name])
             if name in ports
-            else opened.enter_context(contextlib.closing(_open_when_free(device)))
+            else opened.enter_context(
+                contextlib.closing(_open_when_free(device, adapters.get(name)))
+            )
             for name, device in config.wired.items()
         }
 
 
-def _open_when_free(device: AnyDevice) -> SerialPort:
+def _open_when_free(device: AnyDevice, adapter: Adapter | None) -> SerialPort:
     """A port whose owner is being ended."""
     give_up_s = time.monotonic() + _FREE_WITHIN_S
     while True:
+        path = whereabouts(device.port, adapter)
         try:
-            return SerialPort(device.port, device.baud_rate)
+            return SerialPort(path, device.baud_rate)
         except BusError:
-            if time.monotonic() > give_up_s or not os.path.exists(device.port):
+            if time.monotonic() > give_up_s or not os.path.exists(path):
                 raise
             time.sleep(_LOOK_S)

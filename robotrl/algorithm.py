@@ -25,7 +25,9 @@ from robotrl.policy import Policy
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=1e-12, le=1)]
-Layers = Annotated[list[Annotated[int, Field(ge=1, le=16384)]], Field(max_length=16)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+"""Units side by side; a square of weights four times as wide takes minutes to make orthogonal."""
+Layers = Annotated[list[Width], Field(max_length=16)]
 
 
 class TrainingError(DeployError, ArithmeticError):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deploy.errors import ConfigError
 from envs.randomization import RandomTerm, at_full_range
-from envs.randomization.sensing import SignalTerm
+from envs.randomization.signals.sensing import SignalTerm
 from envs.vector_env import VectorEnv
 from robotrl.train import make_test_env
 from robotrl.train_config import TrainConfig

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from deploy.errors import ContractError, DeployError
+from deploy.whole_file import require_writable
 
 if TYPE_CHECKING:
     from deploy.contract import Contract
@@ -335,7 +336,7 @@ def export(
     with _needs("train"):
         from robotrl.evaluate import evaluate_actor, evaluate_run
         from robotrl.export import export as export_run
-        from robotrl.export import export_policy, require_folder
+        from robotrl.export import export_policy
         from robotrl.foreign import load_foreign
         from robotrl.run_folder import RunFolder
         from robotrl.train_config import load_train_config
@@ -344,7 +345,7 @@ def export(
     if config is not None and (best or run.is_dir()):
         raise typer.BadParameter("--config is for a model that was trained elsewhere")
     with _reported():
-        require_folder(output)
+        require_writable(output, "--output")
         if config is None:
             folder = RunFolder(run)
             contract = export_run(folder, output, evaluate_run(folder, best=best), best=best)

@@ -12,7 +12,6 @@ paid: a task whose rewards were changed since must be demonstrated anew.
 """
 
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,14 @@ import torch
 from torch import Tensor
 
 from deploy.errors import ConfigError
+from deploy.whole_file import explained, replaced
 from envs.vector_env import Step, StepInfo, VectorEnv
 from robotrl.continuing import contract_differences, contract_of
 from robotrl.replay import Replay
 
 _SIDES = ("actor", "critic")
+_SHOWN = 3
+"""Most damages that a message lists."""
 
 
 class Recording:
@@ -67,16 +69,8 @@ class Recording:
         arrays: dict[str, Any] = {
             name: table.cpu().numpy() for name, table in {**tables, **self._last}.items()
         }
-        temporary = path.with_suffix(".tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, contract=json.dumps(self._contract), **arrays)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise ConfigError(
-                f"{path} cannot be written: {error.strerror or error}; choose another --record"
-            ) from error
+        with explained(path, "--record"), replaced(path) as file:
+            np.savez_compressed(file, contract=json.dumps(self._contract), **arrays)
 
 
 def load_demonstrations(path: Path, env: VectorEnv) -> Replay:
@@ -97,19 +91,44 @@ def load_demonstrations(path: Path, env: VectorEnv) -> Replay:
                 for name in file.files
                 if name != "contract"
             }
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, BadZipFile, zlib.error) as error:
         raise ConfigError(
             f"algorithm.demonstrations: {path} cannot be read ({error}); expected a file of "
             "`robotrl eval RUN --record FILE`: give its path, or record it again"
         ) from error
-    problems = contract_differences(contract_of(env), before)
-    if problems:
+    if problems := contract_differences(contract_of(env), before):
         raise ConfigError(
             f"algorithm.demonstrations: compared with {path} this run has {'; '.join(problems)}. "
             "It can learn only from what sees and does the same: make task_config say the same, or "
             "record it again"
         )
+    if problems := _damages(tables, env):
+        raise ConfigError(
+            f"algorithm.demonstrations: {path} is not whole: {'; '.join(problems[:_SHOWN])}. "
+            "Record it again with `robotrl eval RUN --record FILE`"
+        )
     return _replay(tables, env)
+
+
+def _damages(tables: dict[str, Tensor], env: VectorEnv) -> list[str]:
+    """Tables that are missing, or not of the shape that `Recording.save` gives them."""
+    own = ["action", "reward", "terminated", "truncated"]
+    own += [f"{part}/{side}" for part in ("observation", "final", "last") for side in _SIDES]
+    if missing := [name for name in own if name not in tables]:
+        return [f"it has no {name}" for name in missing]
+    shape = tuple(tables["action"].shape[:2])
+    ends = int(tables["terminated"].sum() + tables["truncated"].sum())
+    expected = dict.fromkeys(own[1:4], shape) | {"action": (*shape, env.num_actions)}
+    for side in _SIDES:
+        size = env.observation_sizes[side]
+        expected[f"observation/{side}"] = (*shape, size)
+        expected[f"final/{side}"] = (ends, size)
+        expected[f"last/{side}"] = (*shape[1:], size)
+    return [
+        f"{name} is {tuple(tables[name].shape)}, expected {expected[name]}"
+        for name in own
+        if tables[name].shape != expected[name]
+    ]
 
 
 def _replay(tables: dict[str, Tensor], env: VectorEnv) -> Replay:

@@ -18,6 +18,7 @@ from deploy.configuration import validate
 from deploy.contract import Contract
 from deploy.controller import OnnxController
 from deploy.errors import ConfigError
+from deploy.whole_file import require_writable
 from envs.randomization import at_full_range
 from envs.vector_env import StepInfo, VectorEnv
 from robotrl.checkout import UNKNOWN
@@ -110,7 +111,12 @@ def evaluate_actor(
         load: makes the policy, given the worlds.
         episodes: as many worlds.
         record: file to keep its transitions in.
+
+    Raises:
+        ConfigError: that file cannot be written; said before anything is played.
     """
+    if record is not None:
+        require_writable(record, "--record")
     torch.set_num_threads(config.torch_threads)
     terms = at_full_range(config.terms)
     seed = config.seed + _SEED_OFFSET

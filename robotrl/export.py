@@ -7,7 +7,6 @@ sequences. Beside our own contract it carries the metadata keys that existing C+
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -41,9 +40,10 @@ from deploy.contract import (
     usual_range,
 )
 from deploy.controller import OnnxController
-from deploy.errors import ConfigError, ContractError
+from deploy.errors import ContractError
 from deploy.onnx_file import inspect_onnx
 from deploy.signals import TargetKind
+from deploy.whole_file import explained, replaced, require_writable
 from envs.vector_env import VectorEnv
 from robotrl.checkout import UNKNOWN, git_commit
 from robotrl.controller import Controller
@@ -72,11 +72,11 @@ def export(
         best: the policy of the best evaluation while training, instead of the latest.
 
     Raises:
-        ConfigError: the folder of `path` does not exist, or the run has no checkpoint.
+        ConfigError: `path` cannot be written, or the run has no checkpoint.
         ContractError: onnxruntime does not reproduce torch within `TOLERANCE`, or what the task
             did in simulation no contract allows, such as a joint at 112 rad/s.
     """
-    require_folder(path)
+    require_writable(path, "--output")
     config = folder.config()
     checkpoint = folder.load_checkpoint(best=best)
     commit = checkpoint.get("git_commit", UNKNOWN)  # earlier versions did not say
@@ -84,12 +84,6 @@ def export(
     return export_policy(
         config, lambda env: (load_policy(config, env, checkpoint), origin), path, scorecard
     )
-
-
-def require_folder(path: Path) -> None:
-    """Refuse to write into a folder that does not exist."""
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is no folder; make it first, or choose another output")
 
 
 def export_policy(
@@ -106,7 +100,7 @@ def export_policy(
         path: the ONNX file to write.
         scorecard: results of an evaluation.
     """
-    require_folder(path)
+    require_writable(path, "--output")
     env = make_test_env(config, num_envs=1, num_threads=1, randomization=[])
     policy, origin = load(env)
     _ = env.deployment  # refuses a task for simulation only
@@ -124,10 +118,10 @@ def export_policy(
     metadata = {METADATA_KEY: contract.model_dump_json(), **reader_keys(contract)}
     onnx.helper.set_model_props(model, metadata | {HASH_KEY: hash_metadata(metadata)})
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(model.SerializeToString())
-    try:
-        onnx_controller = OnnxController(temporary)  # replays the golden vectors
+    with explained(path, "--output"), replaced(path) as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        onnx_controller = OnnxController(Path(file.name))  # replays the golden vectors
         error = compare(controller, onnx_controller, random_signals(contract, 20, 50, seed=0))
         if not error <= TOLERANCE:
             raise ContractError(
@@ -135,9 +129,6 @@ def export_policy(
                 f"largest target on random signals, allowed {TOLERANCE:.0e}; try other versions of "
                 "torch or onnxruntime"
             )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return contract
 
 

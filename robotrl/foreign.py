@@ -3,13 +3,15 @@
     policy, origin = load_foreign(Path("model.zip"), env, normalizer=Path("vecnormalize.pkl"))
     policy, origin = load_foreign(Path("actor.pt"), env, activation="ReLU", squash="tanh")
 
-Of Stable-Baselines3's archives (PPO and SAC with `MlpPolicy`) the weights and the JSON are read and
-nothing is unpickled, so a file from a stranger runs no code, and the package is not needed. The
+Of Stable-Baselines3's archives (`MlpPolicy` of PPO and SAC; A2C, TRPO and TQC have the same) the
+weights and the JSON are read and nothing is unpickled, so a file from a stranger runs no code, and
+the package is not needed. What the JSON says of a policy that is another kind is refused. The
 statistics of its `VecNormalize` are a pickle; one that names anything but arrays and its own
 classes is refused. A plain torch actor is a state dict (.pt) of linear layers with one activation
 between them; actors of any other shape go to `robotrl.export.export_policy` as a module.
 
-Stable-Baselines3's PPO clips its mean to the action space; its SAC takes the tanh, as ours do.
+Stable-Baselines3's PPO clips its mean to the action space; its SAC takes the tanh, as ours do, and
+with gSDE bounds the mean before that.
 """
 
 import json
@@ -46,6 +48,13 @@ _HARMLESS = {
     },
 }
 Squash = Literal["clip", "tanh"]
+_POLICIES = {
+    "stable_baselines3.common.policies",
+    "stable_baselines3.sac.policies",
+    "sb3_contrib.tqc.policies",
+}
+"""Where the classes are that compute what we do; a class of one's own may do anything."""
+_EXTRACTOR = "stable_baselines3.common.torch_layers.FlattenExtractor"
 _INERT = re.compile(r"^(stable_baselines3|gymnasium|gym|numpy\.random)\.")
 
 
@@ -90,7 +99,7 @@ def load_foreign(
     """
     size = env.observation_sizes["actor"]
     if path.suffix == ".zip":
-        network, kind, origin = _read_sb3(path)
+        network, kind, origin = _read_sb3(path, env)
     elif path.suffix == ".pt":
         kind = Policy if squash == "tanh" else ClippedPolicy
         network, origin = _read_layers(path, activation), Origin(0, {})
@@ -122,7 +131,7 @@ def load_foreign(
     return policy, origin
 
 
-def _read_sb3(path: Path) -> tuple[nn.Sequential, type[Policy], Origin]:
+def _read_sb3(path: Path, env: VectorEnv) -> tuple[nn.Sequential, type[Policy], Origin]:
     """The actor of an archive of Stable-Baselines3."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -134,28 +143,78 @@ def _read_sb3(path: Path) -> tuple[nn.Sequential, type[Policy], Origin]:
         raise ConfigError(
             f"{path}: cannot be read as a model of Stable-Baselines3: {error}"
         ) from error
+    if problem := _stranger(data, env):
+        raise ConfigError(f"{path}: {problem}")
+    settings, kind, bounds = data.get("policy_kwargs") or {}, Policy, list[nn.Module]()
     if "action_net.weight" in state:
-        hidden, last, kind, usual = "mlp_extractor.policy_net", "action_net", ClippedPolicy, "Tanh"
-    elif "actor.mu.weight" in state:
-        hidden, last, kind, usual = "actor.latent_pi", "actor.mu", Policy, "ReLU"
+        hidden, last, usual = "mlp_extractor.policy_net", "action_net", "Tanh"
+        kind = Policy if settings.get("squash_output") else ClippedPolicy
     else:
-        raise ConfigError(f"{path}: its policy is none of PPO or SAC; those can be exported")
-    settings = data.get("policy_kwargs") or {}
-    extractor = str(settings.get("features_extractor_class", "FlattenExtractor"))
-    if "FlattenExtractor" not in extractor or any(  # one without weights changes what is seen too
-        "features_extractor." in name and value.numel() for name, value in state.items()
-    ):
-        raise ConfigError(f"{path}: its policy has a features extractor; expected an MlpPolicy")
-    if data.get("use_sde") or settings.get("squash_output"):
-        raise ConfigError(f"{path}: was trained with gSDE or squash_output; train it without")
-    shown = re.search(r"(\w+)'>$", str(settings.get("activation_fn", f"{usual}'>")))
+        hidden, last, usual = "actor.latent_pi", "actor.mu", "ReLU"
+        if data.get("use_sde"):
+            last, limit = "actor.mu.0", float(settings.get("clip_mean", 2.0))
+            bounds = [nn.Hardtanh(-limit, limit)]
+    activation = str(settings.get("activation_fn", usual))
+    if torchs := re.fullmatch(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>", activation):
+        activation = torchs[1]
     names = [
         *(name for name in state if re.match(rf"{hidden}\.\d+\.(weight|bias)", name)),
         f"{last}.weight",
         f"{last}.bias",
     ]
-    network = _stack(path, {name: state[name] for name in names}, shown[1] if shown else "")
+    network = _stack(path, {name: state[name] for name in names}, activation).extend(bounds)
     return network, kind, Origin(int(data.get("num_timesteps", 0)), {"stable-baselines3": package})
+
+
+def _stranger(data: dict[str, Any], env: VectorEnv) -> str:
+    """Why what an archive says of itself is not what would be exported, or nothing."""
+    policy, observation, action, settings = (
+        found if isinstance(found := data.get(name), dict) else {}
+        for name in ("policy_class", "observation_space", "action_space", "policy_kwargs")
+    )
+    module, size = policy.get("__module__"), env.observation_sizes["actor"]
+    if module not in _POLICIES:
+        return (
+            f"its policy is of {module}, expected the MlpPolicy of Stable-Baselines3's PPO or SAC; "
+            "save its layers as a state dict (.pt) and give --activation, or use "
+            "robotrl.export.export_policy for another kind of network"
+        )
+    if (shape := _shape(observation)) != [size]:
+        told = f"observations of {shape} numbers" if shape else "observations that are no vector"
+        frames = (
+            "; frames that a wrapper stacks are not in the controller: let the task keep them "
+            "(task_config.history) and train again"
+            if len(shape) == 1 and shape[0] % size == 0
+            else "; give the configuration it was trained with"
+        )
+        return f"was trained on {told}, expected the [{size}] of this task{frames}"
+    if _shape(action) != [env.num_actions] or not _is_unit(action):
+        return (
+            f"its actions are {_told(action)}, expected {env.num_actions} from -1 to 1, which is "
+            "what the environment takes; train it without a wrapper that changes them"
+        )
+    extractor = settings.get("features_extractor_class")
+    if extractor is not None and _EXTRACTOR not in str(extractor):
+        return "its policy has a features extractor; expected an MlpPolicy"
+    return ""
+
+
+def _shape(space: dict[str, Any]) -> list[int]:
+    """Of a Box; empty for any other kind of space."""
+    is_box = "spaces.box.Box" in str(space.get(":type:"))
+    return [int(size) for size in re.findall(r"\d+", str(space.get("_shape")))] if is_box else []
+
+
+def _is_unit(space: dict[str, Any]) -> bool:
+    """Whether a Box reaches from -1 to 1."""
+    ends = [set(str(space.get(name)).strip("[]").split()) for name in ("low", "high")]
+    return ends == [{"-1."}, {"1."}]
+
+
+def _told(space: dict[str, Any]) -> str:
+    if not _shape(space):
+        return f"a {re.sub(r'.*[.]|[^A-Za-z]', '', str(space.get(':type:')))}"
+    return f"{_shape(space)} from {space.get('low')} to {space.get('high')}"
 
 
 def _read_layers(path: Path, activation: str | None) -> nn.Sequential:

@@ -1,17 +1,28 @@
 """Multi-layer perceptrons, orthogonally initialised: one, several in one, one without autograd."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robotrl.products import bmm
+from robotrl.products import bmm, mm, rounded
 
 SQRT2 = 2**0.5
 NORM_EPS = 1e-5
+
+
+def _relu_slope(slope: Tensor, before: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(slope, before, 0)
+
+
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Any]] = {
+    nn.SiLU: (F.silu, torch.ops.aten.silu_backward),
+    nn.ReLU: (F.relu, _relu_slope),
+}
+"""Each, and the slopes of a loss in its input, given those in its output and the input."""
 
 
 def mlp(
@@ -44,11 +55,13 @@ class Backpropagation:
     Autograd finds the same, but where a network is small its graph costs as much as the products.
 
         by_hand = Backpropagation(network)          # once its parameters have their `grad`
-        slope = loss_slope(by_hand.forward(x))      # d loss / d output
-        by_hand.backward(slope)                     # `grad` of each parameter is set, not added to
+        output, passed = by_hand.trace(x)
+        by_hand.backward(passed, loss_slope(output))    # d loss / d output
+        # `grad` of each parameter is set, not added to
 
     Args:
-        network: linear layers with SiLU between them. It may be changed in place, not replaced.
+        network: linear layers with SiLU or ReLU between them. It may be changed in place, not
+            replaced.
     """
 
     def __init__(self, network: nn.Sequential):
@@ -56,28 +69,29 @@ class Backpropagation:
         self._layers = [(layer.weight.detach(), layer.bias.detach()) for layer in layers]
         self._turned = [weight.t() for weight, _ in self._layers]
         self._gradients = [(layer.weight.grad, layer.bias.grad) for layer in layers]
-        self._passed: list[tuple[Tensor, Tensor]] = []
+        between = {type(layer) for layer in network} - {nn.Linear}
+        self._activation, self._slope_before = _ACTIVATIONS[between.pop() if between else nn.SiLU]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Output (n, out) for x (n, in); remembers what `backward` needs."""
-        self._passed = []
+    def trace(self, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Output (n, out) for x (n, in), and what `backward` needs to know of the way there."""
+        passed: list[tuple[Tensor, Tensor]] = []
         before = x
         for (_, bias), turned in zip(self._layers, self._turned, strict=True):
-            if self._passed:
-                x = F.silu(before)
-            self._passed.append((before, x))
-            before = torch.addmm(bias, x, turned)
-        return before
+            if passed:
+                x = self._activation(before)
+            passed.append((before, x))
+            before = mm(x, turned) + bias if rounded() else torch.addmm(bias, x, turned)
+        return before, passed
 
-    def backward(self, slope: Tensor) -> None:
-        """Set the gradients, given the slopes (n, out) of a loss in the latest output."""
+    def backward(self, passed: Sequence[tuple[Tensor, Tensor]], slope: Tensor) -> None:
+        """Set the gradients, given the slopes (n, out) of a loss in the output."""
         for place in reversed(range(len(self._layers))):
-            (weight, _), (before, x) = self._layers[place], self._passed[place]
+            (weight, _), (before, x) = self._layers[place], passed[place]
             of_weight, of_bias = self._gradients[place]
-            torch.mm(slope.t(), x, out=of_weight)
+            mm(slope.t(), x, out=of_weight)
             torch.sum(slope, dim=0, out=of_bias)
             if place:
-                slope = torch.ops.aten.silu_backward(slope @ weight, before)
+                slope = self._slope_before(mm(slope, weight), before)
 
 
 class Layer(NamedTuple):

@@ -11,7 +11,8 @@ class Normalizer(nn.Module):
 
     Statistics change only through `update`, between rollouts; evaluation and export use them as
     they are. Merging batches follows Chan et al., "Updating formulae and a pairwise algorithm for
-    computing sample variances", 1979.
+    computing sample variances", 1979. They are kept in float64, where after 10¹² rows one more
+    still counts; what is normalised keeps its own type.
     """
 
     mean: Tensor
@@ -21,8 +22,8 @@ class Normalizer(nn.Module):
     def __init__(self, size: int, *, eps: float = 1e-6, clip: float = 10.0):
         super().__init__()
         self.eps, self.clip = eps, clip
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("var", torch.ones(size))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @property
@@ -32,11 +33,11 @@ class Normalizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., size)."""
-        return ((x - self.mean) / self.std).clamp(-self.clip, self.clip)
+        return ((x - self.mean.to(x.dtype)) / self.std.to(x.dtype)).clamp(-self.clip, self.clip)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Undo the normalisation of (..., size), but for the clip."""
-        return y * self.std + self.mean
+        return y * self.std.to(y.dtype) + self.mean.to(y.dtype)
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:

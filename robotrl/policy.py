@@ -68,9 +68,10 @@ class Agent:
 
     def __init__(self, policy: Policy, num_envs: int):
         self._policy = policy
-        mean = policy.normalizer.mean
+        device = policy.normalizer.mean.device
         self._state = {
-            name: mean.new_zeros(num_envs, *shape) for name, shape in policy.state_shapes.items()
+            name: torch.zeros(num_envs, *shape, device=device)
+            for name, shape in policy.state_shapes.items()
         }
 
     @torch.no_grad()

@@ -5,15 +5,14 @@
     losses = ppo.learn(step)                  # with every `rollout_steps`-th step; else nothing
 
 Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels. The
-learning rate is fixed, or falls linearly: following the KL in each minibatch cost a third of
-HalfCheetah's return; on Hopper and Walker2d few seeds do not separate the rules
-(tests/benchmarks/ppo.py and its CSV).
-Observations are normalised with the statistics that the rollout was collected with, which absorb
-it afterwards; value targets with statistics that already know them, and the critic's predictions
-do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,
-the critic may see more. They share no weight and are clipped separately, and who acts needs no
-critic: where that pays it learns in a thread of its own while the next rollout is collected, and
-the bits are the same. What is not finite raises `TrainingError` instead of being learned from.
+learning rate is fixed, or falls linearly. Observations are normalised with the statistics that the
+rollout was collected with, which absorb it afterwards; value targets with statistics that already
+know them, and the critic's predictions do not move with those (van Hasselt et al. 2016, arXiv
+1602.07714). The actor sees signals only, the critic may see more. They share no weight and are
+clipped separately, and who acts needs no critic: where that pays it learns in a thread of its own
+while the next rollout is collected, and the bits are the same. What is not finite raises
+`TrainingError` instead of being learned from. Returns on Gymnasium's tasks: configs/bench/ppo.yaml,
+and the README's table.
 """
 
 import math
@@ -31,12 +30,12 @@ from envs.mirror import Mirror
 from envs.vector_env import Step
 from envs.worlds import all_finite, choose
 from robotrl import distributions, parallel
-from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
+from robotrl.algorithm import Layers, Rate, Unit, Width, report, require_finite, require_mirror
 from robotrl.networks import Backpropagation, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, begin
 from robotrl.policy import Policy
-from robotrl.products import ROWS
+from robotrl.products import ROWS, held
 from robotrl.recurrent import gru, unroll
 from robotrl.returns import compute_gae
 
@@ -79,7 +78,7 @@ class PPOConfig(Section):
     too fast without it: walking robots overspeed."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
-    recurrent: Annotated[int, Field(ge=1, le=16384)] | None = None
+    recurrent: Width | None = None
     """Units of a memory (GRU) that the actor has beside its observation; null for none. It is
     learned by going back through time to the start of the rollout, from minibatches of worlds."""
     critic_hidden: Layers = [128, 128]
@@ -247,7 +246,7 @@ class PPO:
         if self.policy.cell is not None:
             memory = self._remember(observation["actor"])
             seen = torch.cat([actor, memory[1, 0]], dim=-1)
-        mean = self._actor.forward(seen)
+        mean, _ = self._actor.trace(seen)
         u = mean + self.policy.log_std.exp() * self._noise(mean, len(mean))
         self._acted = _Acted(observation, actor, mean, u, memory)
         # the environment would refuse it, not saying why; to ask a GPU would be to wait for it
@@ -384,7 +383,7 @@ class PPO:
         actor_batch += [batch[name] for name in ("past",) if name in batch]
         job = partial(self._learn_critic, (batch["critic"], targets), parts)
         aside = self._is_large(parts[0].rows, num_envs)
-        self._learning = begin(job, aside=aside)
+        self._learning = begin(held(job) if aside else job, aside=aside)
         of_actor = self._learn_actor(actor_batch, parts)
         mean, log_std = self._means(*seen), self.policy.log_std
         kl = distributions.kl_divergence(batch["mean"], old_log_std, mean, log_std).mean()
@@ -482,9 +481,10 @@ class PPO:
         table, errors = _beside(batch), []
         for part in parts:
             rows = table.index_select(0, part.rows)
-            error = self._critic.forward(rows[:, :-1]) - rows[:, -1:]
+            value, passed = self._critic.trace(rows[:, :-1])
+            error = value - rows[:, -1:]
             errors.append(error)
-            self._critic.backward(error * (2 * self.config.value_coef / part.size))
+            self._critic.backward(passed, error * (2 * self.config.value_coef / part.size))
             self._critic_step.step()
         mean = torch.cat(errors).square().sum() / sum(part.size for part in parts)
         return {"loss/value": parallel.total(mean)}
@@ -519,7 +519,8 @@ class PPO:
     ) -> tuple[Tensor, Callable[[Tensor], None]]:
         """See `_means`; and what sets the gradient of the networks, given the slopes in them."""
         if not past:
-            return self._actor.forward(observation), self._actor.backward
+            mean, passed = self._actor.trace(observation)
+            return mean, partial(self._actor.backward, passed)
         with torch.enable_grad():
             mean = self._means(observation, *past)
         return mean.detach(), lambda slope: self._actor_step.backward((mean,), (slope,))

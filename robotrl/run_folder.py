@@ -2,8 +2,8 @@
 
 `metrics.csv` has a line for each iteration, `evaluations.csv` one for each evaluation;
 `checkpoint.pt` is where the run goes on from, `best.pt` the policy of the best evaluation. Files
-that matter are written to a temporary name and renamed, so a kill or a full disk leaves the old one
-whole. One process at a time trains in a folder.
+that matter are replaced as a whole, so a kill or a full disk leaves the old one as it was. One
+process at a time trains in a folder.
 """
 
 import csv
@@ -19,6 +19,7 @@ import yaml
 
 from deploy.configuration import load_yaml
 from deploy.errors import ConfigError, DeployError
+from deploy.whole_file import replaced
 from robotrl.train_config import TrainConfig
 
 
@@ -199,15 +200,10 @@ class RunFolder:
         return "Copy it again from where it came, or train again"
 
     def _save(self, state: dict[str, Any], path: Path) -> None:
-        temporary = path.with_suffix(".tmp")
         try:
-            with temporary.open("wb") as file:
+            with replaced(path) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())  # else a power failure may keep the new name and no content
-            os.replace(temporary, path)
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter
-            temporary.unlink(missing_ok=True)
             raise self.cannot_write(path, error) from error
 
     def _append(self, path: Path, row: Mapping[str, Any]) -> None:

@@ -30,15 +30,15 @@ from envs.mirror import Mirror
 from envs.vector_env import Step
 from robotrl import distributions
 from robotrl.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
-from robotrl.networks import CriticEnsemble, mlp
+from robotrl.machine_code import compiled
+from robotrl.networks import Backpropagation, CriticEnsemble, mlp
 from robotrl.normalizer import Normalizer
 from robotrl.optimizer import ClippedAdam, one_vector
 from robotrl.policy import Policy
-from robotrl.products import rounded
 from robotrl.replay import Batch, Replay, require_room
 from robotrl.value_heads import CategoricalHead, ScalarHead, ValueHead
 
-_LOG_STD_LOW, _LOG_STD_HIGH = -5.0, 2.0
+_LOG_STD_LOW, _LOG_STD_SPAN = -5.0, 7.0
 
 
 class SACConfig(Section):
@@ -81,6 +81,9 @@ class SACConfig(Section):
     """Hidden layers of the actor."""
     critic_hidden: Layers = [256, 256]
     """Hidden layers of each critic."""
+    compile_after: Annotated[int, Field(ge=0, le=10**9)] | None = 5000
+    """Updates after which the next are compiled to machine code, if a C++ compiler is there: it
+    takes ten seconds, then an update takes two thirds of its time; null: never."""
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image."""
     demonstrations: Path | None = None
@@ -130,9 +133,7 @@ class SACPolicy(Policy):
 
     def gaussian(self, normalized: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log σ before tanh, (..., num_actions) each; σ from 0.007 to 7.4."""
-        mean, spread = self.network(normalized).chunk(2, dim=-1)
-        share = 0.5 * (torch.tanh(spread) + 1)
-        return mean, _LOG_STD_LOW + (_LOG_STD_HIGH - _LOG_STD_LOW) * share
+        return _gaussian(self.network(normalized))
 
 
 class SAC:
@@ -181,14 +182,19 @@ class SAC:
             module.to(self.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self._target_vector = one_vector(self.target)
-        self._log_alpha = torch.tensor(math.log(config.initial_alpha), device=self.device)
+        log_alpha = torch.tensor(math.log(config.initial_alpha), device=self.device)
+        self._log_alpha = nn.Parameter(log_alpha, requires_grad=False)
         self.target_entropy = (
             num_actions * 0.5 * math.log(2 * math.pi * math.e * config.target_std**2)
         )
         """What the temperature holds the policy's entropy at."""
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, eps=1e-8)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, eps=1e-8)
-        self._alpha_step = torch.optim.Adam([self._log_alpha], lr=config.learning_rate, fused=True)
+        alpha = nn.ParameterList([self._log_alpha])
+        self._alpha_step = ClippedAdam(alpha, config.learning_rate, eps=1e-8)
+        self._actor = Backpropagation(self.policy.network)
+        self._slopes = self._critic_slopes, self._actor_slopes
+        self._compiled = compiled(self._critic_slopes), compiled(self._actor_slopes)
         self._parts = {
             "policy": self.policy,
             "critic": self.critic,
@@ -249,28 +255,38 @@ class SAC:
             return {}
         return self._report()
 
+    @torch.no_grad()
     def update(self, batch: Batch) -> Tensor:
         """One step of critics, actor and temperature on normalised transitions.
 
         Returns:
             (4,) their losses, α and the entropy, see `_report`.
         """
-        error = self._learn_critics(batch)
-        actor_loss, log_prob = self._learn_actor(batch)
-        self._log_alpha.grad = -(log_prob + self.target_entropy).mean()
-        self._alpha_step.step()
+        after = self.config.compile_after
+        compiled = self.device.type == "cpu" and after is not None and self._updates > after
+        critic_slopes, actor_slopes = self._compiled if compiled else self._slopes
+        noise = self._normal((2, *batch.action.shape))
+        error = critic_slopes(batch, noise[0], self._pair())
+        self._critic_step.step()
+        actor_loss, log_prob = actor_slopes(batch, noise[1])
+        self._actor_step.step()
+        self._learn_alpha(log_prob)
         self._target_vector.lerp_(self._critic_step.vector, self.config.tau)
-        return torch.stack([error, actor_loss, self.alpha, -log_prob.mean()])
+        return torch.stack([error, actor_loss, self.alpha, -log_prob])
 
-    @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """What the critics should say of a batch, (n, outputs)."""
-        mean, log_std = self._gaussian(batch.next_observation["actor"])
-        action, log_prob, _ = self._sample_action(mean, log_std)
+    def targets(self, batch: Batch, noise: Tensor, pair: Tensor | None) -> Tensor:
+        """What the critics should say of a batch, (n, outputs).
+
+        Args:
+            batch: normalised transitions.
+            noise: (n, actions) standard normal, for the actions that come next.
+            pair: (2,) the critics that are asked; None: all.
+        """
+        outputs, _ = self._actor.trace(batch.next_observation["actor"])
+        action, log_prob, _ = _squashed(outputs, noise)
         outputs = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
-        if self.config.critics > 2:
-            order = torch.randperm(len(outputs), generator=self._generator, device=self.device)
-            outputs = outputs[order[:2]]
+        if pair is not None:
+            outputs = outputs[pair]
         least = self._head.value(outputs).argmin(dim=0)
         following = outputs.gather(0, least[None, :, None].expand_as(outputs[:1]))[0]
         shift = batch.reward
@@ -295,7 +311,6 @@ class SAC:
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._log_alpha.copy_(state["log_alpha"])
-        self._alpha_step.param_groups[0]["lr"] = self.config.learning_rate
         self._generator.set_state(state["generator"])
         if state["replay"]:
             num_envs = state["replay"]["tables"]["reward"].shape[1]
@@ -304,50 +319,52 @@ class SAC:
         self._skilled = state["skilled"]
         self._steps, self._updates = state["steps"], state["updates"]
 
-    @torch.no_grad()
-    def _learn_critics(self, batch: Batch) -> Tensor:
-        """Down the loss of every critic, half a squared error for scalar ones; returns its mean."""
+    def _critic_slopes(self, batch: Batch, noise: Tensor, pair: Tensor | None) -> Tensor:
+        """Set the gradient of every critic's loss, half a squared error for scalar ones.
+
+        Returns:
+            Its mean.
+        """
         x = torch.cat([batch.observation["critic"], batch.action], dim=-1)
         outputs, layers = self.critic.trace(x)
-        loss, slope = self._head.loss(outputs, self.targets(batch))
+        loss, slope = self._head.loss(outputs, self.targets(batch, noise, pair))
         self.critic.weight_slopes(layers, slope / len(x))
-        self._critic_step.step()
         return loss
 
-    def _learn_actor(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Up the value and the entropy of new actions; returns the loss and their log density."""
-        mean, log_std = self._gaussian(batch.observation["actor"])
-        with torch.no_grad():
-            action, log_prob, scaled = self._sample_action(mean, log_std)
-            outputs, layers = self.critic.trace(
-                torch.cat([batch.observation["critic"], action], dim=-1)
-            )
-            values = self._head.value(outputs)  # (critics, n)
-            if self.config.critics > 2:
-                value, share = values.mean(dim=0), torch.full_like(values, 1 / len(values))
-            else:
-                value = values.amin(dim=0)
-                share = (values == value).float()
-                share /= share.sum(dim=0)  # equal ones share the slope, as in autograd
-            slope = self._head.value_slope(outputs) * (share / -len(action))[..., None]
-            slope = self.critic.input_slopes(layers, slope)[:, -self._num_actions :]
-            alpha = self.alpha
-            slopes = distributions.sample_slopes(scaled, action, slope, alpha / len(action))
-            loss = (alpha * log_prob - value).mean()
-        self._actor_step.backward((mean, log_std), slopes)
-        self._actor_step.step()
-        return loss, log_prob
+    def _actor_slopes(self, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the actor's gradient: up the value and the entropy of new actions.
 
-    def _gaussian(self, actor: Tensor) -> tuple[Tensor, Tensor]:
-        """See `SACPolicy.gaussian`; with rounded products where the critics have them."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded()):
-            mean, log_std = self.policy.gaussian(actor)
-        return mean.float(), log_std.float()
+        Returns:
+            Its loss, and the mean log density of those actions.
+        """
+        outputs, passed = self._actor.trace(batch.observation["actor"])
+        action, log_prob, scaled = _squashed(outputs, noise)
+        judged, layers = self.critic.trace(torch.cat([batch.observation["critic"], action], dim=-1))
+        values = self._head.value(judged)  # (critics, n)
+        if self.config.critics > 2:
+            value, share = values.mean(dim=0), torch.full_like(values, 1 / len(values))
+        else:
+            value = values.amin(dim=0)
+            share = (values == value).float()
+            share /= share.sum(dim=0)  # equal ones share the slope, as in autograd
+        slope = self._head.value_slope(judged) * (share / -len(action))[..., None]
+        slope = self.critic.input_slopes(layers, slope)[:, -self._num_actions :]
+        slopes = distributions.sample_slopes(scaled, action, slope, self.alpha / len(action))
+        self._actor.backward(passed, _gaussian_slope(outputs, *slopes))
+        return (self.alpha * log_prob - value).mean(), log_prob.mean()
 
-    def _sample_action(self, mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions (n, actions), their log density (n,), and what noise added before tanh."""
-        u = distributions.sample(mean, log_std, self._generator)
-        return torch.tanh(u), distributions.log_prob(u, mean, log_std), u - mean
+    def _learn_alpha(self, log_prob: Tensor) -> None:
+        """Raise the temperature where the mean entropy is below its target, and lower it above."""
+        assert self._log_alpha.grad is not None
+        self._log_alpha.grad.copy_(-(log_prob + self.target_entropy))
+        self._alpha_step.step()
+
+    def _pair(self) -> Tensor | None:
+        """The critics that make the targets, two of more; None: all."""
+        if self.config.critics <= 2:
+            return None
+        order = torch.randperm(self.config.critics, generator=self._generator, device=self.device)
+        return order[:2]
 
     @torch.no_grad()
     def _sample(self) -> Batch:
@@ -420,6 +437,29 @@ class SAC:
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
         return torch.rand(shape, generator=self._generator, device=self.device)
+
+    def _normal(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self._generator, device=self.device)
+
+
+def _gaussian(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log σ that an actor's outputs (..., 2 actions) stand for."""
+    mean, spread = outputs.chunk(2, dim=-1)
+    return mean, _LOG_STD_LOW + _LOG_STD_SPAN * 0.5 * (torch.tanh(spread) + 1)
+
+
+def _gaussian_slope(outputs: Tensor, of_mean: Tensor, of_log_std: Tensor) -> Tensor:
+    """A loss's slopes in the outputs, given those in mean and log σ."""
+    spread = torch.tanh(outputs.chunk(2, dim=-1)[1])
+    return torch.cat([of_mean, of_log_std * (_LOG_STD_SPAN * 0.5) * (1 - spread.square())], dim=-1)
+
+
+def _squashed(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Actions (n, actions), their log density (n,), and what noise added before tanh."""
+    mean, log_std = _gaussian(outputs)
+    scaled = log_std.exp() * noise
+    u = mean + scaled
+    return torch.tanh(u), distributions.log_prob(u, mean, log_std), scaled
 
 
 def _joined(one: Any, other: Any) -> Any:

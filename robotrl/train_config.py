@@ -86,9 +86,9 @@ class TrainConfig(Section):
     """Threads of the learner; part of what makes a run reproducible to the bit. Small networks gain
     nothing from a second one, and lose much when something else runs on the machine."""
     learner_precision: Literal["float32", "bfloat16"] = "float32"
-    """What factors of matrix products are rounded to while learning, never while acting. A CPU
-    without AMX instructions does it for SAC alone, others multiply in float32 there; see
-    `robotrl.products`."""
+    """What factors of matrix products are rounded to while learning, and where there are 256 worlds
+    or more while acting; never in what is exported. A CPU without AMX does it for SAC alone,
+    others multiply in float32 there; see `robotrl.products`."""
     checkpoint_interval: Count = 50
     """Iterations between checkpoints."""
     evaluation: EvaluationConfig | None = EvaluationConfig()

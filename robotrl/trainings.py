@@ -11,6 +11,7 @@ machines of a Ray cluster must see that folder at the same path, and have robotr
 import contextlib
 import importlib.util
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -48,6 +49,8 @@ class LocalTrainings:
     def __init__(self) -> None:
         self._children: list[subprocess.Popen[bytes]] = []
         self._stopping = False
+        self._starting = threading.Lock()
+        """Else one that begins while all are told to end would not hear of it."""
 
     def __enter__(self) -> Self:
         return self
@@ -57,15 +60,17 @@ class LocalTrainings:
 
     def run(self, folder: Path) -> int:
         """See `Trainings`."""
-        if self._stopping:
-            return INTERRUPTED
-        child = _start(folder)
-        self._children.append(child)
+        with self._starting:
+            if self._stopping:
+                return INTERRUPTED
+            child = _start(folder)
+            self._children.append(child)
         return child.wait()
 
     def stop(self) -> None:
         """See `Trainings`."""
-        self._stopping = True
+        with self._starting:
+            self._stopping = True
         for child in self._children:
             if child.poll() is None:
                 child.terminate()  # it saves; SIGINT is blocked below Ray
@@ -90,6 +95,7 @@ class RayTrainings:
         self._train = ray.remote(num_cpus=1, max_retries=0)(_train_until_interrupted)
         self._running: list[Any] = []
         self._stopping = False
+        self._starting = threading.Lock()
 
     def __enter__(self) -> Self:
         self._ray.init(ignore_reinit_error=True, log_to_driver=False)
@@ -100,10 +106,11 @@ class RayTrainings:
 
     def run(self, folder: Path) -> int:
         """See `Trainings`."""
-        if self._stopping:
-            return INTERRUPTED
-        task = self._train.remote(folder.resolve())
-        self._running.append(task)
+        with self._starting:
+            if self._stopping:
+                return INTERRUPTED
+            task = self._train.remote(folder.resolve())
+            self._running.append(task)
         try:
             return self._ray.get(task)
         except self._ray.exceptions.TaskCancelledError:
@@ -115,7 +122,8 @@ class RayTrainings:
 
     def stop(self) -> None:
         """See `Trainings`."""
-        self._stopping = True
+        with self._starting:
+            self._stopping = True
         for task in self._running:
             self._ray.cancel(task)  # a KeyboardInterrupt there
         self._ray.wait(self._running, num_returns=len(self._running))
@@ -127,7 +135,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
             command_of("robotrl.cli", "train", "--resume", folder),
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C comes through us, once
+            process_group=0,  # Ctrl-C comes through us, once; a new session would not be as nice
         )
 
 

@@ -461,9 +461,9 @@ class ServoDevice:
         """Stop: one command to all, then each goal is read back.
 
         Each joint keeps the target sent last, as far as that is within `HOLD_REACH_RAD` of where
-        it was seen; a joint not seen lately just keeps its target. Servos that confirm are then
-        told to stop watching the bus: they hold anyway, and the watchdog would set the goal to
-        wherever the load has pulled the joint.
+        it was seen. One not seen lately may have missed targets: it keeps the goal it has. Servos
+        that confirm are then told to stop watching the bus: they hold anyway, and the watchdog
+        would set the goal to wherever the load has pulled the joint.
 
         Raises:
             BusError: names the servos that do not confirm; the others hold.
@@ -471,19 +471,20 @@ class ServoDevice:
         seen = self._port.now() - self._read_at <= self.config.safety.stale_after_ms / 1000
         present = self._scale.counts(self.position, out=np.zeros_like(self._goal_ticks))
         np.copyto(self._goal_ticks, self._hold_ticks(present), where=seen)
-        self._send(self._goal_ticks)
-
-        goals = dict(zip(self._ids, self._goal_ticks.tolist(), strict=True))
+        if seen.all():
+            self._send(self._goal_ticks)
+        unseen = {id for id, known in zip(self._ids, seen, strict=True) if not known}
 
         def confirm(id: int) -> None:
-            goal = goals[id]
+            goal = self._own_goal(id) if id in unseen else self._goal_ticks[self._ids.index(id)]
             if self.bus.read(id, self.GOAL_POSITION) != goal and not self._stopped_itself(id):
-                self.bus.write_verified(id, self.GOAL_POSITION, goal)
+                self.bus.write_verified(id, self.GOAL_POSITION, int(goal))
             if not self.bus.read(id, self.TORQUE_ENABLE):
                 raise ServoError(f"servo {id}: {self.TORQUE_ENABLE} reads 0, it has let go")
             self._disarm(id)
 
-        _for_each_servo(self.id_of, confirm)
+        seen_first = sorted(self.id_of.items(), key=lambda joint: joint[1] in unseen)
+        _for_each_servo(dict(seen_first), confirm)
 
     def release(self) -> None:
         """Turn torque off: one command to all, then each servo is written and read back.
@@ -508,15 +509,21 @@ class ServoDevice:
         def stop(id: int) -> None:
             if not self.bus.read(id, self.TORQUE_ENABLE):
                 return
-            row = self._ids.index(id)
-            self._goal_ticks[row] = self.bus.read(id, self.GOAL_POSITION)
-            present = self._goal_ticks.copy()
-            present[row] = self.bus.read(id, self.PRESENT_POSITION)
+            goal = self._own_goal(id)
             if not self._stopped_itself(id):
-                self.bus.write_verified(id, self.GOAL_POSITION, int(self._hold_ticks(present)[row]))
+                self.bus.write_verified(id, self.GOAL_POSITION, goal)
             self._disarm(id)
 
         _for_each_servo(self.id_of, stop)
+
+    def _own_goal(self, id: int) -> int:
+        """A goal [counts] for a joint that nobody has followed: its servo's, near where it is."""
+        row = self._ids.index(id)
+        self._goal_ticks[row] = self.bus.read(id, self.GOAL_POSITION)
+        present = self._goal_ticks.copy()
+        present[row] = self.bus.read(id, self.PRESENT_POSITION)
+        self._goal_ticks[row] = self._hold_ticks(present)[row]
+        return int(self._goal_ticks[row])
 
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""

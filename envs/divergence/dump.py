@@ -1,6 +1,5 @@
 """Divergences as files: numpy arrays, and the model as MuJoCo saves it."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import mujoco
 import numpy as np
 
 from deploy.errors import ConfigError
+from deploy.whole_file import explained, replaced
 from envs.divergence.trail import INTEGRATION, Divergence, Recordable
 
 _COMPONENTS = {
@@ -51,11 +51,15 @@ class Recorder:
         Args:
             step: number of the step.
             **tables: (num_envs, ...) each; a file gets its world's row.
+
+        Raises:
+            ConfigError: it cannot be written.
         """
         for divergence in self._found:
             rows = {name: np.asarray(table[divergence.world]) for name, table in tables.items()}
             path = self._folder / f"step-{step}-world-{divergence.world}.npz"
-            write(path, divergence, {"step": np.array(step), **rows})
+            with explained(path, "--output"):
+                write(path, divergence, {"step": np.array(step), **rows})
 
 
 def write(path: Path, divergence: Divergence, context: Mapping[str, np.ndarray]) -> None:
@@ -73,10 +77,8 @@ def write(path: Path, divergence: Divergence, context: Mapping[str, np.ndarray])
         **{f"context_{name}": value for name, value in context.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with replaced(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    os.replace(temporary, path)
 
 
 def read(path: Path | str) -> Dump:

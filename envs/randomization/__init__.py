@@ -7,16 +7,16 @@
     - {field: actuator_forcerange, range: [0.8, 1.0]}          # one factor for both ends
     - {field: actuator_delay, operation: set, range: [0.005, 0.03], shared: true}
     - {field: opt.gravity, operation: rotate, range: [0, 0.03]}                  # a tilted desk
-    - {field: joint_zero, operation: add, range: [-0.02, 0.02]}                  # `fields`
+    - {field: joint_zero, operation: add, range: [-0.02, 0.02]}                  # `physics.fields`
     - {fields: [kp, actuator_forcerange], range: [0.8, 1.1]}   # one draw for both, per servo
-    - {supply: "*", range: [0.85, 1.05]}                       # one voltage for all: `supply`
-    - {inertia: pseudo, match: upper_arm, range: [-0.05, 0.05]}                  # `inertia`
+    - {supply: "*", range: [0.85, 1.05]}                       # one for all: `physics.supply`
+    - {inertia: pseudo, match: upper_arm, range: [-0.05, 0.05]}                  # `physics.inertia`
     - {payload: hand, at: [0, 0, 0.05], range: [0, 0.06]}      # a point mass [kg]
-    - {initial: angle, range: [-0.1, 0.1]}                     # where episodes start: `initial`
-    - {push: elbow_flex, range: [-1, 1], interval_s: [2, 4]}   # a kick of its speed: `pushes`
+    - {initial: angle, range: [-0.1, 0.1]}                     # at the start: `physics.initial`
+    - {push: elbow_flex, range: [-1, 1], interval_s: [2, 4]}   # of its speed: `physics.pushes`
     - {wrench: hand, columns: z, range: [-1, 1], interval_s: [2, 4], duration_s: [0.1, 0.3]}
-    - {signal: joint_position, operation: add, range: [-0.005, 0.005]}           # `signal_kinds`
-    - {command: hold, probability: 0.01, shared: true}         # lost packets: `commands`
+    - {signal: joint_position, operation: add, range: [-0.005, 0.005]}           # `signals.kinds`
+    - {command: hold, probability: 0.01, shared: true}         # lost packets: `signals.commands`
 
 The key that is there tells the kind, and its file (named behind the line) says all of it. Elements
 are chosen by name (`match`) or by the body they are on (`body`); numbers of an element by
@@ -35,7 +35,7 @@ that the MJCF gave by `dampratio`: MuJoCo resolves it once, as a servo would.
 
 Before training, values that no robot has are refused, at the joint extremes of all terms, and so
 is every term that does nothing, accumulates, leaves constants stale or shares draws that should be
-apart (`proofs`, `signal_proofs`).
+apart (`physics.proofs`, `signals.proofs`).
 """
 
 from envs.randomization.kinds import Term as Term

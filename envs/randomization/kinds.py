@@ -10,20 +10,20 @@ from pydantic import Discriminator, Tag
 
 from deploy.configuration import did_you_mean, validate
 from deploy.errors import ConfigError
-from envs.randomization.commands import COMMAND_KINDS, CommandHold, CommandQuantization
-from envs.randomization.fields import FieldsTerm, FieldTerm
-from envs.randomization.inertia import InertiaTerm, PayloadTerm
-from envs.randomization.initial import InitialTerm
-from envs.randomization.pushes import PushTerm, WrenchTerm
-from envs.randomization.signal_errors import (
+from envs.randomization.physics.fields import FieldsTerm, FieldTerm
+from envs.randomization.physics.inertia import InertiaTerm, PayloadTerm
+from envs.randomization.physics.initial import InitialTerm
+from envs.randomization.physics.pushes import PushTerm, WrenchTerm
+from envs.randomization.physics.supply import SupplyTerm
+from envs.randomization.signals.commands import COMMAND_KINDS, CommandHold, CommandQuantization
+from envs.randomization.signals.errors import (
     SignalDrift,
     SignalError,
     SignalQuantization,
     SignalRotation,
 )
-from envs.randomization.signal_kinds import SIGNAL_KINDS, signal_kind
-from envs.randomization.signal_timing import SignalDelay, SignalHold
-from envs.randomization.supply import SupplyTerm
+from envs.randomization.signals.kinds import SIGNAL_KINDS, signal_kind
+from envs.randomization.signals.timing import SignalDelay, SignalHold
 from envs.randomization.term import RandomTerm
 
 AnyTerm = (

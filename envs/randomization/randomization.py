@@ -7,7 +7,7 @@
     randomization.sense(signals, worlds, step, starting)
     randomization.adapt(metrics, measured)
 
-Before anything of it is used, each term is proved on worlds of its own; see `proofs`.
+Before anything of it is used, each term is proved on worlds of its own; see `physics.proofs`.
 """
 
 import math
@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from envs.draws import Draws, Stream
-from envs.randomization.commands import CommandTerm, CommandTerms
 from envs.randomization.growth import Growth
-from envs.randomization.initial import InitialTerms
-from envs.randomization.model_terms import Bound, ModelTerms
-from envs.randomization.proofs import check_draws, check_effects, check_extremes
-from envs.randomization.pushes import Pushes, PushTerm, WrenchTerm
-from envs.randomization.sensing import SignalTerm
-from envs.randomization.signal_proofs import prove_commands, prove_signals
-from envs.randomization.signals import SignalTerms
+from envs.randomization.physics.initial import InitialTerms
+from envs.randomization.physics.model_terms import Bound, ModelTerms
+from envs.randomization.physics.proofs import check_draws, check_effects, check_extremes
+from envs.randomization.physics.pushes import Pushes, PushTerm, WrenchTerm
+from envs.randomization.signals.commands import CommandTerm, CommandTerms
+from envs.randomization.signals.proofs import prove_commands, prove_signals
+from envs.randomization.signals.sensing import SignalTerm
+from envs.randomization.signals.terms import SignalTerms
 from envs.randomization.term import PhysicsTerm, RandomTerm, name_streams
 from envs.robot import Robot
 from envs.simulation import Simulation, State
@@ -179,7 +179,7 @@ def bind(
 def prove(
     terms: Sequence[RandomTerm], model: mujoco.MjModel, draws: Draws, device: torch.device
 ) -> None:
-    """Refuse terms on models and states that fail a proof; see `proofs`."""
+    """Refuse terms on models and states that fail a proof; see `physics.proofs`."""
     bound = bind(terms, model, [None] * len(terms))
     if bound:
         check_extremes([b for b in bound if b.term.acts == "model"], model)

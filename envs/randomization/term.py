@@ -1,7 +1,7 @@
 """What every kind of term shares: how elements are chosen, how a range grows, how draws are named.
 
-A kind of term is a class in a file of its own: `fields`, `supply`, `inertia`, `pushes`, `initial`,
-`signals`, `commands`. `envs.randomization.kinds` joins them: the key that is there tells the kind.
+A kind of term is a class in a file of its own, in `physics` or `signals`. `kinds` joins them: the
+key that is there tells the kind.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from deploy.configuration import Section, did_you_mean
 from deploy.errors import ConfigError
 from deploy.quantities import Duration, Number
 from envs.randomization.law import Law
-from envs.randomization.numbers import Change
+from envs.randomization.physics.numbers import Change
 
 Pattern = str | Annotated[list[str], Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

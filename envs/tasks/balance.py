@@ -27,10 +27,10 @@ from envs.commands import TWIST, Share, Twist, VelocityCommand, VelocityCommandC
 from envs.draws import Draws, Stream
 from envs.mirror import DIRECTION_MIRROR, Mirror, imu_mirror, joint_mirror
 from envs.observation_encoder import ObservationEncoder
-from envs.randomization.rotation import turn_quaternions
 from envs.reach_features import XYZ
 from envs.rewards import kernel, mean_square
 from envs.robot import load_robot
+from envs.rotation import turn_quaternions
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
 from envs.task import Deployment

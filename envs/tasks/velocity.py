@@ -47,6 +47,8 @@ class VelocityConfig(OffsetConfig):
     """Settings of the task."""
 
     robot: str = "microduck"
+    history: Annotated[int, Field(ge=1, le=100)] = 1
+    """Ticks that the actor sees: more than one let it notice what its robot is like."""
     gait: Gait = Gait()
     command: VelocityCommandConfig = VelocityCommandConfig()
     start_spread_rad: Annotated[float, Field(ge=0, le=7)] = 0.05
@@ -129,7 +131,7 @@ class Velocity:
         )
         joints = self._joints = RobotJoints(simulation, robot, margin_rad=config.limit_margin_rad)
         features = WalkFeatures(joints.names, joints.home, gait.period_s)
-        self.encoder = ObservationEncoder(features).to(device)
+        self.encoder = ObservationEncoder(features, config.history).to(device)
         self.decoder, self.actuators = config.decoder(joints).to(device), joints.actuators
         self.deployment = Deployment(
             robot, joints.specs(config.max_target_speed_rad_s), config.command.spec()
@@ -282,7 +284,7 @@ class Velocity:
     def mirror(self) -> Mirror:
         """See `envs.mirror.Symmetric`."""
         maps = walk_mirror(self._robot, self.legs.base, self.config.gait.feet)
-        actor = [maps[name] for name in self.encoder.features.columns]
+        actor = [maps[name] for name in self.encoder.features.columns] * self.config.history
         if self._scan:
             maps["ground"] = self._scan.mirror
         critic = actor + [maps[name] for name in self.privileged]

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
-from envs.randomization.pushes import PushTerm
+from envs.randomization.physics.pushes import PushTerm
 from envs.tasks.balance import Balance
 from envs.vector_env import VectorEnv
 from robotrl.evaluate import load_policy
+from robotrl.policy import Agent
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
 from tests.envs.robots.test_balancer import RADIUS, ROBOT, SERVO, TRACK, equations, lqr
@@ -108,10 +109,10 @@ class Bench:
         if not isinstance(env.task, Balance):
             raise ConfigError(f"a run of {self._config.task}; this compares runs of balance")
         decode, top = env.task.decoder, env.task.config.max_wheel_speed_rad_s
-        policy = load_policy(self._config, env, self._checkpoint)
+        agent = Agent(load_policy(self._config, env, self._checkpoint), self._worlds)
         fly: Pilot = Lqr(env.task.control_dt_s, top)
         if pilot == "policy":
-            fly = lambda observation, signals: decode(policy(observation), signals)  # noqa: E731
+            fly = lambda observation, signals: decode(agent.act(observation), signals)  # noqa: E731
         return env, env.task, fly, env.reset()["actor"]
 
     @torch.no_grad()

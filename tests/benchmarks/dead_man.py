@@ -18,11 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from tests.deploy.lost import Family, Fault, SpoiltError, Trial, lose
+from tests.deploy.lost import Family, Fault, Trial, lose
 
 MOMENTS_S = (0.9, 1.1, 1.95, 2.05, 1.0)
 """Of the swing, whose period is 2 s: where it is fast."""
-ATTEMPTS = 5
 
 
 def main() -> None:
@@ -36,7 +35,15 @@ def main() -> None:
         for family in get_args(Family):
             for fault in get_args(Fault):
                 print(f"turn {turn + 1}: {family}, {fault}", file=sys.stderr, flush=True)
-                trial = _lose(family, fault, options.watchdog_ms, MOMENTS_S[turn % len(MOMENTS_S)])
+                moment_s = MOMENTS_S[turn % len(MOMENTS_S)]
+                with tempfile.TemporaryDirectory() as folder:
+                    trial = lose(
+                        family,
+                        fault,
+                        Path(folder),
+                        watchdog_ms=options.watchdog_ms,
+                        swing_s=moment_s,
+                    )
                 trials.setdefault((family, fault), []).append(trial)
     print("| robot | fault | before [rad/s] | acts first | acts [ms] | at rest [ms] |")
     print("|---|---|---|---|---|---|")
@@ -47,16 +54,6 @@ def main() -> None:
             f"| {_times([_acts_s(trial) for trial in found])} "
             f"| {_times([trial.rest_s for trial in found])} |"
         )
-
-
-def _lose(family: Family, fault: Fault, watchdog_ms: int, swing_s: float) -> Trial:
-    for _ in range(ATTEMPTS):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return lose(family, fault, Path(folder), watchdog_ms=watchdog_ms, swing_s=swing_s)
-            except SpoiltError as error:
-                print(f"{family}, {fault}: once more: {error}", file=sys.stderr, flush=True)
-    sys.exit("this machine is too busy")
 
 
 def _acts_s(trial: Trial) -> float:

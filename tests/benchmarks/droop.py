@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 
 from envs.randomization import RandomTerm
-from envs.randomization.fields import FieldTerm
+from envs.randomization.physics.fields import FieldTerm
 from robotrl.evaluate import load_policy
+from robotrl.policy import Agent
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_env
 
@@ -57,12 +58,13 @@ def rest(folder: RunFolder, term: RandomTerm | None) -> Rest:
         task_config=config.task_config | {"target_interval_s": [TARGET_S, TARGET_S]},
         num_threads=1,
     )
-    policy = load_policy(config, env, folder.load_checkpoint())
+    agent = Agent(load_policy(config, env, folder.load_checkpoint()), WORLDS)
     observation, errors, droops, actions = env.reset(), [], [], []
     per_target = round(TARGET_S / env.task.control_dt_s)
     for step in range(round(SECONDS / env.task.control_dt_s)):
-        action = policy(observation["actor"])
-        observation, *_, info = env.step(action)
+        action = agent.act(observation["actor"])
+        observation, _, terminated, truncated, info = env.step(action)
+        agent.forget(terminated | truncated)
         errors.append(info.metrics["reach_error_m"][info.measured])
         if step % per_target == per_target - 2:
             droop = env.signals["joint_target"] - env.signals["joint_position"]

@@ -20,6 +20,7 @@ from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.tasks.getup import Getup
 from robotrl.evaluate import load_policy
+from robotrl.policy import Agent
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
 
@@ -46,12 +47,12 @@ def measure(folder: RunFolder, starts: int, *, held: bool) -> tuple[Tensor, Tens
     )
     if not isinstance(env.task, Getup):
         raise ConfigError(f"a run of {config.task}; this measures runs of getup")
-    policy = load_policy(config, env, folder.load_checkpoint())
+    agent = Agent(load_policy(config, env, folder.load_checkpoint()), starts)
     seen = env.reset()["actor"]
     start = -env.signals["projected_gravity"][:, 2].clone()
     step = None
     for _ in range(env.task.episode_steps):
-        action = torch.zeros(starts, env.num_actions) if held else policy(seen)
+        action = torch.zeros(starts, env.num_actions) if held else agent.act(seen)
         step = env.step(action, autoreset=False)
         seen = step.observation["actor"]
     assert step is not None

@@ -4,8 +4,8 @@
     python tests/benchmarks/sac_speed.py --threads 1 --turns 7
 
 Identical settings: HalfCheetah-v5, one world, an update after every step, batches of 256, two
-critics of 256-256 with ReLU, float32; ours once more with products in bfloat16. Ours have
-LayerNorm, the others have none; a step of the world is in all.
+critics of 256-256 with ReLU, float32; ours once more with products in bfloat16, and as it learns
+before it is compiled. Ours have LayerNorm, the others have none; a step of the world is in all.
 If SBX (sbx-rl) is installed it takes part too. What counts is the ratio, of CPU seconds as of wall
 time: learners take turns, and medians bear what else the machine does.
 """
@@ -28,10 +28,15 @@ from robotrl.sac import SAC, SACConfig
 TASK, WARM_UP, UPDATES = "HalfCheetah-v5", 1000, 200
 
 
-def ours(kind: Precision) -> Callable[[], None]:
+def ours(kind: Precision, compile_after: int | None = 0) -> Callable[[], None]:
     """Some updates of ours."""
     env = envs.make(f"gym/{TASK}", num_envs=1, seed=0, num_threads=1)
-    config = SACConfig(learning_starts=WARM_UP, buffer_size=100_000, iteration_steps=UPDATES)
+    config = SACConfig(
+        learning_starts=WARM_UP,
+        buffer_size=100_000,
+        iteration_steps=UPDATES,
+        compile_after=compile_after,
+    )
     learner = SAC(config, env.observation_sizes, env.num_actions, seed=0)
     observation = env.reset()
 
@@ -71,6 +76,7 @@ def main() -> None:
     learners = {
         "robotrl": ours("float32"),
         "bfloat16": ours("bfloat16"),
+        "Python": ours("float32", compile_after=None),
         "SB3": peer(SB3SAC),
     }
     if find_spec("sbx"):

@@ -121,12 +121,12 @@ def main() -> int:
 
 def describe(outcomes: list[Outcome]) -> str:
     """A table by family, and why runs stopped."""
-    lines = [f"{'':10}{'minutes':>8}{'runs':>6}{'faults':>8}{'stops':>7}{'resumed':>9}"]
+    lines = [f"{'':12}{'minutes':>8}{'runs':>6}{'faults':>8}{'stops':>7}{'resumed':>9}"]
     lines[0] += f"{'writes':>9}{'unsafe':>8}"
     for family in (*FAMILIES, "all"):
         some = [outcome for outcome in outcomes if family in (outcome.family, "all")]
         lines.append(
-            f"{family:10}{sum(o.simulated_s for o in some) / 60:8.1f}{len(some):6}"
+            f"{family:12}{sum(o.simulated_s for o in some) / 60:8.1f}{len(some):6}"
             f"{sum(o.faults for o in some):8}{sum(bool(o.stop) for o in some):7}"
             f"{sum(o.resumptions for o in some):9}{sum(o.writes for o in some):9}"
             f"{sum(len(o.unsafe) for o in some):8}"

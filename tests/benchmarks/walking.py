@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from envs.randomization import RandomTerm, at_full_range
-from envs.randomization.pushes import PushTerm
+from envs.randomization.physics.pushes import PushTerm
 from envs.tasks.velocity import Velocity
 from envs.vector_env import VectorEnv
 from envs.walking.gait import asked_to_move, tipping
 from envs.walking.terms import as_speed
 from robotrl.evaluate import load_policy
+from robotrl.policy import Agent
 from robotrl.run_folder import RunFolder
 from robotrl.train import make_test_env
 
@@ -82,7 +83,7 @@ def measure(
         seed=config.seed + 1_000_003,
         randomization=pushed(config.terms, push),
     )
-    policy = load_policy(config, env, folder.load_checkpoint())
+    agent = Agent(load_policy(config, env, folder.load_checkpoint()), episodes)
     task, observation = env.task, env.reset()
     assert isinstance(task, Velocity)
     age, calm = torch.zeros(episodes), torch.zeros(episodes)
@@ -91,8 +92,8 @@ def measure(
     torque = torch.zeros(env.num_actions, dtype=torch.float64)
     down = None
     for _ in range(steps):
-        with torch.no_grad():
-            step = env.step(policy(observation["actor"]))
+        step = env.step(agent.act(observation["actor"]))
+        agent.forget(step.terminated | step.truncated)
         observation = step.observation
         age += 1
         settled = (age > SETTLED_STEPS) & ~step.terminated

@@ -173,8 +173,13 @@ def so101_contract(contract: Contract, so101: RobotConfig) -> Contract:
 
 @pytest.fixture(scope="session")
 def scs_arm(so101: RobotConfig) -> RobotConfig:
-    """The same arm with SCS15 servos, which turn less far."""
-    document = so101.model_dump(exclude_unset=True)
+    """The same arm with SCS15 servos."""
+    return with_scs_servos(so101)
+
+
+def with_scs_servos(arm: RobotConfig) -> RobotConfig:
+    """The Feetech arm with SCS15 servos, which turn less far."""
+    document = arm.model_dump(exclude_unset=True)
     document["bus"] |= {"protocol": "feetech_scs"}
     for joint in document["joints"].values():
         low, high = joint["position_limits_rad"]
@@ -201,12 +206,18 @@ def scs_contract(so101_contract: Contract, scs_arm: RobotConfig) -> Contract:
 
 @pytest.fixture(scope="session")
 def scs_arm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The arm's MJCF without the names of its servos."""
-    mujoco = pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+    """The arm's MJCF for these servos."""
+    pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+    return write_scs_model(tmp_path_factory.mktemp("scs") / "arm.xml")
+
+
+def write_scs_model(path: Path) -> Path:
+    """The Feetech arm's MJCF without the names of its servos."""
+    import mujoco
+
     spec = mujoco.MjSpec.from_file(str(REPOSITORY / "envs/robots/so101_arm/so101_arm.xml"))
     for text in list(spec.texts):
         spec.delete(text)
-    path = tmp_path_factory.mktemp("scs") / "arm.xml"
     path.write_text(spec.to_xml())
     return path
 

@@ -40,6 +40,7 @@ MODEL = (
 _LIMITS = {"position_limits_rad": [-1.5, 1.5], "velocity_limit_rad_s": 5.0}
 _X = {"shoulder": "XL430-W250", "elbow": "XL330-M288"}
 _STS = dict.fromkeys(_X, "STS3215-12V")
+_SCS = dict.fromkeys(_X, "SCS0009")
 START = (0.2, 0.3)
 SAFETY = {
     "move_to_start_s": 0.1,
@@ -53,7 +54,8 @@ _BUS = {"port": "/dev/bus"}
 FAMILIES: Mapping[str, tuple[dict[str, Any], dict[str, str], int]] = MappingProxyType(
     {
         "DYNAMIXEL": ({"bus": _BUS}, _X, 1),
-        "Feetech": ({"bus": _BUS | {"protocol": "feetech_sts"}}, _STS, 1),
+        "Feetech STS": ({"bus": _BUS | {"protocol": "feetech_sts"}}, _STS, 1),
+        "Feetech SCS": ({"bus": _BUS | {"protocol": "feetech_scs"}}, _SCS, 1),
         "board": ({"board": {"port": "/dev/b", "protocol": "microcontroller"}}, _X, 0),
         "own IMU": ({"bus": _BUS, "imu": {"port": "/dev/i", "protocol": "bno08x_rvc"}}, _X, 1),
         "bus IMU": ({"bus": _BUS | {"imu": {"id": 200}}}, _X, 1),

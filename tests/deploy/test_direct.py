@@ -5,6 +5,7 @@ import math
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from deploy.dynamixel import registers
 from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
+from deploy.vigil import VIGIL_BYTES, Vigil
 from tests.deploy.conftest import REPOSITORY, Bench, FlakyPort
 
 ROBOTS = REPOSITORY / "configs/robots"
@@ -22,7 +24,7 @@ ROBOTS = REPOSITORY / "configs/robots"
 
 @pytest.fixture
 def open_arm(bench: Bench) -> Callable[..., object]:
-    def open_(**options: bool):
+    def open_(**options: Any):
         ports = dict.fromkeys(bench.config.wired, bench.port)
         joints = bare_joints(bench.config)
         robot = Robot(bench.config, joints, ports, approve=lambda changes: True)
@@ -158,6 +160,8 @@ def test_error_of_the_robot_in_the_block_is_one_traceback_too(bench: Bench, monk
         yield dict.fromkeys(config.wired, bench.port)
 
     monkeypatch.setattr("deploy.direct.open_ports", open_ports)
+    vigil = contextlib.nullcontext(Vigil(memoryview(bytearray(VIGIL_BYTES))))
+    monkeypatch.setattr("deploy.direct.guarded", lambda config, ports: vigil)
     monkeypatch.setattr("deploy.direct.MonotonicClock", lambda: bench.clock)
     bench.port.requests_to_lose = math.inf
     text = traceback_of(ROBOTS / "desk_arm.yaml")

@@ -4,7 +4,6 @@ import math
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tests.deploy.conftest import MakeBench
 from tests.deploy.test_faults import SO101_PATH
 from tests.deploy.test_runtime import Trial, assert_holds, limp_trial, make_trial, trial
 from tests.deploy.twin.test_board_wire import Bench as BalancerBench
+from tests.until import until
 
 __all__ = ["limp_trial", "trial"]
 
@@ -238,9 +238,6 @@ def test_companion_gives_a_port_back_that_has_hung_up(tmp_path: Path, contract: 
 
     assert has_it()
     os.close(far_end)
-    give_up_s = time.monotonic() + 20
-    while has_it():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.01)
+    until(lambda: not has_it())
     os.close(port)
     recorder.close()

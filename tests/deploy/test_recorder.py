@@ -25,8 +25,7 @@ from deploy.errors import DeployError
 from deploy.recorder import CAPACITY, EVENT_TOPIC, TOPIC, VANISHED, Recorder, record_dtype
 from deploy.signals import SIGNALS
 from tests.deploy.conftest import using
-
-PATIENCE_S = 20.0
+from tests.until import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -66,13 +65,6 @@ def saved(path: Path) -> list[int]:
         except Exception:  # the end of an unfinished file
             pass
     return found
-
-
-def wait_until(true: Any) -> None:
-    give_up_s = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.01)
 
 
 def read(path: Path) -> tuple[dict[str, str], list[dict[str, Any]], list[int]]:
@@ -298,7 +290,7 @@ def test_disk_that_fills_up_is_an_error_that_says_where_the_rest_is(path: Path, 
     for number in range(400):
         commit(recorder, number)
         time.sleep(0.001)
-    wait_until(lambda: len(saved(unfinished(path))) > 100)
+    until(lambda: len(saved(unfinished(path))) > 100)
     fill_disk(recorder, unfinished(path).stat().st_size + 100)
     for number in range(400):
         commit(recorder, number)
@@ -322,7 +314,7 @@ def test_companion_without_a_log_goes_on_watching(path: Path, contract: Contract
     fill_disk(recorder, unfinished(path).stat().st_size + 100)
     for number in range(400):
         commit(recorder, number)
-    wait_until(recorder.trouble)
+    until(recorder.trouble)
 
     assert "File too large" in recorder.trouble()
     assert recorder._companion.poll() is None
@@ -397,11 +389,11 @@ def test_companion_that_is_killed_is_noticed_while_the_robot_runs(path: Path, co
     for number in range(10):
         commit(recorder, number)
     recorder.note(0.0, "running")
-    wait_until(lambda: len(saved(unfinished(path))) == 10)
+    until(lambda: len(saved(unfinished(path))) == 10)
     assert recorder.trouble() == ""
 
     recorder._companion.kill()
-    wait_until(recorder.trouble)
+    until(recorder.trouble)
     recorder.commit()  # and the run goes on
 
     expected = (
@@ -424,12 +416,10 @@ def test_signals_for_everybody_do_not_end_the_companion(path: Path, contract: Co
     assert len(read(path)[1]) == 1
 
 
-def test_ticks_are_in_the_file_soon_although_nobody_closed_it(path: Path, contract: Contract):
+def test_ticks_are_in_the_file_although_nobody_closed_it(path: Path, contract: Contract):
     recorder = Recorder(path, contract, {})
     commit(recorder, 0)
-    begin_s = time.monotonic()
-    wait_until(lambda: saved(unfinished(path)) == [0])
-    assert time.monotonic() - begin_s < 5.0  # half a second, on a machine that does nothing else
+    until(lambda: saved(unfinished(path)) == [0])
     recorder.close()
 
 
@@ -502,16 +492,16 @@ def test_killed_writer_leaves_a_complete_log_that_says_so(path: Path, contract: 
     writer.stdin.close()
     writer.stdout.readline()
 
-    writer.send_signal(signal.SIGKILL)  # and nobody waits for it: it stays as a zombie
     killed_s = time.monotonic()
-    wait_until(path.exists)
+    writer.send_signal(signal.SIGKILL)  # and nobody waits for it: it stays as a zombie
+    until(path.exists)
 
     assert [tick["overruns"] for tick in read(path)[1]] == list(range(500))
     running, vanished = events(path)
     assert running["state"] == "running"
     assert vanished["state"] == VANISHED
     assert vanished["text"].startswith("the controller ended without closing this log")
-    assert vanished["time_s"] == pytest.approx(killed_s, abs=2.0)
+    assert killed_s < vanished["time_s"] < time.monotonic()
     assert [file.name for file in path.parent.iterdir()] == ["run.mcap"]
     assert writer.wait() == -signal.SIGKILL
     writer.stdout.close()

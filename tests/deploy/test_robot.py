@@ -19,6 +19,7 @@ from deploy.robot_config import RobotConfig
 from deploy.servos.device import HOLD_REACH_RAD
 from deploy.twin.monitor import Unsafe
 from tests.deploy.conftest import Bench, MakeBench
+from tests.deploy.test_faults import SO101_PATH
 
 JOINTS = [
     "shoulder_pan",
@@ -746,6 +747,25 @@ def test_hold_without_recent_readings_leaves_the_targets_alone(bench: Bench):
     bench.wait(0.02)
     assert held(bench, "wrist_roll") == pytest.approx(target[4], abs=RAD_PER_TICK)
     assert bench.twin.joint_position[4] > angle - 1e-3  # it is not thrown back
+
+
+def test_hold_does_not_send_joints_on_to_targets_that_they_have_missed(
+    make_bench: MakeBench, so101: RobotConfig, so101_contract: Contract
+):
+    bench = energised(make_bench(so101, contract=so101_contract, model_path=SO101_PATH))
+    goal = bench.servo("wrist_roll").registers.GOAL_POSITION
+    before = bench.get("wrist_roll", goal)
+    bench.port.requests_to_lose = math.inf
+    for _ in range(8):
+        bench.robot.write(bench.robot.target + np.array([0, 0, 0, 0, 0.04, 0]))
+        bench.wait(0.02)
+        bench.robot.read(bench.clock.now() + 0.01)
+    bench.port.requests_to_lose = 0  # the cable has contact again
+
+    bench.robot.hold()
+
+    assert bench.get("wrist_roll", goal) == before
+    assert all(bench.torque_on.values())
 
 
 def test_hold_gives_way_to_what_blocks_a_joint(bench: Bench):

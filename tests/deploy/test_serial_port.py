@@ -1,6 +1,7 @@
 """The real port, on pseudo-terminals: opening, reading until a deadline, losing it."""
 
 import os
+import select
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import serial
 
 from deploy.errors import BusError, BusTimeout, DeviceLost
 from deploy.serial_port import SerialPort, adapter_of, latency_advice, list_ports, port_users
+from tests.until import PATIENCE_S, until
 
 
 class Cable:
@@ -41,7 +43,7 @@ def port(cable: Cable) -> Iterator[SerialPort]:
     port.close()
 
 
-def _read(port: SerialPort, buffer: bytearray, within_s: float = 1.0) -> int:
+def _read(port: SerialPort, buffer: bytearray, within_s: float = PATIENCE_S) -> int:
     return port.read_into(memoryview(buffer), port.now() + within_s)
 
 
@@ -60,15 +62,15 @@ def test_bytes_pass_unchanged_both_ways(port: SerialPort, cable: Cable):
 def test_silence_ends_at_the_deadline(port: SerialPort):
     start_s = time.monotonic()
     assert _read(port, bytearray(10), within_s=0.02) == 0
-    assert 0.02 <= time.monotonic() - start_s < 0.2
+    assert 0.02 <= time.monotonic() - start_s < PATIENCE_S
 
 
 def test_deadline_in_the_past_still_fetches_what_is_there(port: SerialPort, cable: Cable):
     os.write(cable.far_end, b"abc")
     buffer = bytearray(10)
-    assert _read(port, buffer, within_s=1.0) == 3
+    assert _read(port, buffer) == 3
     os.write(cable.far_end, b"def")
-    time.sleep(0.05)
+    until(lambda: select.select((port.fd,), (), (), 0.0)[0])
     assert _read(port, buffer, within_s=-1.0) == 3
     assert _read(port, buffer, within_s=-1.0) == 0
 
@@ -129,7 +131,7 @@ def test_unplugging_is_noticed_at_once(port: SerialPort, cable: Cable, use):
     start_s = time.monotonic()
     with pytest.raises(BusError, match=f"{cable.path} is gone.*the adapter was unplugged"):
         use(port)
-    assert time.monotonic() - start_s < 0.04
+    assert time.monotonic() - start_s < PATIENCE_S / 2  # not at the deadline
 
 
 def test_closed_port_writes_to_nobody(port: SerialPort):

@@ -1,5 +1,9 @@
 """A controller that is gone: what its joints do, and what the supervisor does with them."""
 
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,10 +11,12 @@ from deploy.errors import BusError
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.servos.catalog import MODELS
-from deploy.supervisor import make_safe
+from deploy.supervisor import Supervisor, make_safe
 from deploy.twin.port import VirtualPort
+from deploy.vigil import VIGIL_BYTES, Vigil
 from tests.deploy.conftest import Bench
 from tests.deploy.test_faults import family_bench
+from tests.deploy.test_serial_port import plug_in
 
 __all__ = ["family_bench"]
 
@@ -76,6 +82,26 @@ def test_servo_that_does_not_answer_keeps_none_of_the_others_from_being_held(fam
 def test_robot_whose_port_is_gone_is_reported(so101: RobotConfig):
     done = make_safe(so101.at_ports({"bus": "/dev/does-not-exist"}).model_dump_json())
     assert done.startswith("the companion could not make the robot safe: /dev/does-not-exist does")
+
+
+def test_adapter_that_came_back_under_another_name_is_found_there(
+    so101: RobotConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The cable is pulled, the controller finds its adapter elsewhere, goes on, and is killed."""
+    monkeypatch.setattr("deploy.serial_port.TERMINALS", tmp_path / "tty")
+    plug_in(tmp_path, "1-1", "ttyUSB0", "FT4THV1J")
+    (far_end, port), (read, write) = os.openpty(), os.pipe()
+    with open(read) as stdin, open(write, "w"), monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", stdin)
+        patch.setattr("os.ttyname", lambda fd: "/dev/ttyUSB0")
+        robot = so101.at_ports({"bus": "/dev/ttyUSB0"}).model_dump_json()
+        vigil = Vigil(memoryview(bytearray(VIGIL_BYTES)))
+        supervisor = Supervisor(robot, vigil, os.getppid(), {"bus": port})
+        os.close(far_end)
+        assert not supervisor._gone(10.0)  # the cable is, which ends the wait
+    shutil.rmtree(tmp_path / "tty")
+    plug_in(tmp_path, "1-1", "ttyUSB1", "FT4THV1J")
+    assert "/dev/ttyUSB1 does not exist" in supervisor._rescue()
 
 
 def test_robot_that_is_none_is_reported():

@@ -8,9 +8,9 @@ from envs.ahead import Ahead
 from envs.batch_simulation import BatchSimulation
 from envs.draws import Draws
 from envs.randomization import read_terms
-from envs.randomization.model_terms import ModelTerms
+from envs.randomization.physics.model_terms import ModelTerms
 from envs.randomization.randomization import bind
-from envs.randomization.rotation import diagonalise
+from envs.rotation import diagonalise
 from envs.worlds import Worlds, choose, every
 from tests.envs.randomization.worlds import DT, WALKER
 

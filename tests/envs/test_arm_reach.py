@@ -10,8 +10,8 @@ from torch import Tensor
 import envs
 from deploy.errors import ConfigError
 from envs.randomization import RandomTerm
-from envs.randomization.fields import FieldTerm
-from envs.randomization.signal_errors import SignalError
+from envs.randomization.physics.fields import FieldTerm
+from envs.randomization.signals.errors import SignalError
 from envs.rewards import closeness, mean_square
 from envs.tasks.arm import desk
 from envs.tasks.arm_reach import ArmReachConfig

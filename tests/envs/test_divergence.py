@@ -18,7 +18,7 @@ from envs.batch_simulation import BatchSimulation
 from envs.divergence import read, replay
 from envs.divergence.__main__ import main
 from envs.divergence.trail import Trail
-from envs.randomization.fields import FieldTerm
+from envs.randomization.physics.fields import FieldTerm
 from envs.robot import load_robot
 from envs.simulation import Simulation
 

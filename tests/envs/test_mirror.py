@@ -24,6 +24,7 @@ CONFIGS = {
     "crawler": {
         "robot": CRAWLER,
         "gait": {"feet": CRAWLER_FEET, "period_s": 0.48},
+        "history": 3,
     },  # its IMU is turned every way
     "microduck": {"robot": "microduck", "gait": {"period_s": 0.48}},
 }
@@ -60,6 +61,7 @@ def pair(name: str, seed: int) -> tuple[envs.VectorEnv, Mirror]:
     state = State(torch.cat([qpos, image_qpos]), torch.cat([qvel, image_qvel]), ctrl)
     simulation.reset(every(2), state)
     env._targets.copy_(ctrl[:, robot.actuators])
+    env._encoder_state = task.encoder.initial_state(2)
     task._command.value.copy_(torch.tensor([[0.2, 0.1, -0.5], [0.2, -0.1, 0.5]]))
     task._command._goal.fill_(torch.inf)
     task._command._drawn.remaining.fill_(1000)

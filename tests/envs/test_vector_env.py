@@ -15,8 +15,8 @@ from torch import Tensor
 import envs
 from deploy.errors import ConfigError
 from envs.batch_simulation import BatchSimulation
-from envs.randomization.fields import FieldTerm
-from envs.randomization.signal_errors import SignalError
+from envs.randomization.physics.fields import FieldTerm
+from envs.randomization.signals.errors import SignalError
 from envs.registry import GYM_TASKS, TASKS
 
 NUM_ENVS = 4

@@ -9,8 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from deploy.errors import ConfigError
+from envs.vector_env import VectorEnv
 from robotrl.cli import app
 from robotrl.demonstrations import Recording, load_demonstrations
+from robotrl.evaluate import evaluate_run
 from robotrl.run_folder import RunFolder
 from robotrl.sac import SAC, SACConfig
 from robotrl.train import make_env, make_test_env, rehearse
@@ -101,6 +103,25 @@ def test_demonstrations_of_another_contract_are_refused(
     assert f"with {column}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("nowhere/expert.npz", "{}/nowhere is no folder; make it first, or choose another --rec"),
+        (".", "{} cannot be written: Is a directory; make room, or choose another --record"),
+        ("/proc/expert.npz", "/proc/expert.npz cannot be written: "),
+    ],
+)
+def test_bad_place_for_a_recording_is_refused_before_the_first_step(
+    tiny_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, problem: str
+):
+    monkeypatch.setattr(VectorEnv, "step", lambda *_: pytest.fail("a step was made"))
+
+    with pytest.raises(ConfigError) as error:
+        evaluate_run(tiny_run, episodes=2, record=tmp_path / place)
+
+    assert str(error.value).startswith(problem.format(tmp_path))
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short"])
 def test_file_that_cannot_be_read_is_refused(
     content: bytes | None, tiny_config: TrainConfig, tmp_path: Path
@@ -111,3 +132,38 @@ def test_file_that_cannot_be_read_is_refused(
 
     with pytest.raises(ConfigError, match=f"^algorithm.demonstrations: {path} cannot be read"):
         load_demonstrations(path, make_env(tiny_config, num_envs=1))
+
+
+def test_file_that_lacks_tables_or_rows_is_refused(
+    recorded: tuple[Path, list[dict[str, Any]]], tiny_config: TrainConfig, tmp_path: Path
+):
+    path, _ = recorded
+    with np.load(path) as file:
+        whole = {name: file[name] for name in file.files}
+    env, damaged = make_env(tiny_config, num_envs=1), tmp_path / "damaged.npz"
+    steps, worlds, actions = whole["action"].shape
+    size = env.observation_sizes["critic"]
+    ends = len(whole["final/critic"])
+    cases = {
+        "it has no reward; it has no final/critic": {"reward": None, "final/critic": None},
+        f"reward is ({steps - 1}, {worlds}), expected ({steps}, {worlds})": {
+            "reward": whole["reward"][1:]
+        },
+        f"final/critic is ({ends - 1}, {size}), expected ({ends}, {size})": {
+            "final/critic": whole["final/critic"][1:]
+        },
+        f"action is ({steps}, {worlds}, {actions - 1}), expected ({steps}, {worlds}, {actions})": {
+            "action": whole["action"][:, :, 1:]
+        },
+    }
+    for problem, changes in cases.items():
+        arrays = {name: rows for name, rows in (whole | changes).items() if rows is not None}
+        np.savez(damaged, **arrays)
+
+        with pytest.raises(ConfigError) as error:
+            load_demonstrations(damaged, env)
+
+        assert str(error.value) == (
+            f"algorithm.demonstrations: {damaged} is not whole: {problem}. Record it again with "
+            "`robotrl eval RUN --record FILE`"
+        )

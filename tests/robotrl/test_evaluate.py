@@ -9,7 +9,7 @@ import torch
 
 import envs
 from deploy.errors import ConfigError
-from envs.randomization.fields import FieldTerm
+from envs.randomization.physics.fields import FieldTerm
 from envs.registry import TASKS
 from envs.tasks.arm_reach import ArmReach, ArmReachConfig
 from envs.vector_env import StepInfo

@@ -33,6 +33,7 @@ from robotrl.run_folder import RunFolder
 from robotrl.shipped import config_path
 from robotrl.train import make_env, train
 from robotrl.train_config import TrainConfig
+from tests.robotrl.test_forgiving_runs import files_no_larger_than
 
 SIGNALS: list[SignalKind] = ["joint_position", "joint_velocity", "joint_target", "command"]
 
@@ -401,8 +402,22 @@ def test_folder_that_does_not_exist_is_refused(run: RunFolder, tmp_path: Path):
         export(run, tmp_path / "nowhere" / "policy.onnx", {})
 
     assert str(error.value) == (
-        f"{tmp_path / 'nowhere'} is no folder; make it first, or choose another output"
+        f"{tmp_path / 'nowhere'} is no folder; make it first, or choose another --output"
     )
+
+
+def test_full_disk_is_explained_and_leaves_the_policy_of_before(run: RunFolder, tmp_path: Path):
+    path = tmp_path / "policy.onnx"
+    path.write_bytes(b"the policy of yesterday")
+
+    with files_no_larger_than(1000), pytest.raises(ConfigError) as error:
+        export(run, path, {})
+
+    assert str(error.value) == (
+        f"{path} cannot be written: File too large; make room, or choose another --output"
+    )
+    assert path.read_bytes() == b"the policy of yesterday"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_policy_without_history_has_no_state(tiny_config: TrainConfig, tmp_path: Path):

@@ -1,6 +1,8 @@
 """A policy that was trained elsewhere is exported as what its own library computes."""
 
+import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,18 @@ class Saved:
                 "MlpPolicy", self.worlds, learning_starts=8, train_freq=4, seed=0,
                 policy_kwargs={"net_arch": [16, 8], "activation_fn": nn.SiLU},
             ),
+            "ppo_gsde": sb3.PPO(
+                "MlpPolicy", self.worlds, n_steps=8, batch_size=64, seed=0, use_sde=True,
+                policy_kwargs={"net_arch": {"pi": [16], "vf": [8]}, "activation_fn": nn.ELU},
+            ),
+            "ppo_squashed": sb3.PPO(
+                "MlpPolicy", self.worlds, n_steps=8, batch_size=64, seed=0, use_sde=True,
+                policy_kwargs={"net_arch": [], "squash_output": True},
+            ),
+            "sac_gsde": sb3.SAC(
+                "MlpPolicy", self.worlds, learning_starts=8, train_freq=4, seed=0, use_sde=True,
+                policy_kwargs={"net_arch": [16, 8], "clip_mean": 0.1},
+            ),
         }  # fmt: skip
         self.normalizer = folder / "vecnormalize.pkl"
         for name, model in self.models.items():
@@ -62,7 +76,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     return Saved(tmp_path_factory.mktemp("sb3"))
 
 
-@pytest.mark.parametrize("name", ["ppo", "sac"])
+@pytest.mark.parametrize("name", ["ppo", "sac", "ppo_gsde", "ppo_squashed", "sac_gsde"])
 def test_action_is_what_stable_baselines3_predicts(saved: Saved, env: VectorEnv, name: str):
     observation = np.random.default_rng(0).normal(
         0, 3, size=(200, env.observation_sizes["actor"])
@@ -123,6 +137,69 @@ def test_model_whose_observation_is_changed_before_its_layers_is_refused(
 
     with pytest.raises(ConfigError, match=r"has a features extractor; expected an MlpPolicy"):
         load_foreign(tmp_path / "tenth.zip", env)
+
+
+@pytest.mark.parametrize(
+    ("entry", "changes", "problem"),
+    [
+        ("policy_class", {"__module__": "__main__"}, "its policy is of __main__, expected the Mlp"),
+        (
+            "policy_kwargs",
+            {"activation_fn": "<class '__main__.ReLU'>"},
+            "the activation \"<class '__main__.ReLU'>\" cannot be exported; those that can are",
+        ),
+        (
+            "observation_space",
+            {":type:": "<class 'gymnasium.spaces.dict.Dict'>"},
+            "was trained on observations that are no vector, expected the [67] of this task; give",
+        ),
+        (
+            "observation_space",
+            {"_shape": "[3, 36, 36]"},
+            "was trained on observations of [3, 36, 36] numbers, expected the [67] of this task; ",
+        ),
+        (
+            "observation_space",
+            {"_shape": "(268,)"},
+            "was trained on observations of [268] numbers, expected the [67] of this task; frames "
+            "that a wrapper stacks are not in the controller: let the task keep them "
+            "(task_config.history) and train again",
+        ),
+        (
+            "action_space",
+            {"high": "[1. 1. 1. 1. 2.]"},
+            "its actions are [5] from [-1. -1. -1. -1. -1.] to [1. 1. 1. 1. 2.], expected 5 from "
+            "-1 to 1, which is what the environment takes; train it without a wrapper that changes",
+        ),
+        (
+            "action_space",
+            {":type:": "<class 'gymnasium.spaces.discrete.Discrete'>"},
+            "its actions are a Discrete, expected 5 from -1 to 1, which is what the environment",
+        ),
+    ],
+)
+def test_archive_that_says_it_is_another_kind_of_policy_is_refused(
+    saved: Saved,
+    env: VectorEnv,
+    tmp_path: Path,
+    entry: str,
+    changes: dict[str, str],
+    problem: str,
+):
+    path = tmp_path / "changed.zip"
+    with zipfile.ZipFile(saved.folder / "ppo.zip") as source, zipfile.ZipFile(path, "w") as changed:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "data":
+                data = json.loads(content)
+                data[entry] |= changes
+                content = json.dumps(data)
+            changed.writestr(name, content)
+
+    with pytest.raises(ConfigError) as error:
+        load_foreign(path, env)
+
+    assert str(error.value).startswith(f"{path}: {problem}")
 
 
 def plain_actor(env: VectorEnv) -> nn.Sequential:

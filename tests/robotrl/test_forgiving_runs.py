@@ -79,7 +79,7 @@ def test_process_killed_while_it_writes_a_checkpoint_resumes_to_the_same_bits(
     child.kill()
     assert child.wait() == -signal.SIGKILL
 
-    torn = folder.checkpoint_path.with_suffix(".tmp")
+    torn = folder.checkpoint_path.with_name(".checkpoint.pt.tmp")
     assert torn.stat().st_size > 1000
     assert folder.load_checkpoint()["iteration"] == 2
     train(config, folder, resume=True)
@@ -119,7 +119,7 @@ def test_full_disk_stops_the_run_and_the_checkpoint_of_before_stays(
         f"{folder.path}"
     )
     assert folder.checkpoint_path.read_bytes() == before
-    assert not folder.checkpoint_path.with_suffix(".tmp").exists()
+    assert not list(folder.path.glob(".*"))
     train(longer, folder, resume=True)
     assert_same_checkpoint(folder, uninterrupted)
 

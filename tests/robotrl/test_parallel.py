@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from robotrl.run_folder import RunFolder
 from robotrl.train import rehearse, train
 from robotrl.train_config import TrainConfig
 from tests.robotrl.test_train import finish, metrics, tensors
+from tests.until import until
 
 TORCHRUN = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 UPDATES = 4
@@ -135,7 +135,7 @@ def test_ctrl_c_saves_and_says_how_as_many_processes_go_on(config: TrainConfig, 
     process = start(2, "--resume", folder.path)  # it has no checkpoint yet
     until(lambda: len(folder.metrics()) >= 2)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=200)
 
     again = f"torchrun --nproc-per-node 2 -m robotrl.cli train --resume {folder.path}"
     assert f"saved; go on with: {again}\n" in said
@@ -157,7 +157,7 @@ def test_process_that_dies_ends_the_others_with_a_message(config: TrainConfig, t
     second = next(child for child in map(int, children) if rank(child) == "1")
 
     os.kill(second, signal.SIGKILL)
-    said, _ = process.communicate(timeout=60)  # not the 30 minutes that one waits for another
+    said, _ = process.communicate(timeout=200)  # not the 30 minutes that one waits for another
 
     assert process.returncode != 0
     assert said.count("error: another process of this training has ended, so it cannot go on") == 1
@@ -168,14 +168,6 @@ def test_process_that_dies_ends_the_others_with_a_message(config: TrainConfig, t
 def rank(process: int) -> str | None:
     variables = Path(f"/proc/{process}/environ").read_bytes().decode().split("\0")
     return dict(line.split("=", 1) for line in variables if line).get("RANK")
-
-
-def until(condition: object, *, limit_s: float = 120) -> None:
-    assert callable(condition)
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "it takes too long"
-        time.sleep(0.02)
 
 
 @pytest.fixture

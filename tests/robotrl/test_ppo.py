@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from robotrl.algorithm import TrainingError
 from robotrl.networks import Backpropagation
 from robotrl.parallel import Part
 from robotrl.ppo import PPO, PPOConfig, Rollout, surrogate
+from robotrl.products import precision, rounded
 
 
 class ToyEnv(Protocol):
@@ -489,6 +491,27 @@ def test_critic_learns_the_same_bits_beside_the_next_rollout_as_before_it(
     assert beside[1:] == before[:3]  # one iteration later
 
 
+def test_critic_that_learns_aside_ends_in_the_precision_of_learn(monkeypatch: pytest.MonkeyPatch):
+    found = []
+
+    def learn_critic(self: PPO, *arguments: Any) -> dict[str, Tensor]:
+        found.append(rounded())
+        time.sleep(0.2)  # in which `learn` is over
+        found.append(rounded())
+        return {"loss/value": torch.zeros(())}
+
+    monkeypatch.setattr("robotrl.ppo.LARGE", 0.0)
+    monkeypatch.setattr(PPO, "_learn_critic", learn_critic)
+    env = Walk(num_envs=256)
+    learner = make(env)
+    rollout, _ = collect(learner, env, env.observation)
+    with precision("bfloat16"):
+        learner.update(rollout)
+
+    assert not rounded()
+    assert found == [True, True]
+
+
 def test_critic_that_broke_beside_the_next_rollout_is_not_saved(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("robotrl.ppo.LARGE", 0.0)
     env = Walk(num_envs=256)
@@ -733,9 +756,9 @@ def test_half_of_the_samples_are_learned_from_as_their_mirror_image(
         return surrogate(mean, log_std, u, log_prob, *rest, **settings)
 
     class Watched(Backpropagation):
-        def forward(self, x: Tensor) -> Tensor:
+        def trace(self, x: Tensor) -> Any:
             batch.setdefault("critic" if x.shape[1] == 3 else "actor", x)
-            return super().forward(x)
+            return super().trace(x)
 
     monkeypatch.setattr("robotrl.ppo.surrogate", watched)
     learner._actor, learner._critic = Watched(learner.policy.network), Watched(learner.critic)

@@ -1,9 +1,12 @@
 """Matrix products: float32 stays float32, bfloat16 is that, and torch is left as it was."""
 
+import threading
+
 import pytest
 import torch
 
-from robotrl.products import bmm, precision, rounded
+from robotrl.optimizer import begin
+from robotrl.products import bmm, held, precision, rounded
 
 FINE = 1 + 2.0**-12  # bfloat16 has 8 bits: it knows 1 and 1 + 2⁻⁷, and nothing between
 
@@ -27,6 +30,44 @@ def test_torch_is_left_as_it_was_even_by_an_error():
 
     assert not rounded()
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_what_is_learned_aside_ends_in_the_precision_it_was_begun_in():
+    begun = threading.Event()
+
+    def job() -> list[bool]:
+        begun.set()
+        return [rounded() for _ in range(20_000)]
+
+    with precision("bfloat16"):
+        learned = begin(held(job), aside=True)
+        assert begun.wait(timeout=60)
+
+    assert not rounded()
+    assert all(learned())
+
+
+def test_precision_that_stays_as_it_is_waits_for_nothing():
+    after = threading.Event()
+
+    with precision("bfloat16"):
+        with precision("bfloat16"):
+            learned = begin(held(lambda: after.wait(timeout=60)), aside=True)
+        after.set()  # not before the job has ended, if it were waited for
+
+    assert learned()
+
+
+def test_job_that_fails_holds_nothing():
+    def fail() -> None:
+        raise ArithmeticError
+
+    with precision("bfloat16"):
+        learned = begin(held(fail), aside=True)
+
+    assert not rounded()
+    with pytest.raises(ArithmeticError):
+        learned()
 
 
 def test_float32_products_are_as_near_as_float32_allows():

@@ -1,6 +1,7 @@
 """SAC: every rule against numbers worked by hand, and toys whose answer is known."""
 
 import math
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,16 @@ def batch(n: int = 4, **changes: Tensor) -> Batch:
 
 
 @pytest.mark.parametrize("backup_entropy", [True, False])
-def test_target_is_the_lesser_value_and_the_entropy_if_it_counts(backup_entropy: bool):
+def test_target_is_the_lesser_value_and_the_entropy_if_it_counts(
+    backup_entropy: bool, monkeypatch: pytest.MonkeyPatch
+):
     learner = make(backup_entropy=backup_entropy, initial_alpha=0.5)
     learner.target.forward = lambda x: torch.tensor([[3.0, -1.0], [1.0, 4.0]])[..., None]
-    log_prob, nothing = torch.tensor([2.0, -0.6]), torch.zeros(2, 1)
-    learner._sample_action = lambda mean, log_std: (nothing, log_prob, nothing)
+    log_prob, noise = torch.tensor([2.0, -0.6]), torch.zeros(2, 1)
+    monkeypatch.setattr("robotrl.sac._squashed", lambda outputs, noise: (noise, log_prob, noise))
     step = batch(2, reward=torch.tensor([10.0, 20.0]), discount=torch.tensor([0.9, 0.0]))
 
-    targets = learner.targets(step)
+    targets = learner.targets(step, noise, None)
 
     # 10 + 0.9 · (min(3, 1) - 0.5 · 2) = 10, without entropy 10.9; the second has no future
     assert targets[:, 0].tolist() == pytest.approx([10.0 if backup_entropy else 10.9, 20.0])
@@ -95,7 +98,7 @@ def test_of_many_critics_a_random_pair_makes_the_target():
     learner.target.forward = lambda x: torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
     step = batch(1, reward=torch.zeros(1), discount=torch.ones(1))
 
-    found = [learner.targets(step).item() for _ in range(600)]
+    found = [learner.targets(step, torch.zeros(1, 1), learner._pair()).item() for _ in range(600)]
 
     # least of a pair of 4: 1 in 3 of 6 pairs, 2 in 2, 3 in 1, 4 never
     shares = [found.count(value) / 600 for value in (1.0, 2.0, 3.0, 4.0)]
@@ -111,6 +114,24 @@ def test_target_entropy_is_that_of_a_gaussian_of_the_wanted_spread_for_each_acti
     assert three.target_entropy == pytest.approx(3 * gaussian)
     usual = SAC(SACConfig(), {"actor": 1, "critic": 1}, 6, seed=0).target_entropy
     assert usual == pytest.approx(-6, rel=0.02)  # -1 for each action
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("settings", [{}, {"critics": 3, "atoms": 5}], ids=["SAC", "many, C51"])
+def test_machine_code_learns_what_python_learns(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
+    learners = [make(compile_after=after, **settings) for after in (None, 0)]
+    for learner in learners:
+        learner._updates = 1
+        for _ in range(3):
+            learner.update(batch(8))
+
+    expected, found = (learner.state_dict() for learner in learners)
+    for part in ("policy", "critic", "target"):
+        for name, weight in expected[part].items():
+            torch.testing.assert_close(found[part][name], weight, rtol=1e-4, atol=1e-5)
+    assert not [each for each in caplog.records if each.name == "robotrl.machine_code"]
 
 
 def test_temperature_brings_the_policy_to_the_wanted_spread():
@@ -169,12 +190,11 @@ def test_actor_goes_up_its_value_and_leaves_the_critics_alone(equal: bool):
         for weight in learner.critic.parameters():
             weight.data[1] = weight.data[0]
     critics = [parameter.clone() for parameter in learner.critic.parameters()]
-    generator = torch.Generator().manual_seed(0)
-    generator.set_state(learner._generator.get_state())
+    noise = torch.randn(8, 1, generator=torch.Generator().manual_seed(0))
     step, policy = batch(8), learner.policy
     mean, log_std = policy.gaussian(step.observation["actor"])
     std = log_std.exp()
-    u = mean + std * torch.randn(8, 1, generator=generator)
+    u = mean + std * noise
     gaussian = torch.distributions.Normal(mean, std)
     log_prob = (gaussian.log_prob(u) - torch.log1p(-torch.tanh(u).square())).sum(dim=1)
     inputs = torch.cat([step.observation["critic"], torch.tanh(u)], dim=1)
@@ -183,7 +203,8 @@ def test_actor_goes_up_its_value_and_leaves_the_critics_alone(equal: bool):
     gradients = torch.autograd.grad(loss, list(policy.parameters()))
     before = [parameter.clone() for parameter in policy.parameters()]
 
-    found, _ = learner._learn_actor(step)
+    found, _ = learner._actor_slopes(step, noise)
+    learner._actor_step.step()
 
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     assert_adam_went_down(before, gradients, policy.parameters())
@@ -223,8 +244,7 @@ def test_half_of_a_batch_is_its_mirror_image():
 
     drawn, plain = learner._sample(), make(batch_size=400)
     plain.load_state_dict(learner.state_dict())
-    mean = plain.policy.normalizer.mean
-    raw = drawn.observation["actor"] * plain.policy.normalizer.std + mean
+    raw = plain.policy.normalizer.inverse(drawn.observation["actor"])
 
     # reward = -(a - x/2)², which the mirror image of a transition earns too
     expected = -(drawn.action - raw / 2).square().sum(dim=1)
@@ -235,10 +255,8 @@ def test_half_of_a_batch_is_its_mirror_image():
 @pytest.mark.parametrize(("log_prob", "direction"), [(3.0, 1), (-9.0, -1)])
 def test_temperature_rises_where_the_entropy_is_below_its_target(log_prob: float, direction: int):
     learner = make(initial_alpha=0.5, learning_rate=0.01)  # target entropy -0.99
-    found = torch.full((4,), log_prob)
-    learner._learn_actor = lambda batch: (torch.zeros(()), found)
 
-    learner.update(batch(4))
+    learner._learn_alpha(torch.tensor(log_prob))
 
     # Adam's first step of log α is the learning rate, whatever α is
     assert math.log(learner.alpha) == pytest.approx(math.log(0.5) + direction * 0.01, abs=1e-6)

@@ -169,3 +169,13 @@ def test_shipped_configuration_has_the_name_of_its_task_or_of_robot_and_skill(sh
     assert config.task in TASKS
     env = make_env(config, num_envs=2)  # every randomization term has an effect
     assert env.reset()["actor"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [("actor_hidden=[64, 16384]", "actor_hidden.1"), ("recurrent=16384", "recurrent")],
+)
+def test_layer_that_would_take_minutes_to_begin_with_is_refused(path: Path, setting: str, key: str):
+    assert refusal(path, f"algorithm.{setting}") == (
+        f"{path}: algorithm.{key}: input should be less than or equal to 4096, found 16384"
+    )

@@ -4,8 +4,10 @@ Ray itself is no dependency; a stand-in makes its few calls, in threads of this 
 """
 
 import importlib.machinery
+import os
 import subprocess
 import sys
+import threading
 import types
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +39,21 @@ def training(folder: Path, script: str) -> Path:
     return folder
 
 
+def test_training_shares_our_session_whose_priority_it_keeps_but_not_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tell = "import os; print(os.getsid(0), os.getpgid(0), os.getpid())"
+    monkeypatch.setattr(
+        robotrl.trainings, "command_of", lambda *words: [sys.executable, "-c", tell]
+    )
+
+    assert LocalTrainings().run(tmp_path) == 0
+
+    session, group, process = map(int, (tmp_path / "train.log").read_text().split())
+    assert session == os.getsid(0)  # Linux gives each session its own share of the CPU, nice or not
+    assert group == process
+
+
 class FakeRay(types.ModuleType):
     class exceptions:  # noqa: N801
         RayError = type("RayError", (Exception,), {})
@@ -60,6 +77,11 @@ class FakeRay(types.ModuleType):
 
     def get(self, task: Future[int]) -> int:
         return task.result()
+
+    def cancel(self, task: subprocess.Popen[bytes]) -> None:
+        task.terminate()
+
+    def wait(self, tasks: list[object], *, num_returns: int) -> None: ...
 
 
 @pytest.fixture
@@ -91,6 +113,27 @@ def test_trainings_that_are_stopped_end_and_no_more_are_started(
         assert trainings.run(endless) == INTERRUPTED
 
     assert len(children) == 1
+
+
+@pytest.mark.parametrize("kind", [LocalTrainings, RayTrainings])
+def test_training_that_begins_while_all_are_stopped_is_stopped_too(
+    kind: Any, tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+):
+    child = subprocess.Popen(["sleep", "30"])
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        stopping.start()
+        stopping.join(timeout=0.5)  # all the time it could want, unless it waits for us
+        return child
+
+    monkeypatch.setattr(robotrl.trainings, "_start", start)
+    below_ray = types.SimpleNamespace(remote=start)
+    monkeypatch.setattr(ray, "remote", lambda **settings: lambda function: below_ray)
+    monkeypatch.setattr(ray, "get", subprocess.Popen.wait)
+    with kind() as trainings:
+        stopping = threading.Thread(target=trainings.stop)
+        assert trainings.run(tmp_path) == -15  # else 0, half a minute later
+        stopping.join()
 
 
 def test_machine_that_is_lost_counts_as_a_failed_training(

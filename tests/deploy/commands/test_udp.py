@@ -2,6 +2,7 @@
 
 import json
 import math
+import select
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from deploy.commands.udp import MAX_A_TICK, TIMEOUT_S, Address, UdpListener, par
 from deploy.errors import ConfigError
 from deploy.state import Requests
 from tests.deploy.commands.test_schedule import TWIST
+from tests.until import PATIENCE_S
 
 NEUTRAL = [0.0, 0.0, 0.0]
 
@@ -32,6 +34,7 @@ class Line:
         data = message if isinstance(message, bytes) else json.dumps(message).encode()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.sendto(data, ("127.0.0.1", self.listener.port))
+        assert select.select((self.listener._listener,), (), (), PATIENCE_S)[0]
         return self.listener(0.0).tolist()
 
 

@@ -15,13 +15,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.configuration import load_yaml
 from deploy.microcontroller.messages import Mode, Parts, Reason
+from deploy.robot_config import RobotConfig
 
 FIRMWARE = Path(__file__).parents[3] / "deploy/firmware/src"
 BOARD = Path(__file__).with_name("board.c")
+BALANCER = Path(__file__).parents[3] / "configs/robots/balancer.yaml"
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
 TRAP = ("-O1", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 """What C leaves undefined ends the program, with no library needed for it."""
+
+
+def patient_balancer(request: pytest.FixtureRequest) -> RobotConfig:
+    """Its deadman waits for a machine that does something else, or as long as asked [ms]."""
+    config = load_yaml(BALANCER, RobotConfig)
+    safety = config.safety.model_copy(update={"watchdog_ms": getattr(request, "param", 1000)})
+    return config.model_copy(update={"safety": safety})
 
 
 @pytest.fixture(scope="session")

@@ -8,25 +8,23 @@ import shutil
 import subprocess
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deploy.configuration import load_yaml
 from deploy.errors import SafetyError
 from deploy.microcontroller.device import Microcontroller
 from deploy.microcontroller.messages import Parts, Reason
 from deploy.robot import bare_joints
-from deploy.robot_config import RobotConfig
 from deploy.serial_port import SerialPort
-from tests.deploy.microcontroller.conftest import FIRMWARE
+from tests.deploy.microcontroller.conftest import FIRMWARE, patient_balancer
+from tests.until import PATIENCE_S, until
 
 ARDUINO = Path(__file__).parent / "arduino"
 SKETCH = FIRMWARE.parent / "examples/balancer"
-BALANCER = Path(__file__).parents[3] / "configs/robots/balancer.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,9 @@ def stop_pressed(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def device(sketch: Path, stop_pressed: Path) -> Iterator[Microcontroller]:
+def device(
+    sketch: Path, stop_pressed: Path, request: pytest.FixtureRequest
+) -> Iterator[Microcontroller]:
     behind, front = pty.openpty()
     tty.setraw(front)
     program = subprocess.Popen(
@@ -63,7 +63,7 @@ def device(sketch: Path, stop_pressed: Path) -> Iterator[Microcontroller]:
         pass_fds=(behind,),
         env={**os.environ, "STOP_PRESSED": str(stop_pressed)},
     )
-    config = load_yaml(BALANCER, RobotConfig)
+    config = patient_balancer(request)
     joints = [
         joint.model_copy(update={"operating_mode": "velocity", "kp_nm_per_rad": 0.0})
         for joint in bare_joints(config)
@@ -80,32 +80,35 @@ def device(sketch: Path, stop_pressed: Path) -> Iterator[Microcontroller]:
         os.close(front)
 
 
-def read(device: Microcontroller) -> None:
-    time.sleep(0.02)  # several turns of the sketch's loop
-    assert device.read(time.monotonic() + 0.5)
+def until_read(device: Microcontroller, fact: Callable[[], bool]) -> None:
+    """Read until it is so: the sketch's loop takes its turns."""
+    until(lambda: device.read(time.monotonic() + PATIENCE_S) and fact())
+
+
+def turns(device: Microcontroller) -> bool:
+    """Both wheels turn as they are told below."""
+    # counts of 0.229 rev/min = 0.02398 rad/s
+    return bool(np.allclose(device.velocity, [6.0, 3.0], rtol=0, atol=0.012))
 
 
 def test_it_turns_the_wheels_and_reads_them_and_the_sensor(device: Microcontroller) -> None:
     device.energise()
     device.write(np.array([6.0, 3.0]))
-    read(device)
-    # counts of 0.229 rev/min = 0.02398 rad/s
-    np.testing.assert_allclose(device.velocity, [6.0, 3.0], atol=0.012)
+    until_read(device, lambda: turns(device))
     np.testing.assert_allclose(device.position, [np.pi / 2, -np.pi / 2], atol=1e-6)
     down = device.readings["projected_gravity"].values
     np.testing.assert_allclose(down, [0, -1, 0], atol=1e-6)  # turned by 90° about x
     spin = device.readings["imu_angular_velocity"].values
     np.testing.assert_allclose(spin, [0.1, -0.2, 0.3], rtol=1e-6)
-    assert device.link.state.joints_age < 2000  # 0.2 s: this machine may be busy
+    until_read(device, lambda: device.link.state.joints_age < 2000)  # 0.2 s
 
 
+@pytest.mark.parametrize("device", [100], indirect=True)
 def test_it_stops_the_wheels_without_commands(device: Microcontroller) -> None:
     device.energise()
     device.write(np.array([6.0, 3.0]))
-    time.sleep(0.2)
-    read(device)
-    assert device.link.state.reason == Reason.SILENCE
-    np.testing.assert_array_equal(device.velocity, 0)
+    until_read(device, lambda: device.link.state.reason == Reason.SILENCE)
+    until_read(device, lambda: not device.velocity.any())
 
 
 def test_the_button_stops_the_wheels_and_keeps_them_stopped(
@@ -113,15 +116,13 @@ def test_the_button_stops_the_wheels_and_keeps_them_stopped(
 ) -> None:
     device.energise()
     device.write(np.array([6.0, 3.0]))
-    read(device)
+    until_read(device, lambda: turns(device))
     stop_pressed.touch()
-    read(device)
-    assert device.link.state.reason == Reason.PIN and not device.link.state.parts & Parts.MOTORS_ON
+    until_read(device, lambda: device.link.state.reason == Reason.PIN)
+    assert not device.link.state.parts & Parts.MOTORS_ON
     with pytest.raises(SafetyError, match="its emergency stop, which is pressed"):
         device.energise()
     stop_pressed.unlink()
-    read(device)
-    device.energise()
+    until(lambda: device.energise() or device.energised, SafetyError)
     device.write(np.array([6.0, 3.0]))
-    read(device)
-    np.testing.assert_allclose(device.velocity, [6.0, 3.0], atol=0.012)
+    until_read(device, lambda: turns(device))

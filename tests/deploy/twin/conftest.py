@@ -17,6 +17,7 @@ from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
 from deploy.twin.server import serve
 from deploy.twin.servo import Servo
+from tests.until import PATIENCE_S
 
 ARM = """
 <mujoco>
@@ -37,9 +38,6 @@ ARM = """
 </mujoco>
 """
 
-
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 5.0
 
 RunServer = Callable[..., AbstractContextManager[str]]
 
@@ -128,11 +126,11 @@ def running_server(arm_path: Path, arm_config: RobotConfig) -> RunServer:
         )
         process.start()
         try:
-            assert receiver.poll(START_TIMEOUT_S), "the twin did not start"
+            assert receiver.poll(PATIENCE_S), "the twin did not start"
             yield receiver.recv()
             assert process.pid is not None
             os.kill(process.pid, signal.SIGTERM)
-            process.join(STOP_TIMEOUT_S)
+            process.join(PATIENCE_S)
             assert process.exitcode == 0
         finally:
             process.kill()

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import time
 
@@ -5,10 +6,12 @@ import numpy as np
 import pytest
 
 from deploy.dynamixel.bus import DynamixelBus
+from deploy.dynamixel.registers import PRESENT_POSITION
 from deploy.errors import BusError, ConfigError
 from deploy.serial_port import SerialPort
 from deploy.twin.parameters import draw
 from deploy.twin.server import serve
+from tests.until import until
 
 
 def test_server_runs_a_robot_and_writes_down_what_it_did(running_server, arm_path, tmp_path):
@@ -18,10 +21,11 @@ def test_server_runs_a_robot_and_writes_down_what_it_did(running_server, arm_pat
     with running_server(link=link, truth_path=truth_path, parameters=parameters) as path:
         assert path == str(link)
         for _ in range(2):  # a program may hang up and another one come
-            port = SerialPort(path, 1_000_000)
-            assert set(DynamixelBus(port, 1_000_000).scan(range(4))) == {1, 2}
-            port.close()
-        time.sleep(0.3)
+            with contextlib.closing(SerialPort(path, 1_000_000)) as port:
+                bus = DynamixelBus(port, 1_000_000)
+                until(lambda bus=bus: set(bus.scan(range(4))) == {1, 2})
+                # it falls; 0.5 rad are 2000 - 326 counts
+                until(lambda bus=bus: bus.read(2, PRESENT_POSITION) < 1670, BusError)
 
     assert not link.is_symlink()
     truth = np.load(truth_path)
