@@ -152,6 +152,11 @@ def find_task(name: str) -> type[Any]:
     if is_user_task(name):
         return find_user_task(name)
     if name not in tasks:
+        if "/" in name.removeprefix("gym/") or name.endswith(".py"):
+            raise ConfigError(
+                f"task {name!r} does not say which class; expected e.g. {name}:Walk, the file and "
+                "a class in it"
+            )
         raise ConfigError(
             f"unknown task {name!r}{did_you_mean(name, tasks)}; there are {', '.join(tasks)}"
         )

@@ -114,7 +114,7 @@ class RobotFile(Section):
     imu: Placement | None = None
     """Inertial sensor."""
     sites: dict[Name, Placement] = {}
-    """What tasks name: the tool, the feet."""
+    """What tasks name, such as the tool."""
     home: Pose | None = None
     """Start pose."""
     rest: Pose | None = None

@@ -48,6 +48,8 @@ def complete(spec: mujoco.MjSpec, file: "RobotFile") -> list[str]:
         spec.worldbody.add_geom(
             name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], rgba=[0.8] * 3 + [1]
         )
+    if file.imu and IMU_SITE in file.sites:
+        problems.append(f"sites: {IMU_SITE!r} is said by `imu` already; delete one of the two")
     placed = {**file.sites, **({IMU_SITE: file.imu} if file.imu else {})}
     for name, place in placed.items():
         problems += _add_site(spec, "imu" if name == IMU_SITE else f"sites.{name}", name, place)
@@ -61,10 +63,10 @@ def _add_servos(spec: mujoco.MjSpec, group: "ServoGroup", driven: set[str]) -> I
             f"{', '.join(SERVOS)}"
         )
     for name, problem in _undriven(spec, group.joints, driven):
+        driven.add(name)
         if problem:
             yield problem
         elif servo is not None:
-            driven.add(name)
             try:
                 add_servo(
                     spec,
@@ -122,7 +124,8 @@ def _undriven(
             elif not _is_limited(spec.joint(name)):
                 problem = (
                     f"joint {name!r} has no limits, which a position servo needs; give it a range "
-                    "in the model (in a URDF: type `revolute`, with <limit>)"
+                    "in the model (in a URDF: type `revolute`, with <limit>). What turns without "
+                    "end, such as a wheel, takes a <velocity> actuator in the MJCF"
                 )
             yield name, problem
 

@@ -15,7 +15,7 @@ On a GPU nothing here waits for the device: worlds are chosen by masks (`envs.wo
 contacts found no room there is for the learner to ask, now and then: `env.simulation.check()`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
 from envs.task import Bounded, Commanded, Deployment, Task
+from envs.task_outputs import check_outputs
 from envs.worlds import Worlds, all_finite, as_slice, choose, every
 
 _GROUPS = 32
@@ -120,6 +121,7 @@ class VectorEnv:
         self._signals: dict[str, Tensor] = {}
         self._held_command: Tensor | None = None
         self._step_count = 0
+        self._checked = False
         self._episode = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         self._episode_step = torch.zeros_like(self._episode)
         self._diverged = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -318,6 +320,8 @@ class VectorEnv:
         rewards = task.rewards(action, self._previous_action)
         self._previous_action = action
         terminated = task.terminated()
+        self._check("rewards", rewards)
+        self._check("terminated", {"terminated": terminated}, torch.bool)
         some_failed = not self._simulation.compact or bool(failed.any())
         if some_failed:
             self._diverged += failed.sum()
@@ -328,6 +332,9 @@ class VectorEnv:
             truncated = truncated | out
         truncated = truncated & ~terminated
         metrics, measured = task.advance()
+        self._check("advance", metrics, None)
+        self._check("advance", {"measured": measured}, torch.bool)
+        self._checked = True
         if some_failed:
             measured = measured & ~failed  # what they say is of a world that broke
         if over is not None:
@@ -443,6 +450,7 @@ class VectorEnv:
         if self._held_command is not None and isinstance(task, Commanded):
             task.command[:] = self._held_command
         signals = task.measure(worlds)
+        self._check("measure", signals, columns=task.signals, rows=len(worlds))
         episode = worlds.take(self._episode) if starting else None
         self.randomization.sense(signals, worlds, self._step_count, episode)
         if self._last_target is not None and self._last_target in self._read:
@@ -459,10 +467,29 @@ class VectorEnv:
         if not task.privileged:
             return {"actor": actor, "critic": actor}
         privileged = task.observe_privileged(worlds)
+        self._check("observe_privileged", privileged, columns=task.privileged, rows=len(worlds))
         return {
             "actor": actor,
             "critic": torch.cat([actor, *(privileged[name] for name in task.privileged)], dim=-1),
         }
+
+    def _check(
+        self,
+        method: str,
+        tables: dict[str, Tensor],
+        dtype: torch.dtype | None = torch.float32,
+        *,
+        columns: Mapping[str, Sequence[str]] | None = None,
+        rows: int = 0,
+    ) -> None:
+        """Until a first step was made: see `check_outputs`. Without columns, one for each world."""
+        if self._checked:
+            return
+        if columns is None:
+            shapes = dict.fromkeys(tables, (self.num_envs,))
+        else:
+            shapes = {name: (rows, len(names)) for name, names in columns.items()}
+        check_outputs(f"{type(self.task).__name__}.{method}", tables, shapes, dtype)
 
 
 def _last_target(task: Task) -> SignalKind | None:

@@ -251,9 +251,9 @@ def play(
 ) -> None:
     """Watch a policy or a task, on a page for this machine's browser or in a video.
 
-    On the page: sliders for the command, space pauses, double-click a body and drag it with Ctrl
-    and the mouse to push it. From elsewhere: `ssh -L 8080:localhost:8080 machine`. A file of
-    `diverged` is told as text, or shown with --video.
+    On the page: sliders for the command, space pauses, double-click a body, and drag with
+    Ctrl and the right mouse button to push it, the left one to twist it. From elsewhere: `ssh -L
+    8080:localhost:8080 machine`. A file of `diverged` is told as text, or shown with --video.
 
     Examples: `robotrl play runs/arm_reach`, `robotrl play policy.onnx --video arm.mp4` and
     `robotrl play arm_reach --random --seconds 20`

@@ -5,9 +5,11 @@
     draw_robot(load_robot("my_arm.yaml"), Path("my_arm.png"))
 
 Beside what is missing or wrong, two seconds of plain MuJoCo tell what no file says: how far the
-servos let the home pose sag, how far the rest pose slides without power, and which parts touch.
+servos let the home pose sag, how far the rest pose slides without power, whether the robot drops or
+falls over, and which parts touch. Numbers that look like degrees or millimetres are worth a look.
 """
 
+import copy
 import json
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,7 +27,13 @@ SECONDS = 2.0
 """How long a pose is watched."""
 MOVES_RAD = 0.1
 """A pose whose joints move more than this in `SECONDS` is worth a look."""
+_TIPS_RAD = 0.5
+"""A base that tilts more than this in `SECONDS` falls."""
 _SUNK_M = 0.002
+_DROPS_M = 0.01
+_LEVEL = 0.7
+_LARGEST_M, _HEAVIEST_KG, _LIGHTEST_KG = 20.0, 500.0, 0.01
+_WIDEST_RAD, _NARROWEST_RAD = 4 * np.pi, 0.06  # ±1.57 rad read as degrees is 0.055 rad wide
 _IMU = ("imu_angular_velocity", "projected_gravity")
 _GROUND = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
@@ -66,15 +74,16 @@ def check_robot(robot: Robot) -> Report:
     problems = robot.problems()
     if (model := robot.unchecked) is None:
         return Report([], problems, [])
-    remarks = [*_touching(model), *_standing(model)]
+    remarks = [*_units(model), *_touching(model), *_standing(model), *_imu_upright(model)]
     beginning = []
     if problems and robot.path.suffix not in YAML_SUFFIXES:
         name = robot.path.with_suffix(".yaml").name
         beginning = [f"A YAML beside it can add this. To begin with, as {name}:"]
         beginning += [f"  {line}" for line in starting_yaml(robot, model)]
-    if not problems:
-        problems = list(_outside(robot, model))
+    outside = list(_outside(model))
+    if not problems and not outside:
         remarks += _moving(robot, model)
+    problems = problems + outside
     return Report(list(_found(robot, model)), problems, remarks, beginning)
 
 
@@ -212,6 +221,22 @@ def _standing(model: mujoco.MjModel) -> Iterator[str]:
         )
 
 
+def _imu_upright(model: mujoco.MjModel) -> Iterator[str]:
+    """An IMU that is turned otherwise than the robot that it sits on."""
+    if "home" not in {model.key(index).name for index in range(model.nkey)}:
+        return
+    if (site := mujoco.mj_name2id(model, int(mujoco.mjtObj.mjOBJ_SITE), IMU_SITE)) >= 0:
+        data = mujoco.MjData(model)
+        mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+        mujoco.mj_kinematics(model, data)
+        if (up := data.site_xmat[site].reshape(3, 3)[2])[2] < _LEVEL:
+            yield (
+                f"home: the IMU's z axis does not point up: at rest it reads a projected gravity "
+                f"of ({-up[0]:+.1f}, {-up[1]:+.1f}, {-up[2]:+.1f}). Turn it in the model, or make "
+                "sure that the real one says the same"
+            )
+
+
 def _touching(model: mujoco.MjModel) -> Iterator[str]:
     """Parts of the robot that are in each other."""
     data = mujoco.MjData(model)
@@ -231,17 +256,37 @@ def _touching(model: mujoco.MjModel) -> Iterator[str]:
             yield f"{model.key(key).name}: {1e3 * sunk:.0f} mm deep in the floor; raise the base"
 
 
-def _outside(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
+def _units(model: mujoco.MjModel) -> Iterator[str]:
+    """Numbers that look like millimetres, grams or degrees."""
+    size, mass = model.stat.extent, model.body_mass.sum()
+    if size > _LARGEST_M:
+        yield f"it is {size:.4g} m large; lengths are in m: were these mm? Scale them by 0.001"
+    if not _LIGHTEST_KG <= mass <= _HEAVIEST_KG:
+        yield f"it weighs {mass:.4g} kg; masses are in kg, and what has none weighs 1 kg/l"
+    driven = set(model.actuator_trnid[driving(model), 0].tolist())
+    for index in _hinges(model):
+        low, high = model.jnt_range[index]
+        if not model.jnt_limited[index] or model.jnt_type[index] != _HINGE:
+            continue
+        name = f"joint {model.joint(index).name!r} turns from {low:+.3g} to {high:+.3g} rad"
+        if max(-low, high) > _WIDEST_RAD:
+            yield f"{name}: were these degrees? An MJCF counts in rad with `angle: radian`"
+        if high - low < _NARROWEST_RAD and (not driven or index in driven):
+            yield f"{name} only: were these rad? An MJCF counts in degrees without `angle: radian`"
+
+
+def _outside(model: mujoco.MjModel) -> Iterator[str]:
     """Joints of a keyframe beyond their limits."""
-    ids = [model.joint(name).id for name in robot.joints]
-    low, high = np.where(model.jnt_limited[ids, None], model.jnt_range[ids], [-np.inf, np.inf]).T
+    keys = {model.key(index).name: model.key_qpos[index] for index in range(model.nkey)}
     for key in ("home", "rest"):
-        pose = model.keyframe(key).qpos[robot.qpos]
-        for row in np.flatnonzero((pose < low) | (pose > high)).tolist():
-            yield (
-                f"{key}: joint {robot.joints[row]!r} is at {pose[row]:+.3g} rad, its limits are "
-                f"{low[row]:+.3g} to {high[row]:+.3g}; correct the keyframe"
-            )
+        for index in _hinges(model) if key in keys else ():
+            (low, high), angle = model.jnt_range[index], keys[key][model.jnt_qposadr[index]]
+            if model.jnt_limited[index] and not low <= angle <= high:
+                unit = "rad" if model.jnt_type[index] == _HINGE else "m"
+                yield (
+                    f"{key}: joint {model.joint(index).name!r} is at {angle:+.3g} {unit}, its "
+                    f"limits are {low:+.3g} to {high:+.3g}; correct the keyframe"
+                )
 
 
 def _moving(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
@@ -250,13 +295,27 @@ def _moving(robot: Robot, model: mujoco.MjModel) -> Iterator[str]:
         ("home", True, "held by its servos; stronger gains or another pose may last"),
         ("rest", False, "without power; another pose may last"),
     ):
-        joint, moved = _settle(robot, model, key, powered=powered)
-        if moved > MOVES_RAD:
-            yield f"{key}: joint {joint!r} moves by {moved:.2f} rad in {SECONDS:g} s {how}"
+        before, after = _settle(model, key, powered=powered)
+        moved = np.abs(after.qpos - before.qpos)[robot.qpos]
+        worst = int(moved.argmax())
+        in_time = f"in {SECONDS:g} s {how}"
+        if moved[worst] > MOVES_RAD:
+            yield f"{key}: joint {robot.joints[worst]!r} moves by {moved[worst]:.2f} rad {in_time}"
+        if (base := free_joint(model)) is None:
+            continue
+        body = model.jnt_bodyid[base]
+        tilt = np.arccos(np.clip(before.xmat[body, 6:] @ after.xmat[body, 6:], -1, 1))
+        drop = before.xpos[body, 2] - after.xpos[body, 2]
+        if tilt > _TIPS_RAD:
+            yield f"{key}: the robot tips over by {tilt:.1f} rad {in_time}"
+        elif drop > _DROPS_M and _has_ground(model):
+            yield f"{key}: the base drops by {1e3 * drop:.0f} mm {in_time}, or a lower base"
 
 
-def _settle(robot: Robot, model: mujoco.MjModel, key: str, *, powered: bool) -> tuple[str, float]:
-    """The joint that leaves a keyframe farthest, and how far [rad]."""
+def _settle(
+    model: mujoco.MjModel, key: str, *, powered: bool
+) -> tuple[mujoco.MjData, mujoco.MjData]:
+    """The robot in a keyframe, and `SECONDS` later."""
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, model.key(key).id)
     for row in range(model.nu) if powered else ():
@@ -265,11 +324,11 @@ def _settle(robot: Robot, model: mujoco.MjModel, key: str, *, powered: bool) -> 
             mujoco.mj_initCtrlHistory(model, data, row, None, target)
     if not powered:
         model = _limp(model)
-    start = data.qpos[robot.qpos].copy()
+    mujoco.mj_kinematics(model, data)
+    before = copy.copy(data)
     mujoco.mj_step(model, data, nstep=round(SECONDS / model.opt.timestep))
-    moved = np.abs(data.qpos[robot.qpos] - start)
-    worst = int(moved.argmax())
-    return robot.joints[worst], float(moved[worst])
+    mujoco.mj_kinematics(model, data)
+    return before, data
 
 
 def _limp(model: mujoco.MjModel) -> mujoco.MjModel:

@@ -39,6 +39,8 @@ def draw_robot(robot: Robot, path: Path) -> None:
     """
     if robot.unchecked is None:
         raise robot.refused(robot.problems())
+    if path.suffix != ".png":
+        raise ConfigError(f"{path}: pictures are written as .png, found {path.suffix!r}; rename it")
     model = _lit(robot.unchecked)
     try:
         renderer = mujoco.Renderer(model, _HEIGHT, _WIDTH)

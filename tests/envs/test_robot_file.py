@@ -345,7 +345,8 @@ SERVO = "servos: [{joints: [hip], servo: XL330-M288, p_gain: 400}]"
     [
         (SERVO + "\nhome: {}\nrest: {}", LEG.replace('range="-60 60"', ""),
          "servos.0: joint 'hip' has no limits, which a position servo needs; give it a range in "
-         "the model (in a URDF: type `revolute`, with <limit>)"),
+         "the model (in a URDF: type `revolute`, with <limit>). What turns without end, such as a "
+         "wheel, takes a <velocity> actuator in the MJCF"),
         (SERVO + "\nhome: {}\nrest: {}",
          LEG.replace("</mujoco>", '<actuator><motor joint="hip"/></actuator></mujoco>'),
          "servos.0: joint 'hip' has an actuator in the model already; delete that, or say "

@@ -140,6 +140,39 @@ def test_attributes_that_a_task_does_not_set_are_listed_at_once(here: Path):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # (3, 1) + (3,) is (3, 3): every world would be paid for all of them.
+        (("self._upright().float()}", "self._upright().float()[:, None]}"),
+         "`Stand.rewards` returned: 'upright' has shape (3, 1), expected (3,)"),
+        (("self._upright().float()}", "0.1}"),
+         "`Stand.rewards` returned: 'upright' is a float, expected a tensor (3,)"),
+        (("self._upright().float()}", "self._upright().double()}"),
+         "`Stand.rewards` returned: 'upright' is torch.float64, expected torch.float32"),
+        (("self._upright() < 0.5", "(self._upright() < 0.5).float()"),
+         "`Stand.terminated` returned: 'terminated' is torch.float32, expected torch.bool"),
+        (('{"command": worlds.take(self._command.value).clone()}', "{}"),
+         "`Stand.measure` returned: 'command' is missing"),
+        (("height[:, None].float()", "height[None].float()"),
+         "`Stand.observe_privileged` returned: 'base_height' has shape (1, 3), expected (3, 1)"),
+    ],
+    ids=["column", "number", "double", "flags", "signal", "privileged"],
+)  # fmt: skip
+def test_table_of_another_shape_or_type_is_told_at_the_first_step(
+    here: Path, change: tuple[str, str], message: str
+):
+    source = SOURCE.replace(*change)
+    assert source != SOURCE
+    env = envs.make(f"{write(here / 'walk.py', source)}:Stand", num_envs=3, num_threads=1)
+
+    with pytest.raises(ConfigError) as error:
+        env.reset()
+        env.step(torch.zeros(3, env.num_actions))
+
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("./none.py:Walk", "there is no file {here}/none.py; correct the path"),
@@ -147,9 +180,10 @@ def test_attributes_that_a_task_does_not_set_are_listed_at_once(here: Path):
          "StandConfig, StandFeatures, Stand"),
         ("no_such_package.walk:Walk", "Python finds no module 'no_such_package', nor does {here} "
          "hold it; install it, or give the path of its file, as in path/to/my_task.py:Walk"),
+        ("./walk.py", "does not say which class; expected e.g. ./walk.py:Walk, the file and"),
         ("no-module:Walk", "expected my_package.my_task:Walk or path/to/my_task.py:Walk"),
     ],
-    ids=["file", "class", "module", "name"],
+    ids=["file", "class", "module", "no class", "name"],
 )  # fmt: skip
 def test_task_that_is_not_there_is_refused(here: Path, name: str, message: str):
     write(here / "walk.py", SOURCE)

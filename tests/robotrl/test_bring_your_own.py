@@ -430,6 +430,65 @@ def test_model_without_actuators_on_a_free_base_is_told_that_it_may_walk(tmp_pat
     assert any(line.startswith("  home: {joints: {knee: 1.57}}") for line in report.beginning)
 
 
+LEG = """
+<mujoco><compiler angle="{angle}"/><worldbody><geom type="plane" size="1 1 1"/>
+  <body name="trunk" pos="0 0 {z}"><freejoint/><geom type="box" size="{half} {half} {half}"/>
+    <site name="imu" euler="{turn} 0 0"/>
+    <body pos="0 0 {half}"><joint name="neck" axis="0 1 0" range="{limits}"/>
+      <geom size="{half}"/></body></body></worldbody>
+  <actuator><position name="n" joint="neck" kp="9" forcerange="-9 9" inheritrange="1"/></actuator>
+  <sensor><jointpos joint="neck"/><jointvel joint="neck"/><gyro site="imu"/></sensor>
+  <keyframe><key name="home" {pose}/><key name="rest"/></keyframe></mujoco>"""
+
+
+@pytest.mark.parametrize(
+    ("change", "remark"),
+    [
+        ({}, None),
+        # A box of 60 mm and a ball of 30 mm radius, written in mm: 3.3e8 kg at 1 kg/l.
+        ({"half": 30, "z": 30}, "it weighs 3.291e+08 kg; masses are in kg"),
+        ({"limits": "-90 90"}, "joint 'neck' turns from -90 to +90 rad: were these degrees?"),
+        # 1.5 degrees.
+        ({"angle": "degree"}, "joint 'neck' turns from -0.0262 to +0.0262 rad only: were these"),
+        ({"turn": 3.1416}, "home: the IMU's z axis does not point up: at rest it reads a projected "
+         "gravity of (-0.0, +0.0, +1.0)"),
+        ({"z": 0.08}, "home: the base drops by 50 mm in 2 s"),
+        # On an edge, 50 degrees from lying on the next side.
+        ({"pose": 'qpos="0 0 0.045 0.9397 0 0.3420 0 0"'}, "home: the robot tips over by 0."),
+    ],
+    ids=["right", "mm", "degrees", "rad", "imu", "floating", "falling"],
+)  # fmt: skip
+def test_numbers_of_other_units_and_poses_that_fall_are_worth_a_look(
+    tmp_path: Path, change: dict[str, object], remark: str | None
+):
+    path = tmp_path / "leg.xml"
+    right = {"angle": "radian", "z": 0.03, "half": 0.03, "turn": 0, "limits": "-1.5 1.5"}
+    path.write_text(LEG.format(**right | {"pose": ""} | change))
+    report = check_robot(load_robot(str(path)))
+
+    told = [text for text in report.remarks if "cannot measure" not in text]
+    assert report.problems == []
+    assert any(text.startswith(remark) for text in told) if remark else told == []
+
+
+def test_pose_outside_its_limits_is_told_together_with_what_is_missing(tmp_path: Path):
+    path = tmp_path / "robot.yaml"
+    text = (MODELS / "arm.yaml").read_text().replace("model: ", f"model: {MODELS}/")
+    path.write_text(text.replace("[elbow]", "[elbo]").replace("lift: 0.4", "lift: 30"))
+
+    problems = check_robot(load_robot(str(path))).problems
+
+    assert problems[0].startswith("servos.1: joint 'elbo' is not in the model")
+    assert problems[-1].startswith("home: joint 'lift' is at +30 rad, its limits are")
+
+
+def test_pictures_of_another_format_are_refused(tmp_path: Path):
+    result = invoke("robot", "desk_arm", "--output", tmp_path / "arm.txt")
+
+    assert result.exit_code == 1
+    assert "arm.txt: pictures are written as .png, found '.txt'; rename it" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("joint", "begins", "problem"),
     [
