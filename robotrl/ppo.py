@@ -5,15 +5,14 @@
     losses = ppo.learn(step)                  # with every `rollout_steps`-th step; else nothing
 
 Choices: the ratio is taken at the stored pre-tanh sample, where the Jacobian of tanh cancels. The
-learning rate is fixed, or falls linearly: following the KL in each minibatch cost a third of
-HalfCheetah's return; on Hopper and Walker2d few seeds do not separate the rules
-(tests/benchmarks/ppo.py and its CSV).
-Observations are normalised with the statistics that the rollout was collected with, which absorb
-it afterwards; value targets with statistics that already know them, and the critic's predictions
-do not move with those (van Hasselt et al. 2016, arXiv 1602.07714). The actor sees signals only,
-the critic may see more. They share no weight and are clipped separately, and who acts needs no
-critic: where that pays it learns in a thread of its own while the next rollout is collected, and
-the bits are the same. What is not finite raises `TrainingError` instead of being learned from.
+learning rate is fixed, or falls linearly. Observations are normalised with the statistics that the
+rollout was collected with, which absorb it afterwards; value targets with statistics that already
+know them, and the critic's predictions do not move with those (van Hasselt et al. 2016, arXiv
+1602.07714). The actor sees signals only, the critic may see more. They share no weight and are
+clipped separately, and who acts needs no critic: where that pays it learns in a thread of its own
+while the next rollout is collected, and the bits are the same. What is not finite raises
+`TrainingError` instead of being learned from. Returns on Gymnasium's tasks: configs/bench/ppo.yaml,
+and the README's table.
 """
 
 import math

@@ -135,7 +135,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
             command_of("robotrl.cli", "train", "--resume", folder),
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C comes through us, once
+            process_group=0,  # Ctrl-C comes through us, once; a new session would not be as nice
         )
 
 

@@ -9,7 +9,8 @@
 It sees every write that reaches a servo, also those the servo refuses, and the true joints at every
 step of the physics. It shares no code with what runs a robot. Limits are the caller's, in radians;
 the servos' own position limits count as well. A goal may jump towards the measured angle, as when a
-robot is told to stay where it is, but not away from it.
+robot is told to stay where it is, but not away from it. A servo that has taken another's id is
+judged by its joint alone: what it hears was not meant for it.
 """
 
 from __future__ import annotations
@@ -162,6 +163,8 @@ class Monitor:
 
     def _check_write(self, joint: _Joint, register: Register, value: int, error: int) -> None:
         self.writes += 1
+        if joint.servo.id != joint.wiring.id:
+            return
         registers = joint.servo.registers
         if register is registers.GOAL_POSITION:
             self._check_goal(joint, value)

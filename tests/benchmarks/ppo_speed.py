@@ -44,7 +44,7 @@ RECOMMENDED = PPOConfig(
     actor_hidden=HIDDEN,
     critic_hidden=HIDDEN,
 )
-"""With 16 worlds; as in ppo.py."""
+"""With 16 worlds."""
 ZOO = {
     "n_steps": 512,
     "batch_size": 64,

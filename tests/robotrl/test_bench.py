@@ -14,8 +14,13 @@ from rich.console import Console
 from deploy.errors import ConfigError
 from robotrl.bench import BenchError, bench, draw_curves, write_results
 from robotrl.bench_config import load_bench
+from robotrl.ppo import PPOConfig
 from robotrl.run_folder import RunFolder
+from robotrl.shipped import config_path
+from robotrl.train import rehearse
 from robotrl.train_config import TrainConfig
+
+BENCHES = sorted(config_path("bench").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -144,6 +149,24 @@ def test_table_has_interquartile_means_over_seeds(document: dict[str, Any], tmp_
     write_results(reach_only, tmp_path / "out", config.normalize)
 
     assert (tmp_path / "out" / "table.md").read_text().splitlines() == table[:3]
+
+
+@pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.stem)
+def test_tasks_of_a_shipped_bench_share_their_settings_and_can_be_trained(path: Path):
+    _, runs = load_bench(path)
+
+    shared = [run.config.model_dump(mode="json", exclude={"task", "seed"}) for run in runs]
+    assert all(settings == shared[0] for settings in shared)
+    for task in {run.config.task for run in runs}:
+        rehearse(next(run.config for run in runs if run.config.task == task), source=path)
+
+
+def test_ppo_is_annealed_over_the_steps_of_its_bench():
+    _, runs = load_bench(config_path("bench/ppo.yaml"))
+
+    for run in runs:
+        assert isinstance(run.config.algorithm, PPOConfig)
+        assert run.config.algorithm.anneal_steps == run.config.env_steps
 
 
 @pytest.mark.parametrize(

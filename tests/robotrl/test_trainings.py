@@ -4,6 +4,7 @@ Ray itself is no dependency; a stand-in makes its few calls, in threads of this 
 """
 
 import importlib.machinery
+import os
 import subprocess
 import sys
 import threading
@@ -36,6 +37,21 @@ def training(folder: Path, script: str) -> Path:
     folder.mkdir()
     (folder / "script").write_text(script)
     return folder
+
+
+def test_training_shares_our_session_whose_priority_it_keeps_but_not_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tell = "import os; print(os.getsid(0), os.getpgid(0), os.getpid())"
+    monkeypatch.setattr(
+        robotrl.trainings, "command_of", lambda *words: [sys.executable, "-c", tell]
+    )
+
+    assert LocalTrainings().run(tmp_path) == 0
+
+    session, group, process = map(int, (tmp_path / "train.log").read_text().split())
+    assert session == os.getsid(0)  # Linux gives each session its own share of the CPU, nice or not
+    assert group == process
 
 
 class FakeRay(types.ModuleType):

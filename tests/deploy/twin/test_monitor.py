@@ -62,6 +62,15 @@ def test_goal_that_jumps_away_is_caught_with_its_numbers(bus, monitor):
     assert "allowed 0.102 rad away" in str(violation)
 
 
+def test_goal_for_a_servo_whose_id_another_has_taken_is_not_the_others(bus, monitor, twin):
+    twin.servos[0].force(registers.ID, ELBOW)
+    bus.write(ELBOW, registers.GOAL_POSITION, 2048 + 300)  # 0.46 rad for the shoulder
+    assert twin.servos[0].read(registers.GOAL_POSITION.address, 4).data == (2348).to_bytes(
+        4, "little"
+    )
+    assert monitor.violations == []
+
+
 def test_goal_may_jump_to_where_the_joint_is_but_not_beyond(bus, monitor):
     for tick in range(1, 7):
         send(bus, 0.1 * tick)
