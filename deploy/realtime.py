@@ -37,7 +37,7 @@ class LoopConfig(Section):
     spin_us: Annotated[float, Field(ge=0, le=5000)] = 100.0
     """The last part of a wait is spent looking at the clock: punctual, and costs processor time."""
     priority: Annotated[int, Field(ge=0, le=90)] = 50
-    """Of SCHED_FIFO; 0 leaves scheduling as it is."""
+    """Of SCHED_FIFO; 0 leaves scheduling as it is. The companion's is one higher."""
     cpus: list[Cpu] = []
     """Cores to run on; all where there are none."""
     lock_memory: bool = True
@@ -101,8 +101,8 @@ _ADVICE = {
     _affinity: "other programs share its cores: `loop.cpus` names one that it may not use",
     _memory: "a page fault may delay a tick by milliseconds: allow `memlock unlimited` in "
     "/etc/security/limits.conf, or LimitMEMLOCK=infinity in its systemd unit",
-    _priority: "a busy machine delays ticks: allow `rtprio 50` in /etc/security/limits.conf, "
-    "LimitRTPRIO=50 in its systemd unit, or CAP_SYS_NICE",
+    _priority: "a busy machine delays ticks: allow `rtprio 91` in /etc/security/limits.conf, "
+    "LimitRTPRIO=91 in its systemd unit, or CAP_SYS_NICE",
 }
 
 

@@ -11,7 +11,7 @@ else uses the ports. The controller hands its open ports over: no board restarts
 opened anew, and no other program comes between. One that has hung up is opened again, wherever its
 adapter is by then.
 Joints that hold themselves up are held where they are or let go, as `safe_state` says; limp ones
-stay limp.
+stay limp. What does not confirm is tried again for `PERSISTENCE_S`.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ from deploy.vigil import Vigil
 GRACE_S = 0.2
 """A controller that is late, but not hung, gets so much longer than `safety.watchdog_ms` before it
 is ended: by then it has stopped the robot itself."""
-PRIORITY = 40
-"""Of SCHED_FIFO where that is allowed: before other programs, behind the loop's own."""
+PERSISTENCE_S = 5.0
+"""How long a robot that does not confirm is tried again: noise and a loose plug pass."""
 _LOOK_S = 0.05
 _GONE_WITHIN_S = 1.0
 _FREE_WITHIN_S = 1.0
@@ -68,19 +68,26 @@ class Supervisor(threading.Thread):
     def run(self) -> None:
         """Watch until the controller is gone, as punctual as this process may be."""
         try:
-            with realtime(LoopConfig(priority=PRIORITY)):
+            with realtime(LoopConfig().model_copy(update={"priority": self._priority()})):
                 self._watch()
         finally:
             for port in self._ports.values():
                 os.close(port)
             self.over.set()
 
+    def _priority(self) -> int:
+        """Of SCHED_FIFO: above the loop, or one that spins is never ended on a lone core."""
+        try:
+            return RobotConfig.model_validate_json(self._robot or "").loop.priority + 1
+        except ValueError:  # no robot, or none that can be rescued
+            return 0
+
     def _watch(self) -> None:
         while not self._gone(min(_LOOK_S, self._vigil.back_by_s - time.monotonic())):
             if time.monotonic() > self._vigil.back_by_s:
                 self._miss()
         if not self._vigil.closed and self._robot:
-            self.said.append(self._rescue())
+            self.said.append(self._rescue(for_s=PERSISTENCE_S))
 
     def _gone(self, within_s: float) -> bool:
         """Whether the controller ends within that time; a port that hangs up is given back."""
@@ -107,9 +114,14 @@ class Supervisor(threading.Thread):
             self.said.append("it stood still, and was ended")
         self._gone(_GONE_WITHIN_S)
 
-    def _rescue(self, let_go: bool | None = None) -> str:
+    def _rescue(self, let_go: bool | None = None, for_s: float = 0.0) -> str:
         assert self._robot
-        return make_safe(self._robot, self._ports, self._adapters, let_go=let_go)
+        give_up_s = time.monotonic() + for_s
+        while True:
+            done = make_safe(self._robot, self._ports, self._adapters, let_go=let_go)
+            if not done.startswith(NOT_SAFE) or time.monotonic() > give_up_s:
+                return done
+            time.sleep(_LOOK_S)
 
 
 def make_safe(

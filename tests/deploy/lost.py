@@ -141,7 +141,13 @@ class Trial:
 
 
 def lose(
-    family: Family, fault: Fault, folder: Path, *, watchdog_ms: int = 100, swing_s: float = 0.6
+    family: Family,
+    fault: Fault,
+    folder: Path,
+    *,
+    watchdog_ms: int = 100,
+    swing_s: float = 0.6,
+    lone_core: bool = False,
 ) -> Trial:
     """Let a controller swing the joints of a twin, and lose it.
 
@@ -151,6 +157,7 @@ def lose(
         folder: for the log.
         watchdog_ms: `safety.watchdog_ms`; longer on a machine that does something else meanwhile.
         swing_s: when, after the start of the policy.
+        lone_core: the controller and its companion share one, as on the smallest computers.
 
     Raises:
         SpoiltError: the controller was in trouble before, `ATTEMPTS` times.
@@ -161,19 +168,19 @@ def lose(
         model = write_scs_model(folder / "arm.xml")
     for attempt in range(ATTEMPTS):
         try:
-            return _lose(config, model, fault, folder / f"{attempt}.mcap", swing_s)
+            return _lose(config, model, fault, folder / f"{attempt}.mcap", swing_s, lone_core)
         except SpoiltError as error:
             logger.warning("%s, %s: once more: %s", family, fault, error)
     raise SpoiltError(f"this machine is too busy: {ATTEMPTS} attempts")
 
 
-def _lose(config: RobotConfig, model: Path, fault: Fault, log: Path, swing_s: float) -> Trial:
+def _lose(
+    config: RobotConfig, model: Path, fault: Fault, log: Path, swing_s: float, lone_core: bool
+) -> Trial:
     with _child(_serve, model, config) as (twin, twin_says):
         port = _wait_for(twin_says)
-        with _child(_drive, config.at_ports({name: port for name in config.wired}), log) as (
-            controller,
-            controller_says,
-        ):
+        wired = config.at_ports({name: port for name in config.wired})
+        with _child(_drive, wired, log, lone_core) as (controller, controller_says):
             while _next_state(controller_says) is not State.RUNNING:
                 pass
             time.sleep(swing_s)
@@ -242,8 +249,10 @@ def _config(family: Family, watchdog_ms: int) -> RobotConfig:
     return config.model_copy(update={"safety": safety})
 
 
-def _drive(says: Connection, config: RobotConfig, log: Path) -> None:
+def _drive(says: Connection, config: RobotConfig, log: Path, lone_core: bool) -> None:
     signal.signal(signal.SIGUSR1, _hang)
+    if lone_core:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     contract = _contract(config)
     with open_ports(config) as ports:
         robot = Robot(config, contract.joints, ports, approve=lambda changes: True)

@@ -73,6 +73,15 @@ def test_companion_waits_for_the_end_of_the_controller_or_of_its_patience(
         assert vanished["time_s"] > before_s + WATCHDOG_MS / 1000 + GRACE_S
 
 
+def test_controller_that_spins_before_all_others_is_ended_on_a_lone_core(tmp_path: Path):
+    """Where SCHED_FIFO is allowed: the companion comes before it, or never."""
+    try:
+        trial = lose("feetech_sts", "hang", tmp_path, watchdog_ms=WATCHDOG_MS, lone_core=True)
+    except SpoiltError as error:
+        pytest.skip(str(error))
+    assert "it stood still, and was ended" in [*messages(trial.log)][-1]["text"]
+
+
 def messages(log: Path) -> list[dict[str, Any]]:
     """All of a log, which is complete."""
     with log.open("rb") as file:

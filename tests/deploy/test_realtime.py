@@ -53,7 +53,7 @@ def test_what_is_refused_says_which_privilege_would_help(monkeypatch: pytest.Mon
         memory, priority = advice
     assert "memlock unlimited" in memory
     assert "(may lock 8192 KiB)" in memory
-    assert "rtprio 50" in priority
+    assert "rtprio 91" in priority
     assert "CAP_SYS_NICE" in priority
 
 

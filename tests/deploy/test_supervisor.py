@@ -11,7 +11,7 @@ from deploy.errors import BusError
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.servos.catalog import MODELS
-from deploy.supervisor import Supervisor, make_safe
+from deploy.supervisor import NOT_SAFE, Supervisor, make_safe
 from deploy.twin.port import VirtualPort
 from deploy.vigil import VIGIL_BYTES, Vigil
 from tests.deploy.conftest import Bench
@@ -106,3 +106,27 @@ def test_adapter_that_came_back_under_another_name_is_found_there(
 
 def test_robot_that_is_none_is_reported():
     assert make_safe("a robot").startswith("the companion could not make the robot safe: ")
+
+
+def idle_supervisor(robot: RobotConfig) -> Supervisor:
+    with Path("/dev/null").open() as stdin, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", stdin)
+        return Supervisor(
+            robot.model_dump_json(), Vigil(memoryview(bytearray(VIGIL_BYTES))), os.getppid(), {}
+        )
+
+
+def test_robot_that_does_not_confirm_at_first_is_tried_again(
+    so101: RobotConfig, monkeypatch: pytest.MonkeyPatch
+):
+    answers = iter([f"{NOT_SAFE}: servo 3 does not answer"] * 2 + ["held"])
+    monkeypatch.setattr("deploy.supervisor.make_safe", lambda *_, **__: next(answers))
+    supervisor = idle_supervisor(so101)
+    assert supervisor._rescue(for_s=60.0) == "held"
+    assert next(answers, "none left") == "none left"
+
+
+def test_robot_that_never_confirms_is_given_up(so101: RobotConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deploy.supervisor.make_safe", lambda *_, **__: NOT_SAFE)
+    supervisor = idle_supervisor(so101)
+    assert supervisor._rescue(for_s=0.2) == NOT_SAFE
