@@ -15,8 +15,8 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from deploy.controller import read_policy
-from robotrl import cli
 from robotrl.cli import app
+from robotrl.verbs.export import compare_with_shipped_robots
 from tests.robotrl.conftest import PythonWithout
 
 ROOT = Path(__file__).parents[2]
@@ -494,15 +494,13 @@ def test_export_warns_of_limits_that_the_robots_yaml_refuses(
     contract = read_policy(policy_path)[0]
     fast = contract.joints[0].model_copy(update={"velocity_limit_rad_s": 9.0})
     console = Console(file=(said := io.StringIO()), soft_wrap=True)
-    monkeypatch.setattr(cli, "console", console)
+    monkeypatch.setattr("robotrl.verbs.export.console", console)
     monkeypatch.chdir(ROOT)
 
-    cli._compare_with_shipped_robots(contract, Path("policy.onnx"))
+    compare_with_shipped_robots(contract, Path("policy.onnx"))
     assert said.getvalue() == "Next: robotrl check policy.onnx configs/robots/desk_arm.yaml\n"
     joints = [fast, *contract.joints[1:]]
-    cli._compare_with_shipped_robots(
-        contract.model_copy(update={"joints": joints}), Path("policy.onnx")
-    )
+    compare_with_shipped_robots(contract.model_copy(update={"joints": joints}), Path("policy.onnx"))
     assert "warning: with configs/robots/desk_arm.yaml the policy does not fit" in said.getvalue()
     assert (
         "joint 'shoulder_pan': the policy moves at up to 9 rad/s, the hardware allows 3.5 rad/s"
