@@ -13,10 +13,10 @@ from typer.main import get_command
 
 from robotrl.cli import app
 from robotrl.export import export
-from robotrl.run_folder import RunFolder
 from robotrl.run_policy import running_twin
-from robotrl.train import train
-from robotrl.train_config import load_train_config
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import train
+from robotrl.runs.train_config import load_train_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

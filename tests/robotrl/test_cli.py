@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.controller import read_policy
 from robotrl.cli import app
-from robotrl.verbs.export import compare_with_shipped_robots
+from robotrl.cli.export import compare_with_shipped_robots
 from tests.robotrl.conftest import PythonWithout
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ VERBS = [
 
 
 if TYPE_CHECKING:
-    from robotrl.run_folder import RunFolder
+    from robotrl.runs.run_folder import RunFolder
 
 
 def invoke(*arguments: object) -> Result:
@@ -474,7 +474,7 @@ def test_report_of_a_missing_log_is_refused(tmp_path: Path):
 def test_report_tells_its_verdict_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, error_m: float, exit_code: int
 ):
-    report = pytest.importorskip("robotrl.report")
+    report = pytest.importorskip("robotrl.report.page")
     verdict = report.Verdict([error_m] * 5, [], "from the measured joint angles")
     monkeypatch.setattr(report, "write_report", lambda log, output, truth: verdict)
     result = invoke("report", "logs/run.mcap")
@@ -494,7 +494,7 @@ def test_export_warns_of_limits_that_the_robots_yaml_refuses(
     contract = read_policy(policy_path)[0]
     fast = contract.joints[0].model_copy(update={"velocity_limit_rad_s": 9.0})
     console = Console(file=(said := io.StringIO()), soft_wrap=True)
-    monkeypatch.setattr("robotrl.verbs.export.console", console)
+    monkeypatch.setattr("robotrl.cli.export.console", console)
     monkeypatch.chdir(ROOT)
 
     compare_with_shipped_robots(contract, Path("policy.onnx"))

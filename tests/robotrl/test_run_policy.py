@@ -36,7 +36,7 @@ from deploy.robot_config import RobotConfig
 from deploy.runtime import State
 from deploy.serial_port import SerialPort
 from robotrl.cli import app
-from robotrl.report import Log, read_log, violations, write_report
+from robotrl.report.page import Log, read_log, violations, write_report
 from robotrl.run_policy import running_twin
 from tests.robotrl.conftest import PythonWithout
 from tests.until import PATIENCE_S, until
