@@ -46,6 +46,15 @@ def test_every_path_exists(path: str):
     assert (ROOT / path).exists()
 
 
+@pytest.mark.parametrize("package", ["deploy", "envs", "robotrl"])
+def test_every_file_that_a_guide_names_exists(package: str):
+    text = (ROOT / package / "README.md").read_text()
+    for path in set(re.findall(r"`([\w/]+(?:\.py|\.yaml|/))`", text)):
+        folders = [ROOT, ROOT / package, *(ROOT / package).iterdir()]
+        in_a_run = path in ("config.yaml", "runs/NAME/", "diverged/")
+        assert in_a_run or any((folder / path).exists() for folder in folders), path
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z]+)", README))))
 def test_every_make_target_exists(target: str):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
