@@ -103,11 +103,11 @@ def on_a_robot(environment: dict[str, str], *arguments: object) -> subprocess.Co
 @pytest.mark.parametrize(
     ("arguments", "package"),
     [
-        (["demo"], "torch"),
+        (["demo"], "onnx"),
         (["train", TRAINING], "torch"),
         (["eval", "runs/arm_reach"], "torch"),
         (["play", "runs/arm_reach"], "mujoco"),
-        (["export", "runs/arm_reach"], "torch"),
+        (["export", "runs/arm_reach"], "onnx"),
         (["check", TRAINING], "mujoco"),
         (["twin", ROBOT], "mujoco"),
         (["report", "run.mcap"], "matplotlib"),

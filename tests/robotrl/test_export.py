@@ -291,7 +291,9 @@ def test_commit_is_that_of_the_package_wherever_one_stands(
     monkeypatch.chdir(tmp_path)
     assert git_commit() == here
 
-    installed = tmp_path / ".venv" / "robotrl" / "checkout.py"  # below somebody else's repository
+    installed = (
+        tmp_path / ".venv" / "robotrl" / "runs" / "checkout.py"
+    )  # below somebody else's repository
     monkeypatch.setattr("robotrl.runs.checkout.__file__", str(installed))
     assert git_commit() == "unknown"
 
