@@ -1,6 +1,5 @@
 """Say what a robot is, and draw it."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +23,6 @@ def show_robot(
 
     Example: `robotrl robot my_arm.yaml`
     """
-    if "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported
     with needs("train"):
         from envs.robot import load_robot
         from robotrl.robot_check import check_robot
