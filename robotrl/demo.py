@@ -19,7 +19,8 @@ from rich.console import Console
 from deploy.errors import DeployError
 from deploy.process import command_of
 from robotrl.export import export
-from robotrl.report.page import read_log, write_report
+from robotrl.report.log import read_log
+from robotrl.report.page import write_report
 from robotrl.report.walk_video import film_truth
 from robotrl.run_policy import running_twin
 from robotrl.runs.evaluate import evaluate_run

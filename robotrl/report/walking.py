@@ -8,12 +8,9 @@ judged by the limits it kept. Torque and temperature are those of the twin's mot
 `deploy.twin.heat`.
 """
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,8 +19,8 @@ from matplotlib.figure import Figure
 from deploy.errors import ConfigError
 from envs.robot import load_robot
 from envs.walking.legs import home_height
+from robotrl.report.log import Array, Log
 from robotrl.report.walk_score import (
-    Array,
     Leg,
     base_twist,
     count_falls,
@@ -32,9 +29,6 @@ from robotrl.report.walk_score import (
     smoothed,
     tilt,
 )
-
-if TYPE_CHECKING:
-    from robotrl.report.page import Log
 
 COMMAND = "velocity"
 """Name of the command of a policy that walks."""
@@ -159,8 +153,7 @@ def judge_walk(log: Log, truth: Truth) -> Walk:
 def plot_walk(log: Log, truth: Truth) -> dict[str, Figure]:
     """Speed, tilt and torque over the run."""
     running = log.running
-    seconds = log.ticks["time_s"][running]
-    seconds = seconds - seconds[0]
+    seconds = log.seconds[running]
     return {
         "Speed: asked for and achieved": _plot_speed(
             seconds, log.ticks["command"][running], truth.twist[running]

@@ -26,7 +26,8 @@ from envs.robot import load_robot
 from robotrl.cli import app
 from robotrl.export import export
 from robotrl.play.session import open_session
-from robotrl.report.page import Log, tool_path
+from robotrl.report.log import Log
+from robotrl.report.reaching import tool_path
 from robotrl.robot_check import check_robot
 from robotrl.runs.check_config import check_config
 from robotrl.runs.evaluate import evaluate_policy, evaluate_run

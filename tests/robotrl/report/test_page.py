@@ -29,16 +29,10 @@ from deploy.runtime import State
 from deploy.twin.robot import Twin
 from deploy.twin.truth import TruthRecorder
 from envs.robot import load_robot
-from robotrl.report.page import (
-    Log,
-    Verdict,
-    read_log,
-    settled_ticks,
-    tool_path,
-    true_tool_path,
-    violations,
-    write_report,
-)
+from robotrl.report.log import Log, read_log
+from robotrl.report.page import write_report
+from robotrl.report.reaching import settled_ticks, tool_path, true_tool_path
+from robotrl.report.verdict import Verdict, violations
 from tests.deploy.conftest import SCHEMA_1_PATH
 
 PERIOD_S = 0.02

@@ -14,7 +14,8 @@ from deploy.errors import ConfigError
 from deploy.recorder import Recorder, record_dtype
 from deploy.robot_config import RobotConfig
 from deploy.runtime import State
-from robotrl.report.page import Log, write_report
+from robotrl.report.log import Log
+from robotrl.report.page import write_report
 from robotrl.report.walking import judge_walk, read_truth
 
 DT_S = 0.02
