@@ -14,6 +14,7 @@ the middle of a run it counts as gone.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
 from deploy.device import Approve, Floats, Reading, refuse_changes
@@ -94,6 +95,7 @@ class Microcontroller:
         self.position, self.velocity, self.torque = np.zeros((3, count))
         self.effort: Floats = np.full(count, np.nan)
         self.age_s: Floats = np.full(count, np.inf)
+        self.heard: NDArray[np.bool_] = np.zeros(count, np.bool_)
         self.imu = ImuSignals(section.imu.mounting) if section.imu else None
         self.readings: Mapping[SignalKind, Reading] = {
             "joint_position": Reading(self.position, self.age_s),
@@ -182,6 +184,7 @@ class Microcontroller:
             self._take(self.link.state)
         else:
             self.statistics.lost += 1
+        self.heard.fill(answered)
         self._grow_older()
         return int(answered)
 

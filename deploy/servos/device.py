@@ -97,6 +97,8 @@ class ServoDevice:
         """Latest duty of the motors, -1 to 1, positive where it turns the joint forwards."""
         self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
+        self.heard: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        """Joints that answered when they were read last."""
         self.current: NDArray[np.float64] = np.full(len(joints), np.nan)
         """Latest current of the motors [A]; not a number where a servo does not measure it."""
         self.voltage, self.temperature = np.full((2, len(joints)), np.nan)
@@ -322,7 +324,8 @@ class ServoDevice:
         asked_s = self._port.now()  # what comes late is old, also after a pause in between
         feedback.read(deadline_s)
         self._take(self._fresh, asked_s)
-        np.copyto(self._read_at, asked_s, where=self._fresh)
+        np.copyto(self.heard, self._fresh)
+        np.copyto(self._read_at, asked_s, where=self.heard)
         np.subtract(self._port.now(), self._read_at, out=self.age_s)
         return int(np.count_nonzero(self._fresh))
 
