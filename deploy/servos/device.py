@@ -41,6 +41,9 @@ HOLD_REACH_RAD = 0.1
 and little enough to give way. Holding the measured angle instead would lower the load once more."""
 LIMIT_TOLERANCE_RAD = 0.0125
 """A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
+STILL_RAD, STILL_TRIES = 0.03, 50
+"""A limp joint that moves so far (1.7°) while it is given its goal is not held, but given another:
+half a second is enough for one that swings."""
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
 noise costs one."""
@@ -275,24 +278,40 @@ class ServoDevice:
 
         Raises:
             SafetyError: a joint lies outside its limits: holding it there is not possible, and
-                driving it inside is for a person to do.
+                driving it inside is for a person to do. Or it is limp, and does not keep still.
             BusError: a servo does not confirm.
         """
         present = np.array([self.bus.read(id, self.PRESENT_POSITION) for id in self._ids])
         self._refuse_outside(present)
-        for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
-            self.meanwhile()
-            holds = self.bus.read(id, self.TORQUE_ENABLE)
-            present[row] = self.bus.read(id, self.PRESENT_POSITION)  # limp, it may have moved
-            self._refuse_outside(present)
-            goals = self._hold_ticks(present) if holds else np.clip(present, *self._scale.limits.T)
-            self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
+        for row, id in enumerate(self._ids):
+            self._seed_goal(row, present)
             self.meanwhile()
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
-            self._goal_ticks[row] = goals[row]
         for row in range(len(self._ids)):
             self._arm(row)
         self.energised = True
+
+    def _seed_goal(self, row: int, present: NDArray[np.integer]) -> None:
+        """Set a servo's goal to where its joint is: a stale one would make it jump.
+
+        A limp joint may move while noise costs time, so it is looked at again afterwards.
+        """
+        id = self._ids[row]
+        for _ in range(STILL_TRIES):
+            self.meanwhile()
+            holds = self.bus.read(id, self.TORQUE_ENABLE)
+            present[row] = self.bus.read(id, self.PRESENT_POSITION)
+            self._refuse_outside(present)
+            goals = self._hold_ticks(present) if holds else np.clip(present, *self._scale.limits.T)
+            self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
+            self._goal_ticks[row] = goals[row]
+            moved = abs(self.bus.read(id, self.PRESENT_POSITION) - int(present[row]))
+            if holds or moved * self._scale.rad_per_tick[row] <= STILL_RAD:
+                return
+        raise SafetyError(
+            f"{self.joints[row]} moves while it is limp, expected it to keep still: torque stays "
+            "off, since it would be jerked back. Lay it down or support it, then start again"
+        )
 
     def _refuse_outside(self, present: NDArray[np.integer]) -> None:
         """Raise a SafetyError if a joint, at `present` (n,) counts, is where it cannot be held."""
