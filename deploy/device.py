@@ -93,6 +93,11 @@ class Device(Protocol):
         ...
 
     @property
+    def heard(self) -> NDArray[np.bool_]:
+        """(n,) joints that answered when they were read last, live."""
+        ...
+
+    @property
     def statistics(self) -> Statistics:
         """What happened on its port."""
         ...

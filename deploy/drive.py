@@ -114,6 +114,7 @@ class Drive:
         if alarm := robot.alarm():
             raise SafetyError(alarm)
         governor.check_signals(robot.position, robot.velocity, robot.age_s)
+        governor.hear(robot.heard)
         governor.derate(robot.readings)
         governor.check_following(self.sent, robot.position, robot.velocity, robot.effort)
         self.on_begin()

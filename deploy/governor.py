@@ -47,6 +47,8 @@ class LimitedBy(IntFlag):
     """Derated: its supply is low."""
     CURRENT = 64
     """Derated: much current for long."""
+    SILENCE = 128
+    """Not heard of now, or not in the tick before: what was sent may be lost."""
 
 
 class Governor:
@@ -85,6 +87,9 @@ class Governor:
         self._safety, self._names = safety, [joint.name for joint in joints]
         self._period_s = period_s
         self._max_change = self.speed * period_s
+        hardware = np.array([wiring.velocity_limit_rad_s for wiring in wirings])
+        self._max_way, self._way = hardware * period_s, np.zeros(count)
+        self._heard, self._arrived = np.ones((2, count), np.bool_)
         step = safety.max_step_rad if self.mode == "position" else safety.max_speed_step_rad_s
         self._max_step = np.full(count, step)
         self._as_far_as_ever = self._max_step - self._max_change
@@ -151,6 +156,15 @@ class Governor:
                 f"{self.high[joint]}] rad; its zero is wrong, its horn has slipped, or it was "
                 "forced there"
             )
+
+    def hear(self, heard: NDArray[np.bool_]) -> None:
+        """Be told which joints (n,) have answered; called once a tick.
+
+        Where a joint does not, what is sent may be lost too, and the next target to arrive must not
+        be far from the last that did. One that answers twice in a row has got the target between.
+        """
+        np.logical_and(heard, self._heard, out=self._arrived)
+        np.copyto(self._heard, heard)
 
     def check_reading(self, kind: SignalKind, values: Floats, age_s: Floats) -> None:
         """Refuse to show a policy a signal, in (n,) elements, that is stale or not a number.
@@ -369,6 +383,7 @@ class Governor:
         if self.mode == "position":
             self._limit_position(out, last, position, velocity)
             self._clip(out, lowest, highest, LimitedBy.POSITION)
+            self._count_way(last, out)
         elif self.mode == "velocity":
             self._limit_velocity(out, position, velocity, lowest, highest)
         else:
@@ -380,10 +395,22 @@ class Governor:
         low, high = self._lowest, self._highest
         limits.around(last, self._max_change, low, high)
         self._clip(target, low, high, LimitedBy.VELOCITY)
+        np.copyto(self._way, 0.0, where=self._arrived)
+        np.subtract(last, self._way, out=self._ahead)
+        limits.around(self._ahead, self._max_way, low, high)
+        self._clip(target, low, high, LimitedBy.SILENCE)
         limits.around(position, self._max_step, low, high)
         self._clip(target, low, high, LimitedBy.STEP)
         limits.servo_reach(position, velocity, self._kp, self._kd, self._torque, low, high)
         self._clip(target, low, high, self._effort_reason)
+
+    def _count_way(self, last: Floats, target: Floats) -> None:
+        """Note how far targets have gone since joints were heard of."""
+        np.copyto(self._way, 0.0, where=self._heard)
+        np.subtract(target, last, out=self._ahead)
+        np.add(self._way, self._ahead, out=self._way)
+        np.negative(self._max_way, out=self._lowest)
+        limits.clip(self._way, self._lowest, self._max_way)
 
     def _limit_velocity(
         self, target: Floats, position: Floats, velocity: Floats, lowest: Floats, highest: Floats

@@ -126,6 +126,8 @@ class Robot:
         """Latest duty of the motors, -1 to 1, positive where it turns the joint forwards."""
         self.age_s: Floats = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
+        self.heard: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        """Joints that answered when they were read last."""
         self.readings: dict[SignalKind, Reading] = {
             "joint_position": Reading(self.position, self.age_s),
             "joint_velocity": Reading(self.velocity, self.age_s),
@@ -134,7 +136,7 @@ class Robot:
         row_of = {joint.name: row for row, joint in enumerate(joints)}
         self._rows = [np.array([row_of[name] for name in d.joints], int) for d in self.devices]
         self._targets = [np.zeros(len(rows)) for rows in self._rows]
-        self._gathered: list[tuple[Floats, NDArray[np.int_], Floats]] = []
+        self._gathered: list[tuple[NDArray, NDArray[np.int_], NDArray]] = []
         for device, rows in zip(self.devices, self._rows, strict=True):
             self._adopt(device, rows)
         self._next = 0
@@ -151,6 +153,7 @@ class Robot:
             self._gathered.append((ours.values, rows, reading.values))
         if len(rows):
             self._gathered.append((self.effort, rows, device.effort))
+            self._gathered.append((self.heard, rows, device.heard))
             self._gathered.append((self.age_s, rows, device.readings["joint_position"].age_s))
 
     @property

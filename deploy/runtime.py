@@ -92,7 +92,9 @@ class Runtime:
         self._rest = np.array([self.robot.config.joints[j.name].rest_rad for j in joints])
         self._command = np.zeros(len(contract.command.low), np.float32)
         self._time_s: Floats = np.zeros(1)
-        self._ran_s = self._controller_s = 0.0
+        self.ran_s = 0.0
+        """How long the policy was in charge, pauses left out [s]."""
+        self._controller_s = 0.0
         self._patience_s = math.inf
         known: dict[str, NDArray] = {
             "joint_target": self.drive.sent,
@@ -166,7 +168,7 @@ class Runtime:
                     self._recover(loss)
                 self._arm(anew=loss is not None)
                 self.drive.begin_run()
-                if loss is None or (not self.requests.finished and self._ran_s < last_s):
+                if loss is None or (not self.requests.finished and self.ran_s < last_s):
                     self._run_policy(last_s)
                 self._command[:] = 0
                 self._enter(State.STOPPING)
@@ -207,6 +209,7 @@ class Runtime:
             let_go = safety.safe_state == "torque_off" and not robot.energised
             drill = self.recorder.drill(patience_s, let_go=let_go)
             self._tell(f"proved: {drill}")
+        self.drive.check_stop()
         self._promise(SLOW_S)
         robot.energise()
         for proof in robot.prove(self.clock) if prove else ():
@@ -243,11 +246,11 @@ class Runtime:
             if not (requests.paused or requests.finished):
                 self.controller.reset()
                 self._enter(State.RUNNING)
-                started_s, before_s = ticker.deadline_s, self._ran_s
-                while not (requests.paused or requests.finished) and self._ran_s < last_s:
+                started_s, before_s = ticker.deadline_s, self.ran_s
+                while not (requests.paused or requests.finished) and self.ran_s < last_s:
                     self._policy_tick(ticker.deadline_s - started_s)
-                    self._ran_s = before_s + ticker.deadline_s - started_s
-            if requests.finished or self._ran_s >= last_s:
+                    self.ran_s = before_s + ticker.deadline_s - started_s
+            if requests.finished or self.ran_s >= last_s:
                 return
             self._enter(State.PAUSED)
             self._command[:] = 0
@@ -293,7 +296,7 @@ class Runtime:
     def _poll(self) -> None:
         """Be heard of, and hear what is asked for; only a policy in charge is told."""
         self._promise(self._patience_s)
-        asked = self._commands(self._ran_s)
+        asked = self._commands(self.ran_s)
         if self.state is State.RUNNING:
             self._command[:] = asked
 

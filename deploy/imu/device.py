@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
 from deploy.device import Approve, Floats, Reading, refuse_changes
@@ -50,6 +51,7 @@ class Imu:
         self.signals = ImuSignals(config.mounting)
         self.readings: Mapping[SignalKind, Reading] = self.signals.readings
         self.effort: Floats = np.zeros(0)
+        self.heard: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self.statistics = Statistics()
         self.rate_hz = 0.0
         """Samples per second, as found."""

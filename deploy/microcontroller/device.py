@@ -14,6 +14,7 @@ the middle of a run it counts as gone.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
 from deploy.device import Approve, Floats, Reading, refuse_changes
@@ -94,6 +95,7 @@ class Microcontroller:
         self.position, self.velocity, self.torque = np.zeros((3, count))
         self.effort: Floats = np.full(count, np.nan)
         self.age_s: Floats = np.full(count, np.inf)
+        self.heard: NDArray[np.bool_] = np.zeros(count, np.bool_)
         self.imu = ImuSignals(section.imu.mounting) if section.imu else None
         self.readings: Mapping[SignalKind, Reading] = {
             "joint_position": Reading(self.position, self.age_s),
@@ -110,7 +112,10 @@ class Microcontroller:
         self._port = port
         self._on_board = np.zeros(count, np.float32)
         self._read_at = np.full(count, -np.inf)
-        self._measured = np.zeros((count, 3))
+        self._fresh: NDArray[np.bool_] = np.zeros(count, np.bool_)
+        self._said, self._measured = np.zeros((count, 3), np.float32), np.zeros((count, 3))
+        ours = (self.position, self.velocity, self.torque)
+        self._columns = tuple(zip(ours, self._measured.T, strict=True))
         self._after = After.HOLD if config.safety.safe_state == "hold" else After.LET_GO
 
     @property
@@ -182,6 +187,7 @@ class Microcontroller:
             self._take(self.link.state)
         else:
             self.statistics.lost += 1
+        self.heard.fill(answered)
         self._grow_older()
         return int(answered)
 
@@ -373,16 +379,15 @@ class Microcontroller:
 
     def _take(self, state: State) -> None:
         """Bring the readings up to date; a position that is no number is no reading."""
-        np.multiply(state.joints[self._places], self._direction[:, None], out=self._measured)
-        fresh = np.isfinite(self._measured[:, 0])
+        state.joints.take(self._places, axis=0, out=self._said, mode="clip")
+        np.multiply(self._said, self._direction[:, None], out=self._measured)
+        fresh = np.isfinite(self._measured[:, 0], out=self._fresh)
         if state.joints_age == NEVER:
-            fresh[:] = False
-        for ours, theirs in zip(
-            (self.position, self.velocity, self.torque), self._measured.T, strict=True
-        ):
+            fresh.fill(False)
+        for ours, theirs in self._columns:
             np.copyto(ours, theirs, where=fresh)
         np.divide(self.torque, self._effort_limit, out=self.effort)
-        self._read_at[fresh] = self.link.sent_s - state.joints_age * AGE_STEP_S
+        np.copyto(self._read_at, self.link.measured_s(state.joints_age), where=fresh)
         if self.imu and state.parts & Parts.IMU and state.imu_age != NEVER:
             spin, gravity = state.imu.astype(float).tolist()
             down = unit((gravity[0], gravity[1], gravity[2]), 0.95, 1.05)

@@ -8,10 +8,9 @@
     servos.health(deadline_s)            # one servo a tick: is it still as it was set up?
 
 What all families of servos have in common; a family says which registers it has and what they must
-hold (`ServoDevice._...` without a body here). `connect` refuses a servo that is absent, of another
-model, in error or off its supply voltage; gains are computed from the contract's N·m/rad and read
-back, so what is on the servo is what was trained. What is kept in a servo's EEPROM, where other
-programs store their calibration, changes only with approval.
+hold (what has no body here and in `deploy.servos.setup`). `connect` checks and sets up every servo
+as it says there, with gains computed from the contract's N·m/rad and read back: what is on the
+servo is what was trained.
 """
 
 import math
@@ -22,33 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
-from deploy.device import Approve, Reading, SettingChange, refuse_changes
+from deploy.device import Approve, Reading, refuse_changes
 from deploy.errors import BusError, SafetyError, ServoError
-from deploy.robot_config import BusConfig, RobotConfig
+from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port, latency_advice
-from deploy.servos.bus import ATTEMPTS, ServoBus
-from deploy.servos.catalog import MODELS
+from deploy.servos.bus import ATTEMPTS
 from deploy.servos.register import Register
 from deploy.servos.reply_times import MARGIN_S
-from deploy.servos.scale import Scale
+from deploy.servos.setup import ServoSetup
 from deploy.servos.sync_read import Feedback, SyncRead
 from deploy.signals import SignalKind
 from deploy.statistics import Statistics
 
-_NEIGHBOUR_IDS = range(1, 21)
 HOLD_REACH_RAD = 0.1
 """A held joint keeps its last target up to this far from where it is: what a load's droop needs,
 and little enough to give way. Holding the measured angle instead would lower the load once more."""
 LIMIT_TOLERANCE_RAD = 0.0125
 """A limp joint may lie this far (0.7°) outside its limits and be held at the nearest one."""
+STILL_RAD, STILL_TRIES = 0.03, 50
+"""A limp joint that moves so far (1.7°) while it is given its goal is not held, but given another:
+half a second is enough for one that swings."""
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
 noise costs one."""
-SUPPLY_TOLERANCE = 0.15
-"""A supply may be off by as much: two lithium cells of 7.4 V end at 6.6 V and start at 8.4 V."""
 
 
-class ServoDevice:
+class ServoDevice(ServoSetup):
     """Servos on a bus; see the module docstring.
 
     Args:
@@ -59,16 +57,6 @@ class ServoDevice:
         approve: whether settings in the servos' EEPROM may change.
     """
 
-    CONTROL_TABLE: tuple[Register, ...]
-    TORQUE_ENABLE: Register
-    GOAL_POSITION: Register
-    PRESENT_POSITION: Register
-    PRESENT_VOLTAGE: Register
-    PRESENT_TEMPERATURE: Register
-    FAULTS: Register
-    """What the servo complains about, in bits."""
-    SUPPLY_FAULT: int
-    """The bit of that for its supply."""
     SETTINGS: range
     """Addresses of what is read back while running, faults, supply and temperature included: they
     lie side by side."""
@@ -86,9 +74,7 @@ class ServoDevice:
         *,
         approve: Approve = refuse_changes,
     ):
-        self.name, self.config = name, config
-        self.joints = [joint.name for joint in joints]
-        self._specs = list(joints)
+        super().__init__(name, config, joints, port, approve=approve)
         self.position: NDArray[np.float64] = np.zeros(len(joints))
         """Latest measured angles [rad]."""
         self.velocity: NDArray[np.float64] = np.zeros(len(joints))
@@ -97,6 +83,8 @@ class ServoDevice:
         """Latest duty of the motors, -1 to 1, positive where it turns the joint forwards."""
         self.age_s: NDArray[np.float64] = np.full(len(joints), np.inf)
         """Age of each joint's reading [s]."""
+        self.heard: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
+        """Joints that answered when they were read last."""
         self.current: NDArray[np.float64] = np.full(len(joints), np.nan)
         """Latest current of the motors [A]; not a number where a servo does not measure it."""
         self.voltage, self.temperature = np.full((2, len(joints)), np.nan)
@@ -113,35 +101,13 @@ class ServoDevice:
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
         self.meanwhile: Callable[[], None] = lambda: None
         """Called now and then while energising: other devices' watchdogs must not trip."""
-        self.firmware: list[int] = []
-        """Firmware version of each joint's servo, once connected."""
         self.measured_latency_s = math.nan
         """What adapter and operating system added to a reply when `connect` measured it [s], in
         the median."""
-        wirings = [config.joints[joint.name] for joint in joints]
-        self._wirings = wirings
-        self._ids = [wiring.id for wiring in wirings]
-        self.id_of = {joint.name: wiring.id for joint, wiring in zip(joints, wirings, strict=True)}
-        """Id of each joint's servo."""
         self.others: tuple[int, ...] = ()
         """Ids of what is no servo; it answers before them when they are read together."""
-        self._models = [MODELS[wiring.model] for wiring in wirings]
-        self._overfed = np.array(
-            [
-                wiring.voltage_v * (1 + SUPPLY_TOLERANCE) > model.voltage_limits_v[1]
-                for wiring, model in zip(wirings, self._models, strict=True)
-            ]
-        )
-        """Servos that the YAML feeds more than they are rated for: they always complain."""
-        self._scale = Scale(wirings)
         self._goal_ticks = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
-        self._port, self._approve = port, approve
-        section = config.wired[name]
-        assert isinstance(section, BusConfig)
-        self._bus_config = section
-        self.bus = self._open(port)
-        """Request and reply, for setting up."""
         self._wanted: list[dict[Register, int]] = []
         self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         self._feedback: Feedback | None = None
@@ -152,28 +118,7 @@ class ServoDevice:
         self._alerts: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
         self._next_row = self._goals_missed = 0
 
-    def names_of_models(self) -> dict[int, str]:
-        """Names of the family's models by model number; some share one."""
-        names: dict[int, list[str]] = {}
-        for model in MODELS.values():
-            if self._bus_config.protocol in model.PROTOCOLS:
-                names.setdefault(model.model_number, []).append(model.name)
-        return {number: " or ".join(shared) for number, shared in names.items()}
-
-    @classmethod
-    def kept_registers(cls) -> dict[str, Register]:
-        """What of a servo is kept at power-off and can be written, by name."""
-        return {
-            register.name: register
-            for register in cls.CONTROL_TABLE
-            if register.in_eeprom and not register.read_only
-        }
-
     # What a family has of its own
-
-    def _open(self, port: Port) -> ServoBus:
-        """Its bus."""
-        raise NotImplementedError
 
     def _sync_read(self, ids: Sequence[int], addresses: range) -> SyncRead:
         """Reads the same bytes of several servos."""
@@ -191,23 +136,8 @@ class ServoDevice:
         """Send goal positions (n,) to all."""
         raise NotImplementedError
 
-    def _kept_settings(self, row: int) -> dict[Register, int]:
-        """What a servo's EEPROM must hold."""
-        raise NotImplementedError
-
-    def _running_settings(self, row: int) -> dict[Register, int]:
-        """What a servo must hold while the robot runs, at power-off forgotten."""
-        raise NotImplementedError
-
-    def write_kept(self, id: int, register: Register, value: int) -> None:
-        """Write to EEPROM."""
-        self.bus.write_verified(id, register, value)
-
-    def _disarm(self, id: int) -> None:
-        """Switch a servo's watchdog off, if it has one."""
-
     def _arm(self, row: int) -> None:
-        """Switch it on."""
+        """Switch a servo's watchdog on, if it has one."""
 
     def _stopped_itself(self, id: int) -> bool:
         """Whether a servo holds where its watchdog has stopped it."""
@@ -222,10 +152,6 @@ class ServoDevice:
 
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent; see `Device`."""
-        raise NotImplementedError
-
-    def describe_faults(self, status: int) -> str:
-        """What a servo complains about, in words."""
         raise NotImplementedError
 
     def connect(self) -> None:
@@ -273,24 +199,40 @@ class ServoDevice:
 
         Raises:
             SafetyError: a joint lies outside its limits: holding it there is not possible, and
-                driving it inside is for a person to do.
+                driving it inside is for a person to do. Or it is limp, and does not keep still.
             BusError: a servo does not confirm.
         """
         present = np.array([self.bus.read(id, self.PRESENT_POSITION) for id in self._ids])
         self._refuse_outside(present)
-        for row, id in enumerate(self._ids):  # a stale goal would make the joint jump
-            self.meanwhile()
-            holds = self.bus.read(id, self.TORQUE_ENABLE)
-            present[row] = self.bus.read(id, self.PRESENT_POSITION)  # limp, it may have moved
-            self._refuse_outside(present)
-            goals = self._hold_ticks(present) if holds else np.clip(present, *self._scale.limits.T)
-            self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
+        for row, id in enumerate(self._ids):
+            self._seed_goal(row, present)
             self.meanwhile()
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
-            self._goal_ticks[row] = goals[row]
         for row in range(len(self._ids)):
             self._arm(row)
         self.energised = True
+
+    def _seed_goal(self, row: int, present: NDArray[np.integer]) -> None:
+        """Set a servo's goal to where its joint is: a stale one would make it jump.
+
+        A limp joint may move while noise costs time, so it is looked at again afterwards.
+        """
+        id = self._ids[row]
+        for _ in range(STILL_TRIES):
+            self.meanwhile()
+            holds = self.bus.read(id, self.TORQUE_ENABLE)
+            present[row] = self.bus.read(id, self.PRESENT_POSITION)
+            self._refuse_outside(present)
+            goals = self._hold_ticks(present) if holds else np.clip(present, *self._scale.limits.T)
+            self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
+            self._goal_ticks[row] = goals[row]
+            moved = abs(self.bus.read(id, self.PRESENT_POSITION) - int(present[row]))
+            if holds or moved * self._scale.rad_per_tick[row] <= STILL_RAD:
+                return
+        raise SafetyError(
+            f"{self.joints[row]} moves while it is limp, expected it to keep still: torque stays "
+            "off, since it would be jerked back. Lay it down or support it, then start again"
+        )
 
     def _refuse_outside(self, present: NDArray[np.integer]) -> None:
         """Raise a SafetyError if a joint, at `present` (n,) counts, is where it cannot be held."""
@@ -322,7 +264,8 @@ class ServoDevice:
         asked_s = self._port.now()  # what comes late is old, also after a pause in between
         feedback.read(deadline_s)
         self._take(self._fresh, asked_s)
-        np.copyto(self._read_at, asked_s, where=self._fresh)
+        np.copyto(self.heard, self._fresh)
+        np.copyto(self._read_at, asked_s, where=self.heard)
         np.subtract(self._port.now(), self._read_at, out=self.age_s)
         return int(np.count_nonzero(self._fresh))
 
@@ -532,82 +475,6 @@ class ServoDevice:
             status = self.bus.read(self._ids[row], self.FAULTS)
             complaints.append(f"{self.joints[row]}: {self.describe_faults(status)}")
         return ", ".join(complaints)
-
-    def _identify(self) -> list[int]:
-        """Firmware of every servo, after checking that all are there and are what we expect."""
-        found = self.bus.scan(self._ids)
-        missing = [
-            f"{joint} (id {id})"
-            for joint, id in zip(self.joints, self._ids, strict=True)
-            if id not in found and not self.bus.scan([id])  # one lost reply is no missing servo
-        ]
-        if missing:
-            others = self.bus.scan(id for id in _NEIGHBOUR_IDS if id not in self._ids)
-            answering = sorted({*found, *others})
-            raise BusError(
-                f"no answer from {', '.join(missing)}; ids that do answer at "
-                f"{self._bus_config.baud_rate} baud: {answering or 'none'}. Check power, cables, "
-                f"servo ids and `{self.config.key_of(self.name)}.baud_rate`"
-            )
-        identities = [found.get(id) or self.bus.ping(id) for id in self._ids]
-        names = self.names_of_models()
-        wrong = [
-            f"{joint} (id {id}) is {names.get(number, f'model number {number}')}, "
-            f"expected {model.name}"
-            for joint, id, model, (number, _) in zip(
-                self.joints, self._ids, self._models, identities, strict=True
-            )
-            if number != model.model_number
-        ]
-        if wrong:
-            raise ServoError(f"{'; '.join(wrong)}; correct the robot's YAML or the servo ids")
-        return [firmware for _, firmware in identities]
-
-    def _check_health(self, row: int, name: str) -> None:
-        id, expected = self._ids[row], self._wirings[row].voltage_v
-        if faults := self._faults(row, self.bus.read(id, self.FAULTS)):
-            raise ServoError(
-                f"{name} (id {id}) reports {self.describe_faults(faults)}; remove the cause, "
-                "then switch its power off and on"
-            )
-        volts = self.bus.read(id, self.PRESENT_VOLTAGE) * self.PRESENT_VOLTAGE.scale
-        if abs(volts / expected - 1) > SUPPLY_TOLERANCE:
-            raise ServoError(
-                f"{name} (id {id}) is supplied with {volts:.1f} V, expected {expected:g} V ± "
-                f"{SUPPLY_TOLERANCE:.0%}; check power supply or battery, or correct `supply_v` in "
-                "the robot's YAML"
-            )
-
-    def _faults(self, row: int, status: int) -> int:
-        """What a servo complains about beyond what the YAML has it put up with."""
-        return status & ~self.SUPPLY_FAULT if self._overfed[row] else status
-
-    def _set_up_eeprom(self, holding: list[bool]) -> None:
-        """Change what is kept in EEPROM where it differs and that is approved."""
-        changes: list[SettingChange] = []
-        writes: list[tuple[int, Register, int]] = []
-        for row, (joint, id) in enumerate(zip(self.joints, self._ids, strict=True)):
-            for register, value in self._kept_settings(row).items():
-                if (found := self.bus.read(id, register)) != value:
-                    changes.append(
-                        SettingChange(joint, id, register.name, register.address, found, value)
-                    )
-                    writes.append((id, register, value))
-                    if holding[row]:
-                        raise ServoError(
-                            f"{joint} (id {id}) holds torque and its {register} is {found}, "
-                            f"expected {value}; support the robot and run `robotrl release`, then "
-                            "start again"
-                        )
-        if changes and not self._approve(changes):
-            listed = "\n  ".join(map(str, changes))
-            raise ServoError(
-                f"settings kept in the servos would have to change:\n  {listed}\nThey may be "
-                "another program's calibration, so nothing was changed. Approve it to go on: "
-                "`robotrl run` asks, `deploy.open_robot` takes change_settings=True"
-            )
-        for write in writes:
-            self.write_kept(*write)
 
     def _hold_ticks(self, present: NDArray[np.integer]) -> NDArray[np.integer]:
         """Goals (n,) that stop each joint near `present`, see `HOLD_REACH_RAD`."""

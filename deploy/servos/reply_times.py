@@ -5,6 +5,8 @@ process add: the latency. An FTDI adapter alone may hold a reply for its latency
 it is set lower. So the latency is measured when the robot is connected, and followed afterwards.
 """
 
+import math
+
 import numpy as np
 
 MARGIN_S = 0.0005
@@ -19,10 +21,10 @@ _BINS = 1000
 
 
 class ReplyTimes:
-    """Durations in a histogram of 0.1 ms up to 100 ms: adding one allocates nothing."""
+    """Durations in a histogram of 0.1 ms up to 100 ms: nothing of it allocates an array."""
 
     def __init__(self) -> None:
-        self._counts = np.zeros(_BINS, np.int64)
+        self._counts, self._up_to = np.zeros((2, _BINS), np.int64)
         self.max_s = 0.0
         """The longest [s]."""
 
@@ -39,10 +41,11 @@ class ReplyTimes:
 
     def quantile(self, share: float) -> float:
         """Duration [s] that `share` of them do not exceed, to 0.1 ms; 0 if there were none."""
-        counts = np.cumsum(self._counts)
-        if not counts[-1]:
+        counts = self._counts.cumsum(out=self._up_to)
+        if not (count := int(counts[-1])):
             return 0.0
-        upper_edge = (1 + int(np.searchsorted(counts, share * counts[-1]))) * _BIN_S
+        wanted = math.ceil(share * count)  # a fraction would make floats of all of them
+        upper_edge = (1 + int(counts.searchsorted(wanted))) * _BIN_S
         return min(upper_edge, self.max_s)
 
     def __str__(self) -> str:

@@ -121,9 +121,11 @@ class FaultyWire:
         self.wire.send(data, now_s, baud_rate)
 
     def take(self, now_s: float) -> bytes:
-        """What has come by now and was not handed out."""
-        if data := self.wire.take(now_s):
-            self._suffer(bytearray(data), now_s)
+        """What has come by now and was not handed out; of a reply that may suffer, all or none."""
+        while (reply_s := self.wire.reply_s) <= now_s + 1e-9:
+            self._suffer(bytearray(self.wire.take(reply_s)), now_s)
+        if not self.faults and (begun := self.wire.take(now_s)):
+            self._hold(now_s, begun)
         taken = b""
         while self._held and self._held[0][0] <= now_s + 1e-9:
             taken += self._held.popleft()[1]

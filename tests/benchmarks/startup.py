@@ -4,9 +4,10 @@
 
 A twin of the desk arm runs behind a pseudo-terminal. Measured is from the start of the process to
 the state IDLE: policy loaded and replayed, black box begun, every servo identified, checked and set
-up, latency measured, limp and at rest. Beside it a Python that only imports numpy and onnxruntime.
-In turns, medians: seconds on the clock; of a processor, of the process alone; its peak memory, and
-that of its companion. On a busy machine start it with `chrt -f 10`.
+up, latency measured, limp and at rest. The same of a program on `deploy.open_robot`, which has no
+policy and no black box; beside them imports alone. In turns, medians: seconds on the clock; of a
+processor, of the process alone; its peak memory, and that of its companion. On a busy machine start
+it with `chrt -f 10`.
 """
 
 import os
@@ -28,7 +29,11 @@ ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "tests/deploy/data/arm_reach_schema_1.onnx"
 ROBOT = ROOT / "configs/robots/desk_arm.yaml"
 PATIENCE_S = 60.0
-IMPORTS = "import numpy, onnxruntime; print('idle', flush=True); input()"
+IMPORTS = "import {}; print('idle', flush=True); input()"
+DIRECT = """import deploy, sys
+with deploy.open_robot(*sys.argv[1:], change_settings=True):
+    print("idle", flush=True)
+    input()"""
 MEGABYTE = 1e6
 
 
@@ -108,8 +113,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, twin(folder) as port:
         run = [*command_of("robotrl.cli"), "run", str(POLICY), str(ROBOT), "--port", port]
         run += ["--yes", "--log", f"{folder}/run.mcap"]
+        python = [sys.executable, "-c"]
         contenders = {
-            "numpy and onnxruntime": [sys.executable, "-c", IMPORTS],
+            "numpy and onnxruntime": [*python, IMPORTS.format("numpy, onnxruntime")],
+            "its own imports": [*python, IMPORTS.format("robotrl.cli, robotrl.run_policy")],
+            "its companion's": [*python, IMPORTS.format("deploy.companion")],
+            "open_robot": [*python, DIRECT, str(ROBOT), port],
             "robotrl run, idle": run,
         }
         costs = {name: [] for name in contenders}

@@ -11,10 +11,11 @@ import pytest
 
 from deploy.contract import Contract
 from deploy.device import SettingChange
-from deploy.errors import BusError
+from deploy.errors import BusError, SafetyError
 from deploy.robot import Robot
 from deploy.robot_config import RobotConfig
 from deploy.runtime import State
+from deploy.servos import device
 from deploy.servos import settings as servo_settings
 from tests.deploy.conftest import MODEL_PATH, REPOSITORY, Bench, MakeBench
 from tests.deploy.test_runtime import HOLDS, PERIOD_S, Trial, assert_holds, make_trial
@@ -178,6 +179,51 @@ def test_exception_of_the_policy_ends_in_hold(trial: Trial):
         trial.run()
     assert HOLDS in caught.value.__notes__
     assert_holds(trial)
+
+
+def turn_by_hand(bench: Bench, joint: str, speed: float) -> None:
+    """Somebody turns a joint [rad/s] for as long as it is limp."""
+    step, dof = bench.twin.on_step, bench.twin._dof[bench.twin.joints.index(joint)]
+
+    def turn() -> None:
+        step()
+        if not bench.torque_on[joint]:
+            bench.twin._data.qvel[dof] = speed
+
+    bench.twin.on_step = turn
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_limp_joint_that_moves_is_held_where_it_is_although_noise_costs_time(
+    family_bench: Bench, before: int
+):
+    bench, port = family_bench, family_bench.port
+    bench.robot.connect()
+    turn_by_hand(bench, "shoulder_pan", 1.5)
+    asked: list[bytes] = []
+
+    def lose_some() -> None:
+        """Two replies about the joint: to a reading, or to its goal."""
+        asked.append(port.sent[-1])
+        if len(asked) == 6 + before:  # behind the first look at all six
+            port.replies_to_lose = 2
+
+    port.after_reply = lose_some
+    bench.robot.energise()
+    assert len(asked) > 30
+    assert all(bench.torque_on.values())
+    assert not bench.monitor.violations  # a goal that was off by 0.05 rad when torque came on
+
+
+def test_limp_joint_that_does_not_keep_still_is_not_held(
+    family_bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(device, "STILL_TRIES", 5)  # at that speed it is soon at its limit
+    family_bench.robot.connect()
+    turn_by_hand(family_bench, "wrist_roll", 14.0)
+    with pytest.raises(SafetyError, match="wrist_roll moves while it is limp, expected it to"):
+        family_bench.robot.energise()
+    assert not family_bench.torque_on["wrist_roll"]
 
 
 def test_servo_off_its_supply_is_refused(family_bench: Bench):

@@ -83,6 +83,25 @@ def test_target_does_not_run_away_from_a_joint_that_is_stuck(governor: Governor)
     assert governor.limited_by.tolist() == [LimitedBy.STEP | LimitedBy.VELOCITY, 0]
 
 
+def test_target_of_a_joint_that_is_not_heard_of_goes_one_ticks_way_until_it_is(governor: Governor):
+    ahead = []
+    for heard in (True, False, False, True, True, True):
+        governor.hear(np.array([heard, True]))
+        last = [ahead[-1] if ahead else 0.0, 1.0]
+        ahead.append(limit(governor, [1.0, 1.0], last=last, position=[0.0, 1.0])[0])
+    # 0.04 rad a tick are its limit too: none while the last target may be lost, and none in the
+    # tick in which it answers again; from then on it goes on
+    assert ahead == pytest.approx([0.04, 0.04, 0.04, 0.04, 0.08, 0.12])
+
+
+def test_joint_whose_every_other_answer_is_lost_goes_on_at_half_the_speed(governor: Governor):
+    last = 0.0
+    for tick in range(10):
+        governor.hear(np.array([tick % 2 == 0, True]))
+        last = limit(governor, [1.0, 1.0], last=[last, 1.0], position=[0.0, 1.0])[0]
+    assert last == pytest.approx(10 * MAX_CHANGE / 2)
+
+
 def test_target_comes_after_a_joint_that_is_pushed_away_whatever_the_velocity_limit(
     governor: Governor,
 ):

@@ -355,7 +355,7 @@ def test_joint_that_leaves_its_limits_while_torque_is_switched_on_gets_none(benc
             bench.push("wrist_roll", 3.0)
 
     bench.port.write = push_when_the_first_has_torque
-    with pytest.raises(SafetyError, match=r"wrist_roll is at 2\.99 rad"):
+    with pytest.raises(SafetyError, match=r"wrist_roll is at (2\.99|3\.00) rad"):
         bench.robot.energise()
     assert not bench.torque_on["wrist_roll"]
 

@@ -1168,8 +1168,14 @@ def test_tick_without_any_reply_costs_no_target_discontinuity(trial: Trial):
     ticks = trial.recorder.ticks[trial.recorder.ticks["state"] == State.RUNNING]
     assert ticks["joint_age_s"][21].min() > 0.02
     assert ticks["joint_age_s"][22].max() < 0.01
-    assert np.abs(np.diff(ticks["sent_target"], axis=0)).max() < 0.07
-    assert not ticks["limited_by"].any()
+    assert np.abs(np.diff(ticks["sent_target"], axis=0)).max() <= 2.0 * PERIOD_S + 1e-6
+    # Three ticks' way of the wrist is more than 0.07 rad, which its limit of 3.5 rad/s is in one:
+    # it waits for a moment, and catches up.
+    limited, joints = np.nonzero(ticks["limited_by"])
+    assert {*joints.tolist()} == {4}
+    assert (limited[0], ticks["limited_by"][22, 4]) == (22, LimitedBy.SILENCE)
+    assert {*ticks["limited_by"][23:30, 4].tolist()} <= {0, LimitedBy.VELOCITY}
+    assert limited[-1] < 30
     assert ticks["read_s"].max() <= 0.75 * PERIOD_S + 1e-9
 
 

@@ -38,6 +38,7 @@ class Masses:
         rest = [config.joints[joint.name].rest_rad for joint in contract.joints]
         self.position, self.velocity, self.effort = np.array(rest), np.zeros(6), np.zeros(6)
         self.age_s, self.target = np.full(6, np.inf), np.array(rest)
+        self.heard = np.ones(6, np.bool_)
         self.readings = {
             "joint_position": Reading(self.position, self.age_s),
             "joint_velocity": Reading(self.velocity, self.age_s),
@@ -70,6 +71,7 @@ class Masses:
     def read(self, deadline_s: float) -> int:
         if self.unplugged:
             raise BusError("the port is gone")
+        self.heard.fill(not self.silent)
         if self.silent:
             self.age_s += PERIOD_S
             return 0

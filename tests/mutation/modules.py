@@ -23,6 +23,7 @@ CORE: dict[str, tuple[str, ...]] = {
     "deploy/direct.py": ("tests/deploy/test_direct.py",),
     "deploy/robot.py": ("tests/deploy/test_robot.py", "tests/deploy/test_devices.py"),
     "deploy/servos/device.py": ("tests/deploy/test_robot.py", "tests/deploy/test_faults.py"),
+    "deploy/servos/setup.py": ("tests/deploy/test_robot.py", "tests/deploy/test_faults.py"),
     "deploy/supervisor.py": ("tests/deploy/test_supervisor.py", "tests/deploy/test_proof.py"),
     # what must not be run
     "deploy/contract.py": _CONTRACT,

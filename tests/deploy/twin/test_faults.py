@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deploy.clock import VirtualClock
-from deploy.dynamixel import registers
+from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.errors import BusError, BusTimeout, ConfigError, DeviceLost
 from deploy.robot_config import RobotConfig
@@ -24,10 +24,14 @@ from tests.until import until
 class Echoing:
     """A wire that says what it is told to."""
 
-    next_event_s = reply_s = math.inf
+    next_event_s = math.inf
 
     def __init__(self, *replies: bytes):
         self._replies = list(replies)
+
+    @property
+    def reply_s(self) -> float:
+        return 0.0 if self._replies else math.inf
 
     def send(self, data: bytes, now_s: float, baud_rate: int | None = None) -> None:
         pass
@@ -47,7 +51,7 @@ REPLY = bytes(range(40))
 
 def test_dropped_reply_never_comes():
     wire = suffering(Fault(kind="drop", replies=1), REPLY, REPLY)
-    assert [wire.take(0.0), wire.take(9.0)] == [b"", REPLY]  # and the next one does
+    assert [wire.take(0.0), wire.take(9.0)] == [REPLY, b""]  # of two, the next one does
 
 
 def test_corrupt_reply_has_one_bit_flipped():
@@ -76,8 +80,22 @@ def test_echo_brings_the_hosts_own_bytes_back():
 
 def test_share_is_of_the_replies():
     wire = suffering(Fault(kind="drop", share=0.3), *[REPLY] * 2000)
-    lost = sum(not wire.take(0.0) for _ in range(2000))
-    assert lost / 2000 == pytest.approx(0.3, abs=0.03)  # three standard deviations
+    assert len(wire.take(0.0)) / len(REPLY) / 2000 == pytest.approx(0.7, abs=0.03)  # 3 sigma
+
+
+def test_share_is_of_whole_replies_however_often_somebody_looks(
+    arm_path: Path, arm_config: RobotConfig
+):
+    twin, clock = Twin(arm_path, arm_config), VirtualClock()
+    Faults(twin, FaultScript(faults=[Fault(kind="drop", share=0.3)]))
+    came = 0
+    for _ in range(200):
+        twin.receive(protocol.ping(1), clock.now())
+        for _ in range(150):  # every byte is one by itself: 14 of 10 us
+            clock.sleep_until(clock.now() + 2e-5)
+            twin.advance(clock.now())
+            came += len(twin.take(clock.now()))
+    assert came / 200 / 14 == pytest.approx(0.7, abs=0.1)  # 3 sigma
 
 
 def test_fault_begins_so_long_after_the_servos_first_hold(arm_path: Path, arm_config: RobotConfig):
