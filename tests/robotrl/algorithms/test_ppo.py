@@ -713,6 +713,28 @@ def test_noise_is_bounded_by_a_line_to_its_final_value():
     assert bounds == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
 
 
+def test_noise_stays_above_its_smallest_value():
+    env = Walk(num_envs=8)
+    # noise lets this world's reward vary and brings none: left alone, it fades
+    settings = {"rollout_steps": 16, "initial_std": 0.5, "epochs": 20, "entropy_coef": 0.0}
+    settings |= {"learning_rate": 0.05}
+    free, floored = make(env, **settings), make(env, min_std=0.45, **settings)
+
+    found = []
+    for learner in (free, floored):
+        for _ in range(4):
+            iterate(learner, env)
+        found.append(float(learner.policy.log_std.detach().exp().min()))
+
+    assert found[0] < 0.44
+    assert found[1] == pytest.approx(0.45)
+
+
+def test_a_smallest_noise_above_the_first_or_the_last_is_refused():
+    with pytest.raises(ValueError, match="min_std is 0.5, expected at most 0.3, the smaller"):
+        PPOConfig(min_std=0.5, final_std=0.3)
+
+
 def identity_critic(env: ToyEnv) -> PPO:
     """A learner with V(x) = x and γ = 0.9, whose normalisers change nothing."""
     learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[])
