@@ -114,7 +114,7 @@ class Renderer:
             light.diffuse = np.maximum(light.diffuse, _DIFFUSE)
         self.camera = camera_of(model)
         self._inner: mujoco.Renderer | None = None
-        self._inner = _make_renderer(model, width, height)
+        self._inner = make_renderer(model, width, height)
 
     def render(self, data: mujoco.MjData, markers: Sequence[mujoco.MjvGeom] = ()) -> np.ndarray:
         """An image (height, width, 3) of a world, with further geoms drawn into it."""
@@ -143,7 +143,12 @@ class Renderer:
         self.close()
 
 
-def _make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+def make_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    """MuJoCo's renderer, on the OpenGL that this machine has.
+
+    Raises:
+        ConfigError: see `Renderer`.
+    """
     backend = os.environ.get("MUJOCO_GL", "")
     try:
         if not backend and not has_display():

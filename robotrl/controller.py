@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from deploy.signals import SIGNALS, SignalKind
 from envs.observation_encoder import ObservationEncoder
 from envs.task import Task
-from robotrl.policy import Policy
+from robotrl.algorithms.policy import Policy
 
 
 class Controller(nn.Module):

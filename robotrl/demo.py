@@ -18,15 +18,16 @@ from rich.console import Console
 
 from deploy.errors import DeployError
 from deploy.process import command_of
-from robotrl.evaluate import evaluate_run
 from robotrl.export import export
-from robotrl.progress import train_with_progress
-from robotrl.report import read_log, write_report
-from robotrl.run_folder import RunFolder
+from robotrl.report.log import read_log
+from robotrl.report.page import write_report
+from robotrl.report.walk_video import film_truth
 from robotrl.run_policy import running_twin
+from robotrl.runs.evaluate import evaluate_run
+from robotrl.runs.progress import train_with_progress
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train_config import load_train_config
 from robotrl.shipped import config_path
-from robotrl.train_config import load_train_config
-from robotrl.walk_video import film_truth
 
 _FILM_S = 20.0
 """How much is filmed: without a GPU a picture takes a tenth of a second."""

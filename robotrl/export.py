@@ -45,14 +45,14 @@ from deploy.onnx_file import inspect_onnx
 from deploy.signals import TargetKind
 from deploy.whole_file import explained, replaced, require_writable
 from envs.vector_env import VectorEnv
-from robotrl.checkout import UNKNOWN, git_commit
+from robotrl.algorithms.policy import Agent, Policy
 from robotrl.controller import Controller
-from robotrl.evaluate import load_policy, trained
 from robotrl.foreign import Origin
-from robotrl.policy import Agent, Policy
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
-from robotrl.train_config import TrainConfig
+from robotrl.runs.checkout import UNKNOWN, git_commit
+from robotrl.runs.evaluate import load_policy, trained
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env
+from robotrl.runs.train_config import TrainConfig
 
 OPSET = 20
 TOLERANCE = 1e-5

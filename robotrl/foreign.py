@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from deploy.configuration import did_you_mean
 from deploy.errors import ConfigError
 from envs.vector_env import VectorEnv
-from robotrl.checkout import UNKNOWN
-from robotrl.normalizer import Normalizer
-from robotrl.policy import Policy
+from robotrl.algorithms.normalizer import Normalizer
+from robotrl.algorithms.policy import Policy
+from robotrl.runs.checkout import UNKNOWN
 
 _ACTIVATIONS = {
     name: getattr(nn, name)

@@ -4,7 +4,7 @@
 
 One sheet: all joints at 0, the keyframes `home` and `rest`, then each joint at +0.3 rad, with a
 ghost where it was, an arrow the way it went, and its axis. A wrong sign, axis or zero is seen there
-before it is felt. MuJoCo chooses its OpenGL by MUJOCO_GL when it is imported.
+before it is felt.
 """
 
 import copy
@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from deploy.errors import ConfigError
+from envs.render import make_renderer
 from envs.robot import Robot
 
 STEP_RAD = 0.3
@@ -42,14 +43,7 @@ def draw_robot(robot: Robot, path: Path) -> None:
     if path.suffix != ".png":
         raise ConfigError(f"{path}: pictures are written as .png, found {path.suffix!r}; rename it")
     model = _lit(robot.unchecked)
-    try:
-        renderer = mujoco.Renderer(model, _HEIGHT, _WIDTH)
-    except Exception as error:  # each OpenGL has exceptions of its own
-        raise ConfigError(
-            f"MuJoCo cannot draw here ({error}); set MUJOCO_GL=egl, or osmesa without a GPU, and "
-            "install its library (libegl1 or libosmesa6)"
-        ) from error
-    with renderer:
+    with make_renderer(model, _WIDTH, _HEIGHT) as renderer:
         pictures = list(_poses(renderer, model)) + list(_joints(renderer, model))
     try:
         _sheet(robot.name, pictures).savefig(path, dpi=100)

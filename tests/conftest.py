@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from robotrl.run_folder import RunFolder
-    from robotrl.train_config import TrainConfig
+    from robotrl.runs.run_folder import RunFolder
+    from robotrl.runs.train_config import TrainConfig
 
 with contextlib.suppress(ImportError):  # it comes with robotrl[dev]
     import hypothesis
@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def tiny_config() -> TrainConfig:
     """Three iterations of 8 worlds × 4 steps; episodes of 30 steps, so that some end in between."""
     pytest.importorskip("torch", reason="training needs robotrl[train]")
-    from robotrl.train_config import TrainConfig
+    from robotrl.runs.train_config import TrainConfig
 
     return TrainConfig.model_validate(
         {
@@ -69,8 +69,8 @@ def tiny_config() -> TrainConfig:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run of `tiny_config`; do not write to it."""
-    from robotrl.run_folder import RunFolder
-    from robotrl.train import train
+    from robotrl.runs.run_folder import RunFolder
+    from robotrl.runs.train import train
 
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "tiny")
     folder.create(tiny_config)

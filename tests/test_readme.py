@@ -13,10 +13,10 @@ from typer.main import get_command
 
 from robotrl.cli import app
 from robotrl.export import export
-from robotrl.run_folder import RunFolder
 from robotrl.run_policy import running_twin
-from robotrl.train import train
-from robotrl.train_config import load_train_config
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import train
+from robotrl.runs.train_config import load_train_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -44,6 +44,15 @@ def test_every_command_is_one_the_program_has(verb: str, words: str):
 )
 def test_every_path_exists(path: str):
     assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("package", ["deploy", "envs", "robotrl"])
+def test_every_file_that_a_guide_names_exists(package: str):
+    text = (ROOT / package / "README.md").read_text()
+    for path in set(re.findall(r"`([\w/]+(?:\.py|\.yaml|/))`", text)):
+        folders = [ROOT, ROOT / package, *(ROOT / package).iterdir()]
+        in_a_run = path in ("config.yaml", "runs/NAME/", "diverged/")
+        assert in_a_run or any((folder / path).exists() for folder in folders), path
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z]+)", README))))

@@ -14,7 +14,7 @@ from deploy.device import Approve, SettingChange, refuse_changes
 from deploy.errors import BusError, ServoError
 from deploy.robot_config import BusConfig, RobotConfig
 from deploy.serial_port import Port
-from deploy.servos.bus import ServoBus
+from deploy.servos.bus import ATTEMPTS, ServoBus
 from deploy.servos.catalog import MODELS
 from deploy.servos.register import Register
 from deploy.servos.scale import Scale
@@ -130,7 +130,7 @@ class ServoSetup:
         missing = [
             f"{joint} (id {id})"
             for joint, id in zip(self.joints, self._ids, strict=True)
-            if id not in found and not self.bus.scan([id])  # one lost reply is no missing servo
+            if id not in found and not bus.scan([id] * ATTEMPTS)  # a lost reply is no missing servo
         ]
         if missing:
             others = self.bus.scan(id for id in _NEIGHBOUR_IDS if id not in self._ids)

@@ -63,6 +63,10 @@ IMU_TILT_RAD: Range = (-0.02, 0.02)
 two screws."""
 GYRO_BIAS_RAD_S: Range = (-0.0175, 0.0175)
 """What a gyroscope says at rest: ±1 °/s (ST, LSM6DSV16X, zero-rate level)."""
+LET_GO_S, SETTING_UP_EXCHANGES = 3.35, 250
+"""When whoever picks up a robot lets go of it, and by how many of the adapter's latencies later:
+until its servos are set up and their watchdogs proved, it only lies there. A run of 14 servos
+begins 2.35 s after they hold with an adapter of 1 ms, 2.95 s after with one of 3.4 ms."""
 PUSH_SPEED_M_S = 0.25
 """What pushes of a robot on a floating base give it, at most, forwards and sideways."""
 
@@ -150,8 +154,9 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
         supply_scale=rng.uniform(*SUPPLY_SCALE),
         supply_resistance_ohm=rng.uniform(*SUPPLY_RESISTANCE_OHM),
         command_latency_s=rng.uniform(*COMMAND_LATENCY_S),
-        usb_latency_s=rng.uniform(*USB_LATENCY_S),
+        usb_latency_s=(usb_latency_s := rng.uniform(*USB_LATENCY_S)),
         imu_tilt_rad=tuple(rng.uniform(*IMU_TILT_RAD, 3).tolist()),
         gyro_bias_rad_s=tuple(rng.uniform(*GYRO_BIAS_RAD_S, 3).tolist()),
         push_speed_m_s=PUSH_SPEED_M_S * floats,
+        let_go_after_s=LET_GO_S + SETTING_UP_EXCHANGES * usb_latency_s,
     )

@@ -25,11 +25,11 @@ from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.render import look_at
 from envs.vector_env import Step, VectorEnv
-from robotrl.evaluate import check_robot_files, load_policy, trained, training_of
-from robotrl.policy import Agent, Policy
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
-from robotrl.train_config import TrainConfig, load_train_config
+from robotrl.algorithms.policy import Agent, Policy
+from robotrl.runs.evaluate import check_robot_files, load_policy, trained, training_of
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env
+from robotrl.runs.train_config import TrainConfig, load_train_config
 
 ActionKind = Literal["zero", "random"]
 

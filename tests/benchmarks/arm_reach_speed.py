@@ -24,9 +24,9 @@ FIRST = 3
 
 def measure(env_steps: int) -> None:
     """Train what is found in this folder; print the microseconds of an environment step as JSON."""
-    from robotrl.run_folder import RunFolder
-    from robotrl.train import train
-    from robotrl.train_config import load_train_config
+    from robotrl.runs.run_folder import RunFolder
+    from robotrl.runs.train import train
+    from robotrl.runs.train_config import load_train_config
 
     config = load_train_config(Path("configs/train/arm_reach.yaml"), [f"env_steps={env_steps}"])
     if hasattr(config, "evaluation"):

@@ -25,10 +25,10 @@ from envs.randomization import at_full_range
 from envs.randomization.physics.pushes import PushTerm
 from envs.tasks.balance import Balance
 from envs.vector_env import VectorEnv
-from robotrl.evaluate import load_policy
-from robotrl.policy import Agent
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
+from robotrl.algorithms.policy import Agent
+from robotrl.runs.evaluate import load_policy
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env
 from tests.envs.robots.test_balancer import RADIUS, ROBOT, SERVO, TRACK, equations, lqr
 
 PUSHES_M_S = (0.2, 0.4, 0.6, 0.8)

@@ -16,10 +16,10 @@ import torch
 
 from envs.randomization import RandomTerm
 from envs.randomization.physics.fields import FieldTerm
-from robotrl.evaluate import load_policy
-from robotrl.policy import Agent
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_env
+from robotrl.algorithms.policy import Agent
+from robotrl.runs.evaluate import load_policy
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_env
 
 WORLDS, SECONDS, TARGET_S = 48, 12, 4.0
 SEED_OFFSET = 1_000_003

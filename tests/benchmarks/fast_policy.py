@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy.process import command_of
-from robotrl.report import read_log
+from robotrl.report.log import read_log
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "configs/train/arm_reach.yaml"

@@ -19,10 +19,10 @@ from torch import Tensor
 from deploy.errors import ConfigError
 from envs.randomization import at_full_range
 from envs.tasks.getup import Getup
-from robotrl.evaluate import load_policy
-from robotrl.policy import Agent
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
+from robotrl.algorithms.policy import Agent
+from robotrl.runs.evaluate import load_policy
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env
 
 LYING = {"any": (-1.1, 1.1), "down": (-1.1, -0.5), "aside": (-0.5, 0.5), "up": (0.5, 1.1)}
 

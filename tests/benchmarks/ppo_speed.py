@@ -28,7 +28,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 import envs
-from robotrl.ppo import PPO, PPOConfig
+from robotrl.algorithms.ppo import PPO, PPOConfig
 
 WORLDS, STEPS, EPOCHS, MINIBATCH, HIDDEN = 8, 256, 10, 256, [64, 64]
 TASK = "HalfCheetah-v5"

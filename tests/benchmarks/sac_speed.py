@@ -22,8 +22,8 @@ import torch
 from stable_baselines3 import SAC as SB3SAC
 
 import envs
-from robotrl.products import Precision, precision
-from robotrl.sac import SAC, SACConfig
+from robotrl.algorithms.products import Precision, precision
+from robotrl.algorithms.sac import SAC, SACConfig
 
 TASK, WARM_UP, UPDATES = "HalfCheetah-v5", 1000, 200
 

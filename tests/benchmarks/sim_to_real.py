@@ -129,11 +129,11 @@ def run(job: tuple[Path, TwinParameters], arm: Arm, seconds: float) -> Outcome:
 
 def trained(arm: Arm, folder: Path, console: Console) -> Iterator[Path]:
     """Policies with and without randomization, as the shipped configuration trains them."""
-    from robotrl.evaluate import evaluate_run
     from robotrl.export import export
-    from robotrl.progress import train_with_progress
-    from robotrl.run_folder import RunFolder
-    from robotrl.train_config import load_train_config
+    from robotrl.runs.evaluate import evaluate_run
+    from robotrl.runs.progress import train_with_progress
+    from robotrl.runs.run_folder import RunFolder
+    from robotrl.runs.train_config import load_train_config
 
     shipped = load_train_config(arm.training, [])
     for name, config in (

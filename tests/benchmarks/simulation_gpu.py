@@ -21,7 +21,7 @@ import torch
 import envs
 from deploy.errors import ConfigError
 from envs.vector_env import VectorEnv
-from robotrl.train_config import load_train_config
+from robotrl.runs.train_config import load_train_config
 from tests.benchmarks.gpu_timing import COUNTED, HEAD, count_waits, row, time_each
 from tests.envs.no_sync import HostWaited, no_sync
 

@@ -25,10 +25,10 @@ from envs.tasks.velocity import Velocity
 from envs.vector_env import VectorEnv
 from envs.walking.gait import asked_to_move, tipping
 from envs.walking.terms import as_speed
-from robotrl.evaluate import load_policy
-from robotrl.policy import Agent
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
+from robotrl.algorithms.policy import Agent
+from robotrl.runs.evaluate import load_policy
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env
 
 COMMANDS = {
     "stand": (0.0, 0.0, 0.0),

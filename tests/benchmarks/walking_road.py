@@ -24,7 +24,7 @@ from deploy.errors import DeployError
 from deploy.twin.monitor import Violation
 from deploy.twin.parameters import TwinParameters, draw
 from deploy.twin.robot import Twin
-from robotrl.walk_score import Leg, base_twist, count_falls, fallen, judge_legs
+from robotrl.report.walk_score import Leg, base_twist, count_falls, fallen, judge_legs
 from tests.benchmarks.watched import only, watched
 
 REPOSITORY = Path(__file__).parents[2]

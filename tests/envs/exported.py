@@ -10,11 +10,11 @@ import torch
 from deploy.contract import Contract
 from deploy.controller import OnnxController
 from envs.vector_env import Step, VectorEnv
-from robotrl.evaluate import load_policy
 from robotrl.export import export
-from robotrl.run_folder import RunFolder
-from robotrl.train import train
-from robotrl.train_config import TrainConfig
+from robotrl.runs.evaluate import load_policy
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import train
+from robotrl.runs.train_config import TrainConfig
 
 
 @dataclass

@@ -15,9 +15,9 @@ from envs.robot import load_robot
 from envs.tasks.arm_lift import ArmLiftConfig
 from envs.tasks.arm_object import ArmObjectConfig
 from envs.tasks.arm_push import ArmPush, ArmPushConfig
-from robotrl.train_config import load_train_config
+from robotrl.runs.train_config import load_train_config
 from tests.envs.no_sync import no_sync
-from tests.robotrl.test_train_config import SHIPPED
+from tests.robotrl.runs.test_train_config import SHIPPED
 
 ARM_CONFIGS = [path for path in SHIPPED if path.stem.endswith(("_push", "_lift"))]
 

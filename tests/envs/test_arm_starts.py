@@ -5,8 +5,8 @@ from pathlib import Path
 import mujoco
 import pytest
 
-from robotrl.train import make_env
-from robotrl.train_config import load_train_config
+from robotrl.runs.train import make_env
+from robotrl.runs.train_config import load_train_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "train"
 

@@ -16,7 +16,7 @@ from envs.simulation import State
 from envs.tasks.balance import Balance, BalanceWeights, balance_terms
 from envs.walking.legs import Motion
 from envs.worlds import every
-from robotrl.train_config import TrainConfig
+from robotrl.runs.train_config import TrainConfig
 from tests.benchmarks.balance import Lqr
 from tests.envs.exported import drive, train_and_export
 from tests.envs.no_sync import no_sync

@@ -24,7 +24,7 @@ from envs.registry import TASKS
 from envs.robot import Robot, load_robot
 from envs.simulation import Simulation, State
 from envs.worlds import Worlds, every
-from robotrl.train_config import TrainConfig
+from robotrl.runs.train_config import TrainConfig
 from tests.envs.exported import drive, train_and_export
 from tests.envs.models.stand_task import MEASURED, Stand, StandConfig, StandFeatures
 

@@ -17,7 +17,7 @@ from envs.tasks.getup import Getup, GetupWeights, getup_terms
 from envs.walking.fallen import any_orientation, fallen_states
 from envs.walking.legs import Motion
 from envs.worlds import every
-from robotrl.train_config import TrainConfig
+from robotrl.runs.train_config import TrainConfig
 from tests.envs.exported import drive, train_and_export
 from tests.envs.no_sync import no_sync
 from tests.envs.test_mirror import BASE

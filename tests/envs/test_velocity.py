@@ -14,7 +14,7 @@ from envs.robot import load_robot
 from envs.simulation import State
 from envs.tasks.velocity import Velocity
 from envs.worlds import every
-from robotrl.train_config import TrainConfig
+from robotrl.runs.train_config import TrainConfig
 from tests.envs.exported import drive, train_and_export
 from tests.envs.no_sync import no_sync
 from tests.envs.test_mirror import CRAWLER, CRAWLER_FEET

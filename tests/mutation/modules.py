@@ -71,8 +71,8 @@ CORE: dict[str, tuple[str, ...]] = {
     "envs/randomization/signals/proofs.py": _SIGNALS,
     "envs/randomization/signals/timing.py": _SIGNALS,
     "envs/randomization/signals/step_draws.py": _SIGNALS,
-    "robotrl/returns.py": ("tests/robotrl/test_returns.py",),
-    "robotrl/distributions.py": ("tests/robotrl/test_distributions.py",),
+    "robotrl/algorithms/returns.py": ("tests/robotrl/algorithms/test_returns.py",),
+    "robotrl/algorithms/distributions.py": ("tests/robotrl/algorithms/test_distributions.py",),
 }
 """Where a fault that nobody notices moves a real arm wrongly, or trains for a wrong world."""
 

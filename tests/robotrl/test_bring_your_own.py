@@ -23,16 +23,17 @@ from deploy.robot_config import RobotConfig
 from deploy.twin.parameters import TwinParameters
 from deploy.twin.robot import Twin
 from envs.robot import load_robot
-from robotrl.check_config import check_config
 from robotrl.cli import app
-from robotrl.evaluate import evaluate_policy, evaluate_run
 from robotrl.export import export
 from robotrl.play.session import open_session
-from robotrl.report import Log, tool_path
+from robotrl.report.log import Log
+from robotrl.report.reaching import tool_path
 from robotrl.robot_check import check_robot
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env, train
-from robotrl.train_config import TrainConfig, load_train_config
+from robotrl.runs.check_config import check_config
+from robotrl.runs.evaluate import evaluate_policy, evaluate_run
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env, train
+from robotrl.runs.train_config import TrainConfig, load_train_config
 
 MODELS = Path(__file__).parents[1] / "envs" / "models"
 DESK_ARM = Path(__file__).parents[2] / "configs" / "robots" / "desk_arm.yaml"

@@ -15,8 +15,8 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from deploy.controller import read_policy
-from robotrl import cli
 from robotrl.cli import app
+from robotrl.cli.export import compare_with_shipped_robots
 from tests.robotrl.conftest import PythonWithout
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ VERBS = [
 
 
 if TYPE_CHECKING:
-    from robotrl.run_folder import RunFolder
+    from robotrl.runs.run_folder import RunFolder
 
 
 def invoke(*arguments: object) -> Result:
@@ -103,11 +103,11 @@ def on_a_robot(environment: dict[str, str], *arguments: object) -> subprocess.Co
 @pytest.mark.parametrize(
     ("arguments", "package"),
     [
-        (["demo"], "torch"),
+        (["demo"], "onnx"),
         (["train", TRAINING], "torch"),
         (["eval", "runs/arm_reach"], "torch"),
         (["play", "runs/arm_reach"], "mujoco"),
-        (["export", "runs/arm_reach"], "torch"),
+        (["export", "runs/arm_reach"], "onnx"),
         (["check", TRAINING], "mujoco"),
         (["twin", ROBOT], "mujoco"),
         (["report", "run.mcap"], "matplotlib"),
@@ -474,7 +474,7 @@ def test_report_of_a_missing_log_is_refused(tmp_path: Path):
 def test_report_tells_its_verdict_by_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, error_m: float, exit_code: int
 ):
-    report = pytest.importorskip("robotrl.report")
+    report = pytest.importorskip("robotrl.report.page")
     verdict = report.Verdict([error_m] * 5, [], "from the measured joint angles")
     monkeypatch.setattr(report, "write_report", lambda log, output, truth: verdict)
     result = invoke("report", "logs/run.mcap")
@@ -494,15 +494,13 @@ def test_export_warns_of_limits_that_the_robots_yaml_refuses(
     contract = read_policy(policy_path)[0]
     fast = contract.joints[0].model_copy(update={"velocity_limit_rad_s": 9.0})
     console = Console(file=(said := io.StringIO()), soft_wrap=True)
-    monkeypatch.setattr(cli, "console", console)
+    monkeypatch.setattr("robotrl.cli.export.console", console)
     monkeypatch.chdir(ROOT)
 
-    cli._compare_with_shipped_robots(contract, Path("policy.onnx"))
+    compare_with_shipped_robots(contract, Path("policy.onnx"))
     assert said.getvalue() == "Next: robotrl check policy.onnx configs/robots/desk_arm.yaml\n"
     joints = [fast, *contract.joints[1:]]
-    cli._compare_with_shipped_robots(
-        contract.model_copy(update={"joints": joints}), Path("policy.onnx")
-    )
+    compare_with_shipped_robots(contract.model_copy(update={"joints": joints}), Path("policy.onnx"))
     assert "warning: with configs/robots/desk_arm.yaml the policy does not fit" in said.getvalue()
     assert (
         "joint 'shoulder_pan': the policy moves at up to 9 rad/s, the hardware allows 3.5 rad/s"

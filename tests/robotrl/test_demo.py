@@ -5,8 +5,8 @@ import pytest
 from deploy.configuration import load_yaml
 from deploy.robot_config import RobotConfig
 from robotrl.demo import ROADS
+from robotrl.runs.train_config import load_train_config
 from robotrl.shipped import config_path
-from robotrl.train_config import load_train_config
 
 
 @pytest.mark.parametrize("name", ROADS)

@@ -24,16 +24,16 @@ from deploy.controller import OnnxController, read_policy
 from deploy.errors import ConfigError, ContractError
 from deploy.signals import SignalKind
 from envs.vector_env import VectorEnv
-from robotrl.checkout import git_commit
 from robotrl.controller import Controller
-from robotrl.evaluate import evaluate_policy, evaluate_run, load_policy
 from robotrl.export import TOLERANCE, compare, export, random_signals
-from robotrl.presets import load_preset
-from robotrl.run_folder import RunFolder
+from robotrl.runs.checkout import git_commit
+from robotrl.runs.evaluate import evaluate_policy, evaluate_run, load_policy
+from robotrl.runs.presets import load_preset
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_env, train
+from robotrl.runs.train_config import TrainConfig
 from robotrl.shipped import config_path
-from robotrl.train import make_env, train
-from robotrl.train_config import TrainConfig
-from tests.robotrl.test_forgiving_runs import files_no_larger_than
+from tests.robotrl.runs.test_forgiving_runs import files_no_larger_than
 
 SIGNALS: list[SignalKind] = ["joint_position", "joint_velocity", "joint_target", "command"]
 
@@ -291,8 +291,10 @@ def test_commit_is_that_of_the_package_wherever_one_stands(
     monkeypatch.chdir(tmp_path)
     assert git_commit() == here
 
-    installed = tmp_path / ".venv" / "robotrl" / "checkout.py"  # below somebody else's repository
-    monkeypatch.setattr("robotrl.checkout.__file__", str(installed))
+    installed = (
+        tmp_path / ".venv" / "robotrl" / "runs" / "checkout.py"
+    )  # below somebody else's repository
+    monkeypatch.setattr("robotrl.runs.checkout.__file__", str(installed))
     assert git_commit() == "unknown"
 
 

@@ -18,9 +18,9 @@ from deploy.errors import ConfigError
 from envs.vector_env import VectorEnv
 from robotrl.cli import app
 from robotrl.foreign import load_foreign
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
-from robotrl.train_config import TrainConfig
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env
+from robotrl.runs.train_config import TrainConfig
 
 
 @pytest.fixture(scope="module")

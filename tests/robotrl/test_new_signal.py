@@ -27,9 +27,9 @@ from envs.simulation import Simulation
 from envs.tasks.arm import MEASURED
 from envs.tasks.arm_reach import ArmReach, ArmReachConfig
 from robotrl.export import export
-from robotrl.run_folder import RunFolder
-from robotrl.train import train
-from robotrl.train_config import TrainConfig
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import train
+from robotrl.runs.train_config import TrainConfig
 from tests.deploy.conftest import MODEL_PATH, MakeBench, contract, desk_arm, make_bench
 from tests.deploy.test_runtime import make_trial
 

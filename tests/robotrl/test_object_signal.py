@@ -12,9 +12,9 @@ from deploy.errors import ContractError, SafetyError
 from deploy.fit import matches
 from deploy.robot_config import RobotConfig
 from robotrl.export import export
-from robotrl.run_folder import RunFolder
-from robotrl.train import train
-from robotrl.train_config import TrainConfig
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import train
+from robotrl.runs.train_config import TrainConfig
 from tests.deploy.conftest import MakeBench, contract, desk_arm, make_bench
 from tests.deploy.test_runtime import make_trial
 

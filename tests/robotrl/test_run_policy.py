@@ -36,7 +36,9 @@ from deploy.robot_config import RobotConfig
 from deploy.runtime import State
 from deploy.serial_port import SerialPort
 from robotrl.cli import app
-from robotrl.report import Log, read_log, violations, write_report
+from robotrl.report.log import Log, read_log
+from robotrl.report.page import write_report
+from robotrl.report.verdict import violations
 from robotrl.run_policy import running_twin
 from tests.robotrl.conftest import PythonWithout
 from tests.until import PATIENCE_S, until

@@ -1,13 +1,16 @@
 """The emulated Feetech servo, register by register, on a shaft that the test turns."""
 
 import math
+from functools import partial
 
 import pytest
 
 from deploy.feetech import registers
-from deploy.feetech.registers import RAD_PER_TICK, Fault, Mode, Register
+from deploy.feetech.registers import RAD_PER_TICK, Fault, Mode
 from deploy.feetech.servos import MODELS
 from deploy.twin.feetech_servo import BOOT_S, MAKE_MIDDLE, FeetechServo
+from tests.deploy.twin.feetech import get, put
+from tests.deploy.twin.feetech import run as run_at
 
 
 @pytest.fixture
@@ -15,20 +18,7 @@ def servo() -> FeetechServo:
     return FeetechServo(1, MODELS["STS3215-12V"], 1_000_000, shaft_ticks=2048)
 
 
-def get(servo: FeetechServo, register: Register) -> int:
-    return register.decode(servo.read(register.address, register.size).data)
-
-
-def put(servo: FeetechServo, register: Register, value: int) -> None:
-    servo.write(register.address, register.encode(value))
-
-
-def run(servo: FeetechServo, seconds: float, *, ticks: float = 2048, start_s: float = 0.0) -> float:
-    """Hold the shaft still for a while; returns the duty at the end."""
-    duty = 0.0
-    for step in range(round(seconds * 1000)):
-        duty = servo.control(ticks, 0.0, start_s + step * 1e-3)
-    return duty
+run = partial(run_at, ticks=2048)
 
 
 def test_limp_servo_gives_no_duty_whatever_its_goal(servo: FeetechServo):

@@ -1,13 +1,16 @@
 """The emulated SCS servo, register by register, on a shaft that the test turns."""
 
 import math
+from functools import partial
 
 import pytest
 
 from deploy.feetech import scs_registers as registers
-from deploy.feetech.registers import Fault, Register
+from deploy.feetech.registers import Fault
 from deploy.feetech.servos import MODELS
 from deploy.twin.scs_servo import ScsServo
+from tests.deploy.twin.feetech import get, put
+from tests.deploy.twin.feetech import run as run_at
 
 
 @pytest.fixture
@@ -15,20 +18,7 @@ def servo() -> ScsServo:
     return ScsServo(1, MODELS["SCS0009"], 1_000_000, shaft_ticks=512)
 
 
-def get(servo: ScsServo, register: Register) -> int:
-    return register.decode(servo.read(register.address, register.size).data)
-
-
-def put(servo: ScsServo, register: Register, value: int) -> None:
-    servo.write(register.address, register.encode(value))
-
-
-def run(servo: ScsServo, seconds: float, *, ticks: float = 512, start_s: float = 0.0) -> float:
-    """Hold the shaft still for a while; returns the duty at the end."""
-    duty = 0.0
-    for step in range(round(seconds * 1000)):
-        duty = servo.control(ticks, 0.0, start_s + step * 1e-3)
-    return duty
+run = partial(run_at, ticks=512)
 
 
 def test_it_leaves_the_factory_as_the_memory_table_says(servo: ScsServo):

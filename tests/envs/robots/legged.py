@@ -28,6 +28,14 @@ def simulated(model: mujoco.MjModel, key: str, *, seconds: float) -> mujoco.MjDa
     return data
 
 
+def nose_down(model: mujoco.MjModel, angle: float) -> mujoco.MjData:
+    """Home, level or turned about +y [rad]: then down is also forward."""
+    data = posed(model, "home")
+    data.qpos[3:7] = [np.cos(angle / 2), 0, np.sin(angle / 2), 0]
+    mujoco.mj_forward(model, data)
+    return data
+
+
 def unpowered(model: mujoco.MjModel) -> mujoco.MjModel:
     """Without servo torque: neither drive nor back-EMF."""
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_ACTUATION

@@ -15,8 +15,8 @@ import envs
 from deploy.servos.models import SERVOS
 from envs.robot import load_robot
 from envs.servos import add_servo
+from robotrl.runs.train_config import load_train_config
 from robotrl.shipped import config_path
-from robotrl.train_config import load_train_config
 
 CONFIG = config_path("train") / "so101_reach.yaml"
 PATH = load_robot("so101_arm").path

@@ -8,10 +8,10 @@ import torch
 
 from deploy.errors import ConfigError, ContractError
 from envs.render import look_at
-from robotrl.evaluate import load_policy
 from robotrl.play.session import Session, open_session
-from robotrl.run_folder import RunFolder
-from robotrl.train import make_test_env
+from robotrl.runs.evaluate import load_policy
+from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import make_test_env
 
 
 def path_of(session: Session, steps: int) -> np.ndarray:

@@ -1,0 +1,176 @@
+"""Multi-layer perceptrons, orthogonally initialised: one, several in one, one without autograd."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robotrl.algorithms.products import bmm, mm, rounded
+
+SQRT2 = 2**0.5
+NORM_EPS = 1e-5
+
+
+def _relu_slope(slope: Tensor, before: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(slope, before, 0)
+
+
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Any]] = {
+    nn.SiLU: (F.silu, torch.ops.aten.silu_backward),
+    nn.ReLU: (F.relu, _relu_slope),
+}
+"""Each, and the slopes of a loss in its input, given those in its output and the input."""
+
+
+def mlp(
+    sizes: Sequence[int], *, output_gain: float, activation: type[nn.Module] = nn.SiLU
+) -> nn.Sequential:
+    """Linear layers with activations between them.
+
+    Weights are orthogonal with gain √2, the last layer's with `output_gain`; biases are zero.
+    SiLU because tanh costs ten times as much on a CPU.
+
+    Args:
+        sizes: width of the input, of each hidden layer, and of the output.
+        output_gain: 0.01 for a policy (starts near zero), 1 for a value function.
+        activation: class of the layers between.
+    """
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out), activation()]
+    layers.pop()
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    for layer in linear:
+        nn.init.orthogonal_(layer.weight, output_gain if layer is linear[-1] else SQRT2)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
+
+
+class Backpropagation:
+    """Output of an `mlp`, and the gradient of a loss in its weights, worked out by hand.
+
+    Autograd finds the same, but where a network is small its graph costs as much as the products.
+
+        by_hand = Backpropagation(network)          # once its parameters have their `grad`
+        output, passed = by_hand.trace(x)
+        by_hand.backward(passed, loss_slope(output))    # d loss / d output
+        # `grad` of each parameter is set, not added to
+
+    Args:
+        network: linear layers with SiLU or ReLU between them. It may be changed in place, not
+            replaced.
+    """
+
+    def __init__(self, network: nn.Sequential):
+        layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+        self._layers = [(layer.weight.detach(), layer.bias.detach()) for layer in layers]
+        self._turned = [weight.t() for weight, _ in self._layers]
+        self._gradients = [(layer.weight.grad, layer.bias.grad) for layer in layers]
+        between = {type(layer) for layer in network} - {nn.Linear}
+        self._activation, self._slope_before = _ACTIVATIONS[between.pop() if between else nn.SiLU]
+
+    def trace(self, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Output (n, out) for x (n, in), and what `backward` needs to know of the way there."""
+        passed: list[tuple[Tensor, Tensor]] = []
+        before = x
+        for (_, bias), turned in zip(self._layers, self._turned, strict=True):
+            if passed:
+                x = self._activation(before)
+            passed.append((before, x))
+            before = mm(x, turned) + bias if rounded() else torch.addmm(bias, x, turned)
+        return before, passed
+
+    def backward(self, passed: Sequence[tuple[Tensor, Tensor]], slope: Tensor) -> None:
+        """Set the gradients, given the slopes (n, out) of a loss in the output."""
+        for place in reversed(range(len(self._layers))):
+            (weight, _), (before, x) = self._layers[place], passed[place]
+            of_weight, of_bias = self._gradients[place]
+            mm(slope.t(), x, out=of_weight)
+            torch.sum(slope, dim=0, out=of_bias)
+            if place:
+                slope = self._slope_before(mm(slope, weight), before)
+
+
+class Layer(NamedTuple):
+    """What a layer of an ensemble came from and to, (count, n, ...) each."""
+
+    hidden: Tensor
+    """Its input."""
+    before: Tensor
+    """Its output, before LayerNorm."""
+    mean: Tensor
+    scale: Tensor
+    """Inverse standard deviation of `before`."""
+
+
+class CriticEnsemble(nn.Module):
+    """Several networks (n, in) -> (count, n, out) in one, with LayerNorm and ReLU on hidden layers.
+
+    One batched product per layer instead of `count` small ones, and slopes worked out by hand:
+    autograd takes more operations, and more of them than are asked for. LayerNorm has no gain and
+    no shift: before ReLU and a linear layer they only say again what weights and biases say.
+
+    Args:
+        count: number of networks, which differ in their initial weights.
+        sizes: width of the input, of each hidden layer, and of the output.
+    """
+
+    def __init__(self, count: int, sizes: Sequence[int]):
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in pairwise(sizes):
+            last = len(self.weights) == len(sizes) - 2
+            weight = torch.empty(count, fan_in, fan_out)
+            for member in weight:
+                nn.init.orthogonal_(member, 1.0 if last else SQRT2)
+            self.weights.append(weight)
+            self.biases.append(torch.zeros(count, 1, fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return self.trace(x)[0]
+
+    @torch.no_grad()
+    def trace(self, x: Tensor) -> tuple[Tensor, list[Layer]]:
+        """The output, and what `weight_slopes` and `input_slopes` need to know of the way there."""
+        hidden, layers = x.expand(len(self.weights[0]), *x.shape), []
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            before = bmm(hidden, weight).add_(bias)
+            mean = before.mean(dim=-1, keepdim=True)
+            centred = before - mean
+            square = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square_()
+            scale = square.div_(before.shape[-1]).add_(NORM_EPS).rsqrt_()
+            layers.append(Layer(hidden, before, mean, scale))
+            hidden = centred.mul_(scale).relu_()
+        return layers[-1].before, layers
+
+    @torch.no_grad()
+    def weight_slopes(self, layers: list[Layer], slope: Tensor) -> None:
+        """Set every parameter's gradient, given the loss's slopes (count, n, out) in the output."""
+        for index in reversed(range(len(layers))):
+            weight, bias = self.weights[index], self.biases[index]
+            torch.sum(slope, dim=1, keepdim=True, out=bias.grad)
+            assert weight.grad is not None
+            weight.grad.copy_(bmm(layers[index].hidden.transpose(1, 2), slope))
+            if index:
+                slope = self._before(layers, index, slope)
+
+    @torch.no_grad()
+    def input_slopes(self, layers: list[Layer], slope: Tensor) -> Tensor:
+        """The loss's slopes (n, in) in the input, given those (count, n, out) in the output."""
+        for index in reversed(range(1, len(layers))):
+            slope = self._before(layers, index, slope)
+        return bmm(slope, self.weights[0].transpose(1, 2)).sum(dim=0)
+
+    def _before(self, layers: list[Layer], index: int, slope: Tensor) -> Tensor:
+        """Slopes in what the hidden layer before `index` was before LayerNorm and ReLU."""
+        slope = bmm(slope, self.weights[index].transpose(1, 2))
+        slope = torch.ops.aten.threshold_backward(slope, layers[index].hidden, 0)
+        _, before, mean, scale = layers[index - 1]
+        shape, wanted = before.shape[-1:], [True, False, False]
+        return torch.ops.aten.native_layer_norm_backward(
+            slope, before, shape, mean, scale, None, None, wanted
+        )[0]

@@ -1,0 +1,112 @@
+"""Steps of Adam on a module whose weights lie in one vector, so that a step is a few operations.
+
+stepper = ClippedAdam(network, learning_rate, max_grad_norm)
+output = network(x)
+stepper.backward((output,), (slope,))      # d loss / d output
+stepper.step()
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from robotrl.algorithms import parallel
+
+Result = TypeVar("Result")
+
+
+class ClippedAdam:
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) on a gradient whose norm is clipped.
+
+    Args:
+        module: its parameters become views into one vector, so it must stay on its device.
+        learning_rate: step size.
+        max_grad_norm: largest norm of the gradient of the whole module.
+        eps: of Adam.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        learning_rate: float,
+        max_grad_norm: float = float("inf"),
+        *,
+        eps: float = 1e-5,
+    ):
+        self.learning_rate = learning_rate
+        """Step size; may be changed between steps."""
+        self._max_norm, self._eps = max_grad_norm, eps
+        self._parameters = list(module.parameters())
+        self.vector = one_vector(module)
+        """All parameters, in the module's order."""
+        self._gradient = torch.zeros_like(self.vector)
+        parts = self._gradient.split([parameter.numel() for parameter in self._parameters])
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        self._count = torch.zeros((), device=self.vector.device)
+        self._mean, self._square = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
+
+    def backward(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
+        """Set the gradient, given the loss's slopes in what depends on the module."""
+        self._gradient.zero_()
+        torch.autograd.backward(outputs, slopes, inputs=self._parameters)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Sum the gradient over all processes, clip it, then go down along it."""
+        parallel.total(self._gradient)
+        excess = None  # what the gradient is divided by
+        if self._max_norm < float("inf"):
+            norm = torch.linalg.vector_norm(self._gradient)
+            excess = ((norm + 1e-6) / self._max_norm).clamp_(min=1)
+        adam(
+            [self.vector],
+            [self._gradient],
+            [self._mean],
+            [self._square],
+            [],
+            [self._count],
+            fused=True,
+            grad_scale=excess,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.learning_rate,
+            weight_decay=0.0,
+            eps=self._eps,
+            maximize=False,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Moments and step count; the weights are the module's."""
+        return {"count": self._count, "mean": self._mean, "square": self._square}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned; the learning rate stays this run's own."""
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
+
+
+def one_vector(module: nn.Module) -> Tensor:
+    """Move a module's parameters into one vector, of which they become views; returns it."""
+    parameters = list(module.parameters())
+    vector = nn.utils.parameters_to_vector(parameters).detach()
+    parts = vector.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view_as(parameter)
+    return vector
+
+
+def begin(job: Callable[[], Result], *, aside: bool) -> Callable[[], Result]:
+    """Begin a job, `aside` in a thread of its own; what is returned waits for its result."""
+    if not aside:
+        result = job()
+        return lambda: result
+    pool = ThreadPoolExecutor(max_workers=1, initializer=torch.set_flush_denormal, initargs=(True,))
+    waiting = pool.submit(job)
+    pool.shutdown(wait=False)
+    return waiting.result

@@ -1,0 +1,5 @@
+"""`python -m robotrl.cli` is `robotrl`."""
+
+from robotrl.cli import app
+
+app()

@@ -1,0 +1,1 @@
+"""What a log says, as a page, with a verdict: `robotrl report`."""

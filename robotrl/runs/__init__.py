@@ -1,0 +1,1 @@
+"""A training run: its configuration, its folder, the loop, and how good what it learned is."""

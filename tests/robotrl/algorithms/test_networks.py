@@ -1,0 +1,113 @@
+"""Layers of an MLP and how its weights start."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robotrl.algorithms.networks import SQRT2, Backpropagation, CriticEnsemble, mlp
+from robotrl.algorithms.optimizer import ClippedAdam
+
+
+def linear_layers(network: nn.Sequential) -> list[nn.Linear]:
+    return [layer for layer in network if isinstance(layer, nn.Linear)]
+
+
+def test_activations_are_between_the_layers_only():
+    network = mlp([5, 8, 4, 2], output_gain=1.0)
+
+    kinds = [type(layer) for layer in network]
+    assert kinds == [nn.Linear, nn.SiLU, nn.Linear, nn.SiLU, nn.Linear]
+    assert network(torch.zeros(3, 5)).shape == (3, 2)
+
+
+def test_weights_start_orthogonal_with_their_gains():
+    network = mlp([8, 8, 4, 2], output_gain=0.01)
+
+    for layer, gain in zip(linear_layers(network), [SQRT2, SQRT2, 0.01], strict=True):
+        rows = layer.weight @ layer.weight.T  # gain² I
+        torch.testing.assert_close(rows, gain**2 * torch.eye(len(rows)), atol=1e-5, rtol=1e-5)
+
+
+def test_biases_start_at_zero():
+    assert all(not layer.bias.any() for layer in linear_layers(mlp([4, 8, 2], output_gain=1.0)))
+
+
+def test_network_without_hidden_layers_is_one_output_layer():
+    (layer,) = mlp([3, 1], output_gain=0.5)
+
+    assert isinstance(layer, nn.Linear)
+    assert layer.weight.norm().item() == pytest.approx(0.5)
+
+
+def test_policy_starts_near_zero():
+    torch.manual_seed(0)
+    network = mlp([10, 64, 64, 3], output_gain=0.01)
+
+    assert network(torch.randn(1000, 10)).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU])
+@pytest.mark.parametrize("hidden", [[], [8], [8, 4]])
+def test_gradients_by_hand_equal_those_of_autograd(hidden: list[int], activation: type[nn.Module]):
+    network = mlp([5, *hidden, 2], output_gain=1.0, activation=activation).double()
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)  # is written, not added to
+    generator = torch.Generator().manual_seed(0)
+    x, slope = (torch.randn(7, n, generator=generator, dtype=torch.float64) for n in (5, 2))
+    by_hand = Backpropagation(network)
+
+    output, passed = by_hand.trace(x)
+    by_hand.backward(passed, slope)
+
+    expected = network(x)
+    gradients = torch.autograd.grad(expected, list(network.parameters()), slope)
+    torch.testing.assert_close(output, expected.detach(), rtol=1e-12, atol=1e-12)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-12)
+
+
+def by_autograd(ensemble: CriticEnsemble, x: Tensor) -> Tensor:
+    """What an ensemble says, (count, n, out), by torch's own layers."""
+    answers = []
+    for member in range(len(ensemble.weights[0])):
+        hidden = x
+        for weight, bias in zip(ensemble.weights, ensemble.biases, strict=True):
+            if hidden is not x:
+                hidden = F.relu(F.layer_norm(hidden, hidden.shape[-1:]))
+            hidden = F.linear(hidden, weight[member].T, bias[member, 0])
+        answers.append(hidden)
+    return torch.stack(answers)
+
+
+@pytest.fixture
+def ensemble() -> CriticEnsemble:
+    """Three networks, whose biases are not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = CriticEnsemble(3, [5, 8, 6, 2])
+        for parameter in made.parameters():
+            nn.init.normal_(parameter)
+    ClippedAdam(made, 1e-3)  # so that there are gradients to set
+    return made
+
+
+def test_ensemble_equals_networks_of_torch_side_by_side(ensemble: CriticEnsemble):
+    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
+
+    torch.testing.assert_close(ensemble(x), by_autograd(ensemble, x))
+
+
+def test_slopes_of_an_ensemble_equal_those_of_autograd(ensemble: CriticEnsemble):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(7, 5, generator=generator, requires_grad=True)
+    slope = torch.randn(3, 7, 2, generator=generator)
+    parameters = list(ensemble.parameters())
+    in_x, *in_weights = torch.autograd.grad(by_autograd(ensemble, x), [x, *parameters], slope)
+
+    _, layers = ensemble.trace(x.detach())
+    ensemble.weight_slopes(layers, slope)
+
+    torch.testing.assert_close(ensemble.input_slopes(layers, slope), in_x)
+    for parameter, expected in zip(parameters, in_weights, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-5)
