@@ -103,6 +103,9 @@ class VelocityCommandConfig(Section):
     """Lowest [m/s, m/s, rad/s]."""
     high: Twist = (0.4, 0.2, 1.0)
     """Highest."""
+    promised_share: Annotated[float, Field(ge=0.1, le=1)] = 1.0
+    """Of this box, what the contract offers: in its corners a policy has practised, and may fall.
+    No run asks for more."""
     interval_s: tuple[Duration, Duration] = (3.0, 8.0)
     """Shortest and longest time of a command."""
     standing_share: Share = 0.1
@@ -135,16 +138,24 @@ class VelocityCommandConfig(Section):
         )
 
     def spec(self) -> CommandSpec:
-        """What the contract says of it."""
+        """What the contract says of it: the box, shrunk towards what is slowest."""
+        ends = zip(self.low, self.high, strict=True)
+        low, high = zip(*(_shrunk(*end, self.promised_share) for end in ends), strict=True)
         return CommandSpec(
             name="velocity",
             elements=list(TWIST),
             unit=["m/s", "m/s", "rad/s"],
             frame="base",
-            low=list(self.low),
-            high=list(self.high),
+            low=list(low),
+            high=list(high),
             interval_s=self.interval_s,
         )
+
+
+def _shrunk(low: float, high: float, share: float) -> tuple[float, float]:
+    """A range, shrunk towards what of it is nearest to 0."""
+    slowest = min(max(0.0, low), high)
+    return slowest + share * (low - slowest), slowest + share * (high - slowest)
 
 
 class VelocityCommand:

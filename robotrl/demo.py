@@ -26,6 +26,7 @@ from robotrl.run_policy import running_twin
 from robotrl.runs.evaluate import evaluate_run
 from robotrl.runs.progress import train_with_progress
 from robotrl.runs.run_folder import RunFolder
+from robotrl.runs.train import rehearse
 from robotrl.runs.train_config import load_train_config
 from robotrl.shipped import config_path
 
@@ -40,7 +41,8 @@ class Road:
     """One that can be shown."""
 
     task: str
-    training: str
+    training: tuple[str, ...]
+    """Configurations; each goes on from the policy of the one before."""
     robot: str
     seconds: float
     """How long the policy runs, unless told otherwise."""
@@ -49,9 +51,15 @@ class Road:
 
 ROADS = {
     # 14 targets: seven would have a median of their own
-    "reach": Road("arm_reach", "train/arm_reach.yaml", "robots/desk_arm.yaml", 40.0),
-    "so101": Road("arm_reach", "train/so101_reach.yaml", "robots/so101.yaml", 40.0),
-    "walk": Road("walking", "train/microduck_walk.yaml", "robots/microduck.yaml", 60.0, film=True),
+    "reach": Road("arm_reach", ("train/arm_reach.yaml",), "robots/desk_arm.yaml", 40.0),
+    "so101": Road("arm_reach", ("train/so101_reach.yaml",), "robots/so101.yaml", 40.0),
+    "walk": Road(
+        "walking",
+        ("train/microduck_walk.yaml", "train/microduck_walk_robust.yaml"),
+        "robots/microduck.yaml",
+        60.0,
+        film=True,
+    ),
 }
 
 
@@ -120,15 +128,20 @@ def _train(
 ) -> None:
     shutil.rmtree(training, ignore_errors=True)
     exported.unlink(missing_ok=True)
-    step(1, f"training {road.task}")
-    config = load_train_config(config_path(road.training), [f"seed={seed}", "evaluation=null"])
-    folder = RunFolder(training)
-    folder.create(config)
-    if not train_with_progress(config, folder, console):
-        raise KeyboardInterrupt
+    run = None
+    for name in road.training:
+        step(1, f"training {road.task}" if run is None else "training it further")
+        path = config_path(name)
+        config = load_train_config(path, [f"seed={seed}", "evaluation=null"])
+        begin = rehearse(config, source=path, start=run)
+        run = RunFolder(training / path.stem)
+        run.create(config, begin)
+        if not train_with_progress(config, run, console):
+            raise KeyboardInterrupt
+    assert run
 
     step(2, "exporting the controller, checking it against onnxruntime")
-    export(folder, exported, evaluate_run(folder))
+    export(run, exported, evaluate_run(run))
 
 
 def _run(policy: Path, robot: Path, port: str, log: Path, seconds: float) -> None:

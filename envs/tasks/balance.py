@@ -319,12 +319,13 @@ class Balance:
 
 def command_spec(config: VelocityCommandConfig) -> CommandSpec:
     """What the contract says of a velocity command without its sideways part."""
+    whole = config.spec()
     return CommandSpec(
         name="velocity",
         elements=list(COMMAND),
         unit=["m/s", "rad/s"],
         frame="base",
-        low=list(config.low[::2]),
-        high=list(config.high[::2]),
+        low=list(whole.low[::2]),
+        high=list(whole.high[::2]),
         interval_s=config.interval_s,
     )

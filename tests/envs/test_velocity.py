@@ -10,6 +10,7 @@ from torch import Tensor
 
 import envs
 from deploy.errors import ConfigError
+from envs.commands import VelocityCommandConfig
 from envs.robot import load_robot
 from envs.simulation import State
 from envs.tasks.velocity import Velocity
@@ -318,6 +319,14 @@ def test_trains_with_its_mirror_image_exports_and_runs_as_an_onnx_controller(
     }
     for step in drive(exported, lambda: make(1), steps=20):
         assert not step.terminated.any()
+
+
+def test_contract_promises_a_share_of_what_is_practised():
+    config = VelocityCommandConfig(low=(-0.2, 0.1, 0), high=(0.4, 0.3, 1), promised_share=0.5)
+    spec = config.spec()
+    # half the way from the slowest: 0, 0.1 and 0
+    assert spec.low == pytest.approx([-0.1, 0.1, 0])
+    assert spec.high == pytest.approx([0.2, 0.2, 0.5])
 
 
 @pytest.mark.parametrize(
