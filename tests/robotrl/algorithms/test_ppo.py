@@ -731,7 +731,7 @@ def test_noise_stays_above_its_smallest_value():
 
 
 def test_a_smallest_noise_above_the_first_or_the_last_is_refused():
-    with pytest.raises(ValueError, match="min_std is 0.5, expected at most 0.3, the smaller"):
+    with pytest.raises(ValueError, match=r"min_std is 0\.5, expected at most 0\.3, the smaller"):
         PPOConfig(min_std=0.5, final_std=0.3)
 
 
