@@ -17,6 +17,7 @@ import contextlib
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from types import FrameType
 
@@ -177,9 +178,9 @@ class DirectRobot:
                     f"{', '.join(self._names)}"
                 )
             low, high = self.robot.config.joints[name].position_limits_rad
-            if not low <= angle <= high:
+            if not isinstance(angle, Real) or not low <= angle <= high:
                 raise ConfigError(
-                    f"joint {name!r} cannot go to {angle} rad, its range is {low} to {high} rad"
+                    f"joint {name!r} cannot go to {angle!r} rad, its range is {low} to {high} rad"
                 )
             goal[self._names.index(name)] = angle
         return goal

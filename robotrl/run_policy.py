@@ -131,8 +131,8 @@ def run_policy(
         _warn(slow, console)
     statistics = robot.statistics
     return (
-        f"ran {runtime.ran_s:.1f} s; replies took {statistics.reply_times}; {statistics.requests} bus "
-        f"requests, {statistics.lost} readings lost, {statistics.late} replies late, "
+        f"ran {runtime.ran_s:.3g} s; replies took {statistics.reply_times}; {statistics.requests} "
+        f"bus requests, {statistics.lost} readings lost, {statistics.late} replies late, "
         f"{statistics.crc_errors} damaged; log: {log}"
     )
 

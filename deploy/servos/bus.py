@@ -21,7 +21,7 @@ from deploy.statistics import Statistics
 ATTEMPTS = 3
 """How often a request to a single servo is sent before the servo counts as silent."""
 SETUP_ALLOWANCE_S = 0.05
-"""Extra patience while setting up, where time does not matter; twice as much with each attempt."""
+"""Extra patience while setting up, where time does not matter."""
 PINGS = 8
 """How often each servo is asked to measure the latency."""
 LONGEST_RETURN_DELAY_S = 254 * 2e-6
@@ -212,11 +212,9 @@ class ServoBus:
     def _ask_who(self, id: int) -> Status | None:
         return self._ask_once(self.codec.identify(id), id, self.codec.IDENTITY_SIZE)
 
-    def _ask_once(
-        self, request: bytes, id: int, length: int, patience_s: float = SETUP_ALLOWANCE_S
-    ) -> Status | None:
+    def _ask_once(self, request: bytes, id: int, length: int) -> Status | None:
         wire_s = self.wire_s(len(request), self.codec.STATUS_OVERHEAD + length, 1)
-        deadline_s = self.port.now() + wire_s + self.latency_s + patience_s
+        deadline_s = self.port.now() + wire_s + self.latency_s + SETUP_ALLOWANCE_S
         self.send(request)
         return self.gather((id,), length, deadline_s).get(id)
 
@@ -228,8 +226,8 @@ class ServoBus:
 
     def _request(self, request: bytes, id: int, length: int, what: str) -> Status:
         status, timeouts, began_s = None, self.statistics.timeouts, self.port.now()
-        for attempt in range(ATTEMPTS):
-            status = self._ask_once(request, id, length, SETUP_ALLOWANCE_S * 2**attempt)
+        for _ in range(ATTEMPTS):
+            status = self._ask_once(request, id, length)
             if status is not None and status.error != self.codec.DAMAGED:
                 break
         if status is not None and self.statistics.timeouts > timeouts:

@@ -130,7 +130,7 @@ class ServoSetup:
         missing = [
             f"{joint} (id {id})"
             for joint, id in zip(self.joints, self._ids, strict=True)
-            if id not in found and not bus.scan([id] * ATTEMPTS)  # a lost reply is no missing servo
+            if id not in found and not self.bus.scan([id] * ATTEMPTS)  # a reply may be lost
         ]
         if missing:
             others = self.bus.scan(id for id in _NEIGHBOUR_IDS if id not in self._ids)

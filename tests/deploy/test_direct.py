@@ -74,6 +74,7 @@ def test_servos_have_the_gains_they_leave_the_factory_with(bench: Bench, open_ar
         ({"griper": 0.1}, "'griper' is no joint of this robot (did you mean 'gripper'?)"),
         ({"gripper": 1.7}, "joint 'gripper' cannot go to 1.7 rad, its range is -0.03 to 1.6 rad"),
         ({"gripper": float("nan")}, "cannot go to nan rad"),
+        ({"gripper": "open"}, "joint 'gripper' cannot go to 'open' rad, its range is"),
     ],
 )
 def test_move_that_cannot_be_is_refused_before_anything_moves(

@@ -533,6 +533,19 @@ def test_stop_request_before_torque_is_on_leaves_the_arm_limp(trial: Trial):
     assert not any(trial.bench.torque_on.values())
 
 
+def test_stop_request_while_the_companion_is_proved_leaves_the_arm_limp(trial: Trial):
+    drill = trial.recorder.drill
+
+    def stop_meanwhile(silent_s: float, *, let_go: bool) -> Drill:
+        trial.runtime.requests.stop("SIGINT received")
+        return drill(silent_s, let_go=let_go)
+
+    trial.recorder.drill = stop_meanwhile
+    assert trial.fail() == ("stopped: SIGINT received", IS_LIMP)
+    assert State.MOVING_TO_START not in trial.states
+    assert trial.recorder.drills
+
+
 def test_stop_request_before_torque_is_on_leaves_an_arm_that_holds_itself_up_holding(
     trial: Trial,
 ):
