@@ -86,7 +86,7 @@ class PPOConfig(Section):
     too fast without it: walking robots overspeed."""
     min_std: Annotated[float, Field(ge=1e-3, le=10)] = 1e-3
     """Its smallest value. Where noise fades, states that were once recovered from are not seen any
-    more, and forgotten: InvertedDoublePendulum-v5 falls again with 0.05, much less with 0.2."""
+    more, and forgotten: InvertedDoublePendulum-v5 falls again with 0.05, less with 0.2."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     recurrent: Width | None = None
