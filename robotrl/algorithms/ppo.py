@@ -85,8 +85,8 @@ class PPOConfig(Section):
     """With `anneal_steps`, its largest value at the end. What was learned in spite of noise is done
     too fast without it: walking robots overspeed."""
     min_std: Annotated[float, Field(ge=1e-3, le=10)] = 1e-3
-    """Its smallest value. Where noise fades, states that were once recovered from are not seen any
-    more, and forgotten: InvertedDoublePendulum-v5 falls again with 0.05, much less with 0.2."""
+    """Its smallest value. Where noise fades, rare states are hardly seen any more, what to do in
+    them may be forgotten: InvertedDoublePendulum-v5 falls again with 0.05, less with 0.2."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     recurrent: Width | None = None
