@@ -192,7 +192,8 @@ def _plot_effort(
     seconds: Array, torque_nm: Array, temperature_c: Array, joints: list[str]
 ) -> Figure:
     figure, axes = plt.subplots(2, 1, figsize=(10, 5.5), sharex=True, layout="constrained")
-    ticks = max(1, round(_WINDOW_S / float(np.median(np.diff(seconds)))))
+    ticks = round(_WINDOW_S / float(np.median(np.diff(seconds))))
+    ticks = min(max(1, ticks), len(seconds))  # a walk may be shorter than the window
     window = np.ones(ticks) / ticks
     for column, joint in enumerate(joints):
         rms = np.sqrt(np.convolve(torque_nm[:, column] ** 2, window, mode="same"))

@@ -16,7 +16,7 @@ from deploy.robot_config import RobotConfig
 from deploy.runtime import State
 from robotrl.report.log import Log
 from robotrl.report.page import write_report
-from robotrl.report.walking import judge_walk, read_truth
+from robotrl.report.walking import _plot_effort, judge_walk, read_truth
 
 DT_S = 0.02
 TICKS = 400
@@ -113,3 +113,10 @@ def test_page_tells_each_command_and_each_joint(log: Log, tmp_path: Path) -> Non
         assert words in text
     for plot in ("Speed: asked for and achieved", "Tilt of the base", "Torque and temperature"):
         assert f"<h2>{plot}</h2>" in text
+
+
+def test_walk_shorter_than_the_window_of_its_plots_is_drawn() -> None:
+    ticks = np.arange(6)
+    figure = _plot_effort(ticks * 0.02, np.ones((6, 1)), np.full((6, 1), 25.0), ["knee"])
+    (line,) = figure.axes[0].lines
+    assert len(np.asarray(line.get_ydata())) == 6
