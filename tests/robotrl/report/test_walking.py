@@ -116,7 +116,6 @@ def test_page_tells_each_command_and_each_joint(log: Log, tmp_path: Path) -> Non
 
 
 def test_walk_shorter_than_the_window_of_its_plots_is_drawn() -> None:
-    ticks = np.arange(6)
-    figure = _plot_effort(ticks * 0.02, np.ones((6, 1)), np.full((6, 1), 25.0), ["knee"])
+    figure = _plot_effort(0.02 * np.arange(6.0), np.ones((6, 1)), 25 * np.ones((6, 1)), ["knee"])
     (line,) = figure.axes[0].lines
     assert len(np.asarray(line.get_ydata())) == 6
