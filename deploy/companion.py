@@ -14,7 +14,6 @@ state it is forced onto the disk (fdatasync), and so is the finished file before
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from mcap.writer import Writer
 from numpy.typing import NDArray
 
 from deploy.errors import DeployError
+from deploy.process import take_job
 from deploy.recorder import EVENT_TOPIC, VANISHED, refuse_target, share
 from deploy.ring import Ring
 from deploy.supervisor import Supervisor
@@ -41,9 +41,7 @@ VANISHED_TEXT = "the controller ended without closing this log: it was killed, o
 
 def main() -> None:
     """Run the job on standard input."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    job = json.loads(sys.stdin.readline())
+    job = take_job()
     layout = [(topic, _dtype(descr), capacity) for topic, descr, capacity in job["streams"]]
     vigil, rings = share(job["memory"], [(dtype.itemsize, count) for _, dtype, count in layout])
     robot = job["metadata"].get("robot")

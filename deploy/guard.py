@@ -8,14 +8,12 @@ program's standard error.
 """
 
 import contextlib
-import json
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 
 from deploy.errors import DeployError
-from deploy.process import comes_up, start_companion
+from deploy.process import comes_up, start_companion, take_job
 from deploy.ring import allocate, map_memory
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import SerialPort
@@ -56,9 +54,7 @@ def guarded(config: RobotConfig, ports: Mapping[str, SerialPort]) -> Iterator[Vi
 
 def main() -> None:
     """Run the job on standard input."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    job = json.loads(sys.stdin.readline())
+    job = take_job()
     vigil = Vigil(map_memory(job["memory"]))
     supervisor = Supervisor(job["robot"], vigil, job["controller"], job["ports"])
     print("ready", flush=True)

@@ -61,6 +61,13 @@ def comes_up(companion: "subprocess.Popen[str]") -> bool:
     return bool(begun) and companion.stdout.readline() == "ready\n"
 
 
+def take_job() -> dict[str, Any]:
+    """In a companion: what it was started to do. Signals that end other programs do not end it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return json.loads(sys.stdin.readline())
+
+
 @contextlib.contextmanager
 def handling(handler: Handler | signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
     """Signals are handled so in the block; outside the main thread nothing changes."""

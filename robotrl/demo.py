@@ -133,7 +133,7 @@ def _train(
         step(1, f"training {road.task}" if run is None else "training it further")
         path = config_path(name)
         config = load_train_config(path, [f"seed={seed}", "evaluation=null"])
-        begin = rehearse(config, source=path, start=run)
+        begin = rehearse(config, source=path, start=run) if run else None
         run = RunFolder(training / path.stem)
         run.create(config, begin)
         if not train_with_progress(config, run, console):

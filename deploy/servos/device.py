@@ -47,15 +47,7 @@ noise costs one."""
 
 
 class ServoDevice(ServoSetup):
-    """Servos on a bus; see the module docstring.
-
-    Args:
-        name: of the device in the robot's YAML.
-        config: wiring and limits.
-        joints: joints of this device in the order of all arrays, with their gains.
-        port: the open serial port.
-        approve: whether settings in the servos' EEPROM may change.
-    """
+    """Servos on a bus; see the module docstring, and for the arguments `ServoSetup`."""
 
     SETTINGS: range
     """Addresses of what is read back while running, faults, supply and temperature included: they

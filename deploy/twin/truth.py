@@ -8,12 +8,12 @@ JSON.
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from deploy.twin.robot import Twin
+from deploy.whole_file import replaced
 
 SAMPLE_PERIOD_S = 0.01
 
@@ -37,13 +37,12 @@ class TruthRecorder:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        temporary = path.with_name(f".{path.name}.tmp")
         shapes = {name: value.shape for name, value in self._sample(0.0).items()}
         columns = {
             name: np.array([sample[name] for sample in self._samples]).reshape(-1, *shape)
             for name, shape in shapes.items()
         }
-        with temporary.open("wb") as file:
+        with replaced(path) as file:
             np.savez_compressed(
                 file,
                 allow_pickle=False,
@@ -51,7 +50,6 @@ class TruthRecorder:
                 parameters=np.array(json.dumps(self._twin.parameters.to_dict())),
                 **columns,
             )
-        os.replace(temporary, path)
 
     def _sample(self, due_s: float) -> dict[str, np.ndarray]:
         twin = self._twin

@@ -33,6 +33,7 @@ from robotrl.runs.run_folder import RunFolder
 from robotrl.runs.train import make_env, train
 from robotrl.runs.train_config import TrainConfig
 from robotrl.shipped import config_path
+from tests.robotrl.lively import lively
 from tests.robotrl.runs.test_forgiving_runs import files_no_larger_than
 
 SIGNALS: list[SignalKind] = ["joint_position", "joint_velocity", "joint_target", "command"]
@@ -44,10 +45,7 @@ def run(tiny_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
     path = tmp_path_factory.mktemp("runs") / "lively"
     shutil.copytree(tiny_run.path, path)
     folder = RunFolder(path)
-    checkpoint = folder.load_checkpoint()
-    checkpoint["algorithm"]["policy"]["network.2.weight"] *= 100
-    folder.save_checkpoint(checkpoint)
-    return folder
+    return lively(folder)
 
 
 @pytest.fixture(scope="module")

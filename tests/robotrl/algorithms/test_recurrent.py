@@ -35,6 +35,7 @@ from tests.robotrl.algorithms.test_ppo import (
     weights,
 )
 from tests.robotrl.algorithms.test_ppo import make as plain
+from tests.robotrl.lively import lively
 from tests.robotrl.play.test_session import path_of
 
 T, B, INPUTS, UNITS = 7, 4, 3, 5
@@ -370,10 +371,7 @@ def run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> R
     config = tiny_config.model_copy(update={"algorithm": algorithm})
     folder.create(config)
     train(config, folder)
-    checkpoint = folder.load_checkpoint()
-    checkpoint["algorithm"]["policy"]["network.2.weight"] *= 100
-    folder.save_checkpoint(checkpoint)
-    return folder
+    return lively(folder)
 
 
 @pytest.fixture(scope="module")
