@@ -155,7 +155,8 @@ class VelocityCommandConfig(Section):
 def _shrunk(low: float, high: float, share: float) -> tuple[float, float]:
     """A range, shrunk towards what of it is nearest to 0."""
     slowest = min(max(0.0, low), high)
-    return slowest + share * (low - slowest), slowest + share * (high - slowest)
+    lower, upper = (round(slowest + share * (end - slowest), 9) for end in (low, high))
+    return lower, upper
 
 
 class VelocityCommand:

@@ -49,7 +49,7 @@ def test_command_outside_the_trained_range_is_refused(y: float):
     with pytest.raises(ConfigError) as caught:
         fixed_command(SPEC, [0.2, y, 0.05])
     assert str(caught.value) == (
-        f"command 'target_position' [0.2, {y}, 0.05] is outside what the policy was trained on: "
+        f"command 'target_position' [0.2, {y}, 0.05] is outside what its contract promises: "
         "[0.1, -0.2, 0.0] to [0.3, 0.2, 0.1] (x [m], y [m], z [m])"
     )
 
