@@ -147,7 +147,7 @@ class CommandSpec(Section):
     """Frame of reference of a spatial command."""
     low: list[CommandValue]
     high: list[CommandValue]
-    """Range of each element the policy was trained on."""
+    """Range of each element that the policy promises to obey."""
     interval_s: tuple[Duration, Duration]
     """Shortest and longest time between two commands in training [s]."""
     site: str = ""

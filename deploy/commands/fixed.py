@@ -8,7 +8,7 @@ def fixed_command(spec: CommandSpec, values: list[float]) -> CommandSource:
     """Always the same command.
 
     Raises:
-        ConfigError: it is not of the size or within the range the policy was trained on.
+        ConfigError: it is not of the size or within the range that the policy promises.
     """
     command = check(spec, values)
     return lambda time_s: command

@@ -12,7 +12,7 @@ Command = NDArray[np.float32]
 
 
 class CommandSource(Protocol):
-    """The command for now, within what the contract promises.
+    """The command for now, within what the policy promises.
 
     It is called at every tick, also while the robot ramps or waits: a source that carries requests
     takes them then. It never waits, and what it raises stops the robot.
@@ -31,7 +31,7 @@ def neutral(spec: CommandSpec) -> Command:
 
 
 def within(spec: CommandSpec, command: Command) -> Command:
-    """`command` (n,), as far as the contract promises."""
+    """`command` (n,), as far as the policy promises."""
     return np.clip(command, np.array(spec.low, np.float32), np.array(spec.high, np.float32))
 
 
@@ -48,7 +48,7 @@ def check(spec: CommandSpec, values: list[float]) -> Command:
     """`values` as a command.
 
     Raises:
-        ConfigError: they are not of the size or within the range that the contract promises.
+        ConfigError: they are not of the size or within the range that the policy promises.
     """
     if len(values) != len(spec.low):
         raise ConfigError(
@@ -58,7 +58,7 @@ def check(spec: CommandSpec, values: list[float]) -> Command:
     for value, low, high in zip(values, spec.low, spec.high, strict=True):
         if not low <= value <= high:
             raise ConfigError(
-                f"command {spec.name!r} {values} is outside what its contract promises: "
+                f"command {spec.name!r} {values} is outside what the policy promises: "
                 f"{spec.low} to {spec.high} ({describe(spec)})"
             )
     return np.array(values, np.float32)

@@ -129,7 +129,7 @@ class Session:
         """Ask for this command from now on; None: for the task's own again.
 
         Raises:
-            ConfigError: the task has none, or it is outside what the contract promises.
+            ConfigError: the task has none, or it is outside what the policy promises.
         """
         if values is not None:
             if self.command_spec is None:

@@ -723,10 +723,10 @@ def test_unknown_key_of_the_robot_is_refused_with_the_nearest_one(refusal: Refus
     )
 
 
-def test_command_outside_the_trained_range_is_refused(refusal: Refusal):
+def test_command_outside_the_promised_range_is_refused(refusal: Refusal):
     assert refusal("--command", "0.2,0.0,9.0") == (
-        "error: command 'target_position' [0.2, 0.0, 9.0] is outside what the policy was trained "
-        "on: [0.12, -0.14, 0.05] to [0.22, 0.14, 0.2] (x [m], y [m], z [m])\n"
+        "error: command 'target_position' [0.2, 0.0, 9.0] is outside what the policy promises: "
+        "[0.12, -0.14, 0.05] to [0.22, 0.14, 0.2] (x [m], y [m], z [m])\n"
     )
 
 

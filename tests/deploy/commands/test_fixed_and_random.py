@@ -30,7 +30,7 @@ def test_fixed_command_is_the_same_at_all_times():
 
 
 @pytest.mark.parametrize("edge", [SPEC.low, SPEC.high], ids=["low", "high"])
-def test_fixed_command_may_lie_on_the_edge_of_the_trained_range(edge: list[float]):
+def test_fixed_command_may_lie_on_the_edge_of_the_promised_range(edge: list[float]):
     assert fixed_command(SPEC, edge)(0.0) == pytest.approx(edge)
 
 
@@ -45,16 +45,16 @@ def test_command_of_another_size_is_refused(values: list[float]):
 
 
 @pytest.mark.parametrize("y", [0.21, -0.21, float("nan"), float("inf")])
-def test_command_outside_the_trained_range_is_refused(y: float):
+def test_command_outside_the_promised_range_is_refused(y: float):
     with pytest.raises(ConfigError) as caught:
         fixed_command(SPEC, [0.2, y, 0.05])
     assert str(caught.value) == (
-        f"command 'target_position' [0.2, {y}, 0.05] is outside what its contract promises: "
+        f"command 'target_position' [0.2, {y}, 0.05] is outside what the policy promises: "
         "[0.1, -0.2, 0.0] to [0.3, 0.2, 0.1] (x [m], y [m], z [m])"
     )
 
 
-def test_random_commands_fill_the_trained_range():
+def test_random_commands_fill_the_promised_range():
     commands = every_command(seed=0)
     low, high = np.array([SPEC.low, SPEC.high], np.float32)
     assert np.all((commands >= low) & (commands <= high))
