@@ -86,7 +86,8 @@ class PPOConfig(Section):
     too fast without it: walking robots overspeed."""
     min_std: Annotated[float, Field(ge=1e-3, le=10)] = 1e-3
     """Its smallest value. Where noise fades, rare states are hardly seen any more, what to do in
-    them may be forgotten: InvertedDoublePendulum-v5 falls again with 0.05, less with 0.2."""
+    them may be forgotten: InvertedDoublePendulum-v5, learned with noise that fades to 0.05, falls
+    from 30 % of its starts after 1 M steps, with 0.2 from 3 % (3 seeds, 128 starts each)."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     recurrent: Width | None = None
