@@ -30,8 +30,11 @@ class AttentivePort:
 
     def __init__(self, port: Port, others: Sequence[Callable[[], object]]):
         self._port, self._others = port, others
-        self.now, self.write = port.now, port.write
-        self.close, self.reopen = port.close, port.reopen
+        self.now = port.now  # asked often
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`."""
+        self._port.write(data)
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
         """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline."""
@@ -42,3 +45,11 @@ class AttentivePort:
             if (count := self._port.read_into(buffer, until_s)) or until_s == deadline_s:
                 return count
         return self._port.read_into(buffer, deadline_s)
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._port.close()
+
+    def reopen(self) -> None:
+        """Open a port that is gone again."""
+        self._port.reopen()
