@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deploy import limits
 from deploy.contract import JointSpec
-from deploy.device import Reading
+from deploy.device import Reading, mode_of
 from deploy.errors import SafetyError
 from deploy.limits import Floats
 from deploy.robot_config import RobotConfig
@@ -63,8 +63,8 @@ class Governor:
     def __init__(self, joints: Sequence[JointSpec], period_s: float, robot: RobotConfig):
         count, safety = len(joints), robot.safety
         wirings = [robot.joints[joint.name] for joint in joints]
-        (self.mode,) = {joint.operating_mode for joint in joints}
-        """What all joints are driven by: a Robot has no two modes."""
+        self.mode = mode_of(robot.robot, joints)
+        """What all joints are driven by."""
         ranges = np.array([wiring.range_rad for wiring in wirings])
         self.low, self.high = ranges[:, 0].copy(), ranges[:, 1].copy()
         # float32, as they are in the graph

@@ -17,6 +17,7 @@ from deploy.errors import ConfigError
 from deploy.servos.models import SERVOS
 from deploy.servos.physics import ServoPhysics
 from deploy.servos.register import Register
+from deploy.signals import TargetKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,11 @@ class ServoSheet:
     """Counts of its encoder: 0 to one less."""
     rad_per_tick: float = 0.0015339807878856412
     """Angle of a count."""
+
+    @property
+    def obeys(self) -> tuple[TargetKind, ...]:
+        """What it can be driven by on a bus."""
+        return ("joint_position_target",)
 
     @property
     def physics(self) -> ServoPhysics:
