@@ -64,13 +64,13 @@ def mode_of(device: str, joints: Sequence[JointSpec]) -> OperatingMode:
     Raises:
         ConfigError: they are driven in different ways.
     """
-    modes = {joint.operating_mode for joint in joints} or {"position"}
+    modes: set[OperatingMode] = {joint.operating_mode for joint in joints}
     if len(modes) > 1:
         raise ConfigError(
             f"joints of {device!r} are driven by {' and '.join(sorted(modes))}, expected one of "
             "them for all; train a policy that drives all of them alike"
         )
-    return modes.pop()
+    return modes.pop() if modes else "position"
 
 
 Approve = Callable[[list[SettingChange]], bool]

@@ -11,6 +11,7 @@ it where it is, with torque on; in Current Control Mode it is then driven no mor
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from deploy.dynamixel.servos import MODELS, ServoModel
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import SafetyError
 from deploy.imu import imu_to_dxl
-from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
+from deploy.robot_config import WATCHDOG_STEP_MS, JointWiring, RobotConfig
 from deploy.serial_port import Port
 from deploy.servos.device import ServoDevice
 from deploy.servos.register import Register, describe
@@ -66,7 +67,13 @@ class DynamixelServos(ServoDevice):
 
     CONTROL_TABLE = registers.CONTROL_TABLE
     TORQUE_ENABLE = registers.TORQUE_ENABLE
-    GOALS = {mode: _GOAL_IN.get(_MODES[mode], registers.GOAL_POSITION) for mode in _MODES}
+    GOALS = MappingProxyType(
+        {
+            "position": registers.GOAL_POSITION,
+            "velocity": registers.GOAL_VELOCITY,
+            "torque": registers.GOAL_CURRENT,
+        }
+    )
     PRESENT_POSITION = registers.PRESENT_POSITION
     PRESENT_VOLTAGE = registers.PRESENT_INPUT_VOLTAGE
     PRESENT_TEMPERATURE = registers.PRESENT_TEMPERATURE
@@ -216,7 +223,7 @@ class DynamixelServos(ServoDevice):
             registers.DRIVE_MODE: 0,
             registers.HOMING_OFFSET: 0,
             registers.PWM_LIMIT: registers.PWM_FULL,
-            registers.OPERATING_MODE: int(_MODES[self.mode]),
+            registers.OPERATING_MODE: int(_mode(self.mode, wiring)),
         }
         if self.mode == "position":
             low, high = self._scale.limits[row].tolist()
@@ -232,9 +239,14 @@ class DynamixelServos(ServoDevice):
 
     def _running_settings(self, row: int) -> dict[Register, int]:
         joint, model = self._specs[row], MODELS[self._models[row].name]
+        wiring, limits = self._wirings[row], dict[Register, int]()
+        if _mode(self.mode, wiring) == OperatingMode.CURRENT_BASED_POSITION:
+            assert wiring.current_limit_a and model.current_unit_a
+            limits[registers.GOAL_CURRENT] = int(wiring.current_limit_a / model.current_unit_a)
         return {
             registers.TORQUE_ENABLE: 1,
             **_gains(joint, model),
+            **limits,
             registers.BUS_WATCHDOG: self.config.safety.watchdog_ms // WATCHDOG_STEP_MS,
             registers.GOAL_PWM: registers.PWM_FULL,
             registers.PROFILE_ACCELERATION: 0,
@@ -274,6 +286,13 @@ class DynamixelServos(ServoDevice):
     def describe_faults(self, status: int) -> str:
         """What a servo complains about, in words."""
         return describe(HardwareError(status))
+
+
+def _mode(mode: str, wiring: JointWiring) -> OperatingMode:
+    """What a servo's register must hold for it."""
+    if mode == "position" and wiring.current_limit_a is not None:
+        return OperatingMode.CURRENT_BASED_POSITION
+    return _MODES[mode]
 
 
 def _gains(joint: JointSpec, model: ServoModel) -> dict[Register, int]:

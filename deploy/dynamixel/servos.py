@@ -56,6 +56,11 @@ class ServoModel(ServoSheet):
         """What it can be driven by: torque where it measures its current."""
         return tuple(kind for mode, kind in _OBEYED_IN.items() if mode in self.operating_modes)
 
+    @property
+    def most_current_a(self) -> float:
+        """Its Current Limit as it leaves the factory; 0 where it measures none."""
+        return (self.current_unit_a or 0.0) * (self.current_limit or 0)
+
     def velocity_kd(self, p_gain: int, full_duty_nm: float | None = None) -> float:
         """Torque per error of speed [N·m·s/rad] of a Velocity P Gain; arguments as in `kp`.
 

@@ -51,6 +51,11 @@ class ServoSheet:
         return ("joint_position_target",)
 
     @property
+    def most_current_a(self) -> float:
+        """Largest current it can be told to keep to; 0 if it cannot be told."""
+        return 0.0
+
+    @property
     def physics(self) -> ServoPhysics:
         """Its motor, gears and friction."""
         return SERVOS[self.name]

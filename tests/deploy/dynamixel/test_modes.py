@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from deploy.clock import VirtualClock
-from deploy.configuration import load_yaml
+from deploy.configuration import load_yaml, validate
 from deploy.contract import JointSpec
 from deploy.device import SettingChange
+from deploy.direct import driven
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import OperatingMode
 from deploy.errors import ConfigError, ServoError
@@ -279,3 +280,65 @@ def test_holding_what_is_driven_by_torque_drives_it_no_more(tmp_path: Path):
     assert np.abs(arm.twin.motor_torque).max() < 0.002
     modes = [servo.read(11, 1).data[0] for servo in arm.twin.servos]
     assert modes == [OperatingMode.CURRENT] * 2
+
+
+def squeeze(folder: Path, current_limit_a: float | None) -> float:
+    """The most current [A] with which the elbow goes half a radian into something hard."""
+    path = folder / "arm.xml"
+    path.write_text(MODEL)
+    config = arm("DYNAMIXEL")
+    elbow = config.joints["elbow"].model_copy(update={"current_limit_a": current_limit_a})
+    config = config.model_copy(update={"joints": config.joints | {"elbow": elbow}})
+    clock, twin = VirtualClock(), Twin(path, config)
+    ports = {"bus": VirtualPort(twin, clock)}
+    robot = Robot(config, bare_joints(config), ports, approve=lambda changes: True)
+    currents: list[float] = []
+    a_per_nm = 1.47 / 0.52  # eManual, XL330-M288 at 5 V
+    twin.on_step = lambda: currents.append(abs(twin.motor_torque[1]) * a_per_nm)
+    with driven(robot, clock) as direct:
+        twin.block("elbow")
+        direct.move({"elbow": 0.5})
+        clock.sleep_until(clock.now() + 1.0)
+        assert abs(direct.position["elbow"]) < 0.1
+        twin.block("elbow", False)
+    return max(currents)
+
+
+def test_a_current_limit_holds_gently(tmp_path: Path):
+    assert squeeze(tmp_path, 0.15) == pytest.approx(0.15, rel=0.1)
+    # factory gains: 0.5 rad · 400/256 · 4096/2π / 885 is 0.58 of full duty
+    assert squeeze(tmp_path, None) == pytest.approx(0.58 * 1.47, rel=0.1)
+
+
+def test_a_current_limit_is_the_servos_own_too(tmp_path: Path):
+    config = arm("DYNAMIXEL")
+    elbow = config.joints["elbow"].model_copy(update={"current_limit_a": 0.15})
+    config = config.model_copy(update={"joints": config.joints | {"elbow": elbow}})
+    (tmp_path / "arm.xml").write_text(MODEL)
+    clock, twin = VirtualClock(), Twin(tmp_path / "arm.xml", config)
+    ports = {"bus": VirtualPort(twin, clock)}
+    Robot(config, bare_joints(config), ports, approve=lambda changes: True).connect()
+    mode, goal = registers.OPERATING_MODE, registers.GOAL_CURRENT
+    found = [
+        [register.decode(servo.read(register.address, register.size).data) for servo in twin.servos]
+        for register in (mode, goal)
+    ]
+    assert found[0] == [OperatingMode.POSITION, OperatingMode.CURRENT_BASED_POSITION]
+    assert found[1][1] == 150  # a count is 1 mA
+
+
+@pytest.mark.parametrize(
+    ("model", "limit_a", "problem"),
+    [
+        ("XL430-W250", 0.2, "for a XL430-W250, which cannot be told one; leave it out"),
+        ("STS3215-12V", 0.2, "for a STS3215-12V, which cannot be told one"),
+        ("XL330-M288", 1.8, "for a XL330-M288, expected at most 1.75 A"),
+    ],
+)
+def test_a_current_limit_is_refused_where_it_would_be_none(
+    model: str, limit_a: float, problem: str
+):
+    document = arm("DYNAMIXEL").model_dump(exclude_unset=True)
+    document["joints"]["elbow"] |= {"model": model, "current_limit_a": limit_a}
+    with pytest.raises(ConfigError, match=problem):
+        validate(document, RobotConfig, source="arm.yaml")
