@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
 from deploy.device import Approve, refuse_changes
-from deploy.dynamixel import registers
+from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
 from deploy.dynamixel.servos import MODELS, ServoModel
 from deploy.dynamixel.sync import SyncRead, SyncWrite
-from deploy.errors import SafetyError
+from deploy.errors import BusTimeout, SafetyError, ServoError
 from deploy.imu import imu_to_dxl
 from deploy.robot_config import WATCHDOG_STEP_MS, JointWiring, RobotConfig
 from deploy.serial_port import Port
+from deploy.servos.bus import ATTEMPTS
 from deploy.servos.device import ServoDevice
 from deploy.servos.register import Register, describe
 from deploy.servos.scale import Linear
@@ -58,6 +59,8 @@ _GOAL_IN = {
     OperatingMode.PWM: registers.GOAL_PWM,
 }
 """Where it is not the position."""
+_ARM_S = 0.01
+"""Time to ask those again that do not say whether their watchdog is on: less than it waits."""
 _TICK_WRAP_MS = 32768
 _TICK_TOLERANCE_MS = 250
 
@@ -116,6 +119,7 @@ class DynamixelServos(ServoDevice):
         limits = [MODELS[model.name].current_limit or 0 for model in self._models]
         self._most_current = np.array(limits, np.int32)
         self._least_current = -self._most_current
+        self._watchdog_steps = config.safety.watchdog_ms // WATCHDOG_STEP_MS
         self.imu = BusImu(self._bus_config.imu, self.bus) if self._bus_config.imu else None
         """The inertial sensor on this bus."""
         if self.imu:
@@ -247,7 +251,7 @@ class DynamixelServos(ServoDevice):
             registers.TORQUE_ENABLE: 1,
             **_gains(joint, model),
             **limits,
-            registers.BUS_WATCHDOG: self.config.safety.watchdog_ms // WATCHDOG_STEP_MS,
+            registers.BUS_WATCHDOG: self._watchdog_steps,
             registers.GOAL_PWM: registers.PWM_FULL,
             registers.PROFILE_ACCELERATION: 0,
             registers.PROFILE_VELOCITY: 0,
@@ -256,9 +260,30 @@ class DynamixelServos(ServoDevice):
     def _disarm(self, id: int) -> None:
         self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
 
-    def _arm(self, row: int) -> None:
-        wanted = self._wanted[row][registers.BUS_WATCHDOG]
-        self.bus.write_verified(self._ids[row], registers.BUS_WATCHDOG, wanted)
+    def _arm(self) -> list[int]:
+        """Of all at once: one whose reply is lost must not keep us from the others for long."""
+        register, wanted = registers.BUS_WATCHDOG, self._watchdog_steps
+        watchdogs = self._sync_read(self._ids, range(register.address, register.address + 1))
+        for _ in range(ATTEMPTS):
+            data = dict.fromkeys(self._ids, register.encode(wanted))
+            self._port.write(protocol.sync_write(register.address, register.size, data))
+            patience_s = watchdogs.wire_s + self.bus.latency_s + _ARM_S
+            if watchdogs.read(self._port.now() + patience_s) == len(self._ids):
+                break
+        else:
+            silent = [self.joints[row] for row in np.flatnonzero(~watchdogs.fresh)]
+            raise BusTimeout(
+                f"{silent} do not answer whether their watchdogs are on ({ATTEMPTS} attempts), "
+                "expected a reply within milliseconds; check their power and cable"
+            )
+        found = [register.decode(value.tobytes()) for value in watchdogs.data]
+        for joint, value in zip(self.joints, found, strict=True):
+            if value not in (wanted, registers.BUS_WATCHDOG_TRIPPED):
+                raise ServoError(
+                    f"{joint}: {register} reads {value} after {wanted} was written, expected "
+                    f"{wanted}; look for a second servo with this id"
+                )
+        return [row for row, value in enumerate(found) if value != wanted]
 
     def _stopped_itself(self, id: int) -> bool:
         return self.bus.read(id, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED

@@ -42,6 +42,8 @@ LIMIT_TOLERANCE_RAD = 0.0125
 STILL_RAD, STILL_TRIES = 0.03, 50
 """A limp joint that moves so far (1.7°) while it is given its goal is not held, but given another:
 half a second is enough for one that swings."""
+ARM_TRIES = 5
+"""How often watchdogs are switched on that trip at once: on a busy machine we may be too late."""
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
 noise costs one."""
@@ -92,8 +94,6 @@ class ServoDevice(ServoSetup):
         """What a policy may be given, and what the governor watches, by kind."""
         self.energised = False
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
-        self.meanwhile: Callable[[], None] = lambda: None
-        """Called now and then while energising: other devices' watchdogs must not trip."""
         self.measured_latency_s = math.nan
         """What adapter and operating system added to a reply when `connect` measured it [s], in
         the median."""
@@ -138,8 +138,9 @@ class ServoDevice(ServoSetup):
         """The goal that a servo follows as it is set up now, by whomever."""
         return self._goal
 
-    def _arm(self, row: int) -> None:
-        """Switch a servo's watchdog on, if it has one."""
+    def _arm(self) -> list[int]:
+        """Switch their watchdogs on, if they have one; which of them have tripped again by then."""
+        return []
 
     def _stopped_itself(self, id: int) -> bool:
         """Whether a servo holds where its watchdog has stopped it."""
@@ -208,10 +209,20 @@ class ServoDevice(ServoSetup):
         self._refuse_outside(present)
         for row, id in enumerate(self._ids):
             self._seed_goal(row, present)
-            self.meanwhile()
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
-        for row in range(len(self._ids)):
-            self._arm(row)
+        for _ in range(ARM_TRIES):
+            tripped = self._arm()
+            for row in tripped:
+                self._disarm(self._ids[row])
+                self._seed_goal(row, present)
+            if not tripped:
+                break
+        else:
+            raise BusError(
+                f"the watchdogs of {[self.joints[row] for row in tripped]} trip while they are "
+                "switched on, expected something to be heard on their bus in time; check its "
+                "cable, or raise `safety.watchdog_ms`"
+            )
         self.energised = True
 
     def _seed_goal(self, row: int, present: NDArray[np.integer]) -> None:
@@ -226,7 +237,6 @@ class ServoDevice(ServoSetup):
             self._goal_counts[row] = 0
             return
         for _ in range(STILL_TRIES):
-            self.meanwhile()
             holds = self.bus.read(id, self.TORQUE_ENABLE)
             present[row] = self.bus.read(id, self.PRESENT_POSITION)
             self._refuse_outside(present)
