@@ -30,8 +30,22 @@ class AttentivePort:
 
     def __init__(self, port: Port, others: Sequence[Callable[[], object]]):
         self._port, self._others = port, others
-        self.now, self.write = port.now, port.write
-        self.close, self.reopen = port.close, port.reopen
+
+    def now(self) -> float:
+        """The time on its clock [s]."""
+        return self._port.now()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes."""
+        self._port.write(data)
+
+    def close(self) -> None:
+        """Give it back."""
+        self._port.close()
+
+    def reopen(self) -> None:
+        """Open it again, wherever it is by now."""
+        self._port.reopen()
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
         """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline."""

@@ -210,6 +210,7 @@ class ServoDevice(ServoSetup):
         for row, id in enumerate(self._ids):
             self._seed_goal(row, present)
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
+        tripped: list[int] = []
         for _ in range(ARM_TRIES):
             tripped = self._arm()
             for row in tripped:
