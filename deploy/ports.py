@@ -30,11 +30,22 @@ class AttentivePort:
 
     def __init__(self, port: Port, others: Sequence[Callable[[], object]]):
         self._port, self._others = port, others
-        self.now = port.now  # asked often
+
+    def now(self) -> float:
+        """The time on its clock [s]."""
+        return self._port.now()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data`."""
+        """Send bytes."""
         self._port.write(data)
+
+    def close(self) -> None:
+        """Give it back."""
+        self._port.close()
+
+    def reopen(self) -> None:
+        """Open it again, wherever it is by now."""
+        self._port.reopen()
 
     def read_into(self, buffer: memoryview, deadline_s: float) -> int:
         """Wait for bytes until `deadline_s`; returns how many came, 0 at the deadline."""
@@ -45,11 +56,3 @@ class AttentivePort:
             if (count := self._port.read_into(buffer, until_s)) or until_s == deadline_s:
                 return count
         return self._port.read_into(buffer, deadline_s)
-
-    def close(self) -> None:
-        """Give the port back."""
-        self._port.close()
-
-    def reopen(self) -> None:
-        """Open a port that is gone again."""
-        self._port.reopen()

@@ -27,7 +27,7 @@ from deploy.errors import BusError, DeviceLost
 from deploy.families import FAMILIES
 from deploy.imu.config import ImuConfig
 from deploy.ports import AttentivePort
-from deploy.robot_config import AnyDevice, RobotConfig
+from deploy.robot_config import AnyDevice, BusConfig, RobotConfig
 from deploy.serial_port import Port
 from deploy.servos.catalog import MODELS
 from deploy.signals import SIGNALS, SignalKind, TargetKind
@@ -61,17 +61,28 @@ def _measures(device: AnyDevice) -> tuple[SignalKind, ...]:
 
 def understood_targets(config: RobotConfig) -> tuple[TargetKind, ...]:
     """Kinds of target that all joints of a robot obey."""
-    buses = {config.device_of(joint) for joint in config.joints}
-    common, *others = (FAMILIES[config.wired[bus].protocol].obeys for bus in sorted(buses))
+    common, *others = (_obeyed(config, joint) for joint in config.joints)
     return tuple(kind for kind in common if all(kind in other for other in others))
+
+
+def _obeyed(config: RobotConfig, joint: str) -> tuple[TargetKind, ...]:
+    device = config.wired[config.device_of(joint)]
+    obeys = FAMILIES[device.protocol].obeys
+    if not isinstance(device, BusConfig):  # a microcontroller makes of its motors what it likes
+        return obeys
+    return tuple(kind for kind in obeys if kind in MODELS[config.joints[joint].model].obeys)
 
 
 def bare_joints(config: RobotConfig) -> list[JointSpec]:
     """Joints for use without a policy: the wiring's limits, the gains of the factory.
 
+    A robot that has nothing but wheels, and can be driven by speed, is.
+
     Args:
         config: wiring and limits.
     """
+    wheels = all(wiring.continuous for wiring in config.joints.values())
+    turns = wheels and "joint_velocity_target" in understood_targets(config)
     joints = []
     for name, wiring in config.joints.items():
         model = MODELS[wiring.model]
@@ -80,8 +91,9 @@ def bare_joints(config: RobotConfig) -> list[JointSpec]:
         joints.append(
             JointSpec(
                 name=name,
-                kp_nm_per_rad=model.kp(p_gain, effort_nm),
-                kd_nm_s_per_rad=model.kd(d_gain, effort_nm),
+                operating_mode="velocity" if turns else "position",
+                kp_nm_per_rad=0.0 if turns else model.kp(p_gain, effort_nm),
+                kd_nm_s_per_rad=0.0 if turns else model.kd(d_gain, effort_nm),
                 default_position_rad=wiring.rest_rad,
                 position_limits_rad=wiring.position_limits_rad,
                 velocity_limit_rad_s=wiring.velocity_limit_rad_s,

@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 
 from deploy.clock import Clock
 from deploy.commands import CommandSource
+from deploy.contract import TARGET_OF
 from deploy.controller import OnnxController
-from deploy.device import Reading
+from deploy.device import Reading, mode_of
 from deploy.drive import Drive, Floats, Times
 from deploy.errors import ContractError, DeviceLost, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
 from deploy.reconnect import Reconnect, find_again, wait_for_resume
 from deploy.recorder import COUNTERS, Recorder
-from deploy.robot import Robot, understood_targets
+from deploy.robot import Robot
 from deploy.signals import SignalKind
 from deploy.state import FOLLOWING, Requests, State
 from deploy.supervisor import GRACE_S
@@ -78,7 +79,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         contract = self.controller.contract
-        readings, understood = self._readings(), understood_targets(self.robot.config)
+        readings = self._readings()
+        understood = [TARGET_OF[mode_of(self.robot.config.robot, self.robot.joints)]]
         if missing := list(lacking(contract, readings, understood)):
             raise ContractError("the policy cannot run on this robot:\n  " + "\n  ".join(missing))
         joints = contract.joints

@@ -25,7 +25,7 @@ class ReplyTimes:
 
     def __init__(self) -> None:
         self._counts, self._up_to = np.zeros((2, _BINS), np.int64)
-        self._tally = memoryview(self._counts)  # half the time of an array's items
+        self._tally = memoryview(self._counts.data)  # half the time of an array's items
         self.max_s = 0.0
         """The longest [s]."""
 
