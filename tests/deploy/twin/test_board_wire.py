@@ -334,5 +334,7 @@ def test_servos_of_another_family_behind_a_board_are_refused(tmp_path: Path) -> 
     devices = {"board": {"port": "/dev/board", "protocol": "microcontroller"}}
     document = {"robot": "arm", "devices": devices, "joints": joints}
     config = validate(document, RobotConfig, source="arm.yaml")
-    with pytest.raises(ConfigError, match=r"joints \['shoulder', 'elbow'\] are behind board 'board'"):
+    with pytest.raises(
+        ConfigError, match=r"joints \['shoulder', 'elbow'\] are behind board 'board'"
+    ):
         Twin(tmp_path / "arm.xml", config)
