@@ -178,10 +178,10 @@ class Promises:
         trial.controller.at[5] = lambda: trial.runtime.requests.stop("enough")
         promise, now = recorder.promise, trial.bench.clock.now
 
-        def note(by_s: float) -> None:
-            promise(by_s)
+        def note(back_by_s: float) -> None:
+            promise(back_by_s)
             if trial.runtime.state is State.FAULT:
-                self.made.append((now(), by_s))
+                self.made.append((now(), back_by_s))
 
         recorder.promise = note
         trial.fail()
