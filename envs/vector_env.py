@@ -322,6 +322,9 @@ class VectorEnv:
         terminated = task.terminated()
         self._check("rewards", rewards)
         self._check("terminated", {"terminated": terminated}, torch.bool)
+        if (held := self.randomization.held) is not None:  # see `randomization.physics.grips`
+            terminated = terminated & ~held
+            rewards = {name: term.masked_fill(held, 0) for name, term in rewards.items()}
         some_failed = not self._simulation.compact or bool(failed.any())
         if some_failed:
             self._diverged += failed.sum()
@@ -335,6 +338,8 @@ class VectorEnv:
         self._check("advance", metrics, None)
         self._check("advance", {"measured": measured}, torch.bool)
         self._checked = True
+        if held is not None:
+            measured = measured & ~held
         if some_failed:
             measured = measured & ~failed  # what they say is of a world that broke
         if over is not None:

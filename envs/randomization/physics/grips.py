@@ -1,0 +1,236 @@
+"""A hand that holds a robot where its episode starts, and lets go of it later.
+
+    - {grip: base, share: 0.3, range: [1.5, 5.0], duration_s: [0.0, 4.0]}         # Hz
+
+In a `share` of the episodes a spring and a damper hold each body of a free joint in the pose in
+which it starts; after a random time they are gone. The hand's stiffness is drawn as the frequency
+at which what it holds would swing on it, were it not critically damped: for a frequency f a force
+-m (w² x + 2 w v), w = 2 π f, and a torque likewise, with the mass and inertia that whoever moves
+the body feels (MuJoCo's `body_invweight0`: what hangs on it on joints weighs less). They act for
+whole control steps h, so they are those of the state that they lead to, which is stable however
+stiff the hand is: x + h v in place of x, and all of it by 1 / (1 + w h)² (implicit Euler).
+
+A world that is held earns nothing, does not fail and is not measured (`VectorEnv`): what a policy
+does while it is held counts by what comes of it when it is let go.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import mujoco
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from deploy.errors import ConfigError
+from deploy.quantities import Duration
+from envs.draws import Draws, Stream
+from envs.randomization.physics.joints import matching_joints
+from envs.randomization.term import Pattern, RangeTerm
+from envs.rotation import multiply_quaternions, to_matrix
+from envs.simulation import Simulation
+from envs.worlds import Worlds, choose
+
+_FREE = int(mujoco.mjtJoint.mjJNT_FREE)
+_STIFFEST_HZ = 50.0
+
+
+class GripTerm(RangeTerm):
+    """A hand that holds free bodies at the start of episodes."""
+
+    grip: Pattern
+    """Pattern or patterns of the names of free joints; one without a name is called by its body."""
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the episodes."""
+    duration_s: tuple[Annotated[float, Field(ge=0, le=1000)], Duration]
+    """Shortest and longest time until it lets go [s]."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "GripTerm":
+        if self.duration_s[0] > self.duration_s[1]:
+            raise ValueError(f"duration_s must be [shortest, longest], found {self.duration_s}")
+        low, high = self.extremes
+        if low < 0 or high <= 0 or high > _STIFFEST_HZ:
+            raise ValueError(
+                f"grip: the range is a frequency in Hz, above 0 and at most {_STIFFEST_HZ:g}, found "
+                f"{list(self.range)}; a person's hand has 1 to 5"
+            )
+        return self
+
+    @property
+    def target(self) -> str:
+        """See `RandomTerm.target`."""
+        return "grip"
+
+    @property
+    def identity(self) -> str:
+        """See `RandomTerm.identity`."""
+        return f"grip/{self.grip}"
+
+    def describe(self) -> dict[str, Any]:
+        """See `RandomTerm.describe`."""
+        return self.summary(self.grip, "set", share=self.share, duration_s=self.duration_s)
+
+    def check_happens(self, episode_s: float) -> None:
+        """Refuse a hand that never lets go.
+
+        Raises:
+            ConfigError: the longest hold lasts for a whole episode.
+        """
+        if self.duration_s[1] >= episode_s:
+            raise ConfigError(
+                f"randomization: '{self}' may hold for {self.duration_s[1]:g} s, and no episode is "
+                f"longer than {episode_s:g} s: nothing would be learnt of being let go; lower "
+                "duration_s"
+            )
+
+
+class Grips:
+    """Hands of all worlds.
+
+    Args:
+        terms: hold terms, and the share of each that is in use (None: all).
+        simulation: the worlds.
+        draws: the run's random numbers.
+        control_dt_s: period of the policy [s].
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[tuple[GripTerm, str, Tensor | None]],
+        simulation: Simulation,
+        draws: Draws,
+        control_dt_s: float,
+    ):
+        self._hands = [
+            _Hand(term, name, share, joint, simulation, draws, control_dt_s)
+            for term, name, share in terms
+            for joint in matching_joints(simulation.model, term.target, term.grip, (_FREE,))
+        ]
+        self.bodies = [hand.body for hand in self._hands]
+        """That forces act on."""
+
+    @property
+    def held(self) -> Tensor | None:
+        """(num_envs,) bool: worlds that were held in the last step; None if there are no hands."""
+        if not self._hands:
+            return None
+        return torch.stack([hand.holds for hand in self._hands]).any(dim=0)
+
+    def begin(self, worlds: Worlds, episode: Tensor, qpos: Tensor) -> None:
+        """Take hold at the start of an `episode` (n,) in `qpos` (n, nq)."""
+        for hand in self._hands:
+            hand.begin(worlds, episode, qpos)
+
+    def before_step(self) -> None:
+        """Add the forces of this control step."""
+        for hand in self._hands:
+            hand.pull()
+
+    def state_dict(self) -> list[dict[str, Tensor]]:
+        """What is held, where, how firmly and for how long."""
+        return [hand.state_dict() for hand in self._hands]
+
+    def load_state_dict(self, state: list[dict[str, Tensor]]) -> None:
+        """Restore what `state_dict` returned."""
+        for hand, saved in zip(self._hands, state, strict=True):
+            hand.load_state_dict(saved)
+
+
+class _Hand:
+    """One on a body of each world."""
+
+    def __init__(
+        self,
+        term: GripTerm,
+        name: str,
+        share: Tensor | None,
+        joint: int,
+        simulation: Simulation,
+        draws: Draws,
+        control_dt_s: float,
+    ):
+        model = simulation.model
+        self.body = int(model.jnt_bodyid[joint])
+        qpos_at, dof_at = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
+        self._pose, self._dofs = slice(qpos_at, qpos_at + 7), slice(dof_at, dof_at + 6)
+        self._felt = [1 / float(weight) for weight in model.body_invweight0[self.body]]
+        self._term, self._share, self._draws = term, share, draws
+        self._stream = Stream(f"{name}/{self.body}", 3)
+        self._dt, self._compact = control_dt_s, simulation.compact
+        self._qpos, self._qvel = simulation.data("qpos"), simulation.data("qvel")
+        self._centre = simulation.data("xipos")
+        self._applied = simulation.data("xfrc_applied")
+        rows, device = simulation.num_envs, simulation.device
+        self.holds = torch.zeros(rows, dtype=torch.bool, device=device)
+        """Whether it did in the last step."""
+        self._steps_left = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._rate = self._qpos.new_zeros(rows)  # [rad/s]
+        self._where = self._qpos.new_zeros(rows, 7)
+
+    def begin(self, worlds: Worlds, episode: Tensor, qpos: Tensor) -> None:
+        """See `Grips.begin`."""
+        (uniform,) = self._draws.uniform([self._stream], worlds.ids, episode)
+        happens, duration, firmness = uniform.double().unbind(-1)
+        shortest, longest = self._term.duration_s
+        steps = ((shortest + (longest - shortest) * duration) / self._dt).round().long()
+        rate = 2 * math.pi * self._term.transform(firmness)
+        worlds.put(self._steps_left, torch.where(happens < self._term.share, steps, 0))
+        worlds.put(self._rate, rate if self._share is None else rate * self._share)
+        worlds.put(self._where, qpos[:, self._pose])
+        worlds.put(self.holds, 0)
+
+    def pull(self) -> None:
+        """See `Grips.before_step`."""
+        self.holds = self._steps_left > 0
+        self._steps_left = (self._steps_left - 1).clamp(min=0)
+        worlds = choose(self.holds, compact=self._compact)
+        if worlds.none:
+            return
+        pose = worlds.take(self._qpos)[:, self._pose]
+        velocity = worlds.take(self._qvel)[:, self._dofs]
+        where, rate = worlds.take(self._where), worlds.take(self._rate)[:, None]
+        spin = (to_matrix(pose[:, 3:]) @ velocity[:, 3:, None])[..., 0]
+        mass, inertia = self._felt
+        force = mass * spring(pose[:, :3] - where[:, :3], velocity[:, :3], rate, self._dt)
+        torque = inertia * spring(_turn(where[:, 3:], pose[:, 3:]), spin, rate, self._dt)
+        arm = pose[:, :3] - worlds.take(self._centre)[:, self.body]  # forces act at the centre
+        torque = torque + torch.linalg.cross(arm, force)
+        table = torch.zeros_like(self._applied[:, self.body])
+        worlds.put(table, torch.cat([force, torque], dim=-1))
+        self._applied[:, self.body] += table
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Grips.state_dict`."""
+        return {name: getattr(self, name).clone() for name in self._STATE}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in self._STATE:
+            getattr(self, name).copy_(state[name])
+
+    _STATE = ("holds", "_steps_left", "_rate", "_where")
+
+
+def spring(offset: Tensor, velocity: Tensor, rate: Tensor, dt_s: float) -> Tensor:
+    """Acceleration of a critically damped spring, held for `dt_s`; of implicit Euler.
+
+    Args:
+        offset: (..., 3) from where it is at rest.
+        velocity: (..., 3) of it.
+        rate: (..., 1) its natural frequency [rad/s].
+        dt_s: how long the acceleration lasts [s].
+    """
+    soon = offset + dt_s * velocity
+    return -(rate.square() * soon + 2 * rate * velocity) / (1 + rate * dt_s).square()
+
+
+def _turn(before: Tensor, after: Tensor) -> Tensor:
+    """(n, 3) rotation vector from one orientation (n, 4) to another, in the world; of small ones.
+
+    Of an angle a it has the length 2 sin(a/2): a hand is turned back the weaker the farther.
+    """
+    back = torch.cat([before[:, :1], -before[:, 1:]], dim=-1)
+    turn = multiply_quaternions(after, back)
+    return 2 * turn[:, 1:] * turn[:, :1].sign()
