@@ -67,8 +67,10 @@ class Randomization:
     ):
         device, model = simulation.device, simulation.model
         for term in terms:
-            if isinstance(term, PushTerm | WrenchTerm | GripTerm):
+            if isinstance(term, PushTerm | WrenchTerm):
                 term.check_happens(episode_s)
+            if isinstance(term, GripTerm):
+                term.check_lets_go(episode_s)
         prove(terms, model, draws, device)
         self._growth = Growth(terms, simulation.num_envs, device, draws.share)
         shares = self._growth.shares

@@ -3,12 +3,13 @@
     - {grip: base, share: 0.3, range: [1.5, 5.0], duration_s: [0.0, 4.0]}         # Hz
 
 In a `share` of the episodes a spring and a damper hold each body of a free joint in the pose in
-which it starts; after a random time they are gone. The hand's stiffness is drawn as the frequency
-at which what it holds would swing on it, were it not critically damped: for a frequency f a force
--m (w² x + 2 w v), w = 2 π f, and a torque likewise, with the mass and inertia that whoever moves
-the body feels (MuJoCo's `body_invweight0`: what hangs on it on joints weighs less). They act for
-whole control steps h, so they are those of the state that they lead to, which is stable however
-stiff the hand is: x + h v in place of x, and all of it by 1 / (1 + w h)² (implicit Euler).
+which it starts; after a random time they are gone. The hand's stiffness is drawn as the frequency f
+at which what it holds would swing on it, were it not critically damped: the spring is m w² and the
+damper 2 m w, w = 2 π f, and likewise about each axis, with the mass and inertia that whoever moves
+the body feels (MuJoCo's `body_invweight0`: what hangs on it on joints weighs less). A person's hand
+has 1 to 5 Hz, a stand 10 or more. The spring pulls with one force for a whole control step h; the
+damper is `dof_damping` of the free joint, in which MuJoCo's integrators are implicit. So it is
+stable up to w h = 4, whatever the body weighs.
 
 A world that is held earns nothing, does not fail and is not measured (`VectorEnv`): what a policy
 does while it is held counts by what comes of it when it is let go.
@@ -28,12 +29,13 @@ from deploy.quantities import Duration
 from envs.draws import Draws, Stream
 from envs.randomization.physics.joints import matching_joints
 from envs.randomization.term import Pattern, RangeTerm
-from envs.rotation import multiply_quaternions, to_matrix
+from envs.rotation import multiply_quaternions
 from envs.simulation import Simulation
 from envs.worlds import Worlds, choose
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
-_STIFFEST_HZ = 50.0
+_STIFFEST = 4.0
+"""Rate of a hand by that of the control steps: 4 + 4 r w h > r (w h)² for any ratio r of masses."""
 
 
 class GripTerm(RangeTerm):
@@ -51,10 +53,10 @@ class GripTerm(RangeTerm):
         if self.duration_s[0] > self.duration_s[1]:
             raise ValueError(f"duration_s must be [shortest, longest], found {self.duration_s}")
         low, high = self.extremes
-        if low < 0 or high <= 0 or high > _STIFFEST_HZ:
+        if low < 0 or high <= 0:
             raise ValueError(
-                f"grip: the range is a frequency in Hz, above 0 and at most {_STIFFEST_HZ:g}, found "
-                f"{list(self.range)}; a person's hand has 1 to 5"
+                f"grip: the range is a frequency in Hz, above 0, found {list(self.range)}; a "
+                "person's hand has 1 to 5"
             )
         return self
 
@@ -72,7 +74,7 @@ class GripTerm(RangeTerm):
         """See `RandomTerm.describe`."""
         return self.summary(self.grip, "set", share=self.share, duration_s=self.duration_s)
 
-    def check_happens(self, episode_s: float) -> None:
+    def check_lets_go(self, episode_s: float) -> None:
         """Refuse a hand that never lets go.
 
         Raises:
@@ -83,6 +85,26 @@ class GripTerm(RangeTerm):
                 f"randomization: '{self}' may hold for {self.duration_s[1]:g} s, and no episode is "
                 f"longer than {episode_s:g} s: nothing would be learnt of being let go; lower "
                 "duration_s"
+            )
+
+    def check_stable(self, model: mujoco.MjModel, control_dt_s: float) -> None:
+        """Refuse a hand that would shake.
+
+        Raises:
+            ConfigError: it is too stiff for the control steps, or damping is integrated explicitly.
+        """
+        stiffest_hz = _STIFFEST / (2 * math.pi * control_dt_s)
+        if self.extremes[1] > stiffest_hz:
+            raise ConfigError(
+                f"randomization: '{self}' would shake: control steps of {control_dt_s:g} s bear up "
+                f"to {stiffest_hz:.1f} Hz; lower the range"
+            )
+        disabled = model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_EULERDAMP)
+        if model.opt.integrator == int(mujoco.mjtIntegrator.mjINT_RK4) or disabled:
+            raise ConfigError(
+                f"randomization: '{self}' needs an integrator that is implicit in damping; RK4, "
+                "and Euler with the flag eulerdamp disabled, are not. Write "
+                'integrator="implicitfast" in the MJCF\'s <option>'
             )
 
 
@@ -103,6 +125,8 @@ class Grips:
         draws: Draws,
         control_dt_s: float,
     ):
+        for term, _, _ in terms:
+            term.check_stable(simulation.model, control_dt_s)
         self._hands = [
             _Hand(term, name, share, joint, simulation, draws, control_dt_s)
             for term, name, share in terms
@@ -155,13 +179,16 @@ class _Hand:
         self.body = int(model.jnt_bodyid[joint])
         qpos_at, dof_at = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
         self._pose, self._dofs = slice(qpos_at, qpos_at + 7), slice(dof_at, dof_at + 6)
-        self._felt = [1 / float(weight) for weight in model.body_invweight0[self.body]]
         self._term, self._share, self._draws = term, share, draws
         self._stream = Stream(f"{name}/{self.body}", 3)
         self._dt, self._compact = control_dt_s, simulation.compact
-        self._qpos, self._qvel = simulation.data("qpos"), simulation.data("qvel")
-        self._centre = simulation.data("xipos")
+        self._qpos, self._centre = simulation.data("qpos"), simulation.data("xipos")
         self._applied = simulation.data("xfrc_applied")
+        self._damping = simulation.field("dof_damping")
+        own, felt = model.dof_damping[self._dofs], 1 / model.body_invweight0[self.body].repeat(3)
+        self._own_damping, self._felt = (
+            torch.from_numpy(row.copy()).to(self._damping) for row in (own, felt)
+        )
         rows, device = simulation.num_envs, simulation.device
         self.holds = torch.zeros(rows, dtype=torch.bool, device=device)
         """Whether it did in the last step."""
@@ -185,16 +212,14 @@ class _Hand:
         """See `Grips.before_step`."""
         self.holds = self._steps_left > 0
         self._steps_left = (self._steps_left - 1).clamp(min=0)
+        rate = (self._rate * self.holds)[:, None]
+        self._damping[:, self._dofs] = self._own_damping + 2 * self._felt * rate
         worlds = choose(self.holds, compact=self._compact)
         if worlds.none:
             return
-        pose = worlds.take(self._qpos)[:, self._pose]
-        velocity = worlds.take(self._qvel)[:, self._dofs]
-        where, rate = worlds.take(self._where), worlds.take(self._rate)[:, None]
-        spin = (to_matrix(pose[:, 3:]) @ velocity[:, 3:, None])[..., 0]
-        mass, inertia = self._felt
-        force = mass * spring(pose[:, :3] - where[:, :3], velocity[:, :3], rate, self._dt)
-        torque = inertia * spring(_turn(where[:, 3:], pose[:, 3:]), spin, rate, self._dt)
+        pose, where = worlds.take(self._qpos)[:, self._pose], worlds.take(self._where)
+        off = torch.cat([pose[:, :3] - where[:, :3], _turn(where[:, 3:], pose[:, 3:])], dim=-1)
+        force, torque = (-self._felt * worlds.take(rate).square() * off).split(3, dim=-1)
         arm = pose[:, :3] - worlds.take(self._centre)[:, self.body]  # forces act at the centre
         torque = torque + torch.linalg.cross(arm, force)
         table = torch.zeros_like(self._applied[:, self.body])
@@ -211,19 +236,6 @@ class _Hand:
             getattr(self, name).copy_(state[name])
 
     _STATE = ("holds", "_steps_left", "_rate", "_where")
-
-
-def spring(offset: Tensor, velocity: Tensor, rate: Tensor, dt_s: float) -> Tensor:
-    """Acceleration of a critically damped spring, held for `dt_s`; of implicit Euler.
-
-    Args:
-        offset: (..., 3) from where it is at rest.
-        velocity: (..., 3) of it.
-        rate: (..., 1) its natural frequency [rad/s].
-        dt_s: how long the acceleration lasts [s].
-    """
-    soon = offset + dt_s * velocity
-    return -(rate.square() * soon + 2 * rate * velocity) / (1 + rate * dt_s).square()
 
 
 def _turn(before: Tensor, after: Tensor) -> Tensor:
