@@ -126,8 +126,7 @@ class Randomization:
     def initial_state(self, worlds: Worlds, episode: Tensor, state: State) -> State:
         """Where an `episode` (n,) starts, from where the task would have it start."""
         state = self._initial.apply(worlds, episode, state)
-        self._grips.begin(worlds, episode, state.qpos)
-        return state
+        return self._grips.begin(worlds, episode, state)
 
     def before_step(self, step: int) -> None:
         """Pushes, forces and draws within episodes, in all worlds, once per control step."""

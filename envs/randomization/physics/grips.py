@@ -3,7 +3,9 @@
     - {grip: base, share: 0.3, range: [1.5, 5.0], duration_s: [0.0, 4.0]}         # Hz
 
 In a `share` of the episodes a spring and a damper hold each body of a free joint in the pose in
-which it starts; after a random time they are gone. The hand's stiffness is drawn as the frequency f
+which it starts; after a random time they are gone. With `lift_m` it starts as much higher, and is
+lowered evenly until a random moment: a robot that is put on its feet while its policy already acts.
+The hand's stiffness is drawn as the frequency f
 at which what it holds would swing on it, were it not critically damped: the spring is m w² and the
 damper 2 m w, w = 2 π f, and likewise about each axis, with the mass and inertia that whoever moves
 the body feels (MuJoCo's `body_invweight0`: what hangs on it on joints weighs less). A person's hand
@@ -30,12 +32,19 @@ from envs.draws import Draws, Stream
 from envs.randomization.physics.joints import matching_joints
 from envs.randomization.term import Pattern, RangeTerm
 from envs.rotation import multiply_quaternions
-from envs.simulation import Simulation
+from envs.simulation import Simulation, State
 from envs.worlds import Worlds, choose
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 _STIFFEST = 4.0
 """Rate of a hand by that of the control steps: 4 + 4 r w h > r (w h)² for any ratio r of masses."""
+
+
+_LOWERED = 0.2, 0.8
+"""Shares of the time of a hold between which the body has come down."""
+_LIFTED_S = 1.0
+"""A hold as long lifts all the way, a shorter one in proportion: none throws the body down."""
+Height = Annotated[float, Field(ge=0, le=10)]
 
 
 class GripTerm(RangeTerm):
@@ -47,11 +56,15 @@ class GripTerm(RangeTerm):
     """Of the episodes."""
     duration_s: tuple[Annotated[float, Field(ge=0, le=1000)], Duration]
     """Shortest and longest time until it lets go [s]."""
+    lift_m: tuple[Height, Height] = (0.0, 0.0)
+    """Least and most height over the start pose at first [m]; less where it lets go soon."""
 
     @model_validator(mode="after")
     def _check(self) -> "GripTerm":
         if self.duration_s[0] > self.duration_s[1]:
             raise ValueError(f"duration_s must be [shortest, longest], found {self.duration_s}")
+        if self.lift_m[0] > self.lift_m[1]:
+            raise ValueError(f"lift_m must be [least, most], found {self.lift_m}")
         low, high = self.extremes
         if low < 0 or high <= 0:
             raise ValueError(
@@ -72,7 +85,8 @@ class GripTerm(RangeTerm):
 
     def describe(self) -> dict[str, Any]:
         """See `RandomTerm.describe`."""
-        return self.summary(self.grip, "set", share=self.share, duration_s=self.duration_s)
+        more = {"share": self.share, "duration_s": self.duration_s, "lift_m": self.lift_m}
+        return self.summary(self.grip, "set", **more)
 
     def check_lets_go(self, episode_s: float) -> None:
         """Refuse a hand that never lets go.
@@ -142,10 +156,11 @@ class Grips:
             return None
         return torch.stack([hand.holds for hand in self._hands]).any(dim=0)
 
-    def begin(self, worlds: Worlds, episode: Tensor, qpos: Tensor) -> None:
-        """Take hold at the start of an `episode` (n,) in `qpos` (n, nq)."""
+    def begin(self, worlds: Worlds, episode: Tensor, state: State) -> State:
+        """Take hold at the start of an `episode` (n,); returns where (n, ...) that is."""
         for hand in self._hands:
-            hand.begin(worlds, episode, qpos)
+            state = hand.begin(worlds, episode, state)
+        return state
 
     def before_step(self) -> None:
         """Add the forces of this control step."""
@@ -180,7 +195,7 @@ class _Hand:
         qpos_at, dof_at = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
         self._pose, self._dofs = slice(qpos_at, qpos_at + 7), slice(dof_at, dof_at + 6)
         self._term, self._share, self._draws = term, share, draws
-        self._stream = Stream(f"{name}/{self.body}", 3)
+        self._stream = Stream(f"{name}/{self.body}", 5)
         self._dt, self._compact = control_dt_s, simulation.compact
         self._qpos, self._centre = simulation.data("qpos"), simulation.data("xipos")
         self._applied = simulation.data("xfrc_applied")
@@ -195,23 +210,33 @@ class _Hand:
         self._steps_left = torch.zeros(rows, dtype=torch.int64, device=device)
         self._rate = self._qpos.new_zeros(rows)  # [rad/s]
         self._where = self._qpos.new_zeros(rows, 7)
+        self._lift, self._sinking = self._qpos.new_zeros(2, rows)  # [m], [m] in a control step
 
-    def begin(self, worlds: Worlds, episode: Tensor, qpos: Tensor) -> None:
+    def begin(self, worlds: Worlds, episode: Tensor, state: State) -> State:
         """See `Grips.begin`."""
         (uniform,) = self._draws.uniform([self._stream], worlds.ids, episode)
-        happens, duration, firmness = uniform.double().unbind(-1)
-        shortest, longest = self._term.duration_s
-        steps = ((shortest + (longest - shortest) * duration) / self._dt).round().long()
+        happens, duration, firmness, high, soon = uniform.double().unbind(-1)
+        duration_s = torch.where(
+            happens < self._term.share, between(self._term.duration_s, duration), 0
+        )
+        steps = (duration_s / self._dt).round().long()
         rate = 2 * math.pi * self._term.transform(firmness)
-        worlds.put(self._steps_left, torch.where(happens < self._term.share, steps, 0))
-        worlds.put(self._rate, rate if self._share is None else rate * self._share)
+        lift = between(self._term.lift_m, high) * (duration_s / _LIFTED_S).clamp(max=1)
+        qpos = state.qpos.clone()
         worlds.put(self._where, qpos[:, self._pose])
+        qpos[:, self._pose.start + 2] += lift.to(qpos.dtype)
+        worlds.put(self._steps_left, steps)
+        worlds.put(self._rate, rate if self._share is None else rate * self._share)
+        worlds.put(self._lift, lift)
+        worlds.put(self._sinking, lift / (between(_LOWERED, soon) * steps).clamp(min=1))
         worlds.put(self.holds, 0)
+        return state._replace(qpos=qpos)
 
     def pull(self) -> None:
         """See `Grips.before_step`."""
         self.holds = self._steps_left > 0
         self._steps_left = (self._steps_left - 1).clamp(min=0)
+        self._lift = (self._lift - self._sinking).clamp(min=0)
         rate = (self._rate * self.holds)[:, None]
         self._damping[:, self._dofs] = self._own_damping + 2 * self._felt * rate
         worlds = choose(self.holds, compact=self._compact)
@@ -219,6 +244,7 @@ class _Hand:
             return
         pose, where = worlds.take(self._qpos)[:, self._pose], worlds.take(self._where)
         off = torch.cat([pose[:, :3] - where[:, :3], _turn(where[:, 3:], pose[:, 3:])], dim=-1)
+        off[:, 2] -= worlds.take(self._lift)
         force, torque = (-self._felt * worlds.take(rate).square() * off).split(3, dim=-1)
         arm = pose[:, :3] - worlds.take(self._centre)[:, self.body]  # forces act at the centre
         torque = torque + torch.linalg.cross(arm, force)
@@ -235,7 +261,12 @@ class _Hand:
         for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
-    _STATE = ("holds", "_steps_left", "_rate", "_where")
+    _STATE = ("holds", "_steps_left", "_rate", "_where", "_lift", "_sinking")
+
+
+def between(bounds: tuple[float, float], uniform: Tensor) -> Tensor:
+    """Numbers in [0, 1) -> as far between two bounds."""
+    return bounds[0] + (bounds[1] - bounds[0]) * uniform
 
 
 def _turn(before: Tensor, after: Tensor) -> Tensor:
