@@ -299,3 +299,32 @@ def test_hand_is_refused_where_damping_is_integrated_explicitly(option: str):
 
     with pytest.raises(ConfigError, match='Write integrator="implicitfast" in the MJCF'):
         walkers([GRIP], xml=xml)
+
+
+def test_hand_that_lifts_lowers_the_body_to_its_start_before_it_lets_go():
+    term = GRIP | {"range": (10.0, 10.0), "duration_s": (1.5, 1.5), "lift_m": (0.03, 0.03)}
+    simulation, randomization = walkers([term], 8)
+    simulation.field("opt.gravity").zero_()
+    start(simulation, randomization)
+    heights = []
+    for step in range(150):
+        heights.append(simulation.data("qpos")[:, 2] - simulation.model.qpos0[2])
+        randomization.before_step(step)
+        simulation.step(1)
+    height = torch.stack(heights)  # (steps, worlds)
+
+    assert height[0].numpy() == pytest.approx(np.full(8, 0.03), abs=1e-9)
+    assert (height.diff(dim=0) < 1e-4).all()  # evenly, and never up again
+    assert height[-1].abs().max() < 1e-4
+    down = (height > 0.003).sum(dim=0)  # steps of 10 ms: from 0.2 to 0.8 of 1.5 s, and the lag
+    assert down.min() >= 27
+    assert down.max() <= 125
+    assert len(down.unique()) > 4
+
+
+def test_shorter_hold_lifts_less():
+    term = GRIP | {"duration_s": (0.5, 0.5), "lift_m": (0.03, 0.03)}
+    simulation, randomization = walkers([term], 1)
+    start(simulation, randomization)
+
+    assert simulation.data("qpos")[0, 2] == pytest.approx(simulation.model.qpos0[2] + 0.015)
