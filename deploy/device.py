@@ -20,7 +20,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.contract import JointSpec
+from deploy.contract import JointSpec, OperatingMode
+from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port
 from deploy.signals import SignalKind
@@ -55,6 +56,21 @@ class SettingChange:
             f"{self.joint} (id {self.id}): {self.register} ({self.address}) "
             f"{self.found} -> {self.wanted}"
         )
+
+
+def mode_of(device: str, joints: Sequence[JointSpec]) -> OperatingMode:
+    """What drives all joints of a device; position if it has none.
+
+    Raises:
+        ConfigError: they are driven in different ways.
+    """
+    modes: set[OperatingMode] = {joint.operating_mode for joint in joints}
+    if len(modes) > 1:
+        raise ConfigError(
+            f"joints of {device!r} are driven by {' and '.join(sorted(modes))}, expected one of "
+            "them for all; train a policy that drives all of them alike"
+        )
+    return modes.pop() if modes else "position"
 
 
 Approve = Callable[[list[SettingChange]], bool]

@@ -6,6 +6,9 @@
         print(arm.position)                  # {"shoulder_pan": 0.0, ...} [rad]
         arm.move({"gripper": 0.5})           # there and no faster than half its speed limit
 
+    with deploy.open_robot("configs/robots/balancer_bus.yaml") as rover:
+        rover.turn({"left_wheel": 3.0, "right_wheel": 3.0}, 2.0)       # [rad/s], for 2 s
+
 The governor stands in between, as for a policy, with the gains that servos leave the factory with.
 Torque is off until the first `move`; between moves the servos hold by themselves, so a program may
 think as long as it likes. The end of the block parks the robot and lets go; an exception in it,
@@ -146,6 +149,8 @@ class DirectRobot:
             DeployError: something went wrong on the way; see `open_robot` for what happens then.
         """
         goal = self._goal(targets)
+        if self.drive.governor.mode != "position":
+            raise ConfigError(f"{self._names} are wheels, which go to no angle; use `turn`")
         self.robot.energise()
         self.drive.begin_run()
         present = self.drive.sent.copy()
@@ -155,9 +160,34 @@ class DirectRobot:
             self._promise(math.inf)  # what comes now may take long
         self.robot.hold()
 
+    def turn(self, speeds: Mapping[str, float], for_s: float) -> None:
+        """Turn wheels at speeds [rad/s] for some time; others, and all afterwards, stand still.
+
+        They speed up and slow down in `safety.move_to_start_s` each, on top of that time.
+
+        Raises:
+            ConfigError: it has joints that are no wheels, or one is not there or not as fast.
+            DeployError: something went wrong on the way; see `open_robot` for what happens then.
+        """
+        goal, drive = self._speeds(speeds), self.drive
+        if not 0 <= for_s < math.inf:
+            raise ConfigError(f"wheels cannot turn for {for_s!r} s; expected a time")
+        self.robot.energise()
+        drive.begin_run()
+        try:
+            drive.ramp(goal)
+            for _ in range(round(for_s / PERIOD_S)):
+                times = drive.begin()
+                drive.target[:] = goal
+                drive.finish(times)
+            drive.ramp(np.zeros_like(goal))
+        finally:
+            self._promise(math.inf)
+        self.robot.hold()
+
     def park(self) -> None:
         """Move to the rest pose and let go; only let go if the robot was never moved."""
-        if self.robot.energised:
+        if self.robot.energised and self.drive.governor.mode == "position":
             wirings = self.robot.config.joints
             self.move({name: wirings[name].rest_rad for name in self._names})
         self.robot.release()
@@ -168,21 +198,43 @@ class DirectRobot:
         self.drive.governor.check_signals(robot.position, robot.velocity, robot.age_s)
         return dict(zip(self._names, values.tolist(), strict=True))
 
+    def _row(self, name: str) -> int:
+        if name not in self._names:
+            raise ConfigError(
+                f"{name!r} is no joint of this robot{did_you_mean(name, self._names)}; it has "
+                f"{', '.join(self._names)}"
+            )
+        return self._names.index(name)
+
+    def _speeds(self, speeds: Mapping[str, float]) -> np.ndarray:
+        """Speeds (n,) [rad/s], 0 where none was given."""
+        if self.drive.governor.mode != "velocity":
+            raise ConfigError(
+                f"this robot goes to angles, expected one with nothing but wheels (`continuous: "
+                f"true`) to turn {', '.join(speeds)}; use `move`"
+            )
+        goal = np.zeros(len(self._names))
+        for name, speed in speeds.items():
+            row = self._row(name)
+            fastest = self.robot.config.joints[name].velocity_limit_rad_s
+            if not isinstance(speed, Real) or not abs(float(speed)) <= fastest:
+                raise ConfigError(
+                    f"wheel {name!r} cannot turn at {speed!r} rad/s, allowed are {fastest:g} rad/s"
+                )
+            goal[row] = speed
+        return goal
+
     def _goal(self, targets: Mapping[str, float]) -> np.ndarray:
         """Angles (n,) [rad], not a number where none was given."""
         goal = np.full(len(self._names), np.nan)
         for name, angle in targets.items():
-            if name not in self._names:
-                raise ConfigError(
-                    f"{name!r} is no joint of this robot{did_you_mean(name, self._names)}; it has "
-                    f"{', '.join(self._names)}"
-                )
+            row = self._row(name)
             low, high = self.robot.config.joints[name].position_limits_rad
             if not isinstance(angle, Real) or not low <= angle <= high:
                 raise ConfigError(
                     f"joint {name!r} cannot go to {angle!r} rad, its range is {low} to {high} rad"
                 )
-            goal[self._names.index(name)] = angle
+            goal[row] = angle
         return goal
 
 

@@ -32,11 +32,16 @@ class Family:
     measures_with_imu: tuple[SignalKind, ...] = ()
     """Beyond those, if the YAML gives it an `imu:`."""
     obeys: tuple[TargetKind, ...] = ("joint_position_target",)
+    """Of servos on a bus, those models that can; see `ServoSheet.obeys`."""
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "dynamixel2": Family(DynamixelServos, measures_with_imu=IMU_SIGNALS),
+        "dynamixel2": Family(
+            DynamixelServos,
+            measures_with_imu=IMU_SIGNALS,
+            obeys=("joint_position_target", "joint_velocity_target", "joint_torque_target"),
+        ),
         "feetech_sts": Family(FeetechServos),
         "feetech_scs": Family(
             ScsServos,

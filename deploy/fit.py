@@ -9,10 +9,11 @@ nothing is connected.
 from collections.abc import Collection, Iterator
 
 from deploy.contract import Contract, JointSpec
+from deploy.dynamixel.servos import ServoModel as DynamixelModel
 from deploy.errors import ConfigError, ContractError
 from deploy.families import FAMILIES
 from deploy.robot import measured_signals, understood_targets
-from deploy.robot_config import JointWiring, RobotConfig
+from deploy.robot_config import BusConfig, JointWiring, RobotConfig
 from deploy.servos.catalog import MODELS
 from deploy.signals import SIGNALS, SignalKind
 
@@ -46,7 +47,8 @@ def matches(contract: Contract, robot: RobotConfig, streams: Collection[str] = (
     )
     for joint in contract.joints:
         if wiring := robot.joints.get(joint.name):
-            differences += _joint_differences(joint, wiring)
+            on_bus = isinstance(robot.wired[robot.device_of(joint.name)], BusConfig)
+            differences += _joint_differences(joint, wiring, on_bus=on_bus)
     period_ms, safety = contract.control_dt_s * 1e3, robot.safety
     for name, value_ms in (
         ("watchdog_ms", safety.watchdog_ms),
@@ -99,7 +101,7 @@ def lacking(
             )
 
 
-def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
+def _joint_differences(joint: JointSpec, wiring: JointWiring, *, on_bus: bool) -> Iterator[str]:
     low, high = wiring.range_rad
     servo = MODELS[wiring.model]
     beyond = joint.position_limits_rad[0] < low - 1e-6 or joint.position_limits_rad[1] > high + 1e-6
@@ -121,6 +123,8 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring) -> Iterator[str]:
         )
     if joint.operating_mode == "position":
         yield from _gain_differences(joint, wiring.model)
+    elif joint.operating_mode == "velocity" and on_bus:  # a board has gains of its own
+        yield from _speed_gain_differences(joint, wiring.model)
     effort, known = joint.effort_limit_nm, servo.full_duty_torques_nm(wiring.voltage_v)
     if not any(abs(effort / torque - 1) <= 0.05 for torque in known):
         yield (
@@ -142,4 +146,22 @@ def _gain_differences(joint: JointSpec, model: str) -> Iterator[str]:
         yield (
             f"joint {joint.name!r}: {model} cannot be set to {kp:.3g} N·m/rad, "
             f"the nearest it has is {stiffness:.3g} N·m/rad"
+        )
+
+
+def _speed_gain_differences(joint: JointSpec, model: str) -> Iterator[str]:
+    servo, kd, effort = MODELS[model], joint.kd_nm_s_per_rad, joint.effort_limit_nm
+    if not isinstance(servo, DynamixelModel):
+        return  # which `lacking` says
+    try:
+        nearest = servo.velocity_kd(servo.velocity_p_gain(kd, effort), effort)
+    except ConfigError as error:
+        yield f"joint {joint.name!r}: {error}"
+        return
+    if not kd:
+        yield f"joint {joint.name!r}: trained with no gain, a speed needs a kd above zero"
+    elif abs(nearest / kd - 1) > 0.05:
+        yield (
+            f"joint {joint.name!r}: {model} cannot be set to {kd:.3g} N·m·s/rad, "
+            f"the nearest it has is {nearest:.3g} N·m·s/rad"
         )

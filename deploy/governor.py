@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from deploy import limits
 from deploy.contract import JointSpec
-from deploy.device import Reading
+from deploy.device import Reading, mode_of
 from deploy.errors import SafetyError
 from deploy.limits import Floats
-from deploy.robot_config import RobotConfig
+from deploy.robot_config import JointWiring, RobotConfig
 from deploy.servos.models import SERVOS
 from deploy.signals import SignalKind
 
@@ -40,7 +40,7 @@ class LimitedBy(IntFlag):
     STEP = 4
     """Too far from where the joint is, or from how fast it is."""
     EFFORT = 8
-    """More effort than `max_effort_share`, or a torque more than the motor's."""
+    """More effort than `max_effort_share` or a `current_limit_a`, or too much torque."""
     TEMPERATURE = 16
     """Derated: hot."""
     VOLTAGE = 32
@@ -63,8 +63,8 @@ class Governor:
     def __init__(self, joints: Sequence[JointSpec], period_s: float, robot: RobotConfig):
         count, safety = len(joints), robot.safety
         wirings = [robot.joints[joint.name] for joint in joints]
-        (self.mode,) = {joint.operating_mode for joint in joints}
-        """What all joints are driven by: a Robot has no two modes."""
+        self.mode = mode_of(robot.robot, joints)
+        """What all joints are driven by."""
         ranges = np.array([wiring.range_rad for wiring in wirings])
         self.low, self.high = ranges[:, 0].copy(), ranges[:, 1].copy()
         # float32, as they are in the graph
@@ -93,6 +93,9 @@ class Governor:
         step = safety.max_step_rad if self.mode == "position" else safety.max_speed_step_rad_s
         self._max_step = np.full(count, step)
         self._as_far_as_ever = self._max_step - self._max_change
+        gentle = [wiring.current_limit_a is not None for wiring in wirings]  # is to be blocked
+        self._as_far_as_ever[gentle] = np.inf
+        self._saturated = np.where(gentle, np.inf, SATURATED)
         self._overspeed = safety.overspeed_factor * self.speed
         self._effort_nm = np.array([joint.effort_limit_nm for joint in joints])
         self._kp = np.array([joint.kp_nm_per_rad for joint in joints])
@@ -110,6 +113,7 @@ class Governor:
         self._lasting_a = safety.current_share * np.array(
             [_stall_current(wiring.model) for wiring in wirings]
         )
+        self._most_effort = np.minimum(safety.max_effort_share, list(map(_current_share, wirings)))
         self._heat = np.zeros(count)
         self._effort_reason = np.zeros(count, np.uint8)
         self._zones: tuple[Floats, Floats] = (
@@ -219,7 +223,7 @@ class Governor:
             SafetyError: a joint is too hot to go on.
         """
         safety = self._safety
-        self.effort_share.fill(safety.max_effort_share)
+        np.copyto(self.effort_share, self._most_effort)
         self._effort_reason.fill(LimitedBy.EFFORT)
         floor = safety.derated_effort_share
         if temperature := readings.get("joint_temperature"):
@@ -264,7 +268,8 @@ class Governor:
         A joint may lag: its error is then what its gains, its load and its speed explain. It does
         not obey if it is farther than `following_error_rad` from its target, for
         `following_time_ms` more than it is not, while its motor makes no effort, makes all the
-        effort it may, or is as far off as targets ever go. One driven by speed does not obey if it
+        effort it may, or is as far off as targets ever go; one with a `current_limit_a` holds what
+        blocks it, so only no effort counts. One driven by speed does not obey if it
         is off by `following_speed_rad_s` for as long; one driven by torque goes where it goes.
 
         Args:
@@ -287,7 +292,7 @@ class Governor:
         astray, other = self._mask, self._other
         np.greater(distance, self._following_error, out=astray)
         if self.mode == "position":
-            np.multiply(self.effort_share, SATURATED, out=self._ahead)
+            np.multiply(self.effort_share, self._saturated, out=self._ahead)
             np.greater_equal(along, self._ahead, out=other)
             np.logical_or(other, limp, out=other)
             np.logical_and(astray, other, out=other)
@@ -471,3 +476,12 @@ def _stall_current(model: str) -> float:
     """Of a servo [A]; infinite where nothing is known."""
     servo = SERVOS.get(model)
     return (servo.nominal.stall_current_a if servo else None) or float("inf")
+
+
+def _current_share(wiring: JointWiring) -> float:
+    """Part of the motor's effort that its `current_limit_a` leaves."""
+    if wiring.current_limit_a is None:
+        return 1.0
+    servo = SERVOS[wiring.model]
+    full_a = _stall_current(wiring.model) * wiring.voltage_v / servo.nominal_voltage_v
+    return wiring.current_limit_a / full_a

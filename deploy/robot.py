@@ -14,7 +14,8 @@ the other; a slow one leaves the others their time. What stops the robot reaches
 error of one does not keep the next from holding or letting go.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,10 @@ from deploy.device import Approve, Device, Reading, refuse_changes
 from deploy.errors import BusError, DeviceLost
 from deploy.families import FAMILIES
 from deploy.imu.config import ImuConfig
-from deploy.robot_config import AnyDevice, RobotConfig
+from deploy.ports import AttentivePort
+from deploy.robot_config import AnyDevice, BusConfig, RobotConfig
 from deploy.serial_port import Port
 from deploy.servos.catalog import MODELS
-from deploy.servos.device import ServoDevice
 from deploy.signals import SIGNALS, SignalKind, TargetKind
 from deploy.statistics import Statistics, total
 
@@ -36,6 +37,8 @@ Floats = NDArray[np.float64]
 
 PROOF_MARGIN_S = 0.04
 """A watchdog may act two of its steps late."""
+FEED_SHARE = 0.25
+"""Devices that watch already hear of us so often while others are set up, in watchdogs' times."""
 
 
 def measured_signals(config: RobotConfig) -> tuple[SignalKind, ...]:
@@ -58,17 +61,28 @@ def _measures(device: AnyDevice) -> tuple[SignalKind, ...]:
 
 def understood_targets(config: RobotConfig) -> tuple[TargetKind, ...]:
     """Kinds of target that all joints of a robot obey."""
-    buses = {config.device_of(joint) for joint in config.joints}
-    common, *others = (FAMILIES[config.wired[bus].protocol].obeys for bus in sorted(buses))
+    common, *others = (_obeyed(config, joint) for joint in config.joints)
     return tuple(kind for kind in common if all(kind in other for other in others))
+
+
+def _obeyed(config: RobotConfig, joint: str) -> tuple[TargetKind, ...]:
+    device = config.wired[config.device_of(joint)]
+    obeys = FAMILIES[device.protocol].obeys
+    if not isinstance(device, BusConfig):  # a microcontroller makes of its motors what it likes
+        return obeys
+    return tuple(kind for kind in obeys if kind in MODELS[config.joints[joint].model].obeys)
 
 
 def bare_joints(config: RobotConfig) -> list[JointSpec]:
     """Joints for use without a policy: the wiring's limits, the gains of the factory.
 
+    A robot that has nothing but wheels, and can be driven by speed, is.
+
     Args:
         config: wiring and limits.
     """
+    wheels = all(wiring.continuous for wiring in config.joints.values())
+    turns = wheels and "joint_velocity_target" in understood_targets(config)
     joints = []
     for name, wiring in config.joints.items():
         model = MODELS[wiring.model]
@@ -77,8 +91,9 @@ def bare_joints(config: RobotConfig) -> list[JointSpec]:
         joints.append(
             JointSpec(
                 name=name,
-                kp_nm_per_rad=model.kp(p_gain, effort_nm),
-                kd_nm_s_per_rad=model.kd(d_gain, effort_nm),
+                operating_mode="velocity" if turns else "position",
+                kp_nm_per_rad=0.0 if turns else model.kp(p_gain, effort_nm),
+                kd_nm_s_per_rad=0.0 if turns else model.kd(d_gain, effort_nm),
                 default_position_rad=wiring.rest_rad,
                 position_limits_rad=wiring.position_limits_rad,
                 velocity_limit_rad_s=wiring.velocity_limit_rad_s,
@@ -106,14 +121,16 @@ class Robot:
         *,
         approve: Approve = refuse_changes,
     ):
-        self.config, self._ports = config, ports
+        self.config = config
+        self._meanwhile: list[Callable[[], object]] = []
+        self._ports = {name: AttentivePort(port, self._meanwhile) for name, port in ports.items()}
         self.joints = list(joints)
         self.devices: list[Device] = [
             FAMILIES[bus.protocol].make(
                 name,
                 config,
                 [joint for joint in joints if config.device_of(joint.name) == name],
-                ports[name],
+                self._ports[name],
                 approve=approve,
             )
             for name, bus in config.wired.items()
@@ -226,16 +243,19 @@ class Robot:
             BusError: something does not confirm.
         """
         watching: list[Device] = []
+        now, fed_s = next(iter(self._ports.values())).now, 0.0
 
         def feed() -> None:
-            for device in watching:
-                device.write(device.target)
+            nonlocal fed_s
+            if now() - fed_s > FEED_SHARE * self.config.safety.watchdog_ms / 1000:
+                fed_s = now()
+                for device in watching:
+                    device.write(device.target)
 
-        for device in self.devices:
-            if isinstance(device, ServoDevice):
-                device.meanwhile = feed
-            device.energise()
-            watching.append(device)
+        with self.meanwhile(feed):
+            for device in self.devices:
+                device.energise()
+                watching.append(device)
 
     def prove(self, clock: Clock) -> list[str]:
         """Fall silent, and see every watchdog stop its joints; then hold as before.
@@ -252,6 +272,15 @@ class Robot:
         proofs = [f"{device.name}: {device.prove()}" for device in guarded]
         self.energise()
         return [f"{proof} after {silent_s * 1e3:.0f} ms of silence" for proof in proofs]
+
+    @contextlib.contextmanager
+    def meanwhile(self, action: Callable[[], object]) -> Iterator[None]:
+        """Call `action`, which waits for nothing, whenever a device is waited for in the block."""
+        self._meanwhile.append(action)
+        try:
+            yield
+        finally:
+            self._meanwhile.remove(action)
 
     def read(self, deadline_s: float) -> int:
         """Read all devices; what did not answer keeps its last value and grows older.

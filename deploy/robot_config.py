@@ -108,6 +108,9 @@ class JointWiring(Section):
     than where it may rest."""
     velocity_limit_rad_s: Speed
     """Fastest commanded joint speed."""
+    current_limit_a: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    """Most that its servo may draw [A], as for a gripper that is to hold gently: a DYNAMIXEL that
+    measures its current then goes to angles in Current-based Position Control Mode."""
     rest_rad: Angle
     """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
     rest_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.2
@@ -142,6 +145,15 @@ class JointWiring(Section):
                 "mount the horn closer to the middle or narrow the limits"
             )
         servo = sheet.physics
+        if self.current_limit_a is not None and self.current_limit_a > sheet.most_current_a:
+            raise ValueError(
+                f"current_limit_a {self.current_limit_a:g} is no limit for a {self.model}, "
+                + (
+                    f"expected at most {sheet.most_current_a:g} A"
+                    if sheet.most_current_a
+                    else "which cannot be told one; leave it out"
+                )
+            )
         lowest_v, highest_v = (share * servo.nominal_voltage_v for share in SUPPLY_SHARES)
         if not lowest_v <= self.voltage_v <= highest_v:
             raise ValueError(

@@ -16,7 +16,7 @@ care, both proved before anything moves. States, and what may be asked for: `dep
 import contextlib
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,21 +24,25 @@ from numpy.typing import NDArray
 
 from deploy.clock import Clock
 from deploy.commands import CommandSource
+from deploy.contract import TARGET_OF
 from deploy.controller import OnnxController
-from deploy.device import Reading
+from deploy.device import Reading, mode_of
 from deploy.drive import Drive, Floats, Times
 from deploy.errors import ContractError, DeviceLost, SafetyError
 from deploy.fit import lacking
 from deploy.governor import Governor
 from deploy.reconnect import Reconnect, find_again, wait_for_resume
 from deploy.recorder import COUNTERS, Recorder
-from deploy.robot import Robot, understood_targets
+from deploy.robot import Robot
 from deploy.signals import SignalKind
 from deploy.state import FOLLOWING, Requests, State
 from deploy.supervisor import GRACE_S
 
 SLOW_S = 10.0
 """How long all servos may take to be set up, or to confirm that they are safe, with retries."""
+STALL_S = 1.0
+"""Meanwhile devices are waited for again and again; when the companion has seen nothing of that for
+so long, and for a watchdog's time besides (of which the proof waits), it acts."""
 STREAM_PATIENCE_S = 5.0
 """How long a signal from elsewhere may let us wait for its first value."""
 
@@ -73,7 +77,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         contract = self.controller.contract
-        readings, understood = self._readings(), understood_targets(self.robot.config)
+        readings = self._readings()
+        understood = [TARGET_OF[mode_of(self.robot.config.robot, self.robot.joints)]]
         if missing := list(lacking(contract, readings, understood)):
             raise ContractError("the policy cannot run on this robot:\n  " + "\n  ".join(missing))
         joints = contract.joints
@@ -141,8 +146,8 @@ class Runtime:
             gc.collect()
             gc.freeze()  # what exists now is never collected: no pauses while the servos watch
             self._drive_robot(duration_s)
-            self._promise(SLOW_S)
-            self.robot.release()
+            with self._slow():
+                self.robot.release()
             self._promise(math.inf)
             self._enter(State.IDLE, self.describe_timing())
         except BaseException as error:
@@ -183,8 +188,8 @@ class Runtime:
         """Wait in the safe state for what was lost, and for somebody to resume."""
         requests = self.requests
         alone = self.reconnect is Reconnect.ALONE and not requests.paused
-        self._promise(SLOW_S)
-        self.drive.make_safe(loss)
+        with self._slow():
+            self.drive.make_safe(loss)
         self._promise(math.inf)
         requests.pause()
         self._command[:] = 0
@@ -210,14 +215,28 @@ class Runtime:
             drill = self.recorder.drill(patience_s, let_go=let_go)
             self._tell(f"proved: {drill}")
         self.drive.check_stop()
-        self._promise(SLOW_S)
-        robot.energise()
-        for proof in robot.prove(self.clock) if prove else ():
-            self._tell(f"proved: {proof}")
-        if not self.prove and not anew:
-            self._tell("NOT proved: that anybody notices when this process dies (--no-prove)")
-        robot.read(self.clock.now() + patience_s)  # else one lost reply would find old readings
+        with self._slow():
+            robot.energise()
+            for proof in robot.prove(self.clock) if prove else ():
+                self._tell(f"proved: {proof}")
+            if not self.prove and not anew:
+                self._tell("NOT proved: that anybody notices when this process dies (--no-prove)")
+            robot.read(self.clock.now() + patience_s)  # else one lost reply would find old readings
         self._promise(patience_s)
+
+    @contextlib.contextmanager
+    def _slow(self) -> Iterator[None]:
+        """What takes longer than a tick is done in sight of the companion."""
+        give_up_s = self.clock.now() + SLOW_S
+        patience_s = STALL_S + self.robot.config.safety.watchdog_ms / 1000
+
+        def go_on() -> None:
+            with contextlib.suppress(Exception):  # nothing must keep the robot from being made safe
+                self._promise(min(patience_s, give_up_s - self.clock.now()))
+
+        go_on()
+        with self.robot.meanwhile(go_on):
+            yield
 
     def _promise(self, within_s: float) -> None:
         """Have the companion act if we are not heard of within so long; inf: never."""
@@ -352,14 +371,14 @@ class Runtime:
         """Bring the robot into its safe state; called on every way out but the normal one."""
         connected = self.state is not State.DISCONNECTED
         with contextlib.suppress(Exception):  # an error may be impossible to put into words
-            self._promise(SLOW_S)
             if self.drive.times.stages:
                 self._note(self.describe_timing())
             self.state = State.FAULT
             self._note(f"{type(error).__name__}: {error}")  # now: making safe may be cut short
         self.state = State.FAULT
         if connected:
-            self.drive.make_safe(error)
+            with self._slow():
+                self.drive.make_safe(error)
         with contextlib.suppress(Exception):
             self._promise(math.inf)
         with contextlib.suppress(Exception):

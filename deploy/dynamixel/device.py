@@ -4,29 +4,34 @@
 
 One fast sync read a tick brings clock, duty, current, velocity and position of every servo, or all
 but the clock and what an inertial sensor among them measures (`deploy.dynamixel.imu`). One sync
-write sends their goals. Each servo watches the bus: silence longer than `safety.watchdog_ms` stops
-it where it is, with torque on.
+write sends their goals: positions, velocities or, where the model measures it, currents for the
+torques of the contract. Each servo watches the bus: silence longer than `safety.watchdog_ms` stops
+it where it is, with torque on; in Current Control Mode it is then driven no more.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
 from deploy.device import Approve, refuse_changes
-from deploy.dynamixel import registers
+from deploy.dynamixel import protocol, registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
-from deploy.dynamixel.servos import MODELS
+from deploy.dynamixel.servos import MODELS, ServoModel
 from deploy.dynamixel.sync import SyncRead, SyncWrite
-from deploy.errors import SafetyError
+from deploy.errors import BusTimeout, SafetyError, ServoError
 from deploy.imu import imu_to_dxl
-from deploy.robot_config import WATCHDOG_STEP_MS, RobotConfig
+from deploy.robot_config import WATCHDOG_STEP_MS, JointWiring, RobotConfig
 from deploy.serial_port import Port
+from deploy.servos.bus import ATTEMPTS
 from deploy.servos.device import ServoDevice
 from deploy.servos.register import Register, describe
+from deploy.servos.scale import Linear
 
 _BLOCK = registers.REALTIME_TICK.address  # what we need lies side by side, up to the position
 _BLOCK_DTYPE = np.dtype(
@@ -43,6 +48,19 @@ _MOTION_DTYPE = np.dtype(
     [(name, _BLOCK_DTYPE[name]) for name in ("pwm", "current", "velocity", "position")]
 )
 """What is left of it beside an inertial sensor: from where that begins."""
+_MODES: Mapping[str, OperatingMode] = {
+    "position": OperatingMode.POSITION,
+    "velocity": OperatingMode.VELOCITY,
+    "torque": OperatingMode.CURRENT,
+}
+_GOAL_IN = {
+    OperatingMode.VELOCITY: registers.GOAL_VELOCITY,
+    OperatingMode.CURRENT: registers.GOAL_CURRENT,
+    OperatingMode.PWM: registers.GOAL_PWM,
+}
+"""Where it is not the position."""
+_ARM_S = 0.01
+"""Time to ask those again that do not say whether their watchdog is on: less than it waits."""
 _TICK_WRAP_MS = 32768
 _TICK_TOLERANCE_MS = 250
 
@@ -52,7 +70,13 @@ class DynamixelServos(ServoDevice):
 
     CONTROL_TABLE = registers.CONTROL_TABLE
     TORQUE_ENABLE = registers.TORQUE_ENABLE
-    GOAL_POSITION = registers.GOAL_POSITION
+    GOALS = MappingProxyType(
+        {
+            "position": registers.GOAL_POSITION,
+            "velocity": registers.GOAL_VELOCITY,
+            "torque": registers.GOAL_CURRENT,
+        }
+    )
     PRESENT_POSITION = registers.PRESENT_POSITION
     PRESENT_VOLTAGE = registers.PRESENT_INPUT_VOLTAGE
     PRESENT_TEMPERATURE = registers.PRESENT_TEMPERATURE
@@ -90,7 +114,12 @@ class DynamixelServos(ServoDevice):
             ("current", direction * units_a, self.current),
         )
         """Name in the block, unit of a count for each joint, and where the signal is."""
-        self._targets = SyncWrite(self.bus, self._ids, registers.GOAL_POSITION)
+        self._targets = SyncWrite(self.bus, self._ids, self._goal)
+        self._narrow = np.zeros(len(joints), f"<i{self._goal.size}")
+        limits = [MODELS[model.name].current_limit or 0 for model in self._models]
+        self._most_current = np.array(limits, np.int32)
+        self._least_current = -self._most_current
+        self._watchdog_steps = config.safety.watchdog_ms // WATCHDOG_STEP_MS
         self.imu = BusImu(self._bus_config.imu, self.bus) if self._bus_config.imu else None
         """The inertial sensor on this bus."""
         if self.imu:
@@ -147,7 +176,7 @@ class DynamixelServos(ServoDevice):
 
     def _take(self, fresh: NDArray[np.bool_], asked_s: float) -> None:
         counts = self._counts
-        self._scale.angles(counts["position"], out=self.position, where=fresh)
+        self._scale.values(counts["position"], out=self.position, where=fresh)
         for name, scale, signal in self._scales:
             np.multiply(counts[name], scale, out=signal, where=fresh)
         if not self.imu:
@@ -169,36 +198,60 @@ class DynamixelServos(ServoDevice):
         np.logical_or(self.restarted, self._off, out=self.restarted, where=known)
         np.copyto(self._tick_ms, tick_ms, where=fresh)
 
+    def _make_goal_scale(self) -> Linear:
+        if self.mode == "position":
+            return self._scale
+        unit = np.full(len(self._ids), RAD_S_PER_COUNT)
+        if self.mode == "torque":
+            unit[:] = [
+                MODELS[wiring.model].torque_per_count(spec.effort_limit_nm, wiring.voltage_v)
+                for wiring, spec in zip(self._wirings, self._specs, strict=True)
+            ]
+        return Linear(np.zeros_like(self._scale.zero), self._scale.direction * unit)
+
+    def _goal_of(self, id: int) -> Register:
+        mode = self.bus.read(id, registers.OPERATING_MODE)
+        return _GOAL_IN.get(OperatingMode(mode), registers.GOAL_POSITION)
+
     def _send(self, goals: NDArray[np.int32]) -> None:
-        self._targets.write(goals)
+        if self.mode == "torque":  # a servo forgets a goal beyond its limit, and keeps the last
+            np.minimum(goals, self._most_current, out=goals)
+            np.maximum(goals, self._least_current, out=goals)
+        self._narrow[:] = goals
+        self._targets.write(self._narrow)
 
     def _kept_settings(self, row: int) -> dict[Register, int]:
-        low, high = self._scale.limits[row].tolist()
+        wiring, model = self._wirings[row], MODELS[self._models[row].name]
         wanted = {
             registers.RETURN_DELAY_TIME: 0,
             registers.DRIVE_MODE: 0,
             registers.HOMING_OFFSET: 0,
             registers.PWM_LIMIT: registers.PWM_FULL,
-            registers.OPERATING_MODE: int(OperatingMode.POSITION),
-            registers.MIN_POSITION_LIMIT: low,
-            registers.MAX_POSITION_LIMIT: high,
+            registers.OPERATING_MODE: int(_mode(self.mode, wiring)),
         }
+        if self.mode == "position":
+            low, high = self._scale.limits[row].tolist()
+            wanted |= {registers.MIN_POSITION_LIMIT: low, registers.MAX_POSITION_LIMIT: high}
+        elif self.mode == "velocity":
+            fastest = math.ceil(wiring.velocity_limit_rad_s / RAD_S_PER_COUNT)
+            wanted[registers.VELOCITY_LIMIT] = fastest
+        elif model.current_limit is not None:
+            wanted[registers.CURRENT_LIMIT] = model.current_limit
         if self._overfed[row]:  # else it lets go
-            shutdown = MODELS[self._models[row].name].shutdown
-            wanted[registers.SHUTDOWN] = self._faults(row, shutdown)
+            wanted[registers.SHUTDOWN] = self._faults(row, model.shutdown)
         return wanted
 
     def _running_settings(self, row: int) -> dict[Register, int]:
-        joint, model = self._specs[row], self._models[row]
-        effort = joint.effort_limit_nm
+        joint, model = self._specs[row], MODELS[self._models[row].name]
+        wiring, limits = self._wirings[row], dict[Register, int]()
+        if _mode(self.mode, wiring) == OperatingMode.CURRENT_BASED_POSITION:
+            assert wiring.current_limit_a and model.current_unit_a
+            limits[registers.GOAL_CURRENT] = int(wiring.current_limit_a / model.current_unit_a)
         return {
             registers.TORQUE_ENABLE: 1,
-            registers.POSITION_P_GAIN: model.p_gain(joint.kp_nm_per_rad, effort),
-            registers.POSITION_I_GAIN: 0,
-            registers.POSITION_D_GAIN: model.d_gain(joint.kd_nm_s_per_rad, effort),
-            registers.FEEDFORWARD_1ST_GAIN: 0,
-            registers.FEEDFORWARD_2ND_GAIN: 0,
-            registers.BUS_WATCHDOG: self.config.safety.watchdog_ms // WATCHDOG_STEP_MS,
+            **_gains(joint, model),
+            **limits,
+            registers.BUS_WATCHDOG: self._watchdog_steps,
             registers.GOAL_PWM: registers.PWM_FULL,
             registers.PROFILE_ACCELERATION: 0,
             registers.PROFILE_VELOCITY: 0,
@@ -207,9 +260,30 @@ class DynamixelServos(ServoDevice):
     def _disarm(self, id: int) -> None:
         self.bus.write_verified(id, registers.BUS_WATCHDOG, 0)
 
-    def _arm(self, row: int) -> None:
-        wanted = self._wanted[row][registers.BUS_WATCHDOG]
-        self.bus.write_verified(self._ids[row], registers.BUS_WATCHDOG, wanted)
+    def _arm(self) -> list[int]:
+        """Of all at once: one whose reply is lost must not keep us from the others for long."""
+        register, wanted = registers.BUS_WATCHDOG, self._watchdog_steps
+        watchdogs = self._sync_read(self._ids, range(register.address, register.address + 1))
+        for _ in range(ATTEMPTS):
+            data = dict.fromkeys(self._ids, register.encode(wanted))
+            self._port.write(protocol.sync_write(register.address, register.size, data))
+            patience_s = watchdogs.wire_s + self.bus.latency_s + _ARM_S
+            if watchdogs.read(self._port.now() + patience_s) == len(self._ids):
+                break
+        else:
+            silent = [self.joints[row] for row in np.flatnonzero(~watchdogs.fresh)]
+            raise BusTimeout(
+                f"{silent} do not answer whether their watchdogs are on ({ATTEMPTS} attempts), "
+                "expected a reply within milliseconds; check their power and cable"
+            )
+        found = [register.decode(value.tobytes()) for value in watchdogs.data]
+        for joint, value in zip(self.joints, found, strict=True):
+            if value not in (wanted, registers.BUS_WATCHDOG_TRIPPED):
+                raise ServoError(
+                    f"{joint}: {register} reads {value} after {wanted} was written, expected "
+                    f"{wanted}; look for a second servo with this id"
+                )
+        return [row for row, value in enumerate(found) if value != wanted]
 
     def _stopped_itself(self, id: int) -> bool:
         return self.bus.read(id, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED
@@ -237,3 +311,29 @@ class DynamixelServos(ServoDevice):
     def describe_faults(self, status: int) -> str:
         """What a servo complains about, in words."""
         return describe(HardwareError(status))
+
+
+def _mode(mode: str, wiring: JointWiring) -> OperatingMode:
+    """What a servo's register must hold for it."""
+    if mode == "position" and wiring.current_limit_a is not None:
+        return OperatingMode.CURRENT_BASED_POSITION
+    return _MODES[mode]
+
+
+def _gains(joint: JointSpec, model: ServoModel) -> dict[Register, int]:
+    """What the controller of a servo must hold for the contract's gains."""
+    kd, effort = joint.kd_nm_s_per_rad, joint.effort_limit_nm
+    if joint.operating_mode == "position":
+        return {
+            registers.POSITION_P_GAIN: model.p_gain(joint.kp_nm_per_rad, effort),
+            registers.POSITION_I_GAIN: 0,
+            registers.POSITION_D_GAIN: model.d_gain(kd, effort),
+            registers.FEEDFORWARD_1ST_GAIN: 0,
+            registers.FEEDFORWARD_2ND_GAIN: 0,
+        }
+    if joint.operating_mode == "velocity":
+        p_gain, i_gain = model.velocity_pi  # of a robot without a policy, which says nothing
+        if kd:
+            p_gain, i_gain = model.velocity_p_gain(kd, effort), 0
+        return {registers.VELOCITY_P_GAIN: p_gain, registers.VELOCITY_I_GAIN: i_gain}
+    return {}

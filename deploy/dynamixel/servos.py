@@ -15,10 +15,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deploy.dynamixel import registers
+from deploy.errors import ConfigError
 from deploy.servos.register import Register
 from deploy.servos.sheet import ServoSheet
+from deploy.signals import TargetKind
 
 MAX_GAIN = 16383
+_OBEYED_IN: dict[int, TargetKind] = {
+    registers.OperatingMode.POSITION: "joint_position_target",
+    registers.OperatingMode.VELOCITY: "joint_velocity_target",
+    registers.OperatingMode.CURRENT: "joint_torque_target",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,52 @@ class ServoModel(ServoSheet):
     operating_modes: tuple[int, ...]
     fast_read_firmware: int
     """First firmware version that understands fast sync read."""
+
+    @property
+    def obeys(self) -> tuple[TargetKind, ...]:
+        """What it can be driven by: torque where it measures its current."""
+        return tuple(kind for mode, kind in _OBEYED_IN.items() if mode in self.operating_modes)
+
+    @property
+    def most_current_a(self) -> float:
+        """Its Current Limit as it leaves the factory; 0 where it measures none."""
+        return (self.current_unit_a or 0.0) * (self.current_limit or 0)
+
+    def velocity_kd(self, p_gain: int, full_duty_nm: float | None = None) -> float:
+        """Torque per error of speed [N·m·s/rad] of a Velocity P Gain; arguments as in `kp`.
+
+        eManual, "Velocity PI Gain": duty = P/128 · counts of error / 885.
+        """
+        torque = self.stall_torque_nm if full_duty_nm is None else full_duty_nm
+        gain = p_gain * registers.VELOCITY_P_GAIN.scale
+        return gain / (registers.PWM_FULL * registers.RAD_S_PER_COUNT) * torque
+
+    def velocity_p_gain(self, kd: float, full_duty_nm: float | None = None) -> int:
+        """Velocity P Gain nearest to a torque per error of speed [N·m·s/rad]; see `p_gain`.
+
+        Raises:
+            ConfigError: the servo cannot follow that hard.
+        """
+        unit = self.velocity_kd(1, full_duty_nm)
+        return self._gain(registers.VELOCITY_P_GAIN, kd, unit, "N·m·s/rad")
+
+    def torque_per_count(self, full_duty_nm: float, voltage_v: float) -> float:
+        """Motor torque of a count of Goal Current [N·m].
+
+        Args:
+            full_duty_nm: torque at rest and full duty of the model it is meant for.
+            voltage_v: supply that belongs to that.
+
+        Raises:
+            ConfigError: the servo measures no current.
+        """
+        if self.current_unit_a is None:
+            raise ConfigError(
+                f"{self.name} measures no current, so it cannot be driven by torque; drive it by "
+                "position or by speed"
+            )
+        full_duty_a = self.stall_current_a * voltage_v / self.nominal_voltage_v
+        return full_duty_nm * self.current_unit_a / full_duty_a
 
 
 _ALL_BAUD_RATES = registers.BAUD_RATES

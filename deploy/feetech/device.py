@@ -52,7 +52,7 @@ class FeetechServos(ServoDevice):
 
     CONTROL_TABLE = registers.CONTROL_TABLE
     TORQUE_ENABLE = registers.TORQUE_ENABLE
-    GOAL_POSITION = registers.GOAL_POSITION
+    GOALS = {"position": registers.GOAL_POSITION}
     PRESENT_POSITION = registers.PRESENT_POSITION
     PRESENT_VOLTAGE = registers.PRESENT_VOLTAGE
     PRESENT_TEMPERATURE = registers.PRESENT_TEMPERATURE
@@ -89,7 +89,7 @@ class FeetechServos(ServoDevice):
                 for model, wiring in zip(self._models, self._wirings, strict=True)
             ]
         )
-        self._targets = SyncWrite(self.bus, self._ids, self.GOAL_POSITION)
+        self._targets = SyncWrite(self.bus, self._ids, self._goal)
         names = ("position", "speed", "current", "load")
         known = self.BLOCK.names or ()
         self._fields = {name: row for row, name in enumerate(names) if name in known}
@@ -136,7 +136,7 @@ class FeetechServos(ServoDevice):
             raw[row] = self._counts[name]
         _SIGNED[15].take(raw[:3], out=signed[:3], mode="clip")
         _SIGNED[10].take(raw[3], out=signed[3], mode="clip")
-        position = self._scale.angles(signed[0], out=self._measured)
+        position = self._scale.values(signed[0], out=self._measured)
         np.multiply(signed[1:], self._units, out=signed[1:])
         velocity, current, effort = signed[1:]
         possible = self._possible(position, velocity, asked_s)
@@ -209,7 +209,7 @@ class ScsServos(FeetechServos):
     """SCS servos: the same driver with another table and less in it."""
 
     CONTROL_TABLE = scs_registers.CONTROL_TABLE
-    GOAL_POSITION = scs_registers.GOAL_POSITION
+    GOALS = {"position": scs_registers.GOAL_POSITION}
     PRESENT_POSITION = scs_registers.PRESENT_POSITION
     SETTINGS = range(scs_registers.MAX_TORQUE.address, FeetechServos.SETTINGS.stop)
     LOCK = scs_registers.LOCK

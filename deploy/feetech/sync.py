@@ -64,7 +64,7 @@ class Replies:
         Args:
             received: bytes in `buffer`; what lies behind them is from an earlier reply.
         """
-        np.dot(self._summed, self._ones, out=self._sums)  # half the time of a sum
+        self._summed.dot(self._ones, self._sums)  # a third of the time of a sum
         if (
             received == len(self.buffer)
             and self._sums.tobytes() == self._usual_sums
@@ -104,16 +104,19 @@ class ReadInTurn:
             part.data, part.fresh, part.alert = self.data[rows], self.fresh[rows], self.alert[rows]
         self.wire_s = sum(part.wire_s for part in self._parts)
         self.turns = len(ids)
+        self._missed = False  # whether anybody was silent in the last reading
 
     def read(self, deadline_s: float) -> int:
         """Bring `data`, `fresh` and `alert` up to date; how many servos answered."""
-        order = np.argsort(~self.fresh, kind="stable").tolist()
-        left = len(order)
-        for row in order:
-            part = self._parts[row]
+        parts, bus, answered = self._parts, self._bus, 0
+        if self._missed:
+            parts = [parts[row] for row in np.argsort(~self.fresh, kind="stable")]
+        left = len(parts)
+        for part in parts:
             left -= 1
-            part.read(deadline_s - left * (part.wire_s + self._bus.latency_s))
-        return int(np.count_nonzero(self.fresh))
+            answered += part.read(deadline_s - left * (part.wire_s + bus.latency_s))
+        self._missed = answered < len(parts)
+        return answered
 
 
 class SyncWrite:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
-from deploy.device import Approve, Floats, Reading, refuse_changes
+from deploy.device import Approve, Floats, Reading, mode_of, refuse_changes
 from deploy.errors import BusError, ConfigError, SafetyError, ServoError
 from deploy.imu.sample import Sample, unit
 from deploy.imu.signals import ImuSignals
@@ -80,7 +80,7 @@ class Microcontroller:
         assert isinstance(section, MicrocontrollerConfig)
         self.name, self.config, self._safety = name, section, config.safety
         self.joints: Sequence[str] = [joint.name for joint in joints]
-        self._mode = _mode(name, joints)
+        self._mode = Mode[mode_of(name, joints).upper()] if joints else Mode.OFF
         if config.safety.watchdog_ms > MAX_DEADMAN_MS:
             raise ConfigError(
                 f"safety.watchdog_ms is {config.safety.watchdog_ms}, but the deadman of board "
@@ -414,13 +414,3 @@ class Microcontroller:
                     f"{joint} is at {angle:.2f} rad, its limits are [{low}, {high}] rad. It stays "
                     "limp, since driving it would throw it to its limit; move it inside by hand"
                 )
-
-
-def _mode(name: str, joints: Sequence[JointSpec]) -> Mode:
-    modes = {joint.operating_mode for joint in joints}
-    if len(modes) > 1:
-        raise ConfigError(
-            f"joints of board {name!r} are driven by {' and '.join(sorted(modes))}, expected one "
-            "of them for all; put them on two boards"
-        )
-    return Mode[modes.pop().upper()] if modes else Mode.OFF

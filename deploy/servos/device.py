@@ -1,10 +1,10 @@
-"""The servos of one bus as a `deploy.device.Device`: radians above this file, ticks below it.
+"""The servos of one bus as a `deploy.device.Device`: SI units above this file, counts below it.
 
     servos = DynamixelServos("bus", config, contract.joints, port, approve=ask_the_user)
     servos.connect()                     # checks and sets up every servo; nothing moves
     servos.energise()                    # torque on, holding where it is
     servos.read(deadline_s)              # position, velocity, effort, age_s
-    servos.write(targets)                # [rad]
+    servos.write(targets)                # [rad], or rad/s or N·m, as the contract's joints say
     servos.health(deadline_s)            # one servo a tick: is it still as it was set up?
 
 What all families of servos have in common; a family says which registers it has and what they must
@@ -28,6 +28,7 @@ from deploy.serial_port import Port, latency_advice
 from deploy.servos.bus import ATTEMPTS
 from deploy.servos.register import Register
 from deploy.servos.reply_times import MARGIN_S
+from deploy.servos.scale import Linear
 from deploy.servos.setup import ServoSetup
 from deploy.servos.sync_read import Feedback, SyncRead
 from deploy.signals import SignalKind
@@ -41,6 +42,8 @@ LIMIT_TOLERANCE_RAD = 0.0125
 STILL_RAD, STILL_TRIES = 0.03, 50
 """A limp joint that moves so far (1.7°) while it is given its goal is not held, but given another:
 half a second is enough for one that swings."""
+ARM_TRIES = 5
+"""How often watchdogs are switched on that trip at once: on a busy machine we may be too late."""
 GOALS_MISSED = 3
 """A servo found so often in a row with another goal than the one sent does not get what is sent;
 noise costs one."""
@@ -91,14 +94,13 @@ class ServoDevice(ServoSetup):
         """What a policy may be given, and what the governor watches, by kind."""
         self.energised = False
         """Whether the robot holds itself up, since `energise` or from an earlier run."""
-        self.meanwhile: Callable[[], None] = lambda: None
-        """Called now and then while energising: other devices' watchdogs must not trip."""
         self.measured_latency_s = math.nan
         """What adapter and operating system added to a reply when `connect` measured it [s], in
         the median."""
         self.others: tuple[int, ...] = ()
         """Ids of what is no servo; it answers before them when they are read together."""
-        self._goal_ticks = np.zeros(len(joints), np.int32)
+        self._goal_scale = self._make_goal_scale()
+        self._goal_counts = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
         self._wanted: list[dict[Register, int]] = []
         self._limp: NDArray[np.bool_] = np.zeros(len(joints), np.bool_)
@@ -124,12 +126,21 @@ class ServoDevice(ServoSetup):
         """Bring position, velocity and effort up to date; may take back what is `fresh`."""
         raise NotImplementedError
 
+    def _make_goal_scale(self) -> Linear:
+        """What a count of a goal is."""
+        return self._scale
+
     def _send(self, goals: NDArray[np.int32]) -> None:
-        """Send goal positions (n,) to all."""
+        """Send goals (n,) [counts] to all."""
         raise NotImplementedError
 
-    def _arm(self, row: int) -> None:
-        """Switch a servo's watchdog on, if it has one."""
+    def _goal_of(self, id: int) -> Register:
+        """The goal that a servo follows as it is set up now, by whomever."""
+        return self._goal
+
+    def _arm(self) -> list[int]:
+        """Switch their watchdogs on, if they have one; which of them have tripped again by then."""
+        return []
 
     def _stopped_itself(self, id: int) -> bool:
         """Whether a servo holds where its watchdog has stopped it."""
@@ -164,7 +175,7 @@ class ServoDevice(ServoSetup):
             self._check_health(row, joint)
         holding = [bool(self.bus.read(id, self.TORQUE_ENABLE)) for id in self._ids]
         self.energised, self._limp = any(holding), ~np.array(holding)
-        self._goal_ticks[:] = [self.bus.read(id, self.GOAL_POSITION) for id in self._ids]
+        self._goal_counts[:] = [self.bus.read(id, self._goal) for id in self._ids]
         for id in self._ids:  # a watchdog that has tripped locks the goals
             self._disarm(id)
         self._set_up_eeprom(holding)
@@ -187,7 +198,7 @@ class ServoDevice(ServoSetup):
             raise BusError(f"joints {silent} do not answer a sync read; check the cables")
 
     def energise(self) -> None:
-        """Turn torque on, holding the present pose, and arm the servos' watchdogs.
+        """Turn torque on, holding the present pose or standing still, and arm the watchdogs.
 
         Raises:
             SafetyError: a joint lies outside its limits: holding it there is not possible, and
@@ -198,26 +209,41 @@ class ServoDevice(ServoSetup):
         self._refuse_outside(present)
         for row, id in enumerate(self._ids):
             self._seed_goal(row, present)
-            self.meanwhile()
             self.bus.write_verified(id, self.TORQUE_ENABLE, 1)
-        for row in range(len(self._ids)):
-            self._arm(row)
+        tripped: list[int] = []
+        for _ in range(ARM_TRIES):
+            tripped = self._arm()
+            for row in tripped:
+                self._disarm(self._ids[row])
+                self._seed_goal(row, present)
+            if not tripped:
+                break
+        else:
+            raise BusError(
+                f"the watchdogs of {[self.joints[row] for row in tripped]} trip while they are "
+                "switched on, expected something to be heard on their bus in time; check its "
+                "cable, or raise `safety.watchdog_ms`"
+            )
         self.energised = True
 
     def _seed_goal(self, row: int, present: NDArray[np.integer]) -> None:
         """Set a servo's goal to where its joint is: a stale one would make it jump.
 
-        A limp joint may move while noise costs time, so it is looked at again afterwards.
+        A limp joint may move while noise costs time, so it is looked at again afterwards. One that
+        is driven by speed or torque is to have none.
         """
         id = self._ids[row]
+        if self.mode != "position":
+            self._stop(id, self._goal)
+            self._goal_counts[row] = 0
+            return
         for _ in range(STILL_TRIES):
-            self.meanwhile()
             holds = self.bus.read(id, self.TORQUE_ENABLE)
             present[row] = self.bus.read(id, self.PRESENT_POSITION)
             self._refuse_outside(present)
             goals = self._hold_ticks(present) if holds else np.clip(present, *self._scale.limits.T)
-            self.bus.write_verified(id, self.GOAL_POSITION, int(goals[row]))
-            self._goal_ticks[row] = goals[row]
+            self.bus.write_verified(id, self._goal, int(goals[row]))
+            self._goal_counts[row] = goals[row]
             moved = abs(self.bus.read(id, self.PRESENT_POSITION) - int(present[row]))
             if holds or moved * self._scale.rad_per_tick[row] <= STILL_RAD:
                 return
@@ -231,10 +257,11 @@ class ServoDevice(ServoSetup):
         goals = np.clip(present, *self._scale.limits.T)
         beyond_rad = abs(goals - present) * self._scale.rad_per_tick
         turned = (present < 0) | (present >= np.array([model.ticks for model in self._models]))
+        endless = np.array([wiring.continuous for wiring in self._wirings])
         if outside := [
-            f"{self.joints[row]} is at {self._scale.angles(present)[row]:.2f} rad (count "
+            f"{self.joints[row]} is at {self._scale.values(present)[row]:.2f} rad (count "
             f"{present[row]}), its limits are {list(self._wirings[row].position_limits_rad)} rad"
-            for row in np.flatnonzero(turned | (beyond_rad > LIMIT_TOLERANCE_RAD))
+            for row in np.flatnonzero(~endless & (turned | (beyond_rad > LIMIT_TOLERANCE_RAD)))
         ]:
             raise SafetyError(
                 f"{'; '.join(outside)}. Torque stays off, since it would throw the joint to its "
@@ -268,8 +295,8 @@ class ServoDevice(ServoSetup):
 
     @property
     def target(self) -> NDArray[np.float64]:
-        """The targets sent last, as the servos have them (n,) [rad]."""
-        return self._scale.angles(self._goal_ticks)
+        """The targets sent last (n,), as the servos have them."""
+        return self._goal_scale.values(self._goal_counts)
 
     @property
     def read_s(self) -> float:
@@ -325,8 +352,8 @@ class ServoDevice(ServoSetup):
         return np.greater(alert, self._overfed, out=self._alerts)
 
     def write(self, targets: NDArray[np.float64]) -> None:
-        """Send joint targets (n,) [rad]."""
-        self._send(self._scale.counts(targets, out=self._goal_ticks))
+        """Send joint targets (n,) [rad, rad/s or N·m]."""
+        self._send(self._goal_scale.counts(targets, out=self._goal_counts))
 
     def alarm(self) -> str:
         """What the servos complain about since the latest reading; empty if nothing."""
@@ -367,18 +394,20 @@ class ServoDevice(ServoSetup):
         for register, wanted in self._wanted[row].items():
             if (found := read(register)) != wanted:
                 return f"{self.joints[row]}: its {register} reads {found}, expected {wanted}"
-        register = self.GOAL_POSITION
-        found, sent = read(register), self._goal_ticks[row]
+        register = self._goal
+        found, sent = read(register), self._goal_counts[row]
         self._goals_missed = self._goals_missed + 1 if found != sent else 0
         if self._goals_missed:
             self._next_row = row  # it is asked again next
         if self._goals_missed < GOALS_MISSED:
             return ""
-        self._goal_ticks[row] = found  # what it is to hold
+        self._goal_counts[row] = found  # what it is to hold
         return f"{self.joints[row]}: its {register} reads {found}, {sent} was sent"
 
     def rest_differences(self) -> list[str]:
         """Joints found limp that are not where the YAML says that the unpowered robot rests."""
+        if self.mode != "position":
+            return []
         differences = []
         for row in np.flatnonzero(self._limp):
             joint, wiring, angle = self.joints[row], self._wirings[row], self.position[row]
@@ -396,24 +425,30 @@ class ServoDevice(ServoSetup):
         """Stop: one command to all, then each goal is read back.
 
         Each joint keeps the target sent last, as far as that is within `HOLD_REACH_RAD` of where
-        it was seen. One not seen lately may have missed targets: it keeps the goal it has. Servos
-        that confirm are then told to stop watching the bus: they hold anyway, and the watchdog
-        would set the goal to wherever the load has pulled the joint.
+        it was seen. One not seen lately may have missed targets: it keeps the goal it has. One
+        driven by speed or torque gets none. Servos that confirm are then told to stop watching the
+        bus: they hold anyway, and the watchdog would set the goal to wherever the load has pulled
+        the joint.
 
         Raises:
             BusError: names the servos that do not confirm; the others hold.
         """
         seen = self._port.now() - self._read_at <= self.config.safety.stale_after_ms / 1000
-        present = self._scale.counts(self.position, out=np.zeros_like(self._goal_ticks))
-        np.copyto(self._goal_ticks, self._hold_ticks(present), where=seen)
+        if self.mode == "position":
+            present = self._scale.counts(self.position, out=np.zeros_like(self._goal_counts))
+            np.copyto(self._goal_counts, self._hold_ticks(present), where=seen)
+        else:
+            self._goal_counts[:], seen[:] = 0, True
         if seen.all():
-            self._send(self._goal_ticks)
+            self._send(self._goal_counts)
         unseen = {id for id, known in zip(self._ids, seen, strict=True) if not known}
 
         def confirm(id: int) -> None:
-            goal = self._own_goal(id) if id in unseen else self._goal_ticks[self._ids.index(id)]
-            if self.bus.read(id, self.GOAL_POSITION) != goal and not self._stopped_itself(id):
-                self.bus.write_verified(id, self.GOAL_POSITION, int(goal))
+            goal = self._own_goal(id) if id in unseen else self._goal_counts[self._ids.index(id)]
+            if self.mode != "position":
+                self._stop(id, self._goal)
+            elif self.bus.read(id, self._goal) != goal and not self._stopped_itself(id):
+                self.bus.write_verified(id, self._goal, int(goal))
             if not self.bus.read(id, self.TORQUE_ENABLE):
                 raise ServoError(f"servo {id}: {self.TORQUE_ENABLE} reads 0, it has let go")
             self._disarm(id)
@@ -444,9 +479,11 @@ class ServoDevice(ServoSetup):
         def stop(id: int) -> None:
             if not self.bus.read(id, self.TORQUE_ENABLE):
                 return
-            goal = self._own_goal(id)
-            if not self._stopped_itself(id):
-                self.bus.write_verified(id, self.GOAL_POSITION, goal)
+            goal = self._goal_of(id)
+            if goal is not self.GOALS["position"]:
+                self._stop(id, goal)
+            elif not self._stopped_itself(id):
+                self.bus.write_verified(id, goal, self._own_goal(id))
             self._disarm(id)
 
         _for_each_servo(self.id_of, stop)
@@ -454,11 +491,17 @@ class ServoDevice(ServoSetup):
     def _own_goal(self, id: int) -> int:
         """A goal [counts] for a joint that nobody has followed: its servo's, near where it is."""
         row = self._ids.index(id)
-        self._goal_ticks[row] = self.bus.read(id, self.GOAL_POSITION)
-        present = self._goal_ticks.copy()
+        self._goal_counts[row] = self.bus.read(id, self.GOALS["position"])
+        present = self._goal_counts.copy()
         present[row] = self.bus.read(id, self.PRESENT_POSITION)
-        self._goal_ticks[row] = self._hold_ticks(present)[row]
-        return int(self._goal_ticks[row])
+        self._goal_counts[row] = self._hold_ticks(present)[row]
+        return int(self._goal_counts[row])
+
+    def _stop(self, id: int, goal: Register) -> None:
+        """Zero for a goal of speed or torque; a watchdog that has tripped lets it be written."""
+        if self._stopped_itself(id):
+            self._disarm(id)
+        self.bus.write_verified(id, goal, 0)
 
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""
@@ -471,7 +514,7 @@ class ServoDevice(ServoSetup):
     def _hold_ticks(self, present: NDArray[np.integer]) -> NDArray[np.integer]:
         """Goals (n,) that stop each joint near `present`, see `HOLD_REACH_RAD`."""
         reach = np.rint(HOLD_REACH_RAD / self._scale.rad_per_tick).astype(np.int32)
-        return np.clip(np.clip(self._goal_ticks, present - reach, present + reach),
+        return np.clip(np.clip(self._goal_counts, present - reach, present + reach),
                        *self._scale.limits.T)  # fmt: skip
 
 

@@ -5,12 +5,12 @@ are missing, or of another model, are named at once. What is kept in a servo's E
 programs store their calibration, changes only with approval. `deploy.servos.device` drives them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deploy.contract import JointSpec
-from deploy.device import Approve, SettingChange, refuse_changes
+from deploy.contract import JointSpec, OperatingMode
+from deploy.device import Approve, SettingChange, mode_of, refuse_changes
 from deploy.errors import BusError, ServoError
 from deploy.robot_config import BusConfig, RobotConfig
 from deploy.serial_port import Port
@@ -37,7 +37,8 @@ class ServoSetup:
 
     CONTROL_TABLE: tuple[Register, ...]
     TORQUE_ENABLE: Register
-    GOAL_POSITION: Register
+    GOALS: Mapping[OperatingMode, Register]
+    """What it can be told, by what drives its joints."""
     PRESENT_POSITION: Register
     PRESENT_VOLTAGE: Register
     PRESENT_TEMPERATURE: Register
@@ -62,6 +63,9 @@ class ServoSetup:
         wirings = [config.joints[joint.name] for joint in joints]
         self.id_of = {joint.name: wiring.id for joint, wiring in zip(joints, wirings, strict=True)}
         """Id of each joint's servo."""
+        self.mode = mode_of(name, joints)
+        """What drives its joints."""
+        self._goal = self.GOALS[self.mode]
         self._specs, self._wirings = list(joints), wirings
         self._ids = [wiring.id for wiring in wirings]
         self._models = [MODELS[wiring.model] for wiring in wirings]

@@ -17,6 +17,7 @@ from deploy.errors import ConfigError
 from deploy.servos.models import SERVOS
 from deploy.servos.physics import ServoPhysics
 from deploy.servos.register import Register
+from deploy.signals import TargetKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,16 @@ class ServoSheet:
     """Counts of its encoder: 0 to one less."""
     rad_per_tick: float = 0.0015339807878856412
     """Angle of a count."""
+
+    @property
+    def obeys(self) -> tuple[TargetKind, ...]:
+        """What it can be driven by on a bus."""
+        return ("joint_position_target",)
+
+    @property
+    def most_current_a(self) -> float:
+        """Largest current it can be told to keep to; 0 if it cannot be told."""
+        return 0.0
 
     @property
     def physics(self) -> ServoPhysics:

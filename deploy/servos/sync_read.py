@@ -113,6 +113,7 @@ class SyncRead:
         again_bytes = len(ids) * (codec.STATUS_OVERHEAD + length + SPARE_BYTES)
         self._another_wire_s = bus.wire_s(len(again), again_bytes, len(ids))
         self._rows = self._all = list(range(len(ids)))
+        self._alerted = False  # whether anybody may be in `alert`
         self._spare = 0  # bytes asked for beyond `length` in this reading
         self._asked_s = -math.inf  # when the first request of this reading was sent
         self._wire_s = 0.0  # what it and its reply occupy
@@ -135,12 +136,13 @@ class SyncRead:
         bus, statistics, all = self._bus, self._bus.statistics, len(self.ids)
         asked_s, wire_s, done_s = self._asked_s, self._wire_s, self._done_s
         # whom to ask again, in which order: those silent in the last reading come last
-        self._rows = np.argsort(~self.fresh, kind="stable").tolist() if self._spare else self._all
-        self.fresh.fill(False)
         if not self._spare:
+            self._rows = self._all
             kept = self._ask_all(deadline_s)
         else:
             begin_s = bus.port.now()
+            self._rows = np.argsort(~self.fresh, kind="stable").tolist()
+            self.fresh.fill(False)
             kept = self._ask_missing(deadline_s, first=True)
             if statistics.late > self._late and begin_s - asked_s < LATEST_S:
                 bus.follow_latency((done_s or begin_s) - asked_s, wire_s)
@@ -155,13 +157,13 @@ class SyncRead:
         statistics.lost += all - answered
         return answered
 
-    def _give_up_s(self, wire_s: float, deadline_s: float) -> float | None:
+    def _give_up_s(self, now_s: float, wire_s: float, deadline_s: float) -> float | None:
         """Until when to wait for replies that occupy the wire for `wire_s`, if asked for now.
 
         None if they could still be on the wire at `deadline_s`: a servo must not be speaking when
         the next command is sent.
         """
-        now_s, latency_s = self._bus.port.now(), self._bus.latency_s
+        latency_s = self._bus.latency_s
         if now_s + wire_s > deadline_s:
             return None
         patient_s = now_s + wire_s + latency_s
@@ -170,25 +172,28 @@ class SyncRead:
 
     def _ask_all(self, deadline_s: float) -> int | None:
         """How many answered; None if there was no time to ask."""
-        bus, replies = self._bus, self._replies
-        give_up_s = self._give_up_s(self.wire_s, deadline_s)
+        bus, replies, wire_s, size = self._bus, self._replies, self.wire_s, len(self._received)
+        port = bus.port
+        asked_s = port.now()
+        give_up_s = self._give_up_s(asked_s, wire_s, deadline_s)
         if give_up_s is None:
+            self.fresh.fill(False)
             return None
-        self._asked_s, self._wire_s = bus.port.now(), self.wire_s
+        self._asked_s, self._wire_s = asked_s, wire_s
         bus.send(self._request)
         count = 0
-        while count < len(self._received):
-            received = bus.port.read_into(self._received[count:], give_up_s)
-            if not received:
-                break
-            count = replies.align(count + received)
-        if count == len(self._received):
-            bus.follow_latency(bus.port.now() - self._asked_s, self.wire_s)
+        while count < size and (more := port.read_into(self._received[count:], give_up_s)):
+            count = replies.align(count + more)
+        if count == size:
+            bus.follow_latency(port.now() - asked_s, wire_s)
         if replies.check(count):
             self.data[:] = replies.data
             self.fresh.fill(True)
-            self.alert.fill(False)
+            if self._alerted:
+                self.alert.fill(False)
+                self._alerted = False
             return len(self.ids)
+        self.fresh.fill(False)
         if self._fast:
             return self._keep_sound(count)
         # noise, stuffing or a servo missing: find the packets wherever they lie
@@ -208,7 +213,7 @@ class SyncRead:
         request = bus.codec.sync_read(ids, address, length)
         reply_bytes = len(ids) * (bus.codec.STATUS_OVERHEAD + length)
         wire_s = bus.wire_s(len(request), reply_bytes, len(ids))
-        give_up_s = self._give_up_s(wire_s, deadline_s)
+        give_up_s = self._give_up_s(bus.port.now(), wire_s, deadline_s)
         if give_up_s is None:
             return None
         if not first and not self.fresh.any():
@@ -229,6 +234,7 @@ class SyncRead:
         replies, sound = self._replies, self._replies.sound
         np.copyto(self.data, replies.data, where=sound[:, None])
         np.copyto(self.alert, replies.alert, where=sound)
+        self._alerted = True
         np.copyto(self.fresh, sound)
         missing = len(self.ids) - replies.complete(received)
         self._bus.statistics.timeouts += missing > 0
@@ -237,7 +243,7 @@ class SyncRead:
         return answered
 
     def _keep(self, statuses: dict[int, Status]) -> int:
-        kept, length = 0, self.data.shape[1]
+        kept, length, self._alerted = 0, self.data.shape[1], True
         for id, status in statuses.items():
             if not status.error:
                 row = self._row_of[id]

@@ -9,8 +9,9 @@
 It sees every write that reaches a servo, also those the servo refuses, and the true joints at every
 step of the physics. It shares no code with what runs a robot. Limits are the caller's, in radians;
 the servos' own position limits count as well. A goal may jump towards the measured angle, as when a
-robot is told to stay where it is, but not away from it. A servo that has taken another's id is
-judged by its joint alone: what it hears was not meant for it.
+robot is told to stay where it is, but not away from it. A goal that is a speed has to keep the
+limit of speed; a speed or a current is zero when torque is switched on, and after a stop. A servo
+that has taken another's id is judged by its joint alone: what it hears was not meant for it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from deploy.dynamixel.registers import OperatingMode
 from deploy.robot_config import JointWiring
 from deploy.servos.register import Register
 from deploy.twin.feetech_servo import FeetechServo
@@ -46,7 +48,7 @@ _IMPLAUSIBLE_TICKS = 3 * 4096
 class Unsafe(StrEnum):
     """Kinds of violation."""
 
-    LIMIT = "a goal outside the joint's range"
+    LIMIT = "a goal outside the joint's range, or faster than it may be"
     IMPLAUSIBLE = "a goal that is no angle"
     JUMP = "a goal that jumps away from the joint"
     AFTER_STOP = "a goal elsewhere after the stop"
@@ -102,6 +104,18 @@ class _Joint:
         """Encoder counts as an angle."""
         wiring = self.wiring
         return (ticks - wiring.zero_ticks) * wiring.direction * self.servo.model.rad_per_tick
+
+    @property
+    def rate(self) -> Register | None:
+        """Its goal, if that is a speed or a current."""
+        if not isinstance(self.servo, Servo):
+            return None
+        mode, registers = self.register(self.servo.registers.OPERATING_MODE), self.servo.registers
+        rates = {
+            OperatingMode.VELOCITY: registers.GOAL_VELOCITY,
+            OperatingMode.CURRENT: registers.GOAL_CURRENT,
+        }
+        return rates.get(OperatingMode(mode))
 
     @property
     def tolerance(self) -> float:
@@ -168,6 +182,8 @@ class Monitor:
         registers = joint.servo.registers
         if register is registers.GOAL_POSITION:
             self._check_goal(joint, value)
+        elif register is joint.rate:
+            self._check_rate(joint, register, value)
         if register is registers.TORQUE_ENABLE and value and not error:
             joint.stopped = False
             if not joint.servo.torque_on:
@@ -203,6 +219,16 @@ class Monitor:
             self._check_change(joint, joint.origin, goal, measured)
         joint.goal = goal
 
+    def _check_rate(self, joint: _Joint, register: Register, value: int) -> None:
+        if self._first_s is None:
+            self._first_s = self._twin.time_s
+        fastest = joint.limits.max_speed_rad_s
+        if register.unit == "rad/s" and abs(value) - 1 > fastest / register.scale:
+            numbers = f"{value * register.scale:.2f} rad/s, allowed {fastest:.2f}"
+            self._report(Unsafe.LIMIT, joint, numbers)
+        if joint.stopped and value:
+            self._report(Unsafe.AFTER_STOP, joint, f"{register} of {value} counts")
+
     def _check_change(self, joint: _Joint, origin: float, goal: float, measured: float) -> None:
         """How far the goal has moved away from where the joint is, or beyond it."""
         nearest = min(max(measured, min(origin, goal)), max(origin, goal))
@@ -215,6 +241,10 @@ class Monitor:
             self._report(Unsafe.JUMP, joint, numbers)
 
     def _check_torque_on(self, joint: _Joint) -> None:
+        if rate := joint.rate:
+            if value := joint.register(rate):
+                self._report(Unsafe.TORQUE_ON, joint, f"{rate} of {value} counts")
+            return
         goal = joint.angle(joint.register(joint.servo.registers.GOAL_POSITION))
         measured = joint.measured
         if abs(goal - measured) > AWAY_RAD:

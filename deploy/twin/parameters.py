@@ -20,9 +20,11 @@ Range = tuple[float, float]
 
 MASS_SCALE: Range = (0.85, 1.15)
 """Printing infill, screws, cables."""
-FRICTION_SCALE: Range = (0.5, 2.5)
-"""Coulomb friction; it differs most from one gearbox to the next, and with its temperature: BAM's
-fits of one XL330 alone give 0.005 to 0.018 N·m."""
+FRICTION_SCALE: Range = (0.3, 1.3)
+"""Coulomb friction over what is identified where nothing else rubs (m1). Friction at rest and under
+load comes on top here, and where BAM lets it (m3 to m6) its fits leave 0.4 to 0.9 of an XL330's,
+0.7 of an MX-64's, all of an STS3215's. It differs most from one gearbox to the next, and with its
+temperature: m1 itself was fitted as 0.013 to 0.019 N·m."""
 DAMPING_SCALE: Range = (0.75, 1.2)
 """Back-EMF of the motor."""
 STRENGTH_SCALE: Range = (0.75, 1.05)
@@ -38,7 +40,9 @@ BACKLASH_RAD: Range = (0.002, 0.009)
 cheaper gears, and wear, have up to twice that."""
 STRIBECK_SCALE: Range = (0.0, 1.0)
 """Additional friction at rest, over Coulomb friction: from none to twice as hard to start as to
-keep moving (BAM's m6 of the XL330: 0.0047 N·m of each)."""
+keep moving (BAM's m6 of the XL330: 0.0047 N·m of each). All of it together, an XL330 without a load
+starts at 8 to 32 mN·m of its motor, mostly 17; in BAM's thirty fits 3 to 28, mostly 14. To lift
+0.2 N·m slowly costs it 27 to 90 mN·m; in the fits that have friction under load 66 to 201."""
 LOAD_FRICTION: Range = (0.05, 0.27)
 """Friction per motor torque, of gears under load; 0.07 (m4) to 0.27 (m6) in BAM's fits of the
 XL330. Their motors alone have 0.48 (m1, without it), 0.57 and 0.65 N·m at 5 V; what the gears leave

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deploy.clock import VirtualClock
 from deploy.configuration import load_yaml, validate
-from deploy.contract import Contract, describe_tensor, parse_contract
+from deploy.contract import TARGET_OF, Contract, OperatingMode, describe_tensor, parse_contract
+from deploy.dynamixel.servos import MODELS
 from deploy.errors import DeployError
 from deploy.reconnect import Reconnect
 from deploy.robot import Robot, bare_joints
@@ -41,32 +42,45 @@ _LIMITS = {"position_limits_rad": [-1.5, 1.5], "velocity_limit_rad_s": 5.0}
 _X = {"shoulder": "XL430-W250", "elbow": "XL330-M288"}
 _STS = dict.fromkeys(_X, "STS3215-12V")
 _SCS = dict.fromkeys(_X, "SCS0009")
-START = (0.2, 0.3)
+START, VELOCITY_P = (0.2, 0.3), 800
 SAFETY = {
     "move_to_start_s": 0.1,
     "reconnect_s": 0.6,
     "following_error_rad": 0.08,
     "following_time_ms": 100,
+    "following_speed_rad_s": 1.0,
     "pose_tolerance_rad": 0.15,
 }
 """So that little time passes until something is noticed."""
 _BUS = {"port": "/dev/bus"}
-FAMILIES: Mapping[str, tuple[dict[str, Any], dict[str, str], int]] = MappingProxyType(
+
+
+class Wired(NamedTuple):
+    """How the arm is built."""
+
+    devices: dict[str, Any]
+    models: dict[str, str] = _X
+    first_id: int = 1
+    mode: OperatingMode = "position"
+
+
+FAMILIES: Mapping[str, Wired] = MappingProxyType(
     {
-        "DYNAMIXEL": ({"bus": _BUS}, _X, 1),
-        "Feetech STS": ({"bus": _BUS | {"protocol": "feetech_sts"}}, _STS, 1),
-        "Feetech SCS": ({"bus": _BUS | {"protocol": "feetech_scs"}}, _SCS, 1),
-        "board": ({"board": {"port": "/dev/b", "protocol": "microcontroller"}}, _X, 0),
-        "own IMU": ({"bus": _BUS, "imu": {"port": "/dev/i", "protocol": "bno08x_rvc"}}, _X, 1),
-        "bus IMU": ({"bus": _BUS | {"imu": {"id": 200}}}, _X, 1),
+        "DYNAMIXEL": Wired({"bus": _BUS}),
+        "DYNAMIXEL by speed": Wired({"bus": _BUS}, mode="velocity"),
+        "DYNAMIXEL by torque": Wired({"bus": _BUS}, _X | {"shoulder": "XM430-W350"}, mode="torque"),
+        "Feetech STS": Wired({"bus": _BUS | {"protocol": "feetech_sts"}}, _STS),
+        "Feetech SCS": Wired({"bus": _BUS | {"protocol": "feetech_scs"}}, _SCS),
+        "board": Wired({"board": {"port": "/dev/b", "protocol": "microcontroller"}}, first_id=0),
+        "own IMU": Wired({"bus": _BUS, "imu": {"port": "/dev/i", "protocol": "bno08x_rvc"}}),
+        "bus IMU": Wired({"bus": _BUS | {"imu": {"id": 200}}}),
     }
 )
-"""Devices, servo models, and the first servo's id."""
 
 
 def arm(family: str, **safety: object) -> RobotConfig:
     """The arm's wiring."""
-    devices, models, first = FAMILIES[family]
+    devices, models, first, _ = FAMILIES[family]
     joints = {
         joint: {"device": next(iter(devices)), "id": id, "model": models[joint]}
         | {"rest_rad": 0.0, **_LIMITS}
@@ -76,11 +90,17 @@ def arm(family: str, **safety: object) -> RobotConfig:
     return validate(document, RobotConfig, source="arm.yaml")
 
 
-def arm_contract(config: RobotConfig) -> Contract:
+def arm_contract(config: RobotConfig, mode: OperatingMode = "position") -> Contract:
     """What a policy for it demands, which sees the IMU if there is one."""
     contract = reaching_contract(load_yaml(DESK_ARM, RobotConfig))
     joints = [
-        joint.model_copy(update={"default_position_rad": start, "velocity_limit_rad_s": 2.0})
+        joint.model_copy(
+            update={
+                "default_position_rad": start,
+                "velocity_limit_rad_s": 2.0,
+                **_gains(mode, config.joints[joint.name].model, joint.effort_limit_nm),
+            }
+        )
         for joint, start in zip(bare_joints(config), START, strict=True)
     ]
     kinds: list[SignalKind] = ["joint_position", "command"]
@@ -88,7 +108,7 @@ def arm_contract(config: RobotConfig) -> Contract:
         kinds.extend(("projected_gravity", "imu_angular_velocity"))
     names = [joint.name for joint in joints]
     tensors = [describe_tensor(kind, names, contract.command) for kind in kinds]
-    output = describe_tensor("joint_position_target", names, contract.command)
+    output = describe_tensor(TARGET_OF[mode], names, contract.command)
     rest = {"projected_gravity": [0.0, 0.0, -1.0], "command": contract.golden.inputs["command"][0]}
     document = contract.model_dump(mode="json") | {
         "robot": "arm",
@@ -111,13 +131,27 @@ def _has_imu(config: RobotConfig) -> bool:
     )
 
 
+def _gains(mode: OperatingMode, model: str, effort_nm: float) -> dict[str, Any]:
+    """What of a joint is other than that of a servo driven by position."""
+    if mode == "position":
+        return {}
+    kd = MODELS[model].velocity_kd(VELOCITY_P, effort_nm) if mode == "velocity" else 0.0
+    return {"operating_mode": mode, "kp_nm_per_rad": 0.0, "kd_nm_s_per_rad": kd}
+
+
 class Swing(ScriptedController):
-    """Swings the elbow."""
+    """Swings the elbow, at up to 1.9 rad/s, or as far as 0.05 N·m do."""
 
     def step(self) -> None:
         (target,) = self.outputs.values()
-        target[:] = self.home
-        target[-1] += 0.3 * math.sin(2 * math.pi * self.steps * 0.02)  # at most 1.9 rad/s
+        phase = 2 * math.pi * self.steps * 0.02
+        target[:] = self.home if "joint_position_target" in self.outputs else 0.0
+        if "joint_torque_target" in self.outputs:
+            target[-1] = 0.05 * math.cos(phase)
+        elif "joint_velocity_target" in self.outputs:
+            target[-1] = 1.9 * math.cos(phase)
+        else:
+            target[-1] += 0.3 * math.sin(phase)
         self.at.get(self.steps, lambda: None)()
         self.steps += 1
 
@@ -136,7 +170,7 @@ class FaultyArm:
         if not path.exists():
             path.write_text(MODEL)
         config = arm(self.family)
-        contract = arm_contract(config)
+        contract = arm_contract(config, FAMILIES[self.family].mode)
         self.twin, self.clock = Twin(path, config, TwinParameters()), VirtualClock()
         self.monitor = Monitor(
             self.twin, config.joints, limits_of(config, contract), period_s=contract.control_dt_s

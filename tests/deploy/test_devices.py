@@ -186,6 +186,13 @@ def test_watchdog_of_one_device_does_not_trip_while_a_slow_one_is_energised(rig:
     assert rig.robot.health(rig.clock.now() + 0.02) == ""  # of the upper
 
 
+def test_watchdog_of_one_device_does_not_trip_while_another_one_loses_replies(rig: Rig):
+    rig.robot.connect()
+    rig.ports["lower"].replies_to_lose = 2  # costs 110 ms, and as long again for late replies
+    rig.robot.energise()
+    assert rig.robot.health(rig.clock.now() + 0.02) == ""  # of the upper
+
+
 def test_health_of_every_device_is_asked_for_in_turn(rig: Rig):
     moving(rig)
     rig.twin.servos[0].write(registers.ACCELERATION.address, b"\x05")

@@ -11,13 +11,21 @@ import numpy as np
 import pytest
 
 import deploy
-from deploy.direct import driven
+from deploy.clock import VirtualClock
+from deploy.configuration import load_yaml
+from deploy.direct import PERIOD_S, DirectRobot, driven
 from deploy.dynamixel import registers
 from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.vigil import VIGIL_BYTES, Vigil
 from tests.deploy.conftest import REPOSITORY, Bench, FlakyPort
+
+pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+
+from deploy.twin.monitor import Limits, Monitor
+from deploy.twin.port import VirtualPort
+from deploy.twin.robot import Twin
 
 ROBOTS = REPOSITORY / "configs/robots"
 
@@ -171,3 +179,59 @@ def test_error_of_the_robot_in_the_block_is_one_traceback_too(bench: Bench, monk
         "deploy.errors.BusError: no answer from shoulder_pan (id 1), shoulder_lift (id 2), "
     )
     assert "answer at 1000000 baud: none. Check power, cables, servo ids and `bus.baud" in text
+
+
+@pytest.fixture
+def rover() -> Iterator[tuple[DirectRobot, Twin, Monitor]]:
+    """The balancer's wheels on a bus, in virtual time and watched."""
+    config = load_yaml(ROBOTS / "balancer_bus.yaml", RobotConfig)
+    clock, twin = VirtualClock(), Twin(REPOSITORY / "envs/robots/balancer/balancer.xml", config)
+    limits = dict.fromkeys(config.joints, Limits((-math.inf, math.inf), 38.0))
+    monitor = Monitor(twin, config.joints, limits, period_s=PERIOD_S)
+    ports = {"bus": VirtualPort(twin, clock)}
+    robot = Robot(config, bare_joints(config), ports, approve=lambda changes: True)
+    with driven(robot, clock) as direct:
+        yield direct, twin, monitor
+    assert monitor.violations == []
+    assert not any(servo.torque_on for servo in twin.servos)
+
+
+def test_wheels_turn_for_a_time_and_stand_still_afterwards(rover):
+    direct, twin, monitor = rover
+    seen: list[float] = []
+    step = twin.on_step
+    twin.on_step = lambda: (step(), seen.append(twin.joint_velocity[1]))
+    direct.turn({"left_wheel": -3.0, "right_wheel": 3.0}, 1.0)
+    # the servo's own integral holds the speed: 1 s of it, and speeding up and slowing down
+    turned = twin.joint_position
+    ramp_s = direct.robot.config.safety.move_to_start_s
+    assert turned[1] == pytest.approx(3.0 * (1.0 + ramp_s), rel=0.1)
+    assert turned[0] == pytest.approx(-turned[1], rel=0.1)
+    assert np.median(seen[-int(1e3 * (1 + ramp_s)) : -int(1e3 * ramp_s)]) == pytest.approx(
+        3.0, 0.05
+    )
+    assert direct.velocity["left_wheel"] == pytest.approx(0.0, abs=0.2)
+    monitor.stopped()
+
+
+@pytest.mark.parametrize(
+    ("speeds", "for_s", "problem"),
+    [
+        ({"left_wheel": 99.0}, 1.0, r"cannot turn at 99.0 rad/s, allowed are 38 rad/s"),
+        ({"left_wheel": math.nan}, 1.0, "cannot turn at nan"),
+        ({"wheel": 1.0}, 1.0, "'wheel' is no joint of this robot"),
+        ({"left_wheel": 1.0}, math.inf, "cannot turn for inf s; expected a time"),
+    ],
+)
+def test_what_wheels_cannot_do_is_refused_and_nothing_turns(rover, speeds, for_s, problem):
+    direct, twin, _ = rover
+    with pytest.raises(ConfigError, match=problem):
+        direct.turn(speeds, for_s)
+    with pytest.raises(ConfigError, match="are wheels, which go to no angle; use `turn`"):
+        direct.move({"left_wheel": 0.5})
+    assert not any(servo.torque_on for servo in twin.servos)
+
+
+def test_joints_that_go_to_angles_do_not_turn(open_arm):
+    with open_arm() as arm, pytest.raises(ConfigError, match=r"goes to angles, .* use `move`"):
+        arm.turn({"gripper": 1.0}, 1.0)

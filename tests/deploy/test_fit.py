@@ -252,12 +252,45 @@ def test_what_the_runtime_knows_by_itself_needs_no_device(
 
 @pytest.mark.parametrize("mode", ["velocity", "torque"])
 def test_target_that_the_joints_do_not_obey_is_named(
-    contract: Contract, desk_arm: RobotConfig, mode: str
+    so101_contract: Contract, so101: RobotConfig, mode: str
 ):
-    assert differences(driven_by(contract, mode), desk_arm) == [
+    assert differences(driven_by(so101_contract, mode), so101) == [
         f"target 'joint_{mode}_target': the policy sends it, this robot obeys only "
         "joint_position_target"
     ]
+
+
+def test_torques_need_servos_that_measure_their_current(contract: Contract, desk_arm: RobotConfig):
+    assert differences(driven_by(contract, "torque"), desk_arm) == [
+        "target 'joint_torque_target': the policy sends it, this robot obeys only "
+        "joint_position_target, joint_velocity_target"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kd", "problem"),
+    # the largest gain of an XL430: 1.5 N·m · 16383/128 / (885 · 0.02397 rad/s)
+    [
+        (0.0, "trained with no gain, a speed needs a kd above zero"),
+        (
+            9.1,
+            "XL430-W250 cannot be set to 9.1 N·m·s/rad, expected 0..9.051 (Velocity P Gain (78) "
+            "0..16383); lower the gain, or use a stronger servo",
+        ),
+        (2e-4, "XL430-W250 cannot be set to 0.0002 N·m·s/rad, the nearest it has is 0 N·m·s/rad"),
+    ],
+)
+def test_gain_of_a_speed_is_one_that_the_servo_has(
+    contract: Contract, desk_arm: RobotConfig, kd: float, problem: str
+):
+    assert f"joint 'shoulder_pan': {problem}" in differences(by_speed(contract, kd), desk_arm)
+    matches(by_speed(contract, 0.05), desk_arm)
+
+
+def by_speed(contract: Contract, kd: float) -> Contract:
+    driven = driven_by(contract, "velocity")
+    joints = [joint.model_copy(update={"kd_nm_s_per_rad": kd}) for joint in driven.joints]
+    return driven.model_copy(update={"joints": joints})
 
 
 @pytest.mark.parametrize(
@@ -288,7 +321,7 @@ def test_wheel_fits_a_policy_that_drives_it_by_speed_alone(
         update={"joints": [joint.model_copy(update={"position_limits_rad": (-1000.0, 1000.0)})
                            for joint in contract.joints]}
     )  # fmt: skip
-    named = "\n".join(differences(driven_by(endless, "velocity"), wheel))
+    named = "\n".join(differences(driven_by(endless, "torque"), wheel))
     assert "'gripper'" not in named
     assert (
         "joint 'wrist_roll': the policy uses [-1000.0, 1000.0] rad, the hardware allows "

@@ -4,18 +4,22 @@ import math
 import os
 import re
 import signal
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deploy import recorder as recorder_module
 from deploy.contract import Contract
 from deploy.dynamixel import registers
 from deploy.errors import BusError, SafetyError
+from deploy.ports import EVERY_S
 from deploy.recorder import Recorder
 from deploy.robot import PROOF_MARGIN_S
 from deploy.robot_config import RobotConfig
-from deploy.runtime import SLOW_S
+from deploy.runtime import SLOW_S, STALL_S
+from deploy.servos.bus import SETUP_ALLOWANCE_S
 from deploy.state import State
 from deploy.supervisor import GRACE_S
 from tests.deploy.conftest import MakeBench
@@ -161,12 +165,67 @@ def test_controller_promises_at_every_tick_to_be_back_and_in_the_end_nothing(tri
         assert min(abs(by_s - time_s - patience_s) for by_s in promised) < PERIOD_S
 
 
-def test_stop_has_the_time_it_needs_and_then_nothing_is_promised(trial: Trial):
-    trial.controller.at[5] = lambda: trial.runtime.requests.stop("enough")
-    trial.fail()
-    *_, slow_s, last_s = trial.recorder.promised
-    assert slow_s == pytest.approx(trial.bench.clock.now() + SLOW_S, abs=0.2)
-    assert last_s == math.inf
+@dataclass
+class Promises:
+    """Those made while a robot is made safe after a stop."""
+
+    trial: Trial
+    made: list[tuple[float, float]] = field(default_factory=list)
+    """When, and to be back by when."""
+
+    def run(self) -> None:
+        trial, recorder = self.trial, self.trial.recorder
+        trial.controller.at[5] = lambda: trial.runtime.requests.stop("enough")
+        promise, now = recorder.promise, trial.bench.clock.now
+
+        def note(by_s: float) -> None:
+            promise(by_s)
+            if trial.runtime.state is State.FAULT:
+                self.made.append((now(), by_s))
+
+        recorder.promise = note
+        trial.fail()
+
+    @property
+    def longest_wait_s(self) -> float:
+        """From one to the next."""
+        times_s = [time_s for time_s, _ in self.made]
+        return max(np.diff(times_s))
+
+    @property
+    def longest_s(self) -> float:
+        """That is promised at a time, once safe apart."""
+        return max(by_s - time_s for time_s, by_s in self.made[:-1])
+
+
+def test_stop_that_stalls_is_noticed_in_a_second_and_in_the_end_nothing_is_promised(trial: Trial):
+    promises = Promises(trial)
+    promises.run()
+    assert promises.longest_s == pytest.approx(STALL_S + WATCHDOG_S)
+    assert promises.made[-1][1] == math.inf
+
+
+def test_stop_that_waits_for_a_silent_servo_goes_on_in_the_companions_sight(trial: Trial):
+    trial.controller.at[4] = lambda: trial.bench.servo("gripper").hush(math.inf)
+    promises = Promises(trial)
+    promises.run()
+    took_s = promises.made[-1][0] - promises.made[0][0]
+    assert took_s > 3 * SETUP_ALLOWANCE_S  # three attempts
+    assert promises.longest_wait_s < 2 * EVERY_S
+
+
+def test_stop_that_waits_without_an_end_has_ten_seconds(trial: Trial):
+    robot = trial.bench.robot
+    port = robot._ports["bus"]
+
+    def hold() -> None:
+        port.read_into(memoryview(bytearray(1)), port.now() + 2 * SLOW_S)
+
+    robot.hold = hold
+    promises = Promises(trial)
+    promises.run()
+    began_s = promises.made[0][0]
+    assert max(by_s for _, by_s in promises.made[:-1]) == pytest.approx(began_s + SLOW_S)
 
 
 def test_recorder_that_fails_in_a_fault_does_not_keep_the_arm_from_its_safe_state(trial: Trial):

@@ -62,7 +62,8 @@ def live(robot: Robot, twin: Twin, ticks: int) -> list[str]:
     found, start_s = [], twin.time_s
     for tick in range(1, ticks + 1):
         now_s = start_s + 0.02 * tick
-        robot.devices[0]._port._clock.sleep_until(now_s)  # pyright: ignore[reportAttributeAccessIssue]
+        port = robot.devices[0]._port._port  # pyright: ignore[reportAttributeAccessIssue]
+        port._clock.sleep_until(now_s)
         robot.read(now_s + 0.01)
         robot.write(robot.target)
         if alarm := robot.alarm():

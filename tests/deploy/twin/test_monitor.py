@@ -195,3 +195,35 @@ def test_monitor_shares_no_code_with_what_it_judges():
     assert not {"deploy.governor", "deploy.runtime", "deploy.robot", "deploy.dynamixel.bus"} & set(
         loaded
     )
+
+
+@pytest.fixture
+def by_speed(port: VirtualPort, monitor: Monitor) -> DynamixelBus:
+    """The shoulder is driven by speed."""
+    bus = DynamixelBus(port, 1_000_000)
+    bus.write(SHOULDER, registers.OPERATING_MODE, 1)
+    bus.write(SHOULDER, registers.TORQUE_ENABLE, 1)
+    assert monitor.violations == []
+    return bus
+
+
+def test_goal_that_is_a_speed_keeps_the_limit(by_speed: DynamixelBus, monitor: Monitor):
+    fastest = int(5.0 / registers.RAD_S_PER_COUNT)
+    by_speed.write(SHOULDER, registers.GOAL_VELOCITY, -fastest)
+    assert monitor.violations == []
+    by_speed.write(SHOULDER, registers.GOAL_VELOCITY, fastest + 3)
+    assert [violation.kind for violation in monitor.violations] == [Unsafe.LIMIT]
+
+
+def test_speed_after_a_stop_is_caught_and_so_is_one_at_the_start(
+    by_speed: DynamixelBus, monitor: Monitor
+):
+    by_speed.write(SHOULDER, registers.GOAL_VELOCITY, 5)
+    monitor.stopped()
+    by_speed.write(SHOULDER, registers.GOAL_VELOCITY, 0)
+    assert monitor.violations == []
+    by_speed.write(SHOULDER, registers.GOAL_VELOCITY, 5)
+    by_speed.write(SHOULDER, registers.TORQUE_ENABLE, 0)
+    by_speed.write(SHOULDER, registers.TORQUE_ENABLE, 1)
+    kinds = [violation.kind for violation in monitor.violations]
+    assert kinds == [Unsafe.AFTER_STOP, Unsafe.TORQUE_ON]
