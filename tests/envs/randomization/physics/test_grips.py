@@ -253,7 +253,9 @@ def held_duck(**settings: object) -> VectorEnv:
 def test_held_robot_earns_nothing_and_does_not_fall_until_it_is_let_go():
     env = held_duck()
     env.reset()
-    limp = env.task.decoder.home.clone() + torch.tensor([0.6, -0.6] * 7)  # nothing stands on that
+    limp = torch.from_numpy(env.deployment.robot.home).float() + torch.tensor(
+        [0.6, -0.6] * 7
+    )  # nothing stands on that
     steps = [env.step_targets(limp.expand(4, -1)) for _ in range(100)]
 
     in_hand = steps[:50]  # of 20 ms
