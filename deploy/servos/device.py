@@ -449,9 +449,9 @@ class ServoDevice(ServoSetup):
 
         def confirm(id: int) -> None:
             goal = self._own_goal(id) if id in unseen else self._goal_counts[self._ids.index(id)]
-            if self.mode == "position" and not self._stopped_itself(id):
-                if self.bus.read(id, self._goal) != goal:
-                    self.bus.write_verified(id, self._goal, int(goal))
+            astray = self.mode == "position" and self.bus.read(id, self._goal) != goal
+            if astray and not self._stopped_itself(id):
+                self.bus.write_verified(id, self._goal, int(goal))
             if not self.bus.read(id, self.TORQUE_ENABLE):
                 raise ServoError(f"servo {id}: {self.TORQUE_ENABLE} reads 0, it has let go")
             self._stop(id)
