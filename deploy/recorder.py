@@ -217,6 +217,10 @@ class Recorder:
                 )
         return self._trouble
 
+    def watches(self) -> bool:
+        """Whether the companion is still there; a system call, as of `trouble`."""
+        return self._companion.poll() is None
+
     def promise(self, back_by_s: float) -> None:
         """Have the companion act if nothing more is promised by then, on the monotonic clock.
 

@@ -45,6 +45,8 @@ STALL_S = 1.0
 so long, and for a watchdog's time besides (of which the proof waits), it acts."""
 READINGS = 3
 """So often joints are read before the first tick, all within the time that a watchdog waits."""
+LOOK_EVERY_S = 0.5
+"""So often the loop looks whether its companion is still there, where nothing else watches it."""
 STREAM_PATIENCE_S = 5.0
 """How long a signal from elsewhere may let us wait for its first value."""
 
@@ -103,6 +105,8 @@ class Runtime:
         """How long the policy was in charge, pauses left out [s]."""
         self._controller_s = 0.0
         self._patience_s = math.inf
+        self._looked_s = -math.inf
+        self._unguarded = [d.name for d in self.robot.devices if d.joints and not d.guarded]
         known: dict[str, NDArray] = {
             "joint_target": self.drive.sent,
             "joint_target_velocity": self.drive.sent,
@@ -320,9 +324,23 @@ class Runtime:
     def _poll(self) -> None:
         """Be heard of, and hear what is asked for; only a policy in charge is told."""
         self._promise(self._patience_s)
+        self._check_watched()
         asked = self._commands(self.ran_s)
         if self.state is State.RUNNING:
             self._command[:] = asked
+
+    def _check_watched(self) -> None:
+        """Go on without a companion only where every device watches us itself."""
+        if self.recorder is None or not self._unguarded:
+            return
+        if self.clock.now() > self._looked_s + LOOK_EVERY_S:
+            self._looked_s = self.clock.now()
+            if not self.recorder.watches():
+                raise SafetyError(
+                    "the companion process has ended, expected it to make the robot safe should "
+                    f"this one be killed or hang: {self._unguarded} cannot notice that by "
+                    "themselves. Find out who ended it (too little memory?), then start again"
+                )
 
     def _show(self) -> None:
         """Put the signals where the policy takes them from."""

@@ -158,8 +158,8 @@ class SerialPort:
         self._fd = -1  # the number may soon be another file's
 
     def _unplugged(self, error: Exception | None) -> DeviceLost:
+        reason = f" ({error.args[-1]})" if error and self._fd >= 0 else ""
         self.close()  # held open, it would keep the adapter from coming back under its name
-        reason = f" ({error.args[-1]})" if error else ""
         return DeviceLost(
             f"{self.path} is gone{reason}, expected it to stay open: the adapter was unplugged, "
             "the twin behind it ended, or another program reads from it too; set that right, then "

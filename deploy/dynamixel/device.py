@@ -24,7 +24,7 @@ from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
 from deploy.dynamixel.servos import MODELS, ServoModel
 from deploy.dynamixel.sync import SyncRead, SyncWrite
-from deploy.errors import BusTimeout, SafetyError, ServoError
+from deploy.errors import SafetyError, ServoError
 from deploy.imu import imu_to_dxl
 from deploy.robot_config import WATCHDOG_STEP_MS, JointWiring, RobotConfig
 from deploy.serial_port import Port
@@ -270,26 +270,21 @@ class DynamixelServos(ServoDevice):
         """Of all at once: one whose reply is lost must not keep us from the others for long."""
         register, wanted = registers.BUS_WATCHDOG, self._watchdog_steps
         watchdogs = self._sync_read(self._ids, range(register.address, register.address + 1))
+        request = protocol.sync_write(
+            register.address, register.size, dict.fromkeys(self._ids, register.encode(wanted))
+        )
+        known, found = {wanted, registers.BUS_WATCHDOG_TRIPPED}, {}
         for _ in range(ATTEMPTS):
-            data = dict.fromkeys(self._ids, register.encode(wanted))
-            self._port.write(protocol.sync_write(register.address, register.size, data))
-            patience_s = watchdogs.wire_s + self.bus.latency_s + _ARM_S
-            if watchdogs.read(self._port.now() + patience_s) == len(self._ids):
-                break
-        else:
-            silent = [self.joints[row] for row in np.flatnonzero(~watchdogs.fresh)]
-            raise BusTimeout(
-                f"{silent} do not answer whether their watchdogs are on ({ATTEMPTS} attempts), "
-                "expected a reply within milliseconds; check their power and cable"
-            )
-        found = [register.decode(value.tobytes()) for value in watchdogs.data]
-        for joint, value in zip(self.joints, found, strict=True):
-            if value not in (wanted, registers.BUS_WATCHDOG_TRIPPED):
-                raise ServoError(
-                    f"{joint}: {register} reads {value} after {wanted} was written, expected "
-                    f"{wanted}; look for a second servo with this id"
-                )
-        return [row for row, value in enumerate(found) if value != wanted]
+            self._port.write(request)
+            watchdogs.read(self._port.now() + watchdogs.wire_s + self.bus.latency_s + _ARM_S)
+            values = [register.decode(data.tobytes()) for data in watchdogs.data]
+            found = {self.joints[row]: values[row] for row in np.flatnonzero(watchdogs.fresh)}
+            if len(found) == len(values) and known.issuperset(values):
+                return [row for row, value in enumerate(values) if value != wanted]
+        raise ServoError(
+            f"{register} reads {found} ({ATTEMPTS} attempts), expected {wanted} from each of "
+            f"{self.joints}; check power and cable, and look for a second servo with the same id"
+        )
 
     def _stopped_itself(self, id: int) -> bool:
         return self.bus.read(id, registers.BUS_WATCHDOG) == registers.BUS_WATCHDOG_TRIPPED

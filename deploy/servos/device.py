@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
 from deploy.device import Approve, Reading, refuse_changes
-from deploy.errors import BusError, SafetyError, ServoError
+from deploy.errors import BusError, DeviceLost, SafetyError, ServoError
 from deploy.robot_config import RobotConfig
 from deploy.serial_port import Port, latency_advice
 from deploy.servos.bus import ATTEMPTS
@@ -534,6 +534,9 @@ def _for_each_servo(id_of: dict[str, int], action: Callable[[int], None]) -> Non
     for name, id in id_of.items():
         try:
             action(id)
+        except DeviceLost as error:  # with the port all others are out of reach
+            errors.append(str(error))
+            break
         except Exception as error:  # whatever it is: the next one is to be stopped too
             errors.append(f"{name}: {error}")
     if errors:

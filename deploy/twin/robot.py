@@ -290,12 +290,19 @@ class Twin:
         rows = [row for row, device in enumerate(self._device) if device == name]
         here = [self.servos[row] for row in rows]
         if isinstance(section, MicrocontrollerConfig):
+            driven = {
+                servo.id: (servo, int(self._zero_ticks[row]))
+                for row, servo in zip(rows, here, strict=True)
+                if isinstance(servo, Servo)
+            }
+            if len(driven) < len(rows):
+                raise ConfigError(
+                    f"joints {[self.joints[row] for row in rows]} are behind board {name!r}, whose "
+                    "twin drives DYNAMIXEL servos alone, as its sketch does; give them such a "
+                    "`model`, or a bus of their own. A real board may drive others"
+                )
             return BoardWire(
-                {
-                    servo.id: (servo, int(self._zero_ticks[row]))
-                    for row, servo in zip(rows, here, strict=True)
-                    if isinstance(servo, Servo)
-                },
+                driven,
                 section.baud_rate,
                 self._motion_of(section.imu.mounting, force=False) if section.imu else None,
                 usb_latency_s=usb_latency_s,

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -24,18 +25,19 @@ FIRST = 3
 
 def measure(env_steps: int) -> None:
     """Train what is found in this folder; print the microseconds of an environment step as JSON."""
-    from robotrl.runs.run_folder import RunFolder
-    from robotrl.runs.train import train
-    from robotrl.runs.train_config import load_train_config
+    package = "robotrl.runs" if Path("robotrl/runs").exists() else "robotrl"  # older checkouts
+    names = ("run_folder", "train", "train_config")
+    run_folder, training, train_config = (import_module(f"{package}.{name}") for name in names)
 
-    config = load_train_config(Path("configs/train/arm_reach.yaml"), [f"env_steps={env_steps}"])
+    path = Path("configs/train/arm_reach.yaml")
+    config = train_config.load_train_config(path, [f"env_steps={env_steps}"])
     if hasattr(config, "evaluation"):
         config = config.model_copy(update={"evaluation": None})
     marks: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = RunFolder(Path(temporary) / "run")
+        folder = run_folder.RunFolder(Path(temporary) / "run")
         folder.create(config)
-        train(
+        training.train(
             config,
             folder,
             progress=lambda found: marks.append(

@@ -18,7 +18,7 @@ from deploy.ports import EVERY_S
 from deploy.recorder import Recorder
 from deploy.robot import PROOF_MARGIN_S
 from deploy.robot_config import RobotConfig
-from deploy.runtime import SLOW_S, STALL_S
+from deploy.runtime import LOOK_EVERY_S, SLOW_S, STALL_S
 from deploy.servos.bus import SETUP_ALLOWANCE_S
 from deploy.state import State
 from deploy.supervisor import GRACE_S
@@ -178,10 +178,10 @@ class Promises:
         trial.controller.at[5] = lambda: trial.runtime.requests.stop("enough")
         promise, now = recorder.promise, trial.bench.clock.now
 
-        def note(by_s: float) -> None:
-            promise(by_s)
+        def note(back_by_s: float) -> None:
+            promise(back_by_s)
             if trial.runtime.state is State.FAULT:
-                self.made.append((now(), by_s))
+                self.made.append((now(), back_by_s))
 
         recorder.promise = note
         trial.fail()
@@ -226,6 +226,25 @@ def test_stop_that_waits_without_an_end_has_ten_seconds(trial: Trial):
     promises.run()
     began_s = promises.made[0][0]
     assert max(by_s for _, by_s in promises.made[:-1]) == pytest.approx(began_s + SLOW_S)
+
+
+def test_arm_that_cannot_watch_us_stops_when_its_companion_has_ended(
+    make_bench: MakeBench, so101: RobotConfig, so101_contract: Contract
+):
+    bench = make_bench(so101, contract=so101_contract, model_path=SO101_PATH)
+    trial = make_trial(bench, anyway=True)
+    trial.controller.at[5] = lambda: setattr(trial.recorder, "watching", False)
+    message, note = trial.fail()
+    assert message.startswith("the companion process has ended, expected it to make the robot safe")
+    assert "['bus'] cannot notice that by themselves" in message
+    assert note.startswith("the robot holds its pose with torque on")
+    assert trial.controller.steps < 5 + LOOK_EVERY_S / PERIOD_S + 2
+
+
+def test_arm_that_watches_us_itself_goes_on_without_a_companion(trial: Trial):
+    trial.controller.at[5] = lambda: setattr(trial.recorder, "watching", False)
+    trial.run()
+    assert trial.states[-1] is State.IDLE
 
 
 def test_recorder_that_fails_in_a_fault_does_not_keep_the_arm_from_its_safe_state(trial: Trial):

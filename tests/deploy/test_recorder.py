@@ -392,8 +392,10 @@ def test_companion_that_is_killed_is_noticed_while_the_robot_runs(path: Path, co
     until(lambda: len(saved(unfinished(path))) == 10)
     assert recorder.trouble() == ""
 
+    assert recorder.watches()
     recorder._companion.kill()
     until(recorder.trouble)
+    assert not recorder.watches()
     recorder.commit()  # and the run goes on
 
     expected = (

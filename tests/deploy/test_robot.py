@@ -360,6 +360,15 @@ def test_joint_that_leaves_its_limits_while_torque_is_switched_on_gets_none(benc
     assert not bench.torque_on["wrist_roll"]
 
 
+def test_servos_out_of_reach_are_not_each_said_to_be(bench: Bench):
+    energised(bench)
+    bench.clock.sleep_until(bench.clock.now() + 1.0)  # what was read last is old
+    bench.port.unplugged = True
+    with pytest.raises(BusError) as caught:
+        bench.robot.hold()
+    assert str(caught.value) == "the port is gone"
+
+
 def test_energised_servos_watch_the_bus(bench: Bench):
     energised(bench)
     for joint in JOINTS:

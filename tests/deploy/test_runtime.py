@@ -76,6 +76,7 @@ class MemoryRecorder(Recorder):
         self.notes: list[tuple[float, str, str]] = []
         self.promised: list[float] = []
         self.drills: list[bool] = []
+        self.watching = True
 
     def commit(self) -> None:
         self._records.append(self.record.copy())
@@ -85,6 +86,9 @@ class MemoryRecorder(Recorder):
 
     def promise(self, back_by_s: float) -> None:
         self.promised.append(back_by_s)
+
+    def watches(self) -> bool:
+        return self.watching
 
     def drill(self, silent_s: float, *, let_go: bool) -> Drill:
         self.drills.append(let_go)

@@ -134,6 +134,14 @@ def test_unplugging_is_noticed_at_once(port: SerialPort, cable: Cable, use):
     assert time.monotonic() - start_s < PATIENCE_S / 2  # not at the deadline
 
 
+def test_port_that_is_gone_says_so_in_the_same_words_again(port: SerialPort, cable: Cable):
+    cable.unplug()
+    with pytest.raises(BusError):
+        _read(port, bytearray(1))
+    with pytest.raises(BusError, match=f"^{cable.path} is gone, expected it to stay open"):
+        _read(port, bytearray(1))
+
+
 def test_closed_port_writes_to_nobody(port: SerialPort):
     port.close()
     with pytest.raises(BusError, match="is gone"):

@@ -34,6 +34,8 @@ EPSILON = 1e-9
 class Masses:
     """A robot whose joints follow their targets with a lag, and what was done to it."""
 
+    guarded = True
+
     def __init__(self, config: RobotConfig, contract: Contract, clock: VirtualClock):
         self.config, self.joints, self._clock = config, contract.joints, clock
         rest = [config.joints[joint.name].rest_rad for joint in contract.joints]

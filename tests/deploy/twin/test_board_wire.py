@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deploy.clock import VirtualClock
-from deploy.configuration import load_yaml
+from deploy.configuration import load_yaml, validate
 from deploy.contract import JointSpec
 from deploy.errors import BusError, BusTimeout, ConfigError, SafetyError
 from deploy.microcontroller.device import Microcontroller
@@ -24,6 +24,7 @@ pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 from deploy.twin.board_wire import BoardWire
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
+from tests.deploy.twin.conftest import ARM
 
 REPOSITORY = Path(__file__).parents[3]
 MODEL = REPOSITORY / "envs/robots/balancer/balancer.xml"
@@ -321,3 +322,19 @@ def test_a_robot_is_let_go_without_being_connected_first(bench: Bench) -> None:
     Robot(bench.config, bench.robot.joints, {"board": bench.cable}).release()
     bench.wait(0.01)
     assert not bench.wheels_driven
+
+
+def test_servos_of_another_family_behind_a_board_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "arm.xml").write_text(ARM)
+    joints = {
+        joint: {"id": row, "model": "STS3215-12V", "rest_rad": 0.0}
+        | {"position_limits_rad": [-1.5, 1.5], "velocity_limit_rad_s": 5.0}
+        for row, joint in enumerate(("shoulder", "elbow"))
+    }
+    devices = {"board": {"port": "/dev/board", "protocol": "microcontroller"}}
+    document = {"robot": "arm", "devices": devices, "joints": joints}
+    config = validate(document, RobotConfig, source="arm.yaml")
+    with pytest.raises(
+        ConfigError, match=r"joints \['shoulder', 'elbow'\] are behind board 'board'"
+    ):
+        Twin(tmp_path / "arm.xml", config)
