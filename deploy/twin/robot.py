@@ -194,6 +194,7 @@ class Twin:
         self.unplugged: set[str] = set()
         """Devices whose cable is off."""
         self._ranges = self._model.jnt_range.copy()
+        self._limited = self._model.jnt_limited.copy()
 
     @property
     def time_s(self) -> float:
@@ -272,6 +273,7 @@ class Twin:
         angle = self._data.qpos[self._qpos[self.joints.index(joint)]]
         around = angle - BLOCKED_PLAY_RAD, angle + BLOCKED_PLAY_RAD
         self._model.jnt_range[index] = around if blocked else self._ranges[index]
+        self._model.jnt_limited[index] = blocked or self._limited[index]  # a wheel has no range
 
     def is_unplugged(self, device: str | None = None) -> bool:
         """Whether the cable of a device, or of the first, is off."""
