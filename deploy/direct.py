@@ -88,6 +88,7 @@ def driven(
     promise: Callable[[float], None] = lambda back_by_s: None,
 ) -> Iterator["DirectRobot"]:
     """Connect, and see that the robot ends parked or in its safe state."""
+    _check_wheels(robot)
     robot.connect()
     direct = DirectRobot(robot, clock, promise)
     if not anyway:
@@ -181,8 +182,12 @@ class DirectRobot:
                 drive.target[:] = goal
                 drive.finish(times)
             drive.ramp(np.zeros_like(goal))
-        finally:
+        except BaseException:  # who catches this, and goes on to read, keeps the watchdogs quiet
             self._promise(math.inf)
+            with _deaf(), contextlib.suppress(Exception):
+                self.robot.hold()
+            raise
+        self._promise(math.inf)
         self.robot.hold()
 
     def park(self) -> None:
@@ -236,6 +241,24 @@ class DirectRobot:
                 )
             goal[row] = angle
         return goal
+
+
+def _check_wheels(robot: Robot) -> None:
+    """Refuse wheels that would go to angles, and limits that would be none for wheels."""
+    wirings, safety = robot.config.joints, robot.config.safety
+    if not (wheels := [name for name, wiring in wirings.items() if wiring.continuous]):
+        return
+    if any(joint.operating_mode != "velocity" for joint in robot.joints):
+        raise ConfigError(
+            f"{wheels} are wheels (`continuous: true`), on a robot that goes to angles; expected "
+            "nothing but wheels, of servos that obey speeds; give them a YAML of their own"
+        )
+    if safety.max_effort_share < 1 or any(wirings[name].current_limit_a for name in wheels):
+        raise ConfigError(
+            f"the effort of {wheels} is limited (`safety.max_effort_share`, `current_limit_a`), "
+            "expected no such limit: the gains that servos leave the factory with do not keep it; "
+            "leave it out, or drive them with a policy"
+        )
 
 
 def _by_name(config: RobotConfig, port: str | Mapping[str, str]) -> Mapping[str, str]:

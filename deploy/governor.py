@@ -28,6 +28,8 @@ DUTY_TOLERANCE = 0.01
 """What is lost to rounding and to readings of different moments."""
 SATURATED = 0.95
 """From this duty on a motor gives all it has."""
+SLOW_SHARE = 0.5
+"""A joint driven by speed that is off by more than this part of it is slow."""
 
 
 class LimitedBy(IntFlag):
@@ -270,7 +272,8 @@ class Governor:
         `following_time_ms` more than it is not, while its motor makes no effort, makes all the
         effort it may, or is as far off as targets ever go; one with a `current_limit_a` holds what
         blocks it, so only no effort counts. One driven by speed does not obey if it
-        is off by `following_speed_rad_s` for as long; one driven by torque goes where it goes.
+        is off by `following_speed_rad_s` for as long, or by half its speed while its motor makes
+        all the effort it may; one driven by torque goes where it goes.
 
         Args:
             target: (n,) the targets sent last.
@@ -291,14 +294,18 @@ class Governor:
         limp = np.less(along, limp, out=self._changed)
         astray, other = self._mask, self._other
         np.greater(distance, self._following_error, out=astray)
+        np.multiply(self.effort_share, self._saturated, out=self._ahead)
+        np.greater_equal(along, self._ahead, out=other)
         if self.mode == "position":
-            np.multiply(self.effort_share, self._saturated, out=self._ahead)
-            np.greater_equal(along, self._ahead, out=other)
             np.logical_or(other, limp, out=other)
             np.logical_and(astray, other, out=other)
             np.greater_equal(distance, self._as_far_as_ever, out=self._far)
             np.logical_and(astray, self._far, out=astray)
-            np.logical_or(astray, other, out=astray)
+        else:
+            np.multiply(np.abs(target, out=self._ahead), SLOW_SHARE, out=self._ahead)
+            np.greater(distance, self._ahead, out=self._far)
+            np.logical_and(other, self._far, out=other)
+        np.logical_or(astray, other, out=astray)
         # Ticks that are all right take as many off: a swinging target meets a blocked joint too.
         self._more.fill(-1)
         np.copyto(self._more, 1, where=astray)

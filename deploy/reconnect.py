@@ -8,7 +8,8 @@
 into the safe state: those that answer at once, the lost one as soon as it can be told. A device
 counts as back when it passes all that `connect` checks: ids, models, settings, supply. Settings
 that are kept at power-off must be as they were; nobody is asked to change them now. A joint that
-has kept its torque must not be elsewhere; a limp one may be, within its limits.
+has kept its torque must not be elsewhere, if it is driven by position; a limp one may be, within
+its limits.
 """
 
 from enum import Enum
@@ -76,6 +77,8 @@ def wait_for_resume(drive: Drive) -> None:
 
 def _refuse_moved(drive: Drive, lowest: Floats, highest: Floats) -> None:
     """Refuse joints that held and are not between where they were and where they were told to."""
+    if drive.governor.mode != "position":
+        return  # it rolled on until its watchdog stopped it, or fell
     robot, allowed = drive.robot, drive.robot.config.safety.pose_tolerance_rad
     held = {joint for device in robot.devices if device.energised for joint in device.joints}
     for row, joint in enumerate(robot.joints):

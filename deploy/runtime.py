@@ -43,6 +43,8 @@ SLOW_S = 10.0
 STALL_S = 1.0
 """Meanwhile devices are waited for again and again; when the companion has seen nothing of that for
 so long, and for a watchdog's time besides (of which the proof waits), it acts."""
+READINGS = 3
+"""So often joints are read before the first tick, all within the time that a watchdog waits."""
 LOOK_EVERY_S = 0.5
 """So often the loop looks whether its companion is still there, where nothing else watches it."""
 STREAM_PATIENCE_S = 5.0
@@ -225,7 +227,10 @@ class Runtime:
                 self._tell(f"proved: {proof}")
             if not self.prove and not anew:
                 self._tell("NOT proved: that anybody notices when this process dies (--no-prove)")
-            robot.read(self.clock.now() + patience_s)  # else one lost reply would find old readings
+            for _ in range(READINGS):  # else one lost reply would find old readings
+                robot.read(self.clock.now() + safety.watchdog_ms / 1000 / (READINGS + 1))
+                if robot.heard.all():
+                    break
         self._promise(patience_s)
 
     @contextlib.contextmanager

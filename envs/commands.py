@@ -79,9 +79,13 @@ class UniformCommand:
         steps = (interval_s / self._control_dt_s).round().long().clamp(min=1)
         return [self._low + self._span * u[:, :-1], steps]
 
-    def advance(self) -> Tensor:
-        """Let a step pass; returns (num_envs,) bool: worlds whose command has ended."""
-        self.remaining -= 1
+    def advance(self, paused: Tensor | None = None) -> Tensor:
+        """Let a step pass, but where `paused` (num_envs,).
+
+        Returns:
+            (num_envs,) bool: worlds whose command has ended.
+        """
+        self.remaining -= 1 if paused is None else (~paused).long()
         return self.remaining <= 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -224,11 +228,12 @@ class VelocityCommand:
         worlds.put(self.value, value)
         worlds.put(self._goal, torch.where(heading, goal, torch.inf))
 
-    def advance(self, heading: Tensor) -> Tensor:
+    def advance(self, heading: Tensor, paused: Tensor | None = None) -> Tensor:
         """Let a step pass, and turn towards a direction where that is the command.
 
         Args:
             heading: (num_envs, 2) cosine and sine of the yaw.
+            paused: (num_envs,) bool: where the command's time stands still.
 
         Returns:
             (num_envs,) bool: worlds whose command has ended.
@@ -237,7 +242,7 @@ class VelocityCommand:
         off = torch.atan2(off.sin(), off.cos())  # the short way round
         yaw = off.clamp(self._low_yaw, self._high_yaw)  # in 1 s, if it may be that fast
         self.value[:, 2] = torch.where(self._goal.isinf(), self.value[:, 2], yaw)
-        return self._drawn.advance()
+        return self._drawn.advance(paused)
 
     def state_dict(self) -> dict[str, Any]:
         """Commands and their times."""

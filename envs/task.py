@@ -129,6 +129,15 @@ class Commanded(Protocol):
 
 
 @runtime_checkable
+class Held(Protocol):
+    """A task that minds whether a hand holds its robot; see `envs.randomization.physics.grips`."""
+
+    held: Tensor | None
+    """(num_envs,) bool: where it did in the step just made, written before `rewards`; None: there
+    are no hands."""
+
+
+@runtime_checkable
 class Bounded(Protocol):
     """A task whose worlds may have an end, which truncates the episode of whoever reaches it."""
 

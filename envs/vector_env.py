@@ -33,7 +33,7 @@ from envs.mirror import Mirror, Symmetric
 from envs.observation_encoder import column_names
 from envs.randomization import Randomization, RandomTerm
 from envs.simulation import Simulation
-from envs.task import Bounded, Commanded, Deployment, Task
+from envs.task import Bounded, Commanded, Deployment, Held, Task
 from envs.task_outputs import check_outputs
 from envs.worlds import Worlds, all_finite, as_slice, choose, every
 
@@ -317,11 +317,17 @@ class VectorEnv:
         self._step_count += 1
         self._episode_step += 1
 
+        held = self.randomization.held
+        if isinstance(task, Held):
+            task.held = held
         rewards = task.rewards(action, self._previous_action)
         self._previous_action = action
         terminated = task.terminated()
         self._check("rewards", rewards)
         self._check("terminated", {"terminated": terminated}, torch.bool)
+        if held is not None:  # see `randomization.physics.grips`
+            terminated = terminated & ~held
+            rewards = {name: term.masked_fill(held, 0) for name, term in rewards.items()}
         some_failed = not self._simulation.compact or bool(failed.any())
         if some_failed:
             self._diverged += failed.sum()
@@ -335,6 +341,8 @@ class VectorEnv:
         self._check("advance", metrics, None)
         self._check("advance", {"measured": measured}, torch.bool)
         self._checked = True
+        if held is not None:
+            measured = measured & ~held
         if some_failed:
             measured = measured & ~failed  # what they say is of a world that broke
         if over is not None:

@@ -116,9 +116,9 @@ class DynamixelServos(ServoDevice):
         """Name in the block, unit of a count for each joint, and where the signal is."""
         self._targets = SyncWrite(self.bus, self._ids, self._goal)
         self._narrow = np.zeros(len(joints), f"<i{self._goal.size}")
-        limits = [MODELS[model.name].current_limit or 0 for model in self._models]
-        self._most_current = np.array(limits, np.int32)
-        self._least_current = -self._most_current
+        rows = range(len(joints))
+        self._most = np.array([self._largest_goal(row) for row in rows], np.int32)
+        self._least = -self._most
         self._watchdog_steps = config.safety.watchdog_ms // WATCHDOG_STEP_MS
         self.imu = BusImu(self._bus_config.imu, self.bus) if self._bus_config.imu else None
         """The inertial sensor on this bus."""
@@ -214,11 +214,18 @@ class DynamixelServos(ServoDevice):
         return _GOAL_IN.get(OperatingMode(mode), registers.GOAL_POSITION)
 
     def _send(self, goals: NDArray[np.int32]) -> None:
-        if self.mode == "torque":  # a servo forgets a goal beyond its limit, and keeps the last
-            np.minimum(goals, self._most_current, out=goals)
-            np.maximum(goals, self._least_current, out=goals)
+        if self.mode != "position":  # a servo forgets a goal beyond its limit, and keeps the last
+            np.minimum(goals, self._most, out=goals)
+            np.maximum(goals, self._least, out=goals)
         self._narrow[:] = goals
         self._targets.write(self._narrow)
+
+    def _largest_goal(self, row: int) -> int:
+        """Limit in the servo of a speed or current [counts]."""
+        if self.mode == "torque":
+            return MODELS[self._models[row].name].current_limit or 0
+        fastest = math.ceil(self._wirings[row].velocity_limit_rad_s / RAD_S_PER_COUNT)
+        return min(fastest, registers.LARGEST_VELOCITY)
 
     def _kept_settings(self, row: int) -> dict[Register, int]:
         wiring, model = self._wirings[row], MODELS[self._models[row].name]
@@ -233,8 +240,7 @@ class DynamixelServos(ServoDevice):
             low, high = self._scale.limits[row].tolist()
             wanted |= {registers.MIN_POSITION_LIMIT: low, registers.MAX_POSITION_LIMIT: high}
         elif self.mode == "velocity":
-            fastest = math.ceil(wiring.velocity_limit_rad_s / RAD_S_PER_COUNT)
-            wanted[registers.VELOCITY_LIMIT] = fastest
+            wanted[registers.VELOCITY_LIMIT] = self._largest_goal(row)
         elif model.current_limit is not None:
             wanted[registers.CURRENT_LIMIT] = model.current_limit
         if self._overfed[row]:  # else it lets go

@@ -23,6 +23,8 @@ RAD_S2_PER_COUNT = 214.577 * 2 * math.pi / 3600
 """Acceleration unit: 214.577 rev/min², in rad/s²."""
 PWM_FULL = 885
 """PWM count of 100 % duty."""
+LARGEST_VELOCITY = 2047
+"""What Velocity Limit takes of an X330, 49 rad/s; others take half, and are far slower."""
 
 
 class OperatingMode(IntEnum):

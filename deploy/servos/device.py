@@ -99,6 +99,7 @@ class ServoDevice(ServoSetup):
         the median."""
         self.others: tuple[int, ...] = ()
         """Ids of what is no servo; it answers before them when they are read together."""
+        self._reach = np.rint(HOLD_REACH_RAD / self._scale.rad_per_tick).astype(np.int32)
         self._goal_scale = self._make_goal_scale()
         self._goal_counts = np.zeros(len(joints), np.int32)
         self._read_at = np.full(len(joints), -np.inf)
@@ -161,7 +162,7 @@ class ServoDevice(ServoSetup):
         """Check every servo and set it up; nothing moves.
 
         A robot that still holds itself up, as after an emergency stop, is not let go: then only
-        settings that need no torque off may differ.
+        settings that need no torque off may differ. A wheel that turns is stopped.
 
         Raises:
             BusError: a servo is missing, of another model, in error, or refuses a setting; all
@@ -175,9 +176,12 @@ class ServoDevice(ServoSetup):
             self._check_health(row, joint)
         holding = [bool(self.bus.read(id, self.TORQUE_ENABLE)) for id in self._ids]
         self.energised, self._limp = any(holding), ~np.array(holding)
+        for id, holds in zip(self._ids, holding, strict=True):
+            if holds:
+                self._stop(id)
+            else:  # a watchdog that has tripped locks the goals
+                self._disarm(id)
         self._goal_counts[:] = [self.bus.read(id, self._goal) for id in self._ids]
-        for id in self._ids:  # a watchdog that has tripped locks the goals
-            self._disarm(id)
         self._set_up_eeprom(holding)
         for id, wanted in zip(self._ids, self._wanted, strict=True):
             for register, value in wanted.items():
@@ -234,7 +238,7 @@ class ServoDevice(ServoSetup):
         """
         id = self._ids[row]
         if self.mode != "position":
-            self._stop(id, self._goal)
+            self._stop(id)
             self._goal_counts[row] = 0
             return
         for _ in range(STILL_TRIES):
@@ -445,13 +449,12 @@ class ServoDevice(ServoSetup):
 
         def confirm(id: int) -> None:
             goal = self._own_goal(id) if id in unseen else self._goal_counts[self._ids.index(id)]
-            if self.mode != "position":
-                self._stop(id, self._goal)
-            elif self.bus.read(id, self._goal) != goal and not self._stopped_itself(id):
+            astray = self.mode == "position" and self.bus.read(id, self._goal) != goal
+            if astray and not self._stopped_itself(id):
                 self.bus.write_verified(id, self._goal, int(goal))
             if not self.bus.read(id, self.TORQUE_ENABLE):
                 raise ServoError(f"servo {id}: {self.TORQUE_ENABLE} reads 0, it has let go")
-            self._disarm(id)
+            self._stop(id)
 
         seen_first = sorted(self.id_of.items(), key=lambda joint: joint[1] in unseen)
         _for_each_servo(dict(seen_first), confirm)
@@ -480,11 +483,9 @@ class ServoDevice(ServoSetup):
             if not self.bus.read(id, self.TORQUE_ENABLE):
                 return
             goal = self._goal_of(id)
-            if goal is not self.GOALS["position"]:
-                self._stop(id, goal)
-            elif not self._stopped_itself(id):
+            if goal is self.GOALS["position"] and not self._stopped_itself(id):
                 self.bus.write_verified(id, goal, self._own_goal(id))
-            self._disarm(id)
+            self._stop(id)
 
         _for_each_servo(self.id_of, stop)
 
@@ -497,11 +498,20 @@ class ServoDevice(ServoSetup):
         self._goal_counts[row] = self._hold_ticks(present)[row]
         return int(self._goal_counts[row])
 
-    def _stop(self, id: int, goal: Register) -> None:
-        """Zero for a goal of speed or torque; a watchdog that has tripped lets it be written."""
-        if self._stopped_itself(id):
-            self._disarm(id)
-        self.bus.write_verified(id, goal, 0)
+    def _stop(self, id: int) -> None:
+        """Switch a servo's watchdog off, in whatever mode it is, and have it stay where it is.
+
+        It has locked the goals if it has tripped, and nothing says that it has forgotten them.
+        """
+        tripped, goal = self._stopped_itself(id), self._goal_of(id)
+        self._disarm(id)
+        if goal is not self.GOALS["position"]:
+            self.bus.write_verified(id, goal, 0)
+        elif tripped:
+            found, present = self.bus.read(id, goal), self.bus.read(id, self.PRESENT_POSITION)
+            reach = int(self._reach[self._ids.index(id)])
+            if (near := min(max(found, present - reach), present + reach)) != found:
+                self.bus.write_verified(id, goal, near)
 
     def describe_alerts(self) -> str:
         """What the servos in alert complain about."""
@@ -513,7 +523,7 @@ class ServoDevice(ServoSetup):
 
     def _hold_ticks(self, present: NDArray[np.integer]) -> NDArray[np.integer]:
         """Goals (n,) that stop each joint near `present`, see `HOLD_REACH_RAD`."""
-        reach = np.rint(HOLD_REACH_RAD / self._scale.rad_per_tick).astype(np.int32)
+        reach = self._reach
         return np.clip(np.clip(self._goal_counts, present - reach, present + reach),
                        *self._scale.limits.T)  # fmt: skip
 

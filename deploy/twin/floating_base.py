@@ -1,13 +1,13 @@
 """A robot that nothing holds to the ground: where its base is, who lifts it, and who pushes it.
 
     base = FloatingBase(model, data, root, parameters)
-    base.act(now_s, energised)           # before every step of the physics
+    base.act(now_s, energised, at_home=True)           # before every step of the physics
     base.pose, base.velocity
 
 It is started as a maker starts the real one. It lies limp as it was switched on; when its servos
-hold, a hand picks it up, keeps it upright in the air while it goes to its home pose, puts it on its
-feet, loosens its grip as they take the weight, and has let go `let_go_after_s` after they began to
-hold, when the policy has taken over. The hand is a soft weld to a body that moves as the hand does.
+hold, a hand picks it up and keeps it upright in the air until its joints have come home, puts it on
+its feet, holds it there, loosens its grip, and has let go `let_go_after_s` after it stood, when the
+policy has taken over. The hand is a soft weld to a body that moves as the hand does.
 A robot on wheels gets up by itself: nobody lifts it, in the air its wheels would only run away. A
 push is a force on the base that gives the whole robot the drawn speed within `PUSH_S`; training
 sets the speed at once.
@@ -26,9 +26,10 @@ LIFT_S, LOWER_S = 1.0, 0.4
 """From where it lies into the air, and from there onto the floor."""
 CLEARANCE_M = 0.03
 """Under its feet in the air."""
-BEFORE_LETTING_GO_S, LOOSENING_S = 1.2, 0.9
-"""It stands for so long, the last of it held less and less: while it is held it cannot balance, and
-what it tries fells it if it is let go at once."""
+PATIENCE_S = 10.0
+"""It is put down then, wherever its joints are."""
+LOOSENING_S = 0.9
+"""The end of its standing it is held less and less, if it is held for so long."""
 PUSH_S = 0.1
 PUSH_INTERVAL_S = (3.0, 6.0)
 
@@ -87,10 +88,12 @@ class FloatingBase:
         self._standing = model.qpos0[self._qpos].copy()  # where the MJCF draws it
         self._mass_kg = float(model.body_subtreemass[self._body])
         self._mocap, self._weld = int(model.body(HAND).mocapid[0]), model.equality(HAND).id
-        self._let_go_after_s = parameters.let_go_after_s if lifted else 0.0
+        self._stands_held_s = parameters.let_go_after_s
+        self._lifted = lifted and self._stands_held_s > 0
         self._push_m_s = parameters.push_speed_m_s
         self._rng = np.random.default_rng(parameters.seed)
         self._held_since_s: float | None = None
+        self._put_down_s = self._let_go_s = math.inf
         self._lying = self.pose
         self._push_s = math.inf
         self._force: Floats = np.zeros(2)
@@ -105,27 +108,35 @@ class FloatingBase:
         """Velocity [m/s] in the world, and angular velocity [rad/s] in its own frame, (6,)."""
         return self._data.qvel[self._dof].copy()
 
-    def act(self, now_s: float, energised: bool) -> None:
+    def act(self, now_s: float, energised: bool, *, at_home: bool) -> None:
         """What the hand does now."""
         if not energised:
             self._held_since_s, self._push_s = None, math.inf
         elif self._held_since_s is None:
             self._held_since_s, self._lying = now_s, self.pose
-            self._plan_push(now_s + self._let_go_after_s)
-        held_s = math.inf if self._held_since_s is None else now_s - self._held_since_s
-        holds = held_s < self._let_go_after_s
+            self._put_down_s, self._let_go_s = math.inf, math.inf if self._lifted else now_s
+        elif self._let_go_s == math.inf:
+            held_s = now_s - self._held_since_s
+            if held_s > LIFT_S and (at_home or held_s > PATIENCE_S):
+                self._put_down_s = now_s
+                self._let_go_s = now_s + LOWER_S + self._stands_held_s
+        holds = energised and now_s < self._let_go_s
         self._data.eq_active[self._weld] = holds
         if holds:
-            grip = min((self._let_go_after_s - held_s) / LOOSENING_S, 1.0)
+            loosening_s = min(LOOSENING_S, self._stands_held_s)
+            grip = min((self._let_go_s - now_s) / loosening_s, 1.0)
             self._model.eq_solimp[self._weld, :3] = _FIRM * grip**2, _FIRM, _WIDTH
-            self._move_hand(held_s)
+            self._move_hand(now_s)
+        elif energised and self._push_s == math.inf:
+            self._plan_push(now_s)
         if self._push_m_s:
             self._push(now_s)
 
-    def _move_hand(self, held_s: float) -> None:
+    def _move_hand(self, now_s: float) -> None:
         """Up from where it lay, turned upright with the heading it had, and down again."""
-        put_down_s = self._let_go_after_s - BEFORE_LETTING_GO_S - LOWER_S
-        lifted, lowered = _smooth(held_s / LIFT_S), _smooth((held_s - put_down_s) / LOWER_S)
+        assert self._held_since_s is not None
+        lifted = _smooth((now_s - self._held_since_s) / LIFT_S)
+        lowered = _smooth((now_s - self._put_down_s) / LOWER_S)
         upright = np.append(self._lying[:2], [self._standing[2], *_heading(self._lying[3:])])
         pose = self._lying + (upright - self._lying) * lifted
         pose[2] += CLEARANCE_M * (lifted - lowered)

@@ -67,10 +67,8 @@ IMU_TILT_RAD: Range = (-0.02, 0.02)
 two screws."""
 GYRO_BIAS_RAD_S: Range = (-0.0175, 0.0175)
 """What a gyroscope says at rest: ±1 °/s (ST, LSM6DSV16X, zero-rate level)."""
-LET_GO_S, SETTING_UP_EXCHANGES = 3.35, 250
-"""When whoever picks up a robot lets go of it, and by how many of the adapter's latencies later:
-until its servos are set up and their watchdogs proved, it only lies there. A run of 14 servos
-begins 2.35 s after they hold with an adapter of 1 ms, 2.95 s after with one of 3.4 ms."""
+LET_GO_S: Range = (0.5, 4.0)
+"""How long whoever picks up a robot holds it after it was put on its feet."""
 PUSH_SPEED_M_S = 0.25
 """What pushes of a robot on a floating base give it, at most, forwards and sideways."""
 
@@ -115,9 +113,9 @@ class TwinParameters:
     """See `GYRO_BIAS_RAD_S`."""
     push_speed_m_s: float = 0.0
     """See `PUSH_SPEED_M_S`; 0 for no pushes."""
-    let_go_after_s: float = 3.6
-    """When whoever picks up a robot on a floating base lets go of it, after its servos began to
-    hold; 0 if nobody picks it up."""
+    let_go_after_s: float = 1.2
+    """How long whoever picks up a robot on a floating base holds it after putting it on its feet,
+    which is when its joints have come home; 0 if nobody picks it up."""
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON and tables."""
@@ -158,9 +156,9 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
         supply_scale=rng.uniform(*SUPPLY_SCALE),
         supply_resistance_ohm=rng.uniform(*SUPPLY_RESISTANCE_OHM),
         command_latency_s=rng.uniform(*COMMAND_LATENCY_S),
-        usb_latency_s=(usb_latency_s := rng.uniform(*USB_LATENCY_S)),
+        usb_latency_s=rng.uniform(*USB_LATENCY_S),
         imu_tilt_rad=tuple(rng.uniform(*IMU_TILT_RAD, 3).tolist()),
         gyro_bias_rad_s=tuple(rng.uniform(*GYRO_BIAS_RAD_S, 3).tolist()),
         push_speed_m_s=PUSH_SPEED_M_S * floats,
-        let_go_after_s=LET_GO_S + SETTING_UP_EXCHANGES * usb_latency_s,
+        let_go_after_s=rng.uniform(*LET_GO_S),
     )

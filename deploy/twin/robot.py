@@ -61,6 +61,10 @@ _EMULATED: Mapping[type[ServoSheet], Callable[..., AnyServo]] = {
 }
 START_KEY = "rest"
 """Keyframe the robot lies in when it is switched on."""
+HOME_KEY, NEAR_HOME, NEAR_HOME_RAD = "home", 0.25, 0.1
+"""Keyframe in which a policy takes over. Whoever picked the robot up puts it on its feet when its
+joints, all together, are at so small a share of the way there from where they lay, and a little
+more: a weak neck never gets there."""
 STRIBECK_SPEED_RAD_S = 0.1
 """Speed at which the additional friction at rest has fallen to a third; usual, no source."""
 
@@ -106,7 +110,7 @@ class Twin:
         """Joints that have a servo; the order of `joint_position`."""
         self.on_step: Callable[[], None] = lambda: None
         """Called after every step of the physics."""
-        self._model, self._data, root = build_model(model_path, self.joints, parameters)
+        self._model, self._data, root, home = build_model(model_path, self.joints, parameters)
         wheels = any(wiring.continuous for wiring in robot_config.joints.values())
         self.base = (
             FloatingBase(self._model, self._data, root, parameters, lifted=not wheels)
@@ -121,6 +125,8 @@ class Twin:
         self._play_qpos, self._play_dof = self._addresses(
             [joint + BACKLASH_HINGE for joint in playing]
         )
+        self._home = home
+        self._way_home_rad = self._from_home_rad()
 
         wiring = list(robot_config.joints.values())
         models = [MODELS[joint.model] for joint in wiring]
@@ -188,6 +194,7 @@ class Twin:
         self.unplugged: set[str] = set()
         """Devices whose cable is off."""
         self._ranges = self._model.jnt_range.copy()
+        self._limited = self._model.jnt_limited.copy()
 
     @property
     def time_s(self) -> float:
@@ -266,6 +273,7 @@ class Twin:
         angle = self._data.qpos[self._qpos[self.joints.index(joint)]]
         around = angle - BLOCKED_PLAY_RAD, angle + BLOCKED_PLAY_RAD
         self._model.jnt_range[index] = around if blocked else self._ranges[index]
+        self._model.jnt_limited[index] = blocked or self._limited[index]  # a wheel has no range
 
     def is_unplugged(self, device: str | None = None) -> bool:
         """Whether the cable of a device, or of the first, is off."""
@@ -373,12 +381,19 @@ class Twin:
         self._warm(motor_current)
         self._rub(motor_speed)
         if self.base:
-            self.base.act(now_s, bool(driven.all()))
+            near_rad = NEAR_HOME * self._way_home_rad + NEAR_HOME_RAD
+            self.base.act(now_s, bool(driven.all()), at_home=self._from_home_rad() < near_rad)
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
         for imu in self.imus:
             imu.measure(self.time_s)
         self.on_step()
+
+    def _from_home_rad(self) -> float:
+        """How far the joints are from their home pose, all together."""
+        if self._home is None:
+            return 0.0
+        return float(np.linalg.norm(self.joint_position - self._home))
 
     def _sag(self, current_a: NDArray[np.float64]) -> None:
         """The supply of the next step, for the current drawn now; braking gives none back."""
@@ -436,7 +451,7 @@ def _turned(vector: Sequence[float]) -> NDArray[np.float64]:
 
 def build_model(
     path: Path, joints: list[str], parameters: TwinParameters
-) -> tuple[mujoco.MjModel, mujoco.MjData, str | None]:
+) -> tuple[mujoco.MjModel, mujoco.MjData, str | None, NDArray[np.float64] | None]:
     """Compile a robot as the servos see it, in 1 ms steps, and put it in its rest pose.
 
     Masses, joints, their limits, friction, damping, stiffness and rotor inertia are the MJCF's
@@ -449,7 +464,8 @@ def build_model(
         parameters: how the robot differs from the nominal one.
 
     Returns:
-        Model, state, and the name of the body that floats, if the joints hang on one.
+        Model, state, the name of the body that floats, if the joints hang on one, and their angles
+        in the MJCF's keyframe `home`, if it has one.
 
     Raises:
         ConfigError: a joint is not in the model.
@@ -496,7 +512,11 @@ def build_model(
     play = [model.joint(joint + BACKLASH_HINGE).qposadr[0] for joint in added]
     data.qpos[np.delete(np.arange(model.nq), play)] = rest
     mujoco.mj_forward(model, data)
-    return model, data, root
+    home = None
+    if any(nominal.key(index).name == HOME_KEY for index in range(nominal.nkey)):
+        at = [int(nominal.joint(joint).qposadr[0]) for joint in joints]
+        home = nominal.keyframe(HOME_KEY).qpos[at]
+    return model, data, root, home
 
 
 def _add_play(joint: mujoco.MjsJoint) -> None:

@@ -6,8 +6,9 @@ r"""One emulated DYNAMIXEL X servo: what it answers, and how it drives its motor
 
 Sources: eManual, the description of each register, and "DYNAMIXEL Protocol 2.0". Where they are
 silent the less convenient behaviour is assumed: torque switched on drives to the goal register's
-old value (so XL330s do: pollen-robotics/reachy_mini #1136), torque on is ignored after a shutdown,
-a reboot takes `BOOT_S`. The current controller is perfect. Heat never trips the shutdown, and the
+old value (so XL330s do: pollen-robotics/reachy_mini #1136), a bus watchdog that is cleared lets it
+go on at the speed or current it was told before, torque on is ignored after a shutdown, a reboot
+takes `BOOT_S`. The current controller is perfect. Heat never trips the shutdown, and the
 following error bit of Moving Status stays 0. A PWM Slope of 0 is taken for none.
 `deploy.twin.control_table` lists what is refused.
 """
@@ -404,8 +405,11 @@ class Servo:
                 return
             if not self.torque_on:
                 self._switch_on()
-        changed = value != self._table.get(register)
+        found = self._table.get(register)
+        changed = value != found
         self._table.set(register, value)
+        if register is registers.BUS_WATCHDOG and found == BUS_WATCHDOG_TRIPPED:
+            self._goals = {goal: self._table.get(goal) for goal in GOALS}
         if register is registers.OPERATING_MODE and changed:
             self._table.reset_for_mode()
         if register in (registers.OPERATING_MODE, registers.DRIVE_MODE, registers.HOMING_OFFSET):

@@ -15,6 +15,7 @@
     - {initial: angle, range: [-0.1, 0.1]}                     # at the start: `physics.initial`
     - {push: elbow_flex, range: [-1, 1], interval_s: [2, 4]}   # of its speed: `physics.pushes`
     - {wrench: hand, columns: z, range: [-1, 1], interval_s: [2, 4], duration_s: [0.1, 0.3]}
+    - {grip: base, share: 0.3, range: [1.5, 5], duration_s: [0, 4]}            # `physics.grips`
     - {signal: joint_position, operation: add, range: [-0.005, 0.005]}           # `signals.kinds`
     - {command: hold, probability: 0.01, shared: true}         # lost packets: `signals.commands`
 

@@ -11,6 +11,7 @@ from pydantic import Discriminator, Tag
 from deploy.configuration import did_you_mean, validate
 from deploy.errors import ConfigError
 from envs.randomization.physics.fields import FieldsTerm, FieldTerm
+from envs.randomization.physics.grips import GripTerm
 from envs.randomization.physics.inertia import InertiaTerm, PayloadTerm
 from envs.randomization.physics.initial import InitialTerm
 from envs.randomization.physics.pushes import PushTerm, WrenchTerm
@@ -35,6 +36,7 @@ AnyTerm = (
     | Annotated[InitialTerm, Tag("initial")]
     | Annotated[PushTerm, Tag("push")]
     | Annotated[WrenchTerm, Tag("wrench")]
+    | Annotated[GripTerm, Tag("grip")]
     | Annotated[SignalDelay, Tag("signal delay")]
     | Annotated[SignalRotation, Tag("signal rotate")]
     | Annotated[SignalError, Tag("signal error")]
@@ -55,6 +57,7 @@ KINDS: dict[str, type[RandomTerm]] = {
     "initial": InitialTerm,
     "push": PushTerm,
     "wrench": WrenchTerm,
+    "grip": GripTerm,
     **{f"signal {kind}": term for kind, term in SIGNAL_KINDS.items()},
     **{f"command {kind}": term for kind, term in COMMAND_KINDS.items()},
 }

@@ -1,7 +1,7 @@
 """All terms of a randomization, in the order of an environment's step.
 
     randomization.begin(worlds, episode)                    # models, sensors, pushes
-    state = randomization.initial_state(worlds, episode, state)
+    state = randomization.initial_state(worlds, episode, state)                 # and hands
     targets = randomization.receive(targets, received, step)
     randomization.before_step(step)                         # pushes, draws within the episode
     randomization.sense(signals, worlds, step, starting)
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from envs.draws import Draws, Stream
 from envs.randomization.growth import Growth
+from envs.randomization.physics.grips import Grips, GripTerm
 from envs.randomization.physics.initial import InitialTerms
 from envs.randomization.physics.model_terms import Bound, ModelTerms
 from envs.randomization.physics.proofs import check_draws, check_effects, check_extremes
@@ -68,6 +69,8 @@ class Randomization:
         for term in terms:
             if isinstance(term, PushTerm | WrenchTerm):
                 term.check_happens(episode_s)
+            if isinstance(term, GripTerm):
+                term.check_lets_go(episode_s)
         prove(terms, model, draws, device)
         self._growth = Growth(terms, simulation.num_envs, device, draws.share)
         shares = self._growth.shares
@@ -80,6 +83,15 @@ class Randomization:
         self._model = ModelTerms(on_model, simulation, draws, control_dt_s=control_dt_s)
         self._initial = InitialTerms(at_start, simulation, draws, limits_vary=limits_vary)
         self._pushes = Pushes(at_step, simulation, draws, control_dt_s)
+        hands = [
+            (term, name, share)
+            for term, name, share in zip(terms, name_streams(terms), shares, strict=True)
+            if isinstance(term, GripTerm)
+        ]
+        self._grips = Grips(hands, simulation, draws, control_dt_s)
+        self._applied = simulation.data("xfrc_applied")
+        bodies = sorted({*self._pushes.bodies, *self._grips.bodies})
+        self._forced = torch.tensor(bodies, dtype=torch.int64, device=device)
         sensed = [(t, s) for t, s in zip(terms, shares, strict=True) if isinstance(t, SignalTerm)]
         sent = [(t, s) for t, s in zip(terms, shares, strict=True) if isinstance(t, CommandTerm)]
         self._signals = SignalTerms(
@@ -113,13 +125,22 @@ class Randomization:
 
     def initial_state(self, worlds: Worlds, episode: Tensor, state: State) -> State:
         """Where an `episode` (n,) starts, from where the task would have it start."""
-        return self._initial.apply(worlds, episode, state)
+        state = self._initial.apply(worlds, episode, state)
+        return self._grips.begin(worlds, episode, state)
 
     def before_step(self, step: int) -> None:
         """Pushes, forces and draws within episodes, in all worlds, once per control step."""
         self._growth.advance(step)
         self._model.before_step()
+        if len(self._forced):  # first, as several terms may act on a body
+            self._applied[:, self._forced] = 0
         self._pushes.before_step()
+        self._grips.before_step()
+
+    @property
+    def held(self) -> Tensor | None:
+        """(num_envs,) bool: worlds that a hand held in the last step; None: there are no hands."""
+        return self._grips.held
 
     def receive(self, targets: Tensor, previous: Tensor, step: int) -> Tensor:
         """What reaches the servos of targets (num_envs, m), which had received `previous`."""
@@ -152,6 +173,7 @@ class Randomization:
             "growth": self._growth.state_dict(),
             "model": self._model.state_dict(),
             "pushes": self._pushes.state_dict(),
+            "grips": self._grips.state_dict(),
             "signals": self._signals.state_dict(),
         }
 
@@ -160,6 +182,7 @@ class Randomization:
         self._growth.load_state_dict(state["growth"])
         self._model.load_state_dict(state["model"])
         self._pushes.load_state_dict(state["pushes"])
+        self._grips.load_state_dict(state["grips"])
         self._signals.load_state_dict(state["signals"])
 
 

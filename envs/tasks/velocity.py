@@ -109,6 +109,8 @@ class Velocity:
     """
 
     Config = VelocityConfig
+    held: Tensor | None = None
+    """See `envs.task.Held`."""
 
     @staticmethod
     def load_model(config: VelocityConfig) -> mujoco.MjModel:
@@ -269,7 +271,9 @@ class Velocity:
 
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
         """See `Task.advance` and `CommandScore`; a command ends by its time or by a fall."""
-        ended = self._command.advance(self._motion.heading)
+        ended = self._command.advance(self._motion.heading, self.held)
+        if self.held is not None:  # a command begins when the hand lets go
+            self._score.sums.masked_fill_(self.held[:, None], 0)
         metrics = self._score.metrics(self._command, self._fallen)
         if self._levels:
             metrics |= {"terrain_level": self._levels.level.float()}

@@ -96,6 +96,8 @@ def measure(
         agent.forget(step.terminated | step.truncated)
         observation = step.observation
         age += 1
+        if (held := env.randomization.held) is not None:
+            age[held] = 0
         settled = (age > SETTLED_STEPS) & ~step.terminated
         twist, goal = as_speed(task.twist), as_speed(task.command)
         achieved += float(((twist * goal).sum(-1) * settled).sum())

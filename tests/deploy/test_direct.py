@@ -12,7 +12,7 @@ import pytest
 
 import deploy
 from deploy.clock import VirtualClock
-from deploy.configuration import load_yaml
+from deploy.configuration import load_yaml, validate
 from deploy.direct import PERIOD_S, DirectRobot, driven
 from deploy.dynamixel import registers
 from deploy.errors import ConfigError, DeployError, SafetyError
@@ -230,6 +230,62 @@ def test_what_wheels_cannot_do_is_refused_and_nothing_turns(rover, speeds, for_s
     with pytest.raises(ConfigError, match="are wheels, which go to no angle; use `turn`"):
         direct.move({"left_wheel": 0.5})
     assert not any(servo.torque_on for servo in twin.servos)
+
+
+def test_wheels_stand_still_although_the_program_catches_what_stopped_them(rover):
+    direct, _, _ = rover
+    poll, ticks = direct.drive.poll, iter(range(1000))
+
+    def interrupt() -> None:
+        poll()
+        if next(ticks) == 130:  # at full speed
+            raise KeyboardInterrupt
+
+    direct.drive.poll = interrupt
+    with contextlib.suppress(KeyboardInterrupt):
+        direct.turn({"left_wheel": 5.0, "right_wheel": -5.0}, 5.0)
+    for _ in range(50):  # whoever reads keeps the servos' watchdogs from acting
+        direct._clock.sleep_until(direct._clock.now() + 0.02)
+        speeds = direct.velocity
+    assert speeds == pytest.approx({"left_wheel": 0.0, "right_wheel": 0.0}, abs=0.1)
+    direct.drive.poll = poll
+    direct.turn({"left_wheel": 5.0, "right_wheel": -5.0}, 0.5)  # they obey again
+
+
+def test_a_wheel_that_is_blocked_ends_a_turn_however_slow(rover):
+    direct, twin, _ = rover
+    direct.turn({"left_wheel": 3.0}, 1.0)
+    twin.block("left_wheel")
+    with pytest.raises(SafetyError, match=r"'left_wheel' has been 3\.00 rad/s from its target for"):
+        direct.turn({"left_wheel": 3.0}, 10.0)  # its integral grows until all is given
+    twin.block("left_wheel", False)
+    assert direct.velocity["left_wheel"] == pytest.approx(0.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            {"joints": {"right_wheel": {"continuous": False}}},
+            r"\['left_wheel'\] are wheels .* goes",
+        ),
+        ({"joints": {"left_wheel": {"current_limit_a": 0.2}}}, "effort of .* is limited"),
+        ({"safety": {"max_effort_share": 0.5}}, "effort of .* is limited"),
+    ],
+)
+def test_wheels_that_cannot_be_driven_as_the_yaml_says_are_refused(change, problem):
+    config = load_yaml(ROBOTS / "balancer_bus.yaml", RobotConfig)
+    document = config.model_dump(exclude_unset=True)
+    document["safety"] |= change.get("safety", {})
+    for name, wiring in change.get("joints", {}).items():
+        document["joints"][name] |= wiring
+    config = validate(document, RobotConfig, source="rover.yaml")
+    clock, twin = VirtualClock(), Twin(REPOSITORY / "envs/robots/balancer/balancer.xml", config)
+    ports = {"bus": VirtualPort(twin, clock)}
+    robot = Robot(config, bare_joints(config), ports, approve=lambda changes: True)
+    with pytest.raises(ConfigError, match=problem), driven(robot, clock):
+        pass
+    assert clock.now() == 0  # nothing was asked, nothing set up
 
 
 def test_joints_that_go_to_angles_do_not_turn(open_arm):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.clock import Clock
 from deploy.contract import Contract
 from deploy.device import SettingChange
 from deploy.errors import BusError, SafetyError
@@ -121,6 +122,19 @@ def test_late_replies_are_followed(trial: Trial):
     trial.run()
     assert_undisturbed(trial)
     assert trial.recorder.running["joint_age_s"].max() < 0.1
+
+
+def test_replies_lost_once_the_watchdogs_are_armed_do_not_end_the_run(trial: Trial):
+    prove = trial.bench.robot.prove
+
+    def and_lose(clock: Clock) -> list[str]:
+        proofs = prove(clock)
+        trial.bench.port.requests_to_lose = 2
+        return proofs
+
+    trial.bench.robot.prove = and_lose
+    trial.run()
+    assert trial.states[-1] is State.IDLE
 
 
 def test_unplugged_bus_ends_the_run_with_the_joints_where_they_are(trial: Trial):

@@ -1,5 +1,6 @@
 """What the governor lets through, clips and refuses, on a made-up two-joint robot."""
 
+import contextlib
 import tracemalloc
 
 import numpy as np
@@ -563,6 +564,20 @@ def test_wheel_that_is_blocked_stops_the_robot(contract: Contract, desk_arm: Rob
         "joint 'shoulder_pan' has been 5.00 rad/s from its target for 500 ms, its motor driven at "
         "100% where 100% is called for; something blocks it, or its load is too heavy"
     )
+
+
+@pytest.mark.parametrize(
+    ("speed", "duty", "stops"), [(0.4, 1, True), (0.4, 0.9, False), (0.6, 1, False)]
+)
+def test_slow_wheel_stops_the_robot_if_it_is_slow_with_all_its_effort(
+    contract: Contract, desk_arm: RobotConfig, speed: float, duty: float, stops: bool
+):
+    governor = driven(contract, desk_arm, "velocity")  # 4 rad/s off is told too slow anyway
+    target, velocity = np.zeros(6), np.zeros(6)
+    target[0], velocity[0] = 1.0, speed
+    with pytest.raises(SafetyError) if stops else contextlib.nullcontext():
+        for _ in range(26):
+            governor.check_following(target, velocity, velocity, np.full(6, float(duty)))
 
 
 def test_nothing_is_said_of_a_motor_of_which_nothing_is_known(

@@ -162,6 +162,8 @@ class Pushes:
         self._wrenches = [
             event for event in self._events if isinstance(event.bound.term, WrenchTerm)
         ]
+        self.bodies = [body for event in self._wrenches for body in event.bodies.tolist()]
+        """That forces act on."""
 
     def begin(self, worlds: Worlds) -> None:
         """Start episodes: nothing acts."""
@@ -170,18 +172,15 @@ class Pushes:
             worlds.put(event.steps_left, 0)
 
     def before_step(self) -> None:
-        """Push, and set the forces of this control step."""
+        """Push, and add the forces of this control step."""
         for event in self._events:
             worlds = event.timer.due()
             if not worlds.none:
                 self._start(event, worlds)
-        if self._wrenches:
-            for event in self._wrenches:  # first, as two terms may name the same body
-                self._applied[:, event.bodies] = 0
-            for event in self._wrenches:
-                acting = (event.steps_left > 0)[:, None, None]
-                self._applied[:, event.bodies] += (event.wrench * acting)[:, event.bodies]
-                event.steps_left.sub_(1).clamp_(min=0)
+        for event in self._wrenches:
+            acting = (event.steps_left > 0)[:, None, None]
+            self._applied[:, event.bodies] += (event.wrench * acting)[:, event.bodies]
+            event.steps_left.sub_(1).clamp_(min=0)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """What acts, and when the next events are."""

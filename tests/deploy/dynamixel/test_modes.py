@@ -14,9 +14,12 @@ from deploy.configuration import load_yaml, validate
 from deploy.contract import JointSpec
 from deploy.device import SettingChange
 from deploy.direct import driven
+from deploy.drive import Drive
 from deploy.dynamixel import registers
 from deploy.dynamixel.registers import OperatingMode
 from deploy.errors import ConfigError, ServoError
+from deploy.governor import Governor
+from deploy.reconnect import find_again
 from deploy.robot import Robot, bare_joints, understood_targets
 from deploy.robot_config import RobotConfig
 from deploy.servos.register import Register
@@ -173,6 +176,64 @@ def test_holding_stands_still_for_good_also_after_the_watchdog_has_acted(
     assert not wheels.driven
 
 
+@pytest.mark.parametrize("silent_s", [0.0, 0.3])
+@pytest.mark.parametrize("mode", ["position", "velocity", "torque"])
+def test_whoever_connects_next_stops_wheels_that_were_left_turning(
+    wheels: Wheels, mode: str, silent_s: float
+):
+    for _ in range(20):
+        wheels.tick(np.array([10.0, -10.0]))
+    wheels.wait(silent_s)  # a watchdog that has tripped locks the goals, but keeps them
+    joints = [joint(name, mode) for name in wheels.config.joints]
+    again = Robot(wheels.config, joints, {"bus": wheels.port})
+    if mode == "velocity":
+        again.connect()
+    else:
+        with pytest.raises(ServoError, match=r"holds torque and its Operating Mode \(11\) is 1"):
+            again.connect()
+    wheels.wait(1.0)
+    assert np.abs(wheels.twin.joint_velocity).max() < 0.1
+    assert wheels.held(registers.GOAL_VELOCITY) == [0, 0]
+
+
+@pytest.mark.parametrize("how", ["hold", "rescue", "connect"])
+def test_a_joint_whose_watchdog_kept_its_goal_is_held_where_it_is(tmp_path: Path, how: str):
+    config = arm("DYNAMIXEL")
+    (tmp_path / "arm.xml").write_text(MODEL)
+    clock, twin = VirtualClock(), Twin(tmp_path / "arm.xml", config)
+    ports = {"bus": VirtualPort(twin, clock)}
+    robot = Robot(config, bare_joints(config), ports, approve=lambda changes: True)
+    robot.connect()
+    robot.energise()
+    clock.sleep_until(clock.now() + 0.3)
+    twin.advance(clock.now())
+    goal = registers.GOAL_POSITION
+    for servo in twin.servos:  # the manual does not say what is in it by then
+        servo._table.set(goal, 2048 + 400)
+    {"hold": robot.hold, "rescue": lambda: robot.rescue(let_go=False), "connect": robot.connect}[
+        how
+    ]()
+    held = [goal.decode(servo.read(goal.address, goal.size).data) for servo in twin.servos]
+    assert held == pytest.approx([2048 + 65] * 2, abs=2)  # 0.1 rad from where they are
+
+
+def test_no_speed_is_sent_that_the_servo_would_not_take(wheels: Wheels):
+    robot = wheels.config.model_dump(exclude_unset=True)
+    for wiring in robot["joints"].values():
+        wiring["velocity_limit_rad_s"] = 55.0  # 2295 counts, Velocity Limit takes up to 2047
+    config = validate(robot, RobotConfig, source="fast.yaml")
+    wheels.robot.release()
+    fast = Robot(config, wheels.robot.joints, {"bus": wheels.port}, approve=lambda changes: True)
+    fast.connect()
+    fast.energise()
+    assert wheels.held(registers.VELOCITY_LIMIT) == [2047, 2047]
+    fast.write(np.array([3.0, -3.0]))
+    fast.write(np.array([55.0, 55.0]))  # else the 3 rad/s would stay
+    wheels.twin.advance(wheels.clock.now() + 0.002)
+    assert wheels.held(registers.GOAL_VELOCITY) == [2047, -2047]
+    fast.release()
+
+
 @pytest.mark.parametrize("let_go", [True, False])
 @pytest.mark.parametrize("mode", ["position", "velocity"])
 def test_another_program_stops_wheels_whatever_it_takes_them_for(
@@ -200,6 +261,22 @@ def test_wheels_that_have_turned_often_are_no_reason_to_refuse(wheels: Wheels):
     assert again.rest_differences() == []
     again.energise()
     np.testing.assert_allclose(again.position, wheels.twin.joint_position, atol=0.1)
+
+
+def test_wheels_that_rolled_on_while_they_were_lost_are_back_and_stand_still(wheels: Wheels):
+    governor = Governor(wheels.robot.joints, PERIOD_S, wheels.config)
+    drive = Drive(wheels.robot, governor, wheels.clock, PERIOD_S)
+    drive.begin_run()
+    for _ in range(100):
+        wheels.tick(np.array([10.0, -10.0]))
+    drive.sent[:] = 10.0, -10.0
+    before = wheels.robot.position.copy()
+    wheels.wait(1.0)  # without a cable; the watchdogs stop them
+    find_again(drive)
+    assert np.abs(wheels.robot.position - before).max() > wheels.config.safety.pose_tolerance_rad
+    wheels.wait(1.0)  # until somebody resumes
+    assert np.abs(wheels.twin.joint_velocity).max() < 0.1
+    assert wheels.monitor.violations == []
 
 
 def test_only_what_measures_its_current_obeys_torques():

@@ -442,7 +442,7 @@ def test_term_has_one_key_that_tells_what_it_is(names: dict[str, str]):
 
     assert text.startswith(
         "run.yaml, term 1: a term has one of the keys field, fields, inertia, payload, supply, "
-        "initial, push, wrench, signal, command, which tells what it is"
+        "initial, push, wrench, grip, signal, command, which tells what it is"
     )
     assert f"found {names | {'range': [0, 1]}}" in text
     assert ("(did you mean 'field'?)" in text) is ("fild" in names)
@@ -903,10 +903,12 @@ def test_term_that_sets_the_nominal_values_is_refused():
 
 def test_every_line_of_the_guide_is_a_term_of_the_shipped_arm():
     lines = re.findall(r"^ +- (\{.*\})", envs.randomization.__doc__ or "", re.MULTILINE)
-    assert len(lines) == 17
+    terms = [yaml.safe_load(line) for line in lines]
+    assert len(terms) == 18
 
     # Tilting and friction act through the jaws and through gravity; a desk_arm has them all.
-    envs.make("arm_reach", randomization=[yaml.safe_load(line) for line in lines])
+    envs.make("arm_reach", randomization=[term for term in terms if "grip" not in term])
+    envs.make("velocity", randomization=[term for term in terms if "grip" in term])
 
 
 def test_shipped_randomization_draws_every_number_but_the_delay_by_itself():
