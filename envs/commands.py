@@ -79,7 +79,7 @@ class UniformCommand:
         steps = (interval_s / self._control_dt_s).round().long().clamp(min=1)
         return [self._low + self._span * u[:, :-1], steps]
 
-    def advance(self, paused: Tensor | None = None) -> Tensor:
+    def advance(self, *, paused: Tensor | None = None) -> Tensor:
         """Let a step pass, but where `paused` (num_envs,).
 
         Returns:
@@ -242,7 +242,7 @@ class VelocityCommand:
         off = torch.atan2(off.sin(), off.cos())  # the short way round
         yaw = off.clamp(self._low_yaw, self._high_yaw)  # in 1 s, if it may be that fast
         self.value[:, 2] = torch.where(self._goal.isinf(), self.value[:, 2], yaw)
-        return self._drawn.advance(paused)
+        return self._drawn.advance(paused=paused)
 
     def state_dict(self) -> dict[str, Any]:
         """Commands and their times."""

@@ -127,9 +127,9 @@ class SettlingCommand(UniformCommand):
         super().renew(worlds)
         worlds.put(self.mean, 0)
 
-    def advance(self, *values: Tensor) -> Tensor:
+    def advance(self, *values: Tensor, paused: Tensor | None = None) -> Tensor:
         """See `UniformCommand.advance`; counts (num_envs,) for each quantity in that step."""
-        ended = super().advance()
+        ended = super().advance(paused=paused)
         length = self.steps.clamp(max=self._settle_steps)
         settling = (self.remaining < length) / length
         self.mean += settling[:, None] * torch.stack(values, dim=1)

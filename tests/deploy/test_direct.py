@@ -244,6 +244,7 @@ def test_wheels_stand_still_although_the_program_catches_what_stopped_them(rover
     direct.drive.poll = interrupt
     with contextlib.suppress(KeyboardInterrupt):
         direct.turn({"left_wheel": 5.0, "right_wheel": -5.0}, 5.0)
+    speeds: dict[str, float] = {}
     for _ in range(50):  # whoever reads keeps the servos' watchdogs from acting
         direct._clock.sleep_until(direct._clock.now() + 0.02)
         speeds = direct.velocity

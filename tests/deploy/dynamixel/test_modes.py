@@ -209,7 +209,7 @@ def test_a_joint_whose_watchdog_kept_its_goal_is_held_where_it_is(tmp_path: Path
     twin.advance(clock.now())
     goal = registers.GOAL_POSITION
     for servo in twin.servos:  # the manual does not say what is in it by then
-        servo._table.set(goal, 2048 + 400)
+        servo._table.set(goal, 2048 + 400)  # pyright: ignore[reportAttributeAccessIssue]
     {"hold": robot.hold, "rescue": lambda: robot.rescue(let_go=False), "connect": robot.connect}[
         how
     ]()
