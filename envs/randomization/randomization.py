@@ -182,7 +182,7 @@ class Randomization:
         self._growth.load_state_dict(state["growth"])
         self._model.load_state_dict(state["model"])
         self._pushes.load_state_dict(state["pushes"])
-        self._grips.load_state_dict(state["grips"])
+        self._grips.load_state_dict(state.get("grips", []))  # earlier versions had none
         self._signals.load_state_dict(state["signals"])
 
 
