@@ -29,6 +29,7 @@ pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 from deploy.twin.monitor import Limits, Monitor
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
+from deploy.twin.servo import Servo
 from tests.deploy.faulty_arm import MODEL, arm, arm_contract
 from tests.deploy.twin.test_board_wire import MODEL as BALANCER
 from tests.deploy.twin.test_board_wire import PERIOD_S, REPOSITORY, balance, joint
@@ -209,7 +210,8 @@ def test_a_joint_whose_watchdog_kept_its_goal_is_held_where_it_is(tmp_path: Path
     twin.advance(clock.now())
     goal = registers.GOAL_POSITION
     for servo in twin.servos:  # the manual does not say what is in it by then
-        servo._table.set(goal, 2048 + 400)  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(servo, Servo)
+        servo._table.set(goal, 2048 + 400)
     {"hold": robot.hold, "rescue": lambda: robot.rescue(let_go=False), "connect": robot.connect}[
         how
     ]()
