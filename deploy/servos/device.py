@@ -13,6 +13,7 @@ as it says there, with gains computed from the contract's N·m/rad and read back
 servo is what was trained.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -472,6 +473,10 @@ class ServoDevice(ServoSetup):
         _for_each_servo(self.id_of, lambda id: self.bus.write_verified(id, self.TORQUE_ENABLE, 0))
         _for_each_servo(self.id_of, self._disarm)
         self.energised = False
+        if self._feedback is not None and self.mode != "position":
+            for id in self._ids:  # whoever switches torque on next is not to find a speed
+                with contextlib.suppress(BusError):
+                    self.bus.write_verified(id, self._goal, 0)
 
     def rescue(self, *, let_go: bool) -> None:
         """Hold, or let go, servos that another program has left as they are; see `Device`."""

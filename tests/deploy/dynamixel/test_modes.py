@@ -252,6 +252,13 @@ def test_another_program_stops_wheels_whatever_it_takes_them_for(
         assert np.abs(wheels.twin.joint_velocity).max() < 0.1
 
 
+def test_wheels_that_are_let_go_keep_no_speed_for_whoever_comes_next(wheels: Wheels):
+    wheels.tick(np.array([10.0, -10.0]))
+    assert all(wheels.held(registers.GOAL_VELOCITY))
+    wheels.robot.release()
+    assert wheels.held(registers.GOAL_VELOCITY) == [0, 0] and not wheels.driven
+
+
 def test_wheels_that_have_turned_often_are_no_reason_to_refuse(wheels: Wheels):
     for _ in range(200):
         wheels.tick(np.array([30.0, -30.0]))
