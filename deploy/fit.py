@@ -121,10 +121,9 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring, *, on_bus: bool) -
             f"joint {joint.name!r}: the policy moves at up to {joint.velocity_limit_rad_s:.3g} "
             f"rad/s, the hardware allows {wiring.velocity_limit_rad_s:.3g} rad/s"
         )
-    if joint.operating_mode == "position":
+    by_speed = joint.operating_mode == "velocity" and on_bus  # a board has gains of its own
+    if joint.operating_mode == "position" or by_speed:
         yield from _gain_differences(joint, wiring.model)
-    elif joint.operating_mode == "velocity" and on_bus:  # a board has gains of its own
-        yield from _speed_gain_differences(joint, wiring.model)
     effort, known = joint.effort_limit_nm, servo.full_duty_torques_nm(wiring.voltage_v)
     if not any(abs(effort / torque - 1) <= 0.05 for torque in known):
         yield (
@@ -134,34 +133,24 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring, *, on_bus: bool) -
 
 
 def _gain_differences(joint: JointSpec, model: str) -> Iterator[str]:
-    servo, kp = MODELS[model], joint.kp_nm_per_rad
+    servo, kp, kd = MODELS[model], joint.kp_nm_per_rad, joint.kd_nm_s_per_rad
+    effort = joint.effort_limit_nm
     try:
-        effort = joint.effort_limit_nm
-        stiffness = servo.kp(servo.p_gain(kp, effort), effort)
-        servo.d_gain(joint.kd_nm_s_per_rad, effort)
+        if joint.operating_mode == "position":
+            wanted, nearest, unit = kp, servo.kp(servo.p_gain(kp, effort), effort), "N·m/rad"
+            servo.d_gain(kd, effort)
+        elif isinstance(servo, DynamixelModel):
+            nearest = servo.velocity_kd(servo.velocity_p_gain(kd, effort), effort)
+            wanted, unit = kd, "N·m·s/rad"
+        else:
+            return  # which `lacking` says
     except ConfigError as error:
         yield f"joint {joint.name!r}: {error}"
         return
-    if abs(stiffness / kp - 1) > 0.05:
-        yield (
-            f"joint {joint.name!r}: {model} cannot be set to {kp:.3g} N·m/rad, "
-            f"the nearest it has is {stiffness:.3g} N·m/rad"
-        )
-
-
-def _speed_gain_differences(joint: JointSpec, model: str) -> Iterator[str]:
-    servo, kd, effort = MODELS[model], joint.kd_nm_s_per_rad, joint.effort_limit_nm
-    if not isinstance(servo, DynamixelModel):
-        return  # which `lacking` says
-    try:
-        nearest = servo.velocity_kd(servo.velocity_p_gain(kd, effort), effort)
-    except ConfigError as error:
-        yield f"joint {joint.name!r}: {error}"
-        return
-    if not kd:
+    if not wanted:
         yield f"joint {joint.name!r}: trained with no gain, a speed needs a kd above zero"
-    elif abs(nearest / kd - 1) > 0.05:
+    elif abs(nearest / wanted - 1) > 0.05:
         yield (
-            f"joint {joint.name!r}: {model} cannot be set to {kd:.3g} N·m·s/rad, "
-            f"the nearest it has is {nearest:.3g} N·m·s/rad"
+            f"joint {joint.name!r}: {model} cannot be set to {wanted:.3g} {unit}, "
+            f"the nearest it has is {nearest:.3g} {unit}"
         )

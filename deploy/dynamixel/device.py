@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from deploy.contract import JointSpec
 from deploy.device import Approve, refuse_changes
-from deploy.dynamixel import protocol, registers
+from deploy.dynamixel import registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.imu import BusImu
 from deploy.dynamixel.registers import RAD_S_PER_COUNT, HardwareError, OperatingMode
-from deploy.dynamixel.servos import MODELS, ServoModel
+from deploy.dynamixel.servos import MODELS, MODES, ServoModel
 from deploy.dynamixel.sync import SyncRead, SyncWrite
 from deploy.errors import SafetyError, ServoError
 from deploy.imu import imu_to_dxl
@@ -48,12 +48,7 @@ _MOTION_DTYPE = np.dtype(
     [(name, _BLOCK_DTYPE[name]) for name in ("pwm", "current", "velocity", "position")]
 )
 """What is left of it beside an inertial sensor: from where that begins."""
-_MODES: Mapping[str, OperatingMode] = {
-    "position": OperatingMode.POSITION,
-    "velocity": OperatingMode.VELOCITY,
-    "torque": OperatingMode.CURRENT,
-}
-_GOAL_IN = {
+_GOAL_IN: Mapping[int, Register] = {
     OperatingMode.VELOCITY: registers.GOAL_VELOCITY,
     OperatingMode.CURRENT: registers.GOAL_CURRENT,
     OperatingMode.PWM: registers.GOAL_PWM,
@@ -73,8 +68,8 @@ class DynamixelServos(ServoDevice):
     GOALS = MappingProxyType(
         {
             "position": registers.GOAL_POSITION,
-            "velocity": registers.GOAL_VELOCITY,
-            "torque": registers.GOAL_CURRENT,
+            "velocity": _GOAL_IN[OperatingMode.VELOCITY],
+            "torque": _GOAL_IN[OperatingMode.CURRENT],
         }
     )
     PRESENT_POSITION = registers.PRESENT_POSITION
@@ -211,7 +206,7 @@ class DynamixelServos(ServoDevice):
 
     def _goal_of(self, id: int) -> Register:
         mode = self.bus.read(id, registers.OPERATING_MODE)
-        return _GOAL_IN.get(OperatingMode(mode), registers.GOAL_POSITION)
+        return _GOAL_IN.get(mode, self.GOALS["position"])
 
     def _send(self, goals: NDArray[np.int32]) -> None:
         if self.mode != "position":  # a servo forgets a goal beyond its limit, and keeps the last
@@ -234,7 +229,7 @@ class DynamixelServos(ServoDevice):
             registers.DRIVE_MODE: 0,
             registers.HOMING_OFFSET: 0,
             registers.PWM_LIMIT: registers.PWM_FULL,
-            registers.OPERATING_MODE: int(_mode(self.mode, wiring)),
+            registers.OPERATING_MODE: int(_mode(self._specs[row], wiring)),
         }
         if self.mode == "position":
             low, high = self._scale.limits[row].tolist()
@@ -249,14 +244,10 @@ class DynamixelServos(ServoDevice):
 
     def _running_settings(self, row: int) -> dict[Register, int]:
         joint, model = self._specs[row], MODELS[self._models[row].name]
-        wiring, limits = self._wirings[row], dict[Register, int]()
-        if _mode(self.mode, wiring) == OperatingMode.CURRENT_BASED_POSITION:
-            assert wiring.current_limit_a and model.current_unit_a
-            limits[registers.GOAL_CURRENT] = int(wiring.current_limit_a / model.current_unit_a)
         return {
             registers.TORQUE_ENABLE: 1,
             **_gains(joint, model),
-            **limits,
+            **_current_limit(joint, model, self._wirings[row]),
             registers.BUS_WATCHDOG: self._watchdog_steps,
             registers.GOAL_PWM: registers.PWM_FULL,
             registers.PROFILE_ACCELERATION: 0,
@@ -270,12 +261,10 @@ class DynamixelServos(ServoDevice):
         """Of all at once: one whose reply is lost must not keep us from the others for long."""
         register, wanted = registers.BUS_WATCHDOG, self._watchdog_steps
         watchdogs = self._sync_read(self._ids, range(register.address, register.address + 1))
-        request = protocol.sync_write(
-            register.address, register.size, dict.fromkeys(self._ids, register.encode(wanted))
-        )
+        request = SyncWrite(self.bus, self._ids, register)
         known, found = {wanted, registers.BUS_WATCHDOG_TRIPPED}, {}
         for _ in range(ATTEMPTS):
-            self._port.write(request)
+            request.write(np.full(len(self._ids), wanted, np.int8))
             watchdogs.read(self._port.now() + watchdogs.wire_s + self.bus.latency_s + _ARM_S)
             values = [register.decode(data.tobytes()) for data in watchdogs.data]
             found = {self.joints[row]: values[row] for row in np.flatnonzero(watchdogs.fresh)}
@@ -314,11 +303,12 @@ class DynamixelServos(ServoDevice):
         return describe(HardwareError(status))
 
 
-def _mode(mode: str, wiring: JointWiring) -> OperatingMode:
-    """What a servo's register must hold for it."""
+def _mode(joint: JointSpec, wiring: JointWiring) -> OperatingMode:
+    """What a servo's register must hold."""
+    mode = joint.operating_mode
     if mode == "position" and wiring.current_limit_a is not None:
         return OperatingMode.CURRENT_BASED_POSITION
-    return _MODES[mode]
+    return MODES[mode]
 
 
 def _gains(joint: JointSpec, model: ServoModel) -> dict[Register, int]:
@@ -338,3 +328,11 @@ def _gains(joint: JointSpec, model: ServoModel) -> dict[Register, int]:
             p_gain, i_gain = model.velocity_p_gain(kd, effort), 0
         return {registers.VELOCITY_P_GAIN: p_gain, registers.VELOCITY_I_GAIN: i_gain}
     return {}
+
+
+def _current_limit(joint: JointSpec, model: ServoModel, wiring: JointWiring) -> dict[Register, int]:
+    """What the servo itself keeps to, of a joint driven by position."""
+    if _mode(joint, wiring) != OperatingMode.CURRENT_BASED_POSITION:
+        return {}
+    assert wiring.current_limit_a and model.current_unit_a  # the robot's YAML was checked
+    return {registers.GOAL_CURRENT: int(wiring.current_limit_a / model.current_unit_a)}

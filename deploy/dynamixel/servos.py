@@ -11,9 +11,12 @@ speed and current are those of `deploy.servos.models` at `nominal_voltage_v`. Th
 zero are applied in `deploy.servos.device`; gains in SI units are in `deploy.servos.sheet`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
+from deploy.contract import TARGET_OF, OperatingMode
 from deploy.dynamixel import registers
 from deploy.errors import ConfigError
 from deploy.servos.register import Register
@@ -21,11 +24,14 @@ from deploy.servos.sheet import ServoSheet
 from deploy.signals import TargetKind
 
 MAX_GAIN = 16383
-_OBEYED_IN: dict[int, TargetKind] = {
-    registers.OperatingMode.POSITION: "joint_position_target",
-    registers.OperatingMode.VELOCITY: "joint_velocity_target",
-    registers.OperatingMode.CURRENT: "joint_torque_target",
-}
+MODES: Mapping[OperatingMode, registers.OperatingMode] = MappingProxyType(
+    {
+        "position": registers.OperatingMode.POSITION,
+        "velocity": registers.OperatingMode.VELOCITY,
+        "torque": registers.OperatingMode.CURRENT,
+    }
+)
+"""What a servo's register holds for each of a contract's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,7 @@ class ServoModel(ServoSheet):
     @property
     def obeys(self) -> tuple[TargetKind, ...]:
         """What it can be driven by: torque where it measures its current."""
-        return tuple(kind for mode, kind in _OBEYED_IN.items() if mode in self.operating_modes)
+        return tuple(TARGET_OF[mode] for mode in MODES if MODES[mode] in self.operating_modes)
 
     @property
     def most_current_a(self) -> float:

@@ -3,7 +3,7 @@
     scale = Scale(wirings)
     scale.values(counts)                    # (n,) counts -> angles [rad]
     scale.counts(angles, out=goals)         # (n,) [rad] -> the nearest counts
-    Linear(0, direction * RAD_S_PER_COUNT)  # speeds [rad/s]
+    Linear(zeros, direction * RAD_S_PER_COUNT)      # of speeds [rad/s]
 
 Both are called every tick; given `out`, they allocate nothing.
 """

@@ -44,6 +44,7 @@ from deploy.runtime import Runtime, State
 from deploy.signals import SignalKind
 from deploy.twin import server
 from deploy.twin.robot import Twin
+from tests.deploy.balancer import GAIN, RADIUS
 from tests.deploy.conftest import (
     HOME,
     REPOSITORY,
@@ -52,7 +53,6 @@ from tests.deploy.conftest import (
     with_scs_servos,
     write_scs_model,
 )
-from tests.deploy.twin.test_board_wire import GAIN, RADIUS
 from tests.until import PATIENCE_S, until
 
 logger = logging.getLogger(__name__)

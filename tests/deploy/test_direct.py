@@ -13,7 +13,7 @@ import pytest
 import deploy
 from deploy.clock import VirtualClock
 from deploy.configuration import load_yaml, validate
-from deploy.direct import PERIOD_S, DirectRobot, driven
+from deploy.direct import DirectRobot, driven
 from deploy.dynamixel import registers
 from deploy.errors import ConfigError, DeployError, SafetyError
 from deploy.robot import Robot, bare_joints
@@ -23,9 +23,10 @@ from tests.deploy.conftest import REPOSITORY, Bench, FlakyPort
 
 pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 
-from deploy.twin.monitor import Limits, Monitor
+from deploy.twin.monitor import Monitor
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
+from tests.deploy.balancer import Wheels
 
 ROBOTS = REPOSITORY / "configs/robots"
 
@@ -185,12 +186,9 @@ def test_error_of_the_robot_in_the_block_is_one_traceback_too(bench: Bench, monk
 def rover() -> Iterator[tuple[DirectRobot, Twin, Monitor]]:
     """The balancer's wheels on a bus, in virtual time and watched."""
     config = load_yaml(ROBOTS / "balancer_bus.yaml", RobotConfig)
-    clock, twin = VirtualClock(), Twin(REPOSITORY / "envs/robots/balancer/balancer.xml", config)
-    limits = dict.fromkeys(config.joints, Limits((-math.inf, math.inf), 38.0))
-    monitor = Monitor(twin, config.joints, limits, period_s=PERIOD_S)
-    ports = {"bus": VirtualPort(twin, clock)}
-    robot = Robot(config, bare_joints(config), ports, approve=lambda changes: True)
-    with driven(robot, clock) as direct:
+    wheels = Wheels(bare_joints(config))
+    twin, monitor = wheels.twin, wheels.monitor
+    with driven(wheels.robot, wheels.clock) as direct:
         yield direct, twin, monitor
     assert monitor.violations == []
     assert not any(servo.torque_on for servo in twin.servos)

@@ -11,8 +11,6 @@ import pytest
 
 from deploy.clock import VirtualClock
 from deploy.configuration import load_yaml, validate
-from deploy.contract import JointSpec
-from deploy.device import SettingChange
 from deploy.direct import driven
 from deploy.drive import Drive
 from deploy.dynamixel import registers
@@ -22,68 +20,17 @@ from deploy.governor import Governor
 from deploy.reconnect import find_again
 from deploy.robot import Robot, bare_joints, understood_targets
 from deploy.robot_config import RobotConfig
-from deploy.servos.register import Register
 
 pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 
-from deploy.twin.monitor import Limits, Monitor
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
 from deploy.twin.servo import Servo
+from tests.deploy.balancer import PERIOD_S, REPOSITORY, Wheels, balance, joint
 from tests.deploy.faulty_arm import MODEL, arm, arm_contract
-from tests.deploy.twin.test_board_wire import MODEL as BALANCER
-from tests.deploy.twin.test_board_wire import PERIOD_S, REPOSITORY, balance, joint
 
 COUNT_RAD_S = 0.229 * 2 * math.pi / 60
 """eManual, "Goal Velocity(104)": 0.229 rev/min."""
-
-
-class Wheels:
-    """The balancer on its bus, in virtual time and watched; `balance` finds what it needs."""
-
-    def __init__(self, joints: list[JointSpec] | None = None):
-        self.config = load_yaml(REPOSITORY / "configs/robots/balancer_bus.yaml", RobotConfig)
-        self.clock = VirtualClock()
-        self.twin = Twin(BALANCER, self.config)
-        self.port = VirtualPort(self.twin, self.clock)
-        limits = Limits((-math.inf, math.inf), 38.0)
-        self.monitor = Monitor(
-            self.twin,
-            self.config.joints,
-            dict.fromkeys(self.config.joints, limits),
-            period_s=PERIOD_S,
-        )
-        self.changes: list[SettingChange] = []
-        joints = joints or [joint(name, "velocity") for name in self.config.joints]
-        self.robot = Robot(self.config, joints, {"bus": self.port}, approve=self._approve)
-
-    def _approve(self, changes: list[SettingChange]) -> bool:
-        self.changes += changes
-        return True
-
-    def tick(self, targets: np.ndarray) -> None:
-        self.clock.sleep_until(self.clock.now() + PERIOD_S)
-        self.robot.read(self.clock.now() + 0.004)
-        self.robot.write(targets)
-        self.twin.advance(self.clock.now() + 0.002)  # until it is there
-
-    def wait(self, duration_s: float) -> None:
-        self.clock.sleep_until(self.clock.now() + duration_s)
-        self.twin.advance(self.clock.now())
-
-    @property
-    def pitch(self) -> float:
-        up = self.twin._data.body("base").xmat.reshape(3, 3)[:, 2]
-        return float(np.arctan2(up[0], up[2]))
-
-    @property
-    def driven(self) -> bool:
-        return any(servo.torque_on for servo in self.twin.servos)
-
-    def held(self, register: Register) -> list[int]:
-        """What a register of both servos holds."""
-        replies = [servo.read(register.address, register.size) for servo in self.twin.servos]
-        return [register.decode(reply.data) for reply in replies]
 
 
 @pytest.fixture
@@ -98,7 +45,7 @@ def wheels() -> Wheels:
 def test_it_stands_up_and_balances_on_its_own_bus(wheels: Wheels):
     assert wheels.pitch == pytest.approx(0.384, abs=0.02)  # it leans on its bumper
     for tick in range(400):
-        wheels.tick(balance(wheels))  # pyright: ignore[reportArgumentType]
+        wheels.tick(balance(wheels))
         assert not wheels.robot.alarm()
         assert not wheels.robot.health(wheels.clock.now() + 0.006)
         if tick > 250:
@@ -145,7 +92,7 @@ def test_silence_stops_the_wheels_in_the_watchdogs_time(wheels: Wheels):
     assert wheels.held(registers.BUS_WATCHDOG) == [registers.BUS_WATCHDOG_TRIPPED] * 2
     wheels.wait(1.0)  # it rocks on its bumpers
     assert np.abs(wheels.twin.joint_velocity).max() < 0.05
-    assert wheels.driven
+    assert wheels.wheels_driven
 
 
 def test_watchdogs_are_proved_and_the_wheels_still_afterwards(wheels: Wheels):
@@ -171,10 +118,10 @@ def test_holding_stands_still_for_good_also_after_the_watchdog_has_acted(
     wheels.wait(1.0)
     assert np.abs(wheels.twin.joint_velocity).max() < 0.1
     assert wheels.held(registers.GOAL_VELOCITY) == wheels.held(registers.BUS_WATCHDOG) == [0, 0]
-    assert wheels.driven and wheels.monitor.violations == []
+    assert wheels.wheels_driven and wheels.monitor.violations == []
     wheels.robot.release()
     wheels.wait(0.1)
-    assert not wheels.driven
+    assert not wheels.wheels_driven
 
 
 @pytest.mark.parametrize("silent_s", [0.0, 0.3])
@@ -246,7 +193,7 @@ def test_another_program_stops_wheels_whatever_it_takes_them_for(
     joints = [joint(name, mode) for name in wheels.config.joints]
     Robot(wheels.config, joints, {"bus": wheels.port}).rescue(let_go=let_go)
     wheels.wait(1.0)
-    assert wheels.driven != let_go
+    assert wheels.wheels_driven != let_go
     assert wheels.held(registers.BUS_WATCHDOG) == [0, 0]
     if not let_go:
         assert np.abs(wheels.twin.joint_velocity).max() < 0.1
@@ -256,7 +203,7 @@ def test_wheels_that_are_let_go_keep_no_speed_for_whoever_comes_next(wheels: Whe
     wheels.tick(np.array([10.0, -10.0]))
     assert all(wheels.held(registers.GOAL_VELOCITY))
     wheels.robot.release()
-    assert wheels.held(registers.GOAL_VELOCITY) == [0, 0] and not wheels.driven
+    assert wheels.held(registers.GOAL_VELOCITY) == [0, 0] and not wheels.wheels_driven
 
 
 def test_wheels_that_have_turned_often_are_no_reason_to_refuse(wheels: Wheels):

@@ -10,34 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.clock import VirtualClock
 from deploy.configuration import load_yaml, validate
-from deploy.contract import JointSpec
 from deploy.errors import BusError, BusTimeout, ConfigError, SafetyError
 from deploy.microcontroller.device import Microcontroller
 from deploy.microcontroller.messages import Mode, Parts, Reason
 from deploy.robot import Robot, measured_signals
 from deploy.robot_config import RobotConfig
+from deploy.serial_port import Port
 
 pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
 
 from deploy.twin.board_wire import BoardWire
-from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
+from tests.deploy.balancer import RADIUS, REPOSITORY, TRACK, Balancer, balance, joint
 from tests.deploy.twin.conftest import ARM
-
-REPOSITORY = Path(__file__).parents[3]
-MODEL = REPOSITORY / "envs/robots/balancer/balancer.xml"
-RADIUS, TRACK, PERIOD_S = 0.035, 0.104, 0.01
-GAIN = np.array([-33.849, -59.650, -69.441, -6.165])
-"""LQR of place, pitch, speed and pitch rate: `lqr` and `equations` of
-tests/envs/robots/test_balancer.py, weights 20, 1, 1 and 0.1, 100 Hz."""
 
 
 class Cable:
     """A port that can be cut, and lose frames."""
 
-    def __init__(self, port: VirtualPort):
+    def __init__(self, port: Port):
         self._port, self.cut, self.lose = port, False, 0
 
     def now(self) -> float:
@@ -57,58 +49,22 @@ class Cable:
     def reopen(self) -> None: ...
 
 
-class Bench:
-    """The balancer, its board and its cable."""
+class Bench(Balancer):
+    """Behind its board, on a cable."""
 
     def __init__(self, *, mode: str = "velocity", safe_state: str = "torque_off"):
         config = load_yaml(REPOSITORY / "configs/robots/balancer.yaml", RobotConfig)
         safety = config.safety.model_copy(update={"safe_state": safe_state})
-        self.config = config.model_copy(update={"safety": safety})
-        self.clock = VirtualClock()
-        self.twin = Twin(MODEL, self.config)
-        self.cable = Cable(VirtualPort(self.twin, self.clock))
-        self.robot = Robot(self.config, [joint(name, mode) for name in config.joints],
-                           {"board": self.cable})  # fmt: skip
+        super().__init__(config.model_copy(update={"safety": safety}))
+        self.cable = Cable(self.port)
+        joints = [joint(name, mode) for name in config.joints]
+        self.robot = Robot(self.config, joints, {"board": self.cable})
         device = self.robot.devices[0]
         assert isinstance(device, Microcontroller)
         self.device = device
         wire = self.twin._wires["board"]
         assert isinstance(wire, BoardWire)
         self.board = wire.board
-
-    def tick(self, targets: np.ndarray | None = None) -> None:
-        self.clock.sleep_until(self.clock.now() + PERIOD_S)
-        self.robot.read(self.clock.now() + 0.004)
-        if targets is not None:
-            self.robot.write(targets)
-
-    def wait(self, duration_s: float) -> None:
-        self.clock.sleep_until(self.clock.now() + duration_s)
-        self.twin.advance(self.clock.now())
-
-    @property
-    def pitch(self) -> float:
-        up = self.twin._data.body("base").xmat.reshape(3, 3)[:, 2]
-        return float(np.arctan2(up[0], up[2]))
-
-    @property
-    def wheels_driven(self) -> bool:
-        return any(servo.torque_on for servo in self.twin.servos)
-
-
-def joint(name: str, mode: str) -> JointSpec:
-    return JointSpec.model_validate(
-        {
-            "name": name,
-            "operating_mode": mode,
-            "kp_nm_per_rad": 0.5 if mode == "position" else 0.0,
-            "kd_nm_s_per_rad": 0.0322,
-            "default_position_rad": 0.0,
-            "position_limits_rad": (-100.0, 100.0),
-            "velocity_limit_rad_s": 30.0,
-            "effort_limit_nm": 0.2,
-        }
-    )
 
 
 @pytest.fixture
@@ -118,16 +74,6 @@ def bench() -> Bench:
     bench.robot.connect()
     bench.robot.energise()
     return bench
-
-
-def balance(bench: Bench) -> np.ndarray:
-    """Targets of the LQR, from the robot's signals alone."""
-    gravity = bench.robot.readings["projected_gravity"].values
-    rate = bench.robot.readings["imu_angular_velocity"].values[1]
-    pitch = np.arctan2(gravity[0], -gravity[2])
-    place = RADIUS * (bench.robot.position.mean() + pitch)
-    speed = RADIUS * (bench.robot.velocity.mean() + rate)
-    return np.full(2, np.clip(-GAIN @ [place, pitch, speed, rate], -40, 40))
 
 
 def test_it_stands_up_and_balances_on_what_comes_over_the_wire(bench: Bench) -> None:
