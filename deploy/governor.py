@@ -17,6 +17,7 @@ from deploy.device import Reading, mode_of
 from deploy.errors import SafetyError
 from deploy.limits import Floats
 from deploy.robot_config import JointWiring, RobotConfig
+from deploy.servos.catalog import MODELS
 from deploy.servos.models import SERVOS
 from deploy.signals import SignalKind
 
@@ -489,6 +490,4 @@ def _current_share(wiring: JointWiring) -> float:
     """Part of the motor's effort that its `current_limit_a` leaves."""
     if wiring.current_limit_a is None:
         return 1.0
-    servo = SERVOS[wiring.model]
-    full_a = _stall_current(wiring.model) * wiring.voltage_v / servo.nominal_voltage_v
-    return wiring.current_limit_a / full_a
+    return wiring.current_limit_a / MODELS[wiring.model].full_duty_current_a(wiring.voltage_v)

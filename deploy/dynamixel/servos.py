@@ -100,8 +100,7 @@ class ServoModel(ServoSheet):
                 f"{self.name} measures no current, so it cannot be driven by torque; drive it by "
                 "position or by speed"
             )
-        full_duty_a = self.stall_current_a * voltage_v / self.nominal_voltage_v
-        return full_duty_nm * self.current_unit_a / full_duty_a
+        return full_duty_nm * self.current_unit_a / self.full_duty_current_a(voltage_v)
 
 
 _ALL_BAUD_RATES = registers.BAUD_RATES

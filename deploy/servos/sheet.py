@@ -81,6 +81,10 @@ class ServoSheet:
         current = self.physics.nominal.stall_current_a
         return self.nominal_voltage_v / self.physics.resistance_ohm if current is None else current
 
+    def full_duty_current_a(self, voltage_v: float) -> float:
+        """What a stalled motor draws at full duty of a supply."""
+        return self.stall_current_a * voltage_v / self.nominal_voltage_v
+
     @property
     def damping(self) -> float:
         """Torque lost to back-EMF per joint speed [N·m·s/rad]."""

@@ -375,3 +375,46 @@ def test_a_current_limit_is_refused_where_it_would_be_none(
     document["joints"]["elbow"] |= {"model": model, "current_limit_a": limit_a}
     with pytest.raises(ConfigError, match=problem):
         validate(document, RobotConfig, source="arm.yaml")
+
+
+def by_vendor(address: int, size: int, goals: dict[int, int]) -> bytes:
+    """What dynamixel_sdk sends to give servos, by id, their goals [counts]."""
+    sdk = pytest.importorskip("dynamixel_sdk")
+    sent: list[int] = []
+
+    class Wire(sdk.PortHandler):
+        def clearPort(self) -> None: ...  # noqa: N802
+
+        def writePort(self, packet: list[int]) -> int:  # noqa: N802
+            sent.extend(packet)
+            return len(packet)
+
+    group = sdk.GroupSyncWrite(Wire(""), sdk.PacketHandler(2.0), address, size)
+    for id, goal in goals.items():
+        assert group.addParam(id, list(goal.to_bytes(size, "little", signed=True)))
+    assert group.txPacket() == sdk.COMM_SUCCESS
+    return bytes(sent)
+
+
+def test_speeds_are_the_bytes_that_the_vendors_sdk_sends(
+    wheels: Wheels, monkeypatch: pytest.MonkeyPatch
+):
+    sent: list[bytes] = []
+    monkeypatch.setattr(wheels.port, "write", lambda data: sent.append(bytes(data)))
+    wheels.robot.write(np.array([5.0, 3.0]))
+    # eManual: Goal Velocity (104) has 4 bytes; 5 rad/s is 47.75 rev/min, 208.5 counts of 0.229,
+    # which is 0.2289 rounded; the right wheel is mounted the other way round
+    assert sent == [by_vendor(104, 4, {1: 209, 2: -125})]
+
+
+def test_torques_are_the_bytes_that_the_vendors_sdk_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arm, sent = Torques(tmp_path), list[bytes]()
+    device = arm.robot.devices[0]
+    monkeypatch.setattr(device._port, "write", lambda data: sent.append(bytes(data)))  # pyright: ignore[reportAttributeAccessIssue]
+    arm.robot.write(np.array([-0.5, 0.05]))
+    # eManual: Goal Current (102) has 2 bytes; an XM430 stalls at 2.3 A, 2.69 mA a count
+    shoulder, elbow = (joint.effort_limit_nm for joint in arm.contract.joints)
+    counts = {1: round(2300 / 2.69 * -0.5 / shoulder), 2: round(1470 * 0.05 / elbow)}
+    assert sent == [by_vendor(102, 2, counts)]
