@@ -135,7 +135,7 @@ class CriticEnsemble(nn.Module):
 
     @torch.no_grad()
     def trace(self, x: Tensor) -> tuple[Tensor, list[Layer]]:
-        """The output, and what `weight_slopes` and `input_slopes` need to know of the way there."""
+        """The output, and what `backward` needs to know of the way there."""
         hidden, layers = x.expand(len(self.weights[0]), *x.shape), []
         for weight, bias in zip(self.weights, self.biases, strict=True):
             before = bmm(hidden, weight).add_(bias)
@@ -148,22 +148,25 @@ class CriticEnsemble(nn.Module):
         return layers[-1].before, layers
 
     @torch.no_grad()
-    def weight_slopes(self, layers: list[Layer], slope: Tensor) -> None:
-        """Set every parameter's gradient, given the loss's slopes (count, n, out) in the output."""
+    def backward(self, layers: list[Layer], slope: Tensor, learned: int) -> Tensor:
+        """Set every parameter's gradient by the first rows, and pass the others on to the input.
+
+        Args:
+            layers: as `trace` found them.
+            slope: (count, n, out) of a loss in the output.
+            learned: how many rows weights and biases learn from.
+
+        Returns:
+            Slopes (n - learned, in) in the input of the rows after those.
+        """
         for index in reversed(range(len(layers))):
-            weight, bias = self.weights[index], self.biases[index]
-            torch.sum(slope, dim=1, keepdim=True, out=bias.grad)
+            weight, bias, own = self.weights[index], self.biases[index], slope[:, :learned]
+            torch.sum(own, dim=1, keepdim=True, out=bias.grad)
             assert weight.grad is not None
-            weight.grad.copy_(bmm(layers[index].hidden.transpose(1, 2), slope))
+            weight.grad.copy_(bmm(layers[index].hidden[:, :learned].transpose(1, 2), own))
             if index:
                 slope = self._before(layers, index, slope)
-
-    @torch.no_grad()
-    def input_slopes(self, layers: list[Layer], slope: Tensor) -> Tensor:
-        """The loss's slopes (n, in) in the input, given those (count, n, out) in the output."""
-        for index in reversed(range(1, len(layers))):
-            slope = self._before(layers, index, slope)
-        return bmm(slope, self.weights[0].transpose(1, 2)).sum(dim=0)
+        return bmm(slope[:, learned:], self.weights[0].transpose(1, 2)).sum(dim=0)
 
     def _before(self, layers: list[Layer], index: int, slope: Tensor) -> Tensor:
         """Slopes in what the hidden layer before `index` was before LayerNorm and ReLU."""

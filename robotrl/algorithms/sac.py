@@ -193,8 +193,7 @@ class SAC:
         alpha = nn.ParameterList([self._log_alpha])
         self._alpha_step = ClippedAdam(alpha, config.learning_rate, eps=1e-8)
         self._actor = Backpropagation(self.policy.network)
-        self._slopes = self._critic_slopes, self._actor_slopes
-        self._compiled = compiled(self._critic_slopes), compiled(self._actor_slopes)
+        self._compiled = compiled(self._gradients)
         self._parts = {
             "policy": self.policy,
             "critic": self.critic,
@@ -264,26 +263,26 @@ class SAC:
         """
         after = self.config.compile_after
         compiled = self.device.type == "cpu" and after is not None and self._updates > after
-        critic_slopes, actor_slopes = self._compiled if compiled else self._slopes
-        noise = self._normal((2, *batch.action.shape))
-        error = critic_slopes(batch, noise[0], self._pair())
+        gradients = self._compiled if compiled else self._gradients
+        noise = self._normal((2 * len(batch.action), self._num_actions))
+        error, actor_loss, log_prob = gradients(batch, noise, self._pair())
         self._critic_step.step()
-        actor_loss, log_prob = actor_slopes(batch, noise[1])
         self._actor_step.step()
         self._learn_alpha(log_prob)
         self._target_vector.lerp_(self._critic_step.vector, self.config.tau)
         return torch.stack([error, actor_loss, self.alpha, -log_prob])
 
-    def targets(self, batch: Batch, noise: Tensor, pair: Tensor | None) -> Tensor:
+    def targets(
+        self, batch: Batch, action: Tensor, log_prob: Tensor, pair: Tensor | None
+    ) -> Tensor:
         """What the critics should say of a batch, (n, outputs).
 
         Args:
             batch: normalised transitions.
-            noise: (n, actions) standard normal, for the actions that come next.
+            action: (n, actions) that come next.
+            log_prob: (n,) their log density.
             pair: (2,) the critics that are asked; None: all.
         """
-        outputs, _ = self._actor.trace(batch.next_observation["actor"])
-        action, log_prob, _ = _squashed(outputs, noise)
         outputs = self.target(torch.cat([batch.next_observation["critic"], action], dim=-1))
         if pair is not None:
             outputs = outputs[pair]
@@ -319,27 +318,33 @@ class SAC:
         self._skilled = state["skilled"]
         self._steps, self._updates = state["steps"], state["updates"]
 
-    def _critic_slopes(self, batch: Batch, noise: Tensor, pair: Tensor | None) -> Tensor:
-        """Set the gradient of every critic's loss, half a squared error for scalar ones.
+    def _gradients(self, batch: Batch, noise: Tensor, pair: Tensor | None) -> tuple[Tensor, ...]:
+        """Set the gradients of critics and actor, where both are now.
+
+        Critics go down their loss, half a squared error for scalar ones; the actor goes up the
+        value and the entropy of new actions, for which critics and actor are asked in one go with
+        what the critics learn from: products of twice the rows take less than twice the time.
+
+        Args:
+            batch: n normalised transitions.
+            noise: (2 n, actions) standard normal, for the next actions and for new ones.
+            pair: see `targets`.
 
         Returns:
-            Its mean.
+            The losses of critics and actor, and the mean log density of new actions.
         """
-        x = torch.cat([batch.observation["critic"], batch.action], dim=-1)
-        outputs, layers = self.critic.trace(x)
-        loss, slope = self._head.loss(outputs, self.targets(batch, noise, pair))
-        self.critic.weight_slopes(layers, slope / len(x))
-        return loss
+        n = len(batch.action)
+        seen = torch.cat([batch.next_observation["actor"], batch.observation["actor"]])
+        outputs, passed = self._actor.trace(seen)
+        actions, log_probs, scaled = _squashed(outputs, noise)
+        following, action, log_prob = actions[:n], actions[n:], log_probs[n:]
+        observed = batch.observation["critic"].repeat(2, 1)
+        x = torch.cat([observed, torch.cat([batch.action, action])], dim=-1)
+        found, layers = self.critic.trace(x)
+        targets = self.targets(batch, following, log_probs[:n], pair)
+        loss, slope = self._head.loss(found[:, :n], targets)
 
-    def _actor_slopes(self, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Set the actor's gradient: up the value and the entropy of new actions.
-
-        Returns:
-            Its loss, and the mean log density of those actions.
-        """
-        outputs, passed = self._actor.trace(batch.observation["actor"])
-        action, log_prob, scaled = _squashed(outputs, noise)
-        judged, layers = self.critic.trace(torch.cat([batch.observation["critic"], action], dim=-1))
+        judged = found[:, n:]
         values = self._head.value(judged)  # (critics, n)
         if self.config.critics > 2:
             value, share = values.mean(dim=0), torch.full_like(values, 1 / len(values))
@@ -347,11 +352,12 @@ class SAC:
             value = values.amin(dim=0)
             share = (values == value).float()
             share /= share.sum(dim=0)  # equal ones share the slope, as in autograd
-        slope = self._head.value_slope(judged) * (share / -len(action))[..., None]
-        slope = self.critic.input_slopes(layers, slope)[:, -self._num_actions :]
-        slopes = distributions.sample_slopes(scaled, action, slope, self.alpha / len(action))
-        self._actor.backward(passed, _gaussian_slope(outputs, *slopes))
-        return (self.alpha * log_prob - value).mean(), log_prob.mean()
+        slope = torch.cat([slope, self._head.value_slope(judged) * -share[..., None]], dim=1) / n
+        of_action = self.critic.backward(layers, slope, learned=n)[:, -self._num_actions :]
+        slopes = distributions.sample_slopes(scaled[n:], action, of_action, self.alpha / n)
+        own = [(before[n:], hidden[n:]) for before, hidden in passed]
+        self._actor.backward(own, _gaussian_slope(outputs[n:], *slopes))
+        return loss, (self.alpha * log_prob - value).mean(), log_prob.mean()
 
     def _learn_alpha(self, log_prob: Tensor) -> None:
         """Raise the temperature where the mean entropy is below its target, and lower it above."""

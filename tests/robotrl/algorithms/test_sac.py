@@ -78,18 +78,12 @@ def batch(n: int = 4, **changes: Tensor) -> Batch:
 
 
 @pytest.mark.parametrize("backup_entropy", [True, False])
-def test_target_is_the_lesser_value_and_the_entropy_if_it_counts(
-    backup_entropy: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_target_is_the_lesser_value_and_the_entropy_if_it_counts(backup_entropy: bool):
     learner = make(backup_entropy=backup_entropy, initial_alpha=0.5)
     learner.target.forward = lambda x: torch.tensor([[3.0, -1.0], [1.0, 4.0]])[..., None]
-    log_prob, noise = torch.tensor([2.0, -0.6]), torch.zeros(2, 1)
-    monkeypatch.setattr(
-        "robotrl.algorithms.sac._squashed", lambda outputs, noise: (noise, log_prob, noise)
-    )
     step = batch(2, reward=torch.tensor([10.0, 20.0]), discount=torch.tensor([0.9, 0.0]))
 
-    targets = learner.targets(step, noise, None)
+    targets = learner.targets(step, torch.zeros(2, 1), torch.tensor([2.0, -0.6]), None)
 
     # 10 + 0.9 · (min(3, 1) - 0.5 · 2) = 10, without entropy 10.9; the second has no future
     assert targets[:, 0].tolist() == pytest.approx([10.0 if backup_entropy else 10.9, 20.0])
@@ -100,7 +94,8 @@ def test_of_many_critics_a_random_pair_makes_the_target():
     learner.target.forward = lambda x: torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
     step = batch(1, reward=torch.zeros(1), discount=torch.ones(1))
 
-    found = [learner.targets(step, torch.zeros(1, 1), learner._pair()).item() for _ in range(600)]
+    zeros = torch.zeros(1, 1), torch.zeros(1)
+    found = [learner.targets(step, *zeros, learner._pair()).item() for _ in range(600)]
 
     # least of a pair of 4: 1 in 3 of 6 pairs, 2 in 2, 3 in 1, 4 never
     shares = [found.count(value) / 600 for value in (1.0, 2.0, 3.0, 4.0)]
@@ -205,7 +200,7 @@ def test_actor_goes_up_its_value_and_leaves_the_critics_alone(equal: bool):
     gradients = torch.autograd.grad(loss, list(policy.parameters()))
     before = [parameter.clone() for parameter in policy.parameters()]
 
-    found, _ = learner._actor_slopes(step, noise)
+    _, found, _ = learner._gradients(step, torch.cat([torch.zeros(8, 1), noise]), None)
     learner._actor_step.step()
 
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
