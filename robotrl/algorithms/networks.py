@@ -12,17 +12,34 @@ from robotrl.algorithms.products import bmm, mm, rounded
 
 SQRT2 = 2**0.5
 NORM_EPS = 1e-5
+SMALL = 4096
+"""Numbers from which three quick passes beat a slow one."""
 
 
-def _relu_slope(slope: Tensor, before: Tensor) -> Tensor:
+def _tanh(x: Tensor) -> Tensor:
+    """1 - 2 σ(-2 x): on a CPU a sigmoid takes a fifth of a hyperbolic tangent's time."""
+    return torch.tanh(x) if x.numel() < SMALL else torch.sigmoid(x + x).mul_(2).sub_(1)
+
+
+def _silu_slope(slope: Tensor, before: Tensor, _: Tensor) -> Tensor:
+    return torch.ops.aten.silu_backward(slope, before)
+
+
+def _relu_slope(slope: Tensor, before: Tensor, _: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(slope, before, 0)
 
 
+def _tanh_slope(slope: Tensor, _: Tensor, after: Tensor) -> Tensor:
+    return torch.ops.aten.tanh_backward(slope, after)
+
+
 _ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Tensor], Any]] = {
-    nn.SiLU: (F.silu, torch.ops.aten.silu_backward),
+    nn.SiLU: (F.silu, _silu_slope),
     nn.ReLU: (F.relu, _relu_slope),
+    nn.Tanh: (_tanh, _tanh_slope),
 }
-"""Each, and the slopes of a loss in its input, given those in its output and the input."""
+"""Each, and the slopes of a loss in its input, given those in its output, the input and the
+output."""
 
 
 def mlp(
@@ -31,7 +48,6 @@ def mlp(
     """Linear layers with activations between them.
 
     Weights are orthogonal with gain √2, the last layer's with `output_gain`; biases are zero.
-    SiLU because tanh costs ten times as much on a CPU.
 
     Args:
         sizes: width of the input, of each hidden layer, and of the output.
@@ -60,7 +76,7 @@ class Backpropagation:
         # `grad` of each parameter is set, not added to
 
     Args:
-        network: linear layers with SiLU or ReLU between them. It may be changed in place, not
+        network: linear layers with SiLU, ReLU or tanh between them. It may be changed in place, not
             replaced.
     """
 
@@ -91,7 +107,7 @@ class Backpropagation:
             mm(slope.t(), x, out=of_weight)
             torch.sum(slope, dim=0, out=of_bias)
             if place:
-                slope = self._slope_before(mm(slope, weight), before)
+                slope = self._slope_before(mm(slope, weight), before, x)
 
 
 class Layer(NamedTuple):

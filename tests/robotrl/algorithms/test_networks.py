@@ -47,8 +47,8 @@ def test_policy_starts_near_zero():
     assert network(torch.randn(1000, 10)).abs().max() < 0.2
 
 
-@pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU])
-@pytest.mark.parametrize("hidden", [[], [8], [8, 4]])
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("hidden", [[], [8], [8, 4], [1000, 4]])
 def test_gradients_by_hand_equal_those_of_autograd(hidden: list[int], activation: type[nn.Module]):
     network = mlp([5, *hidden, 2], output_gain=1.0, activation=activation).double()
     for parameter in network.parameters():

@@ -190,6 +190,16 @@ def test_bandit_is_solved():
     assert learner.policy.log_std.exp() < 0.3  # started at 0.8
 
 
+@pytest.mark.parametrize(("activation", "between"), [("silu", nn.SiLU), ("tanh", nn.Tanh)])
+def test_actor_and_critic_have_the_activation_that_is_asked_for(
+    activation: str, between: type[nn.Module]
+):
+    learner = make(Bandit(), activation=activation)
+
+    for network in (learner.policy.network, learner.critic):
+        assert [type(layer) for layer in network] == [nn.Linear, between, nn.Linear]
+
+
 def test_value_function_learns_returns_in_the_unit_of_the_reward():
     env = Bandit(bonus=50.0)
     learner = make(env, rollout_steps=8)
