@@ -105,6 +105,7 @@ class VectorEnv:
         self._actuators = as_slice(task.actuators)
         self._ctrl = simulation.data("ctrl")
         self._bounded = task if isinstance(task, Bounded) else None
+        self._held = task if isinstance(task, Held) else None
         self._read = {*task.encoder.signals, *task.decoder.signals}
         self.randomization = Randomization(
             randomization,
@@ -318,8 +319,8 @@ class VectorEnv:
         self._episode_step += 1
 
         held = self.randomization.held
-        if isinstance(task, Held):
-            task.held = held
+        if self._held:
+            self._held.held = held
         rewards = task.rewards(action, self._previous_action)
         self._previous_action = action
         terminated = task.terminated()

@@ -117,13 +117,14 @@ class Layer(NamedTuple):
     """Its input."""
     before: Tensor
     """Its output, before LayerNorm."""
-    mean: Tensor
-    scale: Tensor
+    mean: Tensor | None = None
+    """Of `before`, over its columns, if it is normalised."""
+    scale: Tensor | None = None
     """Inverse standard deviation of `before`."""
 
 
 class CriticEnsemble(nn.Module):
-    """Several networks (n, in) -> (count, n, out) in one, with LayerNorm and ReLU on hidden layers.
+    """Several networks (n, in) -> (count, n, out) in one, with ReLU on hidden layers.
 
     One batched product per layer instead of `count` small ones, and slopes worked out by hand:
     autograd takes more operations, and more of them than are asked for. LayerNorm has no gain and
@@ -132,10 +133,12 @@ class CriticEnsemble(nn.Module):
     Args:
         count: number of networks, which differ in their initial weights.
         sizes: width of the input, of each hidden layer, and of the output.
+        layer_norm: whether there is LayerNorm before each ReLU.
     """
 
-    def __init__(self, count: int, sizes: Sequence[int]):
+    def __init__(self, count: int, sizes: Sequence[int], *, layer_norm: bool = False):
         super().__init__()
+        self._layer_norm = layer_norm
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
             last = len(self.weights) == len(sizes) - 2
@@ -155,12 +158,16 @@ class CriticEnsemble(nn.Module):
         hidden, layers = x.expand(len(self.weights[0]), *x.shape), []
         for weight, bias in zip(self.weights, self.biases, strict=True):
             before = bmm(hidden, weight).add_(bias)
-            mean = before.mean(dim=-1, keepdim=True)
-            centred = before - mean
-            square = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square_()
-            scale = square.div_(before.shape[-1]).add_(NORM_EPS).rsqrt_()
-            layers.append(Layer(hidden, before, mean, scale))
-            hidden = centred.mul_(scale).relu_()
+            if self._layer_norm:
+                mean = before.mean(dim=-1, keepdim=True)
+                centred = before - mean
+                square = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square_()
+                scale = square.div_(before.shape[-1]).add_(NORM_EPS).rsqrt_()
+                layers.append(Layer(hidden, before, mean, scale))
+                hidden = centred.mul_(scale).relu_()
+            else:
+                layers.append(Layer(hidden, before))
+                hidden = before.relu()
         return layers[-1].before, layers
 
     @torch.no_grad()
@@ -185,9 +192,11 @@ class CriticEnsemble(nn.Module):
         return bmm(slope[:, learned:], self.weights[0].transpose(1, 2)).sum(dim=0)
 
     def _before(self, layers: list[Layer], index: int, slope: Tensor) -> Tensor:
-        """Slopes in what the hidden layer before `index` was before LayerNorm and ReLU."""
+        """Slopes in what the hidden layer before `index` was before ReLU, and before LayerNorm."""
         slope = bmm(slope, self.weights[index].transpose(1, 2))
         slope = torch.ops.aten.threshold_backward(slope, layers[index].hidden, 0)
+        if not self._layer_norm:
+            return slope
         _, before, mean, scale = layers[index - 1]
         shape, wanted = before.shape[-1:], [True, False, False]
         return torch.ops.aten.native_layer_norm_backward(

@@ -55,7 +55,6 @@ class ClippedAdam:
         self._gradient.zero_()
         torch.autograd.backward(outputs, slopes, inputs=self._parameters)
 
-    @torch.no_grad()
     def step(self) -> None:
         """Sum the gradient over all processes, clip it, then go down along it."""
         parallel.total(self._gradient)

@@ -269,6 +269,8 @@ class PPO:
         """Waits for what the critic learns; None: it does not."""
         self._of_critic = {"loss/value": math.nan}
         """What it learned last."""
+        self._normalized = self.policy.normalizer.frozen()
+        """What the actor sees of an observation, in this rollout."""
         self._taken: list[_Acted] = []
         self._memory: Tensor | None = None
         """(sides, B, units) before the next tick; None: nothing is remembered yet."""
@@ -276,7 +278,9 @@ class PPO:
     @torch.no_grad()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """See `Algorithm`."""
-        actor = self.policy.normalizer(observation["actor"])
+        if not self._taken:
+            self._normalized = self.policy.normalizer.frozen()
+        actor = self._normalized(observation["actor"])
         seen, memory = actor, None
         if self.policy.cell is not None:
             memory = self._remember(observation["actor"])

@@ -74,18 +74,20 @@ def by_autograd(ensemble: CriticEnsemble, x: Tensor) -> Tensor:
         hidden = x
         for weight, bias in zip(ensemble.weights, ensemble.biases, strict=True):
             if hidden is not x:
-                hidden = F.relu(F.layer_norm(hidden, hidden.shape[-1:]))
+                if ensemble._layer_norm:
+                    hidden = F.layer_norm(hidden, hidden.shape[-1:])
+                hidden = F.relu(hidden)
             hidden = F.linear(hidden, weight[member].T, bias[member, 0])
         answers.append(hidden)
     return torch.stack(answers)
 
 
-@pytest.fixture
-def ensemble() -> CriticEnsemble:
+@pytest.fixture(params=[False, True], ids=["plain", "LayerNorm"])
+def ensemble(request: pytest.FixtureRequest) -> CriticEnsemble:
     """Three networks, whose biases are not zero."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = CriticEnsemble(3, [5, 8, 6, 2])
+        made = CriticEnsemble(3, [5, 8, 6, 2], layer_norm=request.param)
         for parameter in made.parameters():
             nn.init.normal_(parameter)
     ClippedAdam(made, 1e-3)  # so that there are gradients to set
