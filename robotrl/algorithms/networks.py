@@ -17,8 +17,10 @@ SMALL = 4096
 
 
 def _tanh(x: Tensor) -> Tensor:
-    """1 - 2 σ(-2 x): on a CPU a sigmoid takes a fifth of a hyperbolic tangent's time."""
-    return torch.tanh(x) if x.numel() < SMALL else torch.sigmoid(x + x).mul_(2).sub_(1)
+    """On a CPU as 2 σ(2 x) - 1: PyTorch's sigmoid takes a fifth of its tanh's time there."""
+    if x.is_cpu and x.numel() >= SMALL:
+        return torch.sigmoid(x + x).mul_(2).sub_(1)
+    return torch.tanh(x)
 
 
 def _silu_slope(slope: Tensor, before: Tensor, _: Tensor) -> Tensor:

@@ -5,10 +5,10 @@
     python tests/benchmarks/ppo_speed.py --reach 1500        # a quarter of an hour, or more
 
 Identical settings: HalfCheetah-v5, 8 worlds × 256 steps, 10 epochs of minibatches of 256, networks
-of 64-64, float32. The two differ in the activation (SiLU and tanh, as each comes), in who steps
-the worlds (ours are `envs`, SB3's are Gymnasium's own in one process, the faster of its two) and in
-what threads are for: ours step the worlds, SB3's are torch's. What counts is the ratio, of CPU
-seconds as of wall time: learners take turns, and medians bear what else the machine does.
+of 64-64 with tanh, float32. The two differ in who steps the worlds (ours are `envs`, SB3's are
+Gymnasium's own in one process, the faster of its two) and in what threads are for: ours step the
+worlds, SB3's are torch's. What counts is the ratio, of CPU seconds as of wall time: learners take
+turns, and medians bear what else the machine does.
 
 With `--reach`, each learns with the settings that its own side recommends (RL-Zoo's for
 HalfCheetah) until the mean return of its last ten episodes is that high.
@@ -77,6 +77,7 @@ def ours(threads: int) -> Callable[[], None]:
         entropy_coef=0,
         actor_hidden=HIDDEN,
         critic_hidden=HIDDEN,
+        activation="tanh",
     )
     learner = PPO(config, env.observation_sizes, env.num_actions, seed=0)
     observation = env.reset(stagger=True)

@@ -5,7 +5,7 @@
 
 Identical settings: HalfCheetah-v5, one world, an update after every step, batches of 256, two
 critics of 256-256 with ReLU, float32; ours once more with products in bfloat16, and as it learns
-before it is compiled. Ours have LayerNorm, the others have none; a step of the world is in all.
+before it is compiled. A step of the world is in all.
 If SBX (sbx-rl) is installed it takes part too. What counts is the ratio, of CPU seconds as of wall
 time: learners take turns, and medians bear what else the machine does.
 """
