@@ -319,7 +319,7 @@ class VectorEnv:
         self._episode_step += 1
 
         held = self.randomization.held
-        if self._held:
+        if self._held is not None:
             self._held.held = held
         rewards = task.rewards(action, self._previous_action)
         self._previous_action = action

@@ -81,6 +81,8 @@ class AlgorithmConfig(Protocol):
     """Whether it learns the same where the worlds are divided among processes."""
     FIXED: ClassVar[frozenset[str]]
     """Settings that must stay as they are where a run goes on."""
+    MEANING: ClassVar[frozenset[str]]
+    """Those without which its weights mean something else, although all sizes are the same."""
 
     @property
     def symmetry(self) -> bool:

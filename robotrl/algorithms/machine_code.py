@@ -19,10 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """What does the same in less time: tensors of the same shapes come in each time.
-
-    Nothing else that the function reads may become another object or setting between calls.
-    """
+    """What does the same in less time: tensors of the same shapes come in each time."""
     chosen: Callable[Parameters, Result] | None = None
 
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -38,8 +35,6 @@ def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Res
             else:
                 chosen = attempt
                 return result
-        # what could differ from call to call is not asked again; that took a twentieth of the time
-        with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
-            return chosen(*args, **kwargs)
+        return chosen(*args, **kwargs)
 
     return call

@@ -39,7 +39,7 @@ class Normalizer(nn.Module):
 
     def frozen(self, dtype: torch.dtype = torch.float32) -> Callable[[Tensor], Tensor]:
         """What normalises numbers of a type with the statistics of now, in half the time."""
-        mean, std, clip = self.mean.to(dtype), self.std.to(dtype), self.clip
+        mean, std, clip = self.mean.to(dtype, copy=True), self.std.to(dtype), self.clip
         return lambda x: ((x - mean) / std).clamp(-clip, clip)
 
     def inverse(self, y: Tensor) -> Tensor:

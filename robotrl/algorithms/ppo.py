@@ -111,6 +111,7 @@ class PPOConfig(Section):
             "activation",
         }
     )
+    MEANING: ClassVar = frozenset({"activation"})
 
     @model_validator(mode="after")
     def _check(self) -> "PPOConfig":

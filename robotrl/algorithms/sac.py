@@ -101,6 +101,7 @@ class SACConfig(Section):
             *("critics", "atoms", "value_limit", "layer_norm", "demonstrations"),
         }
     )
+    MEANING: ClassVar = frozenset({"value_limit", "layer_norm"})
 
     @field_validator("demonstrations")
     @classmethod

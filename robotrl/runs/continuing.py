@@ -31,6 +31,8 @@ _MAY_CHANGE = {
 }
 """What may be another where a run goes on, beside what the algorithm allows; all else is in its
 checkpoint, which would prevail."""
+_BEFORE = {"algorithm.activation": "silu", "algorithm.layer_norm": True}
+"""What PPO and SAC did before that was a setting."""
 _SHOWN = 5
 """Most differences of one kind that a message lists."""
 _LONGEST = 80
@@ -54,7 +56,7 @@ def require_same_run(config: TrainConfig, checkpoint: dict[str, Any], folder: Ru
         ConfigError: names what was changed, and what it was.
     """
     now = fixed_settings(config)
-    before = checkpoint.get("run", now)  # earlier versions kept none, or fewer
+    before = _settings_of(checkpoint, now)
     changed = [
         f"{key} was {_cut(value)}, found {_cut(now[key])}"
         for key, value in before.items()
@@ -66,6 +68,31 @@ def require_same_run(config: TrainConfig, checkpoint: dict[str, Any], folder: Ru
         raise ConfigError(
             f"{folder.config_path}: {'; '.join(changed[:_SHOWN])}; the checkpoint does not fit "
             "that: change it back, or start a new run with --output"
+        )
+
+
+def require_same_meaning(config: TrainConfig, checkpoint: dict[str, Any], source: Path) -> None:
+    """Refuse weights that are of the right sizes and mean something else.
+
+    Args:
+        config: of the new run.
+        checkpoint: of the run that its weights come from.
+        source: the folder of that run.
+
+    Raises:
+        ConfigError: names the settings that differ.
+    """
+    now = fixed_settings(config)
+    before = _settings_of(checkpoint, now)
+    differing = [
+        f"{key} is {_cut(before[key])} there and {_cut(now[key])} here"
+        for key in sorted(f"algorithm.{name}" for name in config.algorithm.MEANING)
+        if before.get(key, now[key]) != now[key]
+    ]
+    if differing:
+        raise ConfigError(
+            f"--from {source}: {'; '.join(differing)}; its weights would mean something else: set "
+            "it as in its config.yaml, or train from nothing"
         )
 
 
@@ -156,6 +183,13 @@ def take_over(learner: Algorithm, checkpoint: dict[str, Any], source: Path) -> d
         )
     learner.load_state_dict(own | learned)
     return learned
+
+
+def _settings_of(checkpoint: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """`fixed_settings` that a checkpoint was trained with; earlier versions kept none, or fewer."""
+    if "run" not in checkpoint:
+        return now
+    return {key: value for key, value in _BEFORE.items() if key in now} | checkpoint["run"]
 
 
 def _cut(value: Any) -> str:

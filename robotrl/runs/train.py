@@ -32,6 +32,7 @@ from robotrl.runs.checkout import git_commit
 from robotrl.runs.continuing import (
     fixed_settings,
     require_same_contract,
+    require_same_meaning,
     require_same_run,
     take_over,
 )
@@ -362,7 +363,10 @@ def rehearse(
             return None
         other = make_env(start.config(), num_envs=1, num_threads=1, randomization=[])
         require_same_contract(env, other, start.path)
-        return {"algorithm": take_over(learner, start.load_checkpoint(best=best), start.path)}
+        checkpoint = start.load_checkpoint(best=best)
+        taken = take_over(learner, checkpoint, start.path)
+        require_same_meaning(config, checkpoint, start.path)
+        return {"algorithm": taken}
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
 

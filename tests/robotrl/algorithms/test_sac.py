@@ -114,7 +114,11 @@ def test_target_entropy_is_that_of_a_gaussian_of_the_wanted_spread_for_each_acti
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-@pytest.mark.parametrize("settings", [{}, {"critics": 3, "atoms": 5}], ids=["SAC", "many, C51"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"layer_norm": True}, {"critics": 3, "atoms": 5}],
+    ids=["SAC", "LayerNorm", "many, C51"],
+)
 def test_machine_code_learns_what_python_learns(
     settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ):
@@ -206,6 +210,72 @@ def test_actor_goes_up_its_value_and_leaves_the_critics_alone(equal: bool):
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
     assert_adam_went_down(before, gradients, policy.parameters())
     assert all(map(torch.equal, critics, learner.critic.parameters()))
+
+
+@pytest.mark.parametrize("critics", [1, 2, 4])
+@pytest.mark.parametrize("atoms", [1, 11])
+@pytest.mark.parametrize("settings", [{}, {"layer_norm": True}, {"backup_entropy": False}])
+def test_gradients_are_those_of_autograd(critics: int, atoms: int, settings: dict[str, Any]):
+    """Equations 5, 7 and 9 of arXiv 1812.05905, for critics that see more than the actor."""
+    generator = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    config = SACConfig(actor_hidden=[9, 6], critic_hidden=[8, 6], critics=critics, atoms=atoms,
+                       initial_alpha=0.3, **settings)  # fmt: skip
+    learner = SAC(config, {"actor": 3, "critic": 5}, 2, seed=1)
+    actor, critic = learner.policy.network, learner.critic
+    for network in (actor, critic, learner.target):
+        for parameter in network.parameters():
+            parameter.data.copy_(0.4 * normal(*parameter.shape))
+    n, pair = 7, torch.tensor([2, 0]) if critics > 2 else torch.arange(critics)
+    seen, following = ({"actor": normal(n, 3), "critic": normal(n, 5)} for _ in range(2))
+    discount = torch.rand(n, generator=generator)
+    step = Batch(seen, torch.tanh(normal(n, 2)), normal(n), following, discount)
+    next_noise, new_noise = normal(n, 2), normal(n, 2)
+
+    def drawn(observed: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
+        """What critics see of new actions, and their log density."""
+        mean, log_std = learner.policy.gaussian(observed["actor"])
+        gaussian = torch.distributions.Normal(mean, log_std.exp())
+        u = mean + log_std.exp() * noise
+        action = torch.tanh(u)
+        density = gaussian.log_prob(u) - torch.log1p(-action.square())
+        return torch.cat([observed["critic"], action], dim=1), density.sum(dim=1)
+
+    def value(outputs: Tensor) -> Tensor:
+        if atoms == 1:
+            return outputs.squeeze(-1)
+        return outputs.softmax(dim=-1) @ torch.linspace(-20, 20, atoms)
+
+    with torch.no_grad():
+        x, log_prob = drawn(following, next_noise)
+        asked = by_autograd(learner.target, x)[pair]
+        least = asked[value(asked).argmin(dim=0), torch.arange(n)]
+        entropy = 0.3 * log_prob if config.backup_entropy else torch.zeros(n)
+        wanted = learner._head.target(least, step.reward - discount * entropy, discount)
+    found = by_autograd(critic, torch.cat([seen["critic"], step.action], dim=1))
+    if atoms == 1:
+        loss = 0.5 * (found - wanted).square().sum(dim=(0, 2)).mean()
+    else:
+        loss = -(wanted * found.log_softmax(dim=-1)).sum(dim=(0, 2)).mean()
+    of_critic = torch.autograd.grad(loss, list(critic.parameters()))
+    x, log_prob = drawn(seen, new_noise)
+    judged = value(by_autograd(critic, x))
+    judged = judged.mean(dim=0) if critics > 2 else judged.amin(dim=0)
+    actor_loss = (0.3 * log_prob - judged).mean()
+    of_actor = torch.autograd.grad(actor_loss, list(actor.parameters()))
+
+    with torch.no_grad():
+        noise = torch.cat([next_noise, new_noise])
+        _, told, density = learner._gradients(step, noise, pair if critics > 2 else None)
+
+    assert told.item() == pytest.approx(actor_loss.item(), abs=1e-5)
+    assert density.item() == pytest.approx(log_prob.mean().item(), abs=1e-5)
+    for network, expected in ((critic, of_critic), (actor, of_actor)):
+        for parameter, gradient in zip(network.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("ratio", "updates"), [(1.0, 16 * 6), (0.25, 4 * 6), (1 / 32, 3)])

@@ -18,6 +18,7 @@ from deploy.configuration import validate
 from deploy.errors import ConfigError
 from robotrl.algorithms.ppo import PPO
 from robotrl.cli import app
+from robotrl.runs.continuing import fixed_settings, require_same_meaning, require_same_run
 from robotrl.runs.evaluate import evaluate_run
 from robotrl.runs.run_folder import RunFolder, StorageError, free_folder
 from robotrl.runs.train import rehearse, train
@@ -304,6 +305,38 @@ def test_tables_say_how_long_the_run_has_taken_across_an_interruption(
         times = [float(row[name]) for row in folder.metrics()]
         assert times == sorted(times)
         assert times[2] == float(before[name]) > 0
+
+
+def test_weights_that_would_mean_something_else_are_refused(
+    tiny_config: TrainConfig, tiny_run: RunFolder
+):
+    algorithm = tiny_config.algorithm.model_copy(update={"activation": "tanh"})
+    config = tiny_config.model_copy(update={"algorithm": algorithm})
+
+    with pytest.raises(ConfigError, match=r"algorithm\.activation is silu there and tanh here; "):
+        rehearse(config, source=Path("new.yaml"), start=tiny_run)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "was", "now"),
+    [("ppo", "activation", "silu", "tanh"), ("sac", "layer_norm", True, False)],
+)
+def test_what_was_not_yet_a_setting_is_known_of_earlier_checkpoints(
+    tmp_path: Path, name: str, setting: str, was: Any, now: Any
+):
+    def config(value: Any) -> TrainConfig:
+        algorithm = {"name": name, setting: value}
+        return TrainConfig.model_validate({"task": "arm_reach", "algorithm": algorithm})
+
+    run = {k: v for k, v in fixed_settings(config(was)).items() if not k.endswith(setting)}
+    folder, checkpoint = RunFolder(tmp_path), {"run": run}
+
+    require_same_run(config(was), checkpoint, folder)
+    require_same_meaning(config(was), checkpoint, tmp_path)
+    with pytest.raises(ConfigError, match=f"algorithm.{setting} was {was}, found {now}"):
+        require_same_run(config(now), checkpoint, folder)
+    with pytest.raises(ConfigError, match=f"algorithm.{setting} is {was} there and {now} here"):
+        require_same_meaning(config(now), checkpoint, tmp_path)
 
 
 @pytest.mark.parametrize(
