@@ -134,7 +134,7 @@ class Held(Protocol):
 
     held: Tensor | None
     """(num_envs,) bool: where it did in the step just made, written before `rewards`; None: there
-    are no hands."""
+    are no hands, as at first."""
 
 
 @runtime_checkable

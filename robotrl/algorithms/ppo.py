@@ -464,6 +464,7 @@ class PPO:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._await_critic()
+        self._taken = []
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._of_critic = state.get("of_critic", self._of_critic)  # earlier versions kept none

@@ -10,8 +10,8 @@ Gymnasium's own in one process, the faster of its two) and in what threads are f
 worlds, SB3's are torch's. What counts is the ratio, of CPU seconds as of wall time: learners take
 turns, and medians bear what else the machine does.
 
-With `--reach`, each learns with the settings that its own side recommends (RL-Zoo's for
-HalfCheetah) until the mean return of its last ten episodes is that high.
+With `--reach`, each learns with the settings that its own side recommends (configs/bench/ppo.yaml,
+and RL-Zoo's for HalfCheetah) until the mean return of its last ten episodes is that high.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import mujoco
 import torch
@@ -29,22 +30,12 @@ from torch import nn
 
 import envs
 from robotrl.algorithms.ppo import PPO, PPOConfig
+from robotrl.bench.bench_config import load_bench
 
 WORLDS, STEPS, EPOCHS, MINIBATCH, HIDDEN = 8, 256, 10, 256, [64, 64]
 TASK = "HalfCheetah-v5"
-
-
-RECOMMENDED = PPOConfig(
-    rollout_steps=128,
-    epochs=10,
-    minibatches=8,
-    gamma=0.99,
-    entropy_coef=0,
-    initial_std=0.6,
-    actor_hidden=HIDDEN,
-    critic_hidden=HIDDEN,
-)
-"""With 16 worlds."""
+BENCH = Path(__file__).parents[2] / "configs/bench/ppo.yaml"
+"""What we recommend."""
 ZOO = {
     "n_steps": 512,
     "batch_size": 64,
@@ -116,15 +107,18 @@ def theirs(threads: int) -> Callable[[], None]:
 def ours_until(goal: float, threads: int) -> int:
     """Learn until the last episodes return that much; returns the steps it took."""
     torch.set_num_threads(1)
-    env = envs.make(f"gym/{TASK}", num_envs=16, seed=0, num_threads=threads)
-    learner = PPO(RECOMMENDED, env.observation_sizes, env.num_actions, seed=0)
+    config = next(run.config for run in load_bench(BENCH)[1] if run.task == TASK)
+    worlds = config.num_envs
+    env = envs.make(config.task, num_envs=worlds, seed=0, num_threads=threads)
+    assert isinstance(config.algorithm, PPOConfig)
+    learner = PPO(config.algorithm, env.observation_sizes, env.num_actions, seed=0)
     observation = env.reset(stagger=True)
-    returns, latest = torch.zeros(16), deque[float](maxlen=10)
+    returns, latest = torch.zeros(worlds), deque[float](maxlen=10)
     whole, steps = env.episode_step == 0, 0
     while len(latest) < 10 or statistics.mean(latest) < goal:
         step = env.step(learner.act(observation))
         learner.learn(step)
-        observation, steps = step.observation, steps + 16
+        observation, steps = step.observation, steps + worlds
         returns += step.reward
         ended = step.terminated | step.truncated
         latest.extend(returns[ended & whole].tolist())

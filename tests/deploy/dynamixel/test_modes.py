@@ -379,21 +379,14 @@ def test_a_current_limit_is_refused_where_it_would_be_none(
 
 def by_vendor(address: int, size: int, goals: dict[int, int]) -> bytes:
     """What dynamixel_sdk sends to give servos, by id, their goals [counts]."""
-    sdk = pytest.importorskip("dynamixel_sdk")
-    sent: list[int] = []
+    from tests.deploy.dynamixel.vendor import Wire, sdk
 
-    class Wire(sdk.PortHandler):
-        def clearPort(self) -> None: ...  # noqa: N802
-
-        def writePort(self, packet: list[int]) -> int:  # noqa: N802
-            sent.extend(packet)
-            return len(packet)
-
-    group = sdk.GroupSyncWrite(Wire(""), sdk.PacketHandler(2.0), address, size)
+    wire = Wire()
+    group = sdk.GroupSyncWrite(wire, sdk.PacketHandler(2.0), address, size)
     for id, goal in goals.items():
         assert group.addParam(id, list(goal.to_bytes(size, "little", signed=True)))
     assert group.txPacket() == sdk.COMM_SUCCESS
-    return bytes(sent)
+    return wire.bytes
 
 
 def test_speeds_are_the_bytes_that_the_vendors_sdk_sends(

@@ -214,20 +214,9 @@ def test_any_parameters_survive_the_wire_and_never_contain_a_header():
 
 
 def test_vendor_sdk_builds_the_same_bytes_and_reads_ours():
-    sdk = pytest.importorskip("dynamixel_sdk")
+    from tests.deploy.dynamixel.vendor import Wire, sdk
 
-    class Wire(sdk.PortHandler):
-        clearPort = setPacketTimeout = lambda self, *_: None  # noqa: N815
-
-        def writePort(self, packet):  # noqa: N802
-            self.bytes = bytes(packet)
-            return len(packet)
-
-        def readPort(self, length):  # noqa: N802
-            piece, self.bytes = self.bytes[:length], self.bytes[length:]
-            return piece
-
-    wire, handler, rng = Wire(""), sdk.PacketHandler(2.0), random.Random(5)
+    wire, handler, rng = Wire(), sdk.PacketHandler(2.0), random.Random(5)
     for _ in range(300):
         data = _spiteful_bytes(rng)
         if HEADER_MARK in data:

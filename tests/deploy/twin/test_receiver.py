@@ -1,9 +1,9 @@
 """The servos' ear, fed with what ROBOTIS' SDK sends and with what a bad cable makes of it."""
 
-import dynamixel_sdk
 import pytest
 
 from deploy.twin.receiver import BYTE_TIMEOUT_S, Receiver, Request
+from tests.deploy.dynamixel.vendor import Wire, sdk
 
 PING = bytes.fromhex("FFFFFD00010300 01194E")
 """To id 1; eManual, "Ping"."""
@@ -32,19 +32,11 @@ def test_noise_in_front_of_a_request_is_skipped(noise):
 def test_stuffing_of_the_sdk_is_removed():
     """The SDK builds the packet; only its port is ours."""
 
-    class Port(dynamixel_sdk.PortHandler):
-        def clearPort(self):  # noqa: N802
-            pass
-
-        def writePort(self, packet):  # noqa: N802
-            self.written = bytes(packet)
-            return len(packet)
-
-    port = Port("nowhere")
+    port = Wire()
     data = [0xFF, 0xFF, 0xFD, 0xFF, 0xFF, 0xFD, 0x00]
-    handler = dynamixel_sdk.Protocol2PacketHandler()
+    handler = sdk.Protocol2PacketHandler()
     handler.writeTxOnly(port, 1, 116, len(data), data)
-    assert hear(port.written) == [Request(1, 0x03, bytes([116, 0, *data]), sound=True)]
+    assert hear(port.bytes) == [Request(1, 0x03, bytes([116, 0, *data]), sound=True)]
 
 
 def test_wrong_crc_is_a_damaged_request_not_silence():
