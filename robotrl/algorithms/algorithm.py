@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from deploy.errors import ConfigError, DeployError
 from envs.mirror import Mirror
 from envs.vector_env import Step
+from envs.worlds import all_finite
 from robotrl.algorithms.policy import Policy
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -141,9 +142,8 @@ def require_finite(tensors: Mapping[str, Tensor], *, of_rollout: bool = False) -
         TrainingError: says which, what, and where.
     """
     for name, value in tensors.items():
-        bad = ~value.isfinite()
-        if bad.any():
-            index = tuple(bad.nonzero()[0].tolist())
+        if not all_finite(value):
+            index = tuple((~value.isfinite()).nonzero()[0].tolist())
             place = f" in world {index[1]}, {index[0] + 1} steps on" if of_rollout else ""
             raise TrainingError(f"{name} is {value[index].item()}{place}")
 

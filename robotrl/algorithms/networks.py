@@ -98,7 +98,8 @@ class Backpropagation:
             if passed:
                 x = self._activation(before)
             passed.append((before, x))
-            before = mm(x, turned) + bias if rounded() else torch.addmm(bias, x, turned)
+            rounds = rounded() and len(passed) < len(self._layers)  # outputs stay fine
+            before = mm(x, turned) + bias if rounds else torch.addmm(bias, x, turned)
         return before, passed
 
     def backward(self, passed: Sequence[tuple[Tensor, Tensor]], slope: Tensor) -> None:
@@ -159,7 +160,9 @@ class CriticEnsemble(nn.Module):
         """The output, and what `backward` needs to know of the way there."""
         hidden, layers = x.expand(len(self.weights[0]), *x.shape), []
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            before = bmm(hidden, weight).add_(bias)
+            # outputs stay fine: in bfloat16 a value of 500 would be known to ±1
+            product = bmm if len(layers) < len(self.weights) - 1 else torch.bmm
+            before = product(hidden, weight).add_(bias)
             if self._layer_norm:
                 mean = before.mean(dim=-1, keepdim=True)
                 centred = before - mean

@@ -50,8 +50,7 @@ class Normalizer(nn.Module):
     def update(self, batch: Tensor) -> None:
         """Merge a batch (..., size), and those of other processes, into the statistics."""
         rows, mean, var = parallel.moments(batch.reshape(-1, batch.shape[-1]))
-        count = self.count + rows
-        delta, share = mean - self.mean, rows / count
-        self.mean.copy_(self.mean + delta * share)
-        self.var.copy_(self.var * (1 - share) + var * share + delta.square() * share * (1 - share))
-        self.count.copy_(count)
+        self.count += rows
+        delta, share = mean - self.mean, rows / self.count
+        self.mean.lerp_(mean, share)
+        self.var.lerp_(var, share).addcmul_(delta.square_(), share - share.square())

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from robotrl.algorithms.networks import SQRT2, Backpropagation, CriticEnsemble, mlp
 from robotrl.algorithms.optimizer import ClippedAdam
+from robotrl.algorithms.products import precision
 
 
 def linear_layers(network: nn.Sequential) -> list[nn.Linear]:
@@ -115,3 +116,21 @@ def test_slopes_of_an_ensemble_equal_those_of_autograd(ensemble: CriticEnsemble)
     torch.testing.assert_close(found, in_x[4:])
     for parameter, expected in zip(parameters, in_weights, strict=True):
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_values_in_the_hundreds_stay_apart_in_bfloat16():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        critics, actor = CriticEnsemble(2, [5, 256, 256, 1]), mlp([5, 256, 1], output_gain=1.0)
+        x = torch.randn(400, 5)
+    critics.weights[-1].fill_(1).mul_(500 / critics(x).mean())
+    actor[-1].weight.fill_(1).mul_(500 / actor(x).mean())
+    by_hand = Backpropagation(actor)
+
+    with precision("bfloat16"):
+        found, (mean, _) = critics(x)[0], by_hand.trace(x)
+
+    for outputs, expected in ((found, critics(x)[0]), (mean, actor(x))):
+        assert len(outputs.unique()) > 350  # of 400, where bfloat16 knows every second number
+        torch.testing.assert_close(outputs, expected, rtol=0.05, atol=1)
