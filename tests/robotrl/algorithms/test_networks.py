@@ -133,4 +133,4 @@ def test_values_in_the_hundreds_stay_apart_in_bfloat16():
 
     for outputs, expected in ((found, critics(x)[0]), (mean, actor(x))):
         assert len(outputs.unique()) > 350  # of 400, where bfloat16 knows every second number
-        torch.testing.assert_close(outputs, expected, rtol=0.05, atol=1)
+        torch.testing.assert_close(outputs, expected, rtol=0.05, atol=5)
