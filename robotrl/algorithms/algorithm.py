@@ -142,7 +142,7 @@ def require_finite(tensors: Mapping[str, Tensor], *, of_rollout: bool = False) -
         TrainingError: says which, what, and where.
     """
     for name, value in tensors.items():
-        if not all_finite(value):
+        if not all_finite(value.detach()):
             index = tuple((~value.isfinite()).nonzero()[0].tolist())
             place = f" in world {index[1]}, {index[0] + 1} steps on" if of_rollout else ""
             raise TrainingError(f"{name} is {value[index].item()}{place}")
