@@ -124,8 +124,8 @@ def test_values_in_the_hundreds_stay_apart_in_bfloat16():
         torch.manual_seed(0)
         critics, actor = CriticEnsemble(2, [5, 256, 256, 1]), mlp([5, 256, 1], output_gain=1.0)
         x = torch.randn(400, 5)
-    critics.weights[-1].fill_(1).mul_(500 / critics(x).mean())
-    actor[-1].weight.fill_(1).mul_(500 / actor(x).mean())
+    for network, last in ((critics, critics.weights[-1]), (actor, linear_layers(actor)[-1].weight)):
+        last.fill_(1).mul_(500 / network(x).mean())
     by_hand = Backpropagation(actor)
 
     with precision("bfloat16"):
