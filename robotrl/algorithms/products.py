@@ -7,8 +7,9 @@ PyTorch takes float32 products from MKL, which leaves AVX-512 unused on AMD: one
 wheel, is twice as fast there, from about 100 × 100 × 100 on. PyTorch asks oneDNN for them where
 bfloat16 is allowed, and without AMX instructions oneDNN then multiplies in float32 all the same. So
 a product of known numbers is asked first what it comes out as. Where it is exact, float32 means
-oneDNN, and bfloat16 is what `rounded_bmm` makes of it: factors are rounded, and the product with
-them, on the processor's bfloat16 instructions; weights, sums over a batch and moments stay float32.
+oneDNN, and bfloat16 is what `bmm` and `mm` make of it: factors are rounded, and the product with
+them, on the processor's bfloat16 instructions; weights, a network's outputs, sums over a batch and
+moments stay float32.
 
 All threads share the setting, so what learns aside is `held`: the setting waits for it.
 """
