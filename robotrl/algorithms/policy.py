@@ -22,13 +22,19 @@ class Policy(nn.Module):
         network: from a normalised observation, and the memory after it if there is one, to the mean
             before tanh, (..., num_actions) first among its outputs.
         cell: from normalised observations to what is remembered of an episode.
+        observation_clip: how far a normalised observation goes from 0.
     """
 
     def __init__(
-        self, observation_size: int, network: nn.Sequential, cell: nn.GRUCell | None = None
+        self,
+        observation_size: int,
+        network: nn.Sequential,
+        cell: nn.GRUCell | None = None,
+        *,
+        observation_clip: float = 10.0,
     ):
         super().__init__()
-        self.normalizer = Normalizer(observation_size)
+        self.normalizer = Normalizer(observation_size, clip=observation_clip)
         self.network = network
         self.cell = cell
 

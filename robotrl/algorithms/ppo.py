@@ -90,6 +90,9 @@ class PPOConfig(Section):
     """Its smallest value. Where noise fades, rare states are hardly seen any more, what to do in
     them may be forgotten: InvertedDoublePendulum-v5, learned with noise that fades to 0.05, falls
     from 30 % of its starts after 1 M steps, with 0.2 from 3 % (3 seeds, 128 starts each)."""
+    observation_clip: Annotated[float, Field(ge=1, le=1e6)] = 10.0
+    """How far a normalised observation goes from 0. What is mostly zero, as the contact forces of
+    Ant-v5 are, is far away whenever it is not; with 3 that task is learned half as well again."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     recurrent: Width | None = None
@@ -108,10 +111,10 @@ class PPOConfig(Section):
     FIXED: ClassVar = frozenset(
         {
             *("rollout_steps", "initial_std", "actor_hidden", "recurrent", "critic_hidden"),
-            "activation",
+            *("activation", "observation_clip"),
         }
     )
-    MEANING: ClassVar = frozenset({"activation"})
+    MEANING: ClassVar = frozenset({"activation", "observation_clip"})
 
     @model_validator(mode="after")
     def _check(self) -> "PPOConfig":
@@ -169,7 +172,8 @@ class PPOPolicy(Policy):
         sizes = [observation_size + (units or 0), *config.actor_hidden, num_actions]
         cell = gru(observation_size, units) if units else None
         between = ACTIVATIONS[config.activation]
-        super().__init__(observation_size, mlp(sizes, output_gain=0.01, activation=between), cell)
+        network = mlp(sizes, output_gain=0.01, activation=between)
+        super().__init__(observation_size, network, cell, observation_clip=config.observation_clip)
         self.log_std = nn.Parameter(torch.full((num_actions,), config.initial_std).log())
 
 
@@ -247,7 +251,9 @@ class PPO:
                 output_gain=1.0,
                 activation=ACTIVATIONS[config.activation],
             )
-        self.critic_normalizer = Normalizer(observation_sizes["critic"])
+        self.critic_normalizer = Normalizer(
+            observation_sizes["critic"], clip=config.observation_clip
+        )
         self.return_normalizer = Normalizer(1, clip=math.inf)  # rare large returns count in full
         for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):
             module.to(self.device)

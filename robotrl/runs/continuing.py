@@ -31,7 +31,11 @@ _MAY_CHANGE = {
 }
 """What may be another where a run goes on, beside what the algorithm allows; all else is in its
 checkpoint, which would prevail."""
-_BEFORE = {"algorithm.activation": "silu", "algorithm.layer_norm": True}
+_BEFORE = {
+    "algorithm.activation": "silu",
+    "algorithm.layer_norm": True,
+    "algorithm.observation_clip": 10.0,
+}
 """What PPO and SAC did before that was a setting."""
 _SHOWN = 5
 """Most differences of one kind that a message lists."""

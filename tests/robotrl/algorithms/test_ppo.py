@@ -200,6 +200,18 @@ def test_actor_and_critic_have_the_activation_that_is_asked_for(
         assert [type(layer) for layer in network] == [nn.Linear, between, nn.Linear]
 
 
+def test_normalised_observations_go_no_farther_than_the_clip():
+    learner = make(Bandit(), observation_clip=3.0)
+
+    for normalizer in (learner.policy.normalizer, learner.critic_normalizer):
+        torch.testing.assert_close(
+            normalizer(torch.tensor([[-9.0], [9.0]])).abs(), torch.full((2, 1), 3.0)
+        )
+    torch.testing.assert_close(
+        learner.policy(torch.tensor([[9.0]])), learner.policy(torch.tensor([[3.0]]))
+    )
+
+
 def test_value_function_learns_returns_in_the_unit_of_the_reward():
     env = Bandit(bonus=50.0)
     learner = make(env, rollout_steps=8)

@@ -319,7 +319,11 @@ def test_weights_that_would_mean_something_else_are_refused(
 
 @pytest.mark.parametrize(
     ("name", "setting", "was", "now"),
-    [("ppo", "activation", "silu", "tanh"), ("sac", "layer_norm", True, False)],
+    [
+        ("ppo", "activation", "silu", "tanh"),
+        ("ppo", "observation_clip", 10.0, 3.0),
+        ("sac", "layer_norm", True, False),
+    ],
 )
 def test_what_was_not_yet_a_setting_is_known_of_earlier_checkpoints(
     tmp_path: Path, name: str, setting: str, was: Any, now: Any
