@@ -48,6 +48,7 @@ class LiftWeights(Section):
     joint_speed: Weight = -0.02
     posture: Weight = -0.02
     desk: Weight = -0.5
+    strain: Weight = -0.3
 
 
 class ArmLiftConfig(ArmObjectConfig):
@@ -215,6 +216,7 @@ class ArmLift(ArmObject):
             "joint_speed": weights.joint_speed * mean_square(joints.speed[:, self._arm]),
             "posture": weights.posture * mean_square(bent),
             "desk": weights.desk * desk(self.tool[:, 2], 0.005),
+            "strain": weights.strain * self.strain(),
         }
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 The actor sees measured joints, the targets last sent, the goal, and where the thing is as a camera
 would tell it: the signal `object_position`, late and noisy as the randomization says. The critic
 sees the truth. A thing that leaves the ground between starts and goals ends the episode as a
-failure: no value is bootstrapped, so all that could still have been earned there is lost.
+failure, and so does a joint that is blocked for so long that a robot would be stopped: no value is
+bootstrapped, so all that could still have been earned there is lost.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from torch import Tensor
 
 from deploy.contract import CommandSpec
 from deploy.quantities import Length
+from envs.blocked_joints import LIMITS, BlockedJoints
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
 from envs.object_features import ObjectFeatures
 from envs.objects import OBJECT, FreeObject, Thing, outside
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
+from envs.rewards import mean_square
 from envs.robot import Robot, load_robot
 from envs.robot_joints import RobotJoints
 from envs.sensors import SensorReader
@@ -31,6 +34,9 @@ from envs.tasks.settings import count_steps
 from envs.worlds import Worlds, choose
 
 Spot = tuple[Length, Length]
+
+_LAG = 0.6
+"""Share of the governor's `following_error_rad` that a moving joint may lag."""
 
 
 class ArmObjectConfig(ArmConfig):
@@ -79,7 +85,7 @@ class ArmObject:
     """Those of x, y, z that a goal has."""
     scores: ClassVar[Sequence[str]]
     """What `score` returns: names of metrics, each of which is a mean over the last second of a
-    command; where the thing is lost, what it is at that moment."""
+    command; where the episode fails, what it is at that moment."""
 
     def __init__(self, simulation: Simulation, config: ArmObjectConfig, draws: Draws):
         self.config = config
@@ -137,6 +143,10 @@ class ArmObject:
             simulation, draws, config, axes=size, count=len(self.scores)
         )
         self._lost = torch.zeros(simulation.num_envs, dtype=torch.bool, device=device)
+        self._blocked = torch.zeros_like(self._lost)
+        self._blocked_joints = BlockedJoints(
+            joints, step_rad=config.max_joint_speed_rad_s * dt, control_dt_s=dt
+        )
 
     @property
     def command(self) -> Tensor:
@@ -163,6 +173,7 @@ class ArmObject:
         yaw = torch.atan2(spot[:, 1], spot[:, 0]) + config.start_yaw_rad * (2 * u[:, 2] - 1)
         self.object.put_down(state.qpos, worlds, spot, yaw)
         self._command.renew(worlds)
+        self._blocked_joints.forget(worlds)
         return state
 
     def measure(self, worlds: Worlds) -> dict[str, Tensor]:
@@ -180,23 +191,33 @@ class ArmObject:
         """See `Task.rewards`."""
         raise NotImplementedError
 
+    def strain(self) -> Tensor:
+        """(num_envs,) how far joints are from their targets, beyond what moving them takes."""
+        excess = self._blocked_joints.error.abs() / LIMITS.following_error_rad - _LAG
+        return mean_square(excess.clamp(0, 2))
+
     def terminated(self) -> Tensor:
-        """See `Task.terminated`: the thing left the ground on which it can be reached."""
+        """See `Task.terminated`: the thing is where it cannot be reached, or a joint is blocked."""
         low, high = self.config.ground
         spot, margin = self.object.position[:, :2], self.config.lost_margin_m
         self._lost = outside(spot, low, high, margin)
-        return self._lost
+        self._blocked = self._blocked_joints.update()
+        return self._lost | self._blocked
 
     def advance(self) -> tuple[dict[str, Tensor], Tensor]:
-        """See `Task.advance` and `scores`; `lost` is the share of commands whose thing got lost."""
-        lost, now = self._lost, self.score()
+        """See `Task.advance` and `scores`.
+
+        `lost` and `blocked` are the shares of commands that ended for the one or the other.
+        """
+        failed, now = self._lost | self._blocked, self.score()
         ended = self._command.advance(*now)
-        means = torch.where(lost[:, None], torch.stack(list(now), dim=1), self._command.mean)
-        metrics = dict(zip(self.scores, means.unbind(1), strict=True)) | {"lost": lost.float()}
+        means = torch.where(failed[:, None], torch.stack(list(now), dim=1), self._command.mean)
+        metrics = dict(zip(self.scores, means.unbind(1), strict=True))
+        metrics |= {"lost": self._lost.float(), "blocked": self._blocked.float()}
         worlds = choose(ended, compact=self._compact)
         if not worlds.none:
             self._command.renew(worlds)
-        return metrics, ended | lost
+        return metrics, ended | failed
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
         """Truth about thing and arm."""
@@ -213,11 +234,16 @@ class ArmObject:
 
     def state_dict(self) -> dict[str, Any]:
         """See `Task.state_dict`."""
-        return {"command": self._command.state_dict()}
+        return {
+            "command": self._command.state_dict(),
+            "blocked_joints": self._blocked_joints.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Task.load_state_dict`."""
         self._command.load_state_dict(state["command"])
+        if "blocked_joints" in state:  # earlier versions had none
+            self._blocked_joints.load_state_dict(state["blocked_joints"])
 
     def _features(self, robot: Robot, push_m: float | None = None) -> ObjectFeatures:
         """What the actor makes of its signals."""

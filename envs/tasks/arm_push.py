@@ -35,6 +35,7 @@ class PushWeights(Section):
     joint_speed: Weight = -0.02
     posture: Weight = -0.02
     desk: Weight = -0.5
+    strain: Weight = -0.3
 
 
 class ArmPushConfig(ArmObjectConfig):
@@ -90,4 +91,5 @@ class ArmPush(ArmObject):
             "joint_speed": weights.joint_speed * mean_square(joints.speed[:, self._arm]),
             "posture": weights.posture * mean_square(bent),
             "desk": weights.desk * desk(tool[:, 2], 0.01),
+            "strain": weights.strain * self.strain(),
         }
