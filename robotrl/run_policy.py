@@ -59,6 +59,7 @@ def run_policy(
     reconnect: bool,
     log: Path,
     start_twin: bool,
+    thing: Path | None,
     yes: bool,
     anyway: bool,
     prove: bool,
@@ -75,7 +76,7 @@ def run_policy(
     config = load_yaml(robot_path, RobotConfig)
     controller = OnnxController(policy)
     contract = controller.contract
-    listening = command == "udp" or listen is not None
+    listening = command == "udp" or listen is not None or thing is not None
     asks = listening or command == "keyboard" or command.startswith("gamepad")
     waits = Reconnect.ALONE if reconnect else Reconnect.ASKED if asks else Reconnect.NEVER
     streams = _from_elsewhere(contract, config) if listening else ()
@@ -83,12 +84,13 @@ def run_policy(
     with ExitStack() as stack:
         listener = None
         if listening:
-            address = parse_address(listen or str(PORT))
+            address = parse_address(listen or ("0" if thing else str(PORT)))
             listener = stack.enter_context(udp(contract.command, requests, address, streams))
         commands = stack.enter_context(
             open_commands(command, contract.command, requests, seed=seed, listener=listener)
         )
-        twin = running_twin(robot_path) if start_twin else nullcontext(port)
+        seen = {"thing": thing, "camera": listener.port if listener else None} if thing else {}
+        twin = running_twin(robot_path, **seen) if start_twin else nullcontext(port)
         path = stack.enter_context(twin)
         if requests.stopped:
             raise SafetyError(f"stopped: {requests.stopped}, before the port was opened")
@@ -180,13 +182,16 @@ def _at_port(config: RobotConfig, port: str | None) -> RobotConfig:
 
 
 @contextmanager
-def running_twin(
-    robot_path: Path, *, seed: int | None = None, truth: Path | None = None
-) -> Iterator[str]:
-    """A twin in a process of its own, for as long as the block runs; yields its port."""
+def running_twin(robot_path: Path, **options: Path | int | None) -> Iterator[str]:
+    """A twin in a process of its own, for as long as the block runs; yields its port.
+
+    Args:
+        robot_path: its wiring.
+        options: of `robotrl twin`, by name; None for one that is not given.
+    """
     arguments = command_of("robotrl.cli", "twin", robot_path)
-    arguments += ["--seed", str(seed)] if seed is not None else []
-    arguments += ["--truth", str(truth)] if truth is not None else []
+    for name, value in options.items():
+        arguments += [f"--{name}", str(value)] if value is not None else []
     twin = subprocess.Popen(
         arguments,
         stdout=subprocess.PIPE,

@@ -69,6 +69,19 @@ GYRO_BIAS_RAD_S: Range = (-0.0175, 0.0175)
 """What a gyroscope says at rest: ±1 °/s (ST, LSM6DSV16X, zero-rate level)."""
 LET_GO_S: Range = (0.5, 4.0)
 """How long whoever picks up a robot holds it after it was put on its feet."""
+THING_PLACE_M: Range = (-0.04, 0.04)
+"""Where a thing is put down, against where its MJCF has it, forwards and sideways."""
+THING_MASS_SCALE: Range = (0.7, 1.4)
+"""Infill, a screw more or less."""
+THING_FRICTION_SCALE: Range = (0.7, 1.4)
+"""Of printed or wooden things on desks, by material, dust and wear."""
+CAMERA_LATENCY_S: Range = (0.04, 0.09)
+"""From the middle of the exposure to a position: 1 to 2 pictures of a USB camera, and finding the
+marker."""
+CAMERA_ERROR_M: Range = (-0.003, 0.003)
+"""Where the camera is believed to be, along each axis; printed markers measured in with a ruler."""
+CAMERA_MISSED: Range = (0.0, 0.1)
+"""Share of pictures in which the marker is not found: blur, the arm before it."""
 PUSH_SPEED_M_S = 0.25
 """What pushes of a robot on a floating base give it, at most, forwards and sideways."""
 
@@ -113,6 +126,18 @@ class TwinParameters:
     """See `GYRO_BIAS_RAD_S`."""
     push_speed_m_s: float = 0.0
     """See `PUSH_SPEED_M_S`; 0 for no pushes."""
+    thing_place_m: tuple[float, float] = (0.0, 0.0)
+    """See `THING_PLACE_M`."""
+    thing_mass_scale: float = 1.0
+    """See `THING_MASS_SCALE`."""
+    thing_friction_scale: float = 1.0
+    """See `THING_FRICTION_SCALE`."""
+    camera_latency_s: float = 0.06
+    """See `CAMERA_LATENCY_S`."""
+    camera_error_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """See `CAMERA_ERROR_M`."""
+    camera_missed: float = 0.0
+    """See `CAMERA_MISSED`."""
     let_go_after_s: float = 1.2
     """How long whoever picks up a robot on a floating base holds it after putting it on its feet,
     which is when its joints have come home; 0 if nobody picks it up."""
@@ -161,4 +186,10 @@ def draw(seed: int | None, model_path: Path) -> TwinParameters:
         gyro_bias_rad_s=tuple(rng.uniform(*GYRO_BIAS_RAD_S, 3).tolist()),
         push_speed_m_s=PUSH_SPEED_M_S * floats,
         let_go_after_s=rng.uniform(*LET_GO_S),
+        thing_place_m=tuple(rng.uniform(*THING_PLACE_M, 2).tolist()),
+        thing_mass_scale=rng.uniform(*THING_MASS_SCALE),
+        thing_friction_scale=rng.uniform(*THING_FRICTION_SCALE),
+        camera_latency_s=rng.uniform(*CAMERA_LATENCY_S),
+        camera_error_m=tuple(rng.uniform(*CAMERA_ERROR_M, 3).tolist()),
+        camera_missed=rng.uniform(*CAMERA_MISSED),
     )

@@ -50,6 +50,7 @@ from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
 from deploy.twin.scs_servo import ScsServo
 from deploy.twin.servo import Servo
+from deploy.twin.thing import THING, add_thing, vary_thing
 from deploy.twin.wire import Wire
 
 AnyWire = Wire | FeetechWire | BoardWire | ImuWire
@@ -93,6 +94,7 @@ class Twin:
         parameters: TwinParameters | None = None,
         *,
         start_s: float = 0.0,
+        thing: Path | None = None,
     ):
         """Switch the robot on, torque off, in its rest pose.
 
@@ -101,16 +103,20 @@ class Twin:
             robot_config: the wiring, which names the joints that have a servo.
             parameters: how it differs from the nominal model; None for not at all.
             start_s: the time now.
+            thing: MJCF of what lies before it, see `deploy.twin.thing`; None for nothing.
 
         Raises:
-            ConfigError: a joint of `robot_config` is not in the model.
+            ConfigError: a joint of `robot_config` is not in the model, or the thing is none.
         """
         self.parameters = parameters = parameters or TwinParameters()
         self.joints = list(robot_config.joints)
         """Joints that have a servo; the order of `joint_position`."""
         self.on_step: Callable[[], None] = lambda: None
         """Called after every step of the physics."""
-        self._model, self._data, root, home = build_model(model_path, self.joints, parameters)
+        self._model, self._data, root, home = build_model(
+            model_path, self.joints, parameters, thing
+        )
+        self._thing = self._data.body(THING) if thing else None
         wheels = any(wiring.continuous for wiring in robot_config.joints.values())
         self.base = (
             FloatingBase(self._model, self._data, root, parameters, lifted=not wheels)
@@ -220,6 +226,11 @@ class Twin:
     def tool_position(self) -> NDArray[np.float64]:
         """True position of the site `tool` in the world [m], shape (3,)."""
         return self._data.site(TOOL_SITE).xpos.copy()
+
+    @property
+    def thing_position(self) -> NDArray[np.float64] | None:
+        """True position of the thing's middle in the world [m], shape (3,), if there is one."""
+        return self._thing.xipos.copy() if self._thing else None
 
     @property
     def wake_s(self) -> float:
@@ -450,7 +461,7 @@ def _turned(vector: Sequence[float]) -> NDArray[np.float64]:
 
 
 def build_model(
-    path: Path, joints: list[str], parameters: TwinParameters
+    path: Path, joints: list[str], parameters: TwinParameters, thing: Path | None = None
 ) -> tuple[mujoco.MjModel, mujoco.MjData, str | None, NDArray[np.float64] | None]:
     """Compile a robot as the servos see it, in 1 ms steps, and put it in its rest pose.
 
@@ -462,13 +473,14 @@ def build_model(
         path: the MJCF.
         joints: joints that have a servo.
         parameters: how the robot differs from the nominal one.
+        thing: MJCF of what lies before it, if anything.
 
     Returns:
         Model, state, the name of the body that floats, if the joints hang on one, and their angles
         in the MJCF's keyframe `home`, if it has one.
 
     Raises:
-        ConfigError: a joint is not in the model.
+        ConfigError: a joint is not in the model, or the thing is none.
     """
     spec = mujoco.MjSpec.from_file(str(path))
     nominal = spec.compile()
@@ -490,6 +502,8 @@ def build_model(
         _add_payload(spec, nominal, parameters.payload_kg)
     if root := floating_root(spec, joints[0]):
         add_hand(spec, root)
+    if thing:
+        add_thing(spec, thing, parameters)
     model = spec.compile()
 
     for actuator in range(nominal.nu):
@@ -506,11 +520,14 @@ def build_model(
         model.joint(joint).armature *= scale
     for joint in playing:
         _set_play(model, joint, parameters.backlash_rad[joint])
+    if thing:
+        vary_thing(model, parameters)
     data = mujoco.MjData(model)
     mujoco.mj_setConst(model, data)
     rest = nominal.keyframe(START_KEY).qpos
     play = [model.joint(joint + BACKLASH_HINGE).qposadr[0] for joint in added]
-    data.qpos[np.delete(np.arange(model.nq), play)] = rest
+    own = np.delete(np.arange(model.nq), play)[: len(rest)]  # a thing comes last
+    data.qpos[own] = rest
     mujoco.mj_forward(model, data)
     home = None
     if any(nominal.key(index).name == HOME_KEY for index in range(nominal.nkey)):

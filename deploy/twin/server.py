@@ -12,6 +12,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import termios
 import time
 import tty
@@ -20,9 +21,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from deploy.commands.udp import Address
 from deploy.errors import BusError, ConfigError
 from deploy.process import handling
 from deploy.robot_config import RobotConfig
+from deploy.twin.camera import Camera
 from deploy.twin.faults import Faults, FaultScript
 from deploy.twin.parameters import TwinParameters
 from deploy.twin.robot import Twin
@@ -50,6 +53,8 @@ def serve(
     link: Path | None = None,
     truth_path: Path | None = None,
     faults: FaultScript | None = None,
+    thing: Path | None = None,
+    camera: Address | None = None,
     ready: Callable[[str], None],
 ) -> None:
     """Run a robot until SIGTERM or SIGINT; call it in the main thread.
@@ -61,6 +66,8 @@ def serve(
         link: symbolic link to make to the pseudo-terminal, gone again afterwards; of a robot with
             several devices, `.NAME` is added for each.
         faults: what goes wrong, and when; a port that is unplugged goes, and comes back at `link`.
+        thing: MJCF of what lies before it, see `deploy.twin.thing`.
+        camera: who is told where that is.
         truth_path: file for what the robot really did, see `deploy.twin.truth`; None for none.
         ready: called with the path to open once the robot answers; with several devices, with
             `NAME=PATH,NAME=PATH`.
@@ -79,14 +86,18 @@ def serve(
             "a port that is unplugged comes back under another name, expected a link that stays "
             "the same; add `--link /tmp/robot`, and use that as the port"
         )
-    twin = Twin(model_path, robot_config, parameters, start_s=time.monotonic())
+    twin = Twin(model_path, robot_config, parameters, start_s=time.monotonic(), thing=thing)
     Faults(twin, faults)
     truth = TruthRecorder(twin) if truth_path else None
-    with _Sockets(twin.devices, link) as sockets, _stop_signals() as stopped:
+    with (
+        _Sockets(twin.devices, link) as sockets,
+        _stop_signals() as stopped,
+        _watching(twin, camera) as watch,
+    ):
         several = len(twin.devices) > 1
         paths = (f"{name}={path}" if several else path for name, path in sockets.paths.items())
         ready(",".join(paths))
-        _run(twin, sockets, stopped, truth)
+        _run(twin, sockets, stopped, truth, watch)
         if truth and truth_path:
             truth.save(truth_path)
 
@@ -125,14 +136,35 @@ class _Sockets:
                 self.hosts[host] = name
 
 
+@contextmanager
+def _watching(twin: Twin, camera: Address | None) -> Iterator[Callable[[float], None]]:
+    """What is to be called with the time, now and then, for a camera to see and to tell."""
+    if camera is None or twin.thing_position is None:
+        yield lambda now_s: None
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.setblocking(False)
+
+        def send(message: bytes) -> None:
+            with suppress(OSError):  # nobody is there, or cannot keep up: lost, as on a network
+                out.sendto(message, (camera.host, camera.port))
+
+        yield Camera(twin, send).advance
+
+
 def _run(
-    twin: Twin, sockets: _Sockets, stopped: Callable[[], bool], truth: TruthRecorder | None
+    twin: Twin,
+    sockets: _Sockets,
+    stopped: Callable[[], bool],
+    truth: TruthRecorder | None,
+    watch: Callable[[float], None],
 ) -> None:
     """Serve until `stopped`."""
     advance = truth.advance if truth else twin.advance  # the former samples on the way
     while not stopped():
         now_s = time.monotonic()
         advance(now_s)
+        watch(now_s)
         sockets.plug(twin.unplugged)
         hosts = sockets.hosts
         for host, device in hosts.items():

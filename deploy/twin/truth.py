@@ -2,9 +2,9 @@
 
 The file is an .npz with `time_s` (T,), the monotonic clock of the machine; `joint_position` and
 `motor_torque` (T, joints) [rad, N·m], `temperature_c` of the servos; `tool_position` (T, 3) [m] if
-the robot has a tool; `base_pose` (T, 7) and `base_velocity` (T, 6) if it floats, see
-`deploy.twin.floating_base`; `joints`, the names; and `parameters`, the drawn `TwinParameters` as
-JSON.
+the robot has a tool; `object_position` (T, 3) [m] of a thing before it; `base_pose` (T, 7) and
+`base_velocity` (T, 6) if it floats, see `deploy.twin.floating_base`; `joints`, the names; and
+`parameters`, the drawn `TwinParameters` as JSON.
 """
 
 import json
@@ -61,6 +61,7 @@ class TruthRecorder:
                 "temperature_c": twin.heat.temperature_c.copy(),
             }
             | ({"tool_position": twin.tool_position} if twin.has_tool else {})
+            | ({} if twin.thing_position is None else {"object_position": twin.thing_position})
             | (
                 {"base_pose": twin.base.pose, "base_velocity": twin.base.velocity}
                 if twin.base

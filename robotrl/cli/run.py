@@ -50,6 +50,12 @@ def run(
     ] = False,
     log: Annotated[Path | None, typer.Option(help="MCAP log; default logs/<time>.mcap.")] = None,
     with_twin: Annotated[bool, typer.Option("--twin", help="Start a twin and run on it.")] = False,
+    thing: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --twin: what lies before it and is seen, e.g. configs/things/puck.xml."
+        ),
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Change settings kept in the servos without asking.")
     ] = False,
@@ -89,6 +95,8 @@ def run(
         raise typer.BadParameter(f"--duration must be more than 0 seconds, found {duration}")
     if with_twin and port is not None:
         raise typer.BadParameter("give --twin or --port, not both")
+    if thing and not with_twin:
+        raise typer.BadParameter("--thing lies before a twin; give --twin, too")
     log = log or Path("logs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}.mcap"
     with stop_on_signals() as requests, reported():
         summary = run_policy(
@@ -103,6 +111,7 @@ def run(
             reconnect=reconnect,
             log=log,
             start_twin=with_twin,
+            thing=thing,
             yes=yes,
             anyway=anyway,
             prove=not no_prove,

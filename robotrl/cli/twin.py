@@ -24,22 +24,37 @@ def twin(
         bool,
         typer.Option(help="Put a robot on its feet when its servos hold, as its owner would."),
     ] = True,
+    thing: Annotated[
+        Path | None,
+        typer.Option(help="What lies before it, e.g. configs/things/puck.xml; see --camera."),
+    ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Send there where the thing is, as a tracker would, for `robotrl run --listen`.",
+        ),
+    ] = None,
     faults: Annotated[
         Path | None, typer.Option(help="What goes wrong, and when: a YAML, deploy/twin/faults.py.")
     ] = None,
 ) -> None:
     """Start the simulated robot behind a serial port; prints the port, ends with Ctrl-C.
 
-    Example: `robotrl twin configs/robots/desk_arm.yaml --link /tmp/desk_arm`
+    Examples: `robotrl twin configs/robots/desk_arm.yaml --link /tmp/desk_arm` and
+    `robotrl twin configs/robots/desk_arm.yaml --thing configs/things/puck.xml --camera 5555`
     """
     with needs("train"):
         from deploy.twin.faults import FaultScript
         from deploy.twin.parameters import draw
         from deploy.twin.server import serve
         from envs.robot import load_robot
+    from deploy.commands.udp import parse_address
     from deploy.configuration import load_yaml
     from deploy.robot_config import RobotConfig
 
+    if camera and not thing:
+        raise typer.BadParameter("--camera sees nothing; give a --thing, too")
     with reported(), tempfile.TemporaryDirectory() as folder:
         config = load_yaml(robot, RobotConfig)
         model = load_robot(str(robot.parent / config.model) if config.model else config.robot)
@@ -54,5 +69,7 @@ def twin(
             link=link,
             truth_path=truth,
             faults=load_yaml(faults, FaultScript) if faults else None,
+            thing=thing,
+            camera=parse_address(camera) if camera else None,
             ready=lambda port: print(port, flush=True),
         )

@@ -1,7 +1,8 @@
 """`robotrl report`: a log as one self-contained HTML page, with plots and a verdict.
 
-A policy that reaches is judged by how near the tool came (`reaching`), one that walks by how it
-went (`walking`), which only a twin knows (`--truth`), and any by the limits it kept (`verdict`).
+A policy that reaches or moves a thing is judged by how near that came (`reaching`), one that walks
+by how it went (`walking`), which only a twin knows (`--truth`), and any by the limits it kept
+(`verdict`).
 """
 
 import base64
@@ -21,7 +22,7 @@ from deploy.contract import Contract
 from deploy.governor import LimitedBy
 from robotrl.report.log import Log, read_log
 from robotrl.report.plots import plot_joints, plot_signals, plot_timing
-from robotrl.report.reaching import judge_reach
+from robotrl.report.reaching import ERROR_LIMIT_M, has_targets, judge_reach
 from robotrl.report.verdict import MIN_TARGETS, Verdict, violations
 from robotrl.report.walking import COMMAND as WALK
 from robotrl.report.walking import judge_walk, plot_walk, read_truth
@@ -39,14 +40,19 @@ def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict
         ConfigError: a file is missing or holds no run of a policy.
     """
     log = read_log(path)
-    errors_m, source, figures = None, "", {}
-    if log.contract.command.site and "command" in log.ticks:
-        errors_m, source, figures = judge_reach(log, truth)
-    walk = None
+    reach = judge_reach(log, truth) if has_targets(log) else None
+    figures, walk = dict(reach.figures) if reach else {}, None
     if log.contract.command.name == WALK and truth is not None and (real := read_truth(log, truth)):
         walk, figures = judge_walk(log, real), plot_walk(log, real)
     enough_s = MIN_TARGETS * log.contract.command.interval_s[1]
-    verdict = Verdict(errors_m, violations(log), source, walk, enough_s)
+    verdict = Verdict(
+        reach.errors_m if reach else None,
+        violations(log),
+        reach.source if reach else "",
+        walk,
+        enough_s,
+        reach.limit_m if reach else ERROR_LIMIT_M,
+    )
     figures |= {
         "Joints: commanded and measured": plot_joints(log),
         "Signals: what the policy was shown": plot_signals(log),

@@ -1,12 +1,13 @@
-"""A policy that reaches (its command names a site): how near did the tool come.
+"""A policy that reaches, pushes or carries: how near the tool, or the thing, came to its target.
 
-The tool's path is computed from the measured joint angles with the robot's own model. A twin also
-knows where its tool really was; then that counts.
+The tool's path is computed from the measured joint angles with the robot's own model, the thing's
+is what the camera said. A twin also knows where they really were; then that counts.
 """
 
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import mujoco
@@ -18,29 +19,59 @@ from deploy.errors import ConfigError
 from envs.robot import load_robot
 from robotrl.report.log import Array, Log
 
-ERROR_LIMIT_M = 0.005
-"""Largest median distance to the target that counts as success."""
+OBJECT_GOAL = "object_goal"
+"""Name of the command that says where a thing should be."""
+ERROR_LIMIT_M, OBJECT_ERROR_LIMIT_M = 0.005, 0.02
+"""Largest median distance to the target that counts as success, of a tool and of a thing."""
 SETTLE_S = 1.0
 """The distance is judged over this long before each change of target."""
 
 
-def judge_reach(log: Log, truth: Path | None) -> tuple[list[float], str, dict[str, Figure]]:
-    """Mean distance in the last second of each target [m], of which tool path, and plots."""
-    measured = tool_path(log)
-    tool, source = (
-        measured,
-        "from the joint angles, so only as true as the zeros in the robot file",
-    )
+class Reach(NamedTuple):
+    """How near something came to its targets."""
+
+    errors_m: list[float]
+    """Mean distance in the last second of each target."""
+    limit_m: float
+    """Largest median of those that counts as success."""
+    source: str
+    """Where its path is from."""
+    figures: dict[str, Figure]
+
+
+def has_targets(log: Log) -> bool:
+    """Whether its command is a point at which something should be."""
+    command = log.contract.command
+    moves_thing = command.name == OBJECT_GOAL and "object_position" in log.ticks
+    return "command" in log.ticks and bool(command.site or moves_thing)
+
+
+def judge_reach(log: Log, truth: Path | None) -> Reach:
+    """How near the tool, or the thing, came to each target.
+
+    Raises:
+        ConfigError: the truth is none, or of another run.
+    """
+    moves_thing = log.contract.command.name == OBJECT_GOAL
+    if moves_thing:
+        what, limit_m, measured = "thing", OBJECT_ERROR_LIMIT_M, log.ticks["object_position"]
+        source = "as its camera saw it"
+    else:
+        what, limit_m, measured = "tool", ERROR_LIMIT_M, tool_path(log)
+        source = "from the joint angles, so only as true as the zeros in the robot file"
+    path, guess = measured, None
     if truth is not None:
-        tool = true_tool_path(truth, log.ticks["time_s"])
-        source = "true position of the twin's tool"
-    distance = np.linalg.norm(tool - log.ticks["command"], axis=1)
+        kind = "object_position" if moves_thing else "tool_position"
+        path, guess = true_path(truth, log.ticks["time_s"], kind), measured
+        source = f"true position of the twin's {what}"
+    axes = log.ticks["command"].shape[1]  # a thing on a desk has no height to be brought to
+    distance = np.linalg.norm(path[:, :axes] - log.ticks["command"], axis=1)
     figures = {
-        "Target and tool": _plot_paths(log, tool, measured if truth is not None else None),
-        "Distance to target": _plot_distance(log, distance),
+        f"Target and {what}": _plot_paths(log, path, guess, what),
+        "Distance to target": _plot_distance(log, distance, limit_m),
     }
     errors_m = [float(distance[settled].mean()) for settled in settled_ticks(log)]
-    return errors_m, source, figures
+    return Reach(errors_m, limit_m, source, figures)
 
 
 def tool_path(log: Log) -> Array:
@@ -58,11 +89,11 @@ def tool_path(log: Log) -> Array:
     return np.array(path)
 
 
-def true_tool_path(truth: Path, time_s: Array) -> Array:
-    """Tool position (T, 3) of a twin at the given times [m]."""
+def true_path(truth: Path, time_s: Array, kind: str = "tool_position") -> Array:
+    """Position (T, 3) of a twin's tool, or of the thing before it, at the given times [m]."""
     try:
         with np.load(truth) as file:
-            times, positions = file["time_s"], file["tool_position"]
+            times, positions = file["time_s"], file[kind]
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{truth}: is no truth file of `robotrl twin`: {error}") from error
     if not len(times) or times[0] > time_s[0] or times[-1] < time_s[-1]:
@@ -82,15 +113,17 @@ def settled_ticks(log: Log) -> Iterator[NDArray[np.intp]]:
             yield running[max(start, end - settle) : end]
 
 
-def _plot_paths(log: Log, tool: Array, measured: Array | None) -> Figure:
-    figure, axes = plt.subplots(3, 1, figsize=(10, 6), sharex=True, layout="constrained")
+def _plot_paths(log: Log, path: Array, measured: Array | None, what: str) -> Figure:
+    names = log.contract.command.elements
+    rows, height = len(names), 2 * len(names)
+    figure, axes = plt.subplots(rows, 1, figsize=(10, height), sharex=True, layout="constrained")
     seconds = log.seconds
-    for axis, name, panel in zip(range(3), "xyz", axes, strict=True):
+    for axis, (name, panel) in enumerate(zip(names, axes, strict=True)):
         command = np.where(log.running, log.ticks["command"][:, axis], np.nan)
         panel.step(seconds, command * 100, "k--", lw=1, where="post", label="target")
-        panel.plot(seconds, tool[:, axis] * 100, color="tab:orange", lw=1.4, label="tool")
+        panel.plot(seconds, path[:, axis] * 100, color="tab:orange", lw=1.4, label=what)
         if measured is not None:
-            label = "tool, from joint angles"
+            label = "tool, from joint angles" if what == "tool" else f"{what}, as seen"
             panel.plot(seconds, measured[:, axis] * 100, color="tab:blue", lw=0.7, label=label)
         panel.set_ylabel(f"{name} [cm]")
     axes[0].legend(loc="upper right", ncols=3)
@@ -98,7 +131,7 @@ def _plot_paths(log: Log, tool: Array, measured: Array | None) -> Figure:
     return figure
 
 
-def _plot_distance(log: Log, distance: Array) -> Figure:
+def _plot_distance(log: Log, distance: Array, limit_m: float) -> Figure:
     figure, panel = plt.subplots(figsize=(10, 2.8), layout="constrained")
     seconds = log.seconds
     panel.semilogy(seconds, np.where(log.running, distance * 100, np.nan), color="tab:orange")
@@ -106,6 +139,6 @@ def _plot_distance(log: Log, distance: Array) -> Figure:
         panel.axvspan(
             float(seconds[settled[0]]), float(seconds[settled[-1]]), color="tab:green", alpha=0.15
         )
-    panel.axhline(ERROR_LIMIT_M * 100, color="tab:red", ls="--", lw=1)
+    panel.axhline(limit_m * 100, color="tab:red", ls="--", lw=1)
     panel.set(xlabel="time [s] (judged where shaded)", ylabel="distance [cm]")
     return figure

@@ -25,11 +25,13 @@ class Verdict:
     violations: list[str]
     """Limits that were exceeded, and faults."""
     source: str
-    """Where the tool position comes from."""
+    """Where the path of the tool, or of the thing, comes from."""
     walk: Walk | None = None
     """How it went, if it walks and that is known."""
     enough_s: float = 0.0
     """A run of random commands this long has `MIN_TARGETS`."""
+    limit_m: float = ERROR_LIMIT_M
+    """Largest median of those distances that counts as success."""
 
     @property
     def median_error_m(self) -> float:
@@ -47,7 +49,7 @@ class Verdict:
         """Accurate enough, often enough, and no limit violated."""
         if self.undecided or self.violations:
             return False
-        accurate = self.errors_m is None or self.median_error_m <= ERROR_LIMIT_M
+        accurate = self.errors_m is None or self.median_error_m <= self.limit_m
         return accurate and (self.walk is None or self.walk.passed)
 
     @property
@@ -72,7 +74,7 @@ class Verdict:
             return "judged by the limits alone, its command is no point to reach"
         return (
             f"median distance to target {self.median_error_m * 100:.2f} cm over "
-            f"{len(self.errors_m)} targets ({self.source}); allowed {ERROR_LIMIT_M * 100:g} cm"
+            f"{len(self.errors_m)} targets ({self.source}); allowed {self.limit_m * 100:g} cm"
         )
 
 

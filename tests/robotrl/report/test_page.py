@@ -31,7 +31,7 @@ from deploy.twin.truth import TruthRecorder
 from envs.robot import load_robot
 from robotrl.report.log import Log, read_log
 from robotrl.report.page import write_report
-from robotrl.report.reaching import settled_ticks, tool_path, true_tool_path
+from robotrl.report.reaching import settled_ticks, tool_path, true_path
 from robotrl.report.verdict import Verdict, violations
 from tests.deploy.conftest import SCHEMA_1_PATH
 
@@ -613,7 +613,7 @@ def test_truth_overrules_the_measured_angles(
 def test_truth_is_interpolated_between_its_samples(tmp_path: Path):
     path = tmp_path / "truth.npz"
     np.savez(path, time_s=[1.0, 2.0], tool_position=[[0.0, 0.0, 0.0], [0.1, 0.2, 0.3]])
-    tool = true_tool_path(path, np.array([1.0, 1.25, 2.0]))
+    tool = true_path(path, np.array([1.0, 1.25, 2.0]))
     assert tool == pytest.approx(np.array([[0, 0, 0], [0.025, 0.05, 0.075], [0.1, 0.2, 0.3]]))
 
 
@@ -655,4 +655,4 @@ def test_file_that_is_no_truth_is_refused(save_truth: SaveTruth, damage: Callabl
     with pytest.raises(
         ConfigError, match=re.escape(f"{truth}: is no truth file of `robotrl twin`")
     ):
-        true_tool_path(truth, np.array([1000.0]))
+        true_path(truth, np.array([1000.0]))
