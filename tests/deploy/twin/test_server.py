@@ -1,17 +1,19 @@
 import contextlib
 import json
+import socket
 import time
 
 import numpy as np
 import pytest
 
+from deploy.commands.udp import Address
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.registers import PRESENT_POSITION
 from deploy.errors import BusError, ConfigError
 from deploy.serial_port import SerialPort
 from deploy.twin.parameters import draw
 from deploy.twin.server import serve
-from tests.until import until
+from tests.until import PATIENCE_S, until
 
 
 def test_server_runs_a_robot_and_writes_down_what_it_did(running_server, arm_path, tmp_path):
@@ -36,6 +38,21 @@ def test_server_runs_a_robot_and_writes_down_what_it_did(running_server, arm_pat
     assert truth["tool_position"].shape == (len(truth["time_s"]), 3)
     assert list(truth["joints"]) == ["shoulder", "elbow"]
     assert json.loads(str(truth["parameters"])) == json.loads(json.dumps(parameters.to_dict()))
+
+
+def test_server_tells_where_the_thing_before_the_robot_is(running_server, tmp_path):
+    (tmp_path / "ball.xml").write_text(
+        "<mujoco><option gravity='0 0 0'/><worldbody><body pos='0.3 0.1 0.2'><freejoint/>"
+        "<geom size='0.01'/></body></worldbody></mujoco>"
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(PATIENCE_S)
+        camera = Address(port=listener.getsockname()[1])
+        with running_server(thing=tmp_path / "ball.xml", camera=camera):
+            message = json.loads(listener.recv(4096))
+    assert message["signals"]["object_position"][:2] == pytest.approx([0.3, 0.1], abs=3e-3)
+    assert 0.06 <= message["age_s"] < 1.0
 
 
 def test_link_does_not_replace_a_file(arm_path, arm_config, tmp_path):
