@@ -22,6 +22,8 @@ class JointStepDecoder(nn.Module):
         step: largest change per tick of each action [rad].
         low, high: (joints,) limits of the targets [rad].
         default: (joints,) target of joints without an action [rad].
+        lead: (joints,) farthest a target is from where its joint is [rad]; None for as far as may
+            be. It bounds what a servo does to something in its way, as `step` bounds its speed.
     """
 
     spread: Tensor
@@ -29,6 +31,7 @@ class JointStepDecoder(nn.Module):
     low: Tensor
     high: Tensor
     default: Tensor
+    lead: Tensor | None
 
     def __init__(
         self,
@@ -39,9 +42,10 @@ class JointStepDecoder(nn.Module):
         low: Tensor,
         high: Tensor,
         default: Tensor,
+        lead: Tensor | None = None,
     ):
         super().__init__()
-        self.signals = ("joint_target",)
+        self.signals = ("joint_target",) if lead is None else ("joint_target", "joint_position")
         self.num_actions = len(actions)
         self.step = step
         spread = torch.zeros(len(actions), len(joints))
@@ -52,10 +56,14 @@ class JointStepDecoder(nn.Module):
         self.register_buffer("low", low.float())
         self.register_buffer("high", high.float())
         self.register_buffer("default", default.float())
+        self.register_buffer("lead", None if lead is None else lead.float())
 
     def forward(self, action: Tensor, signals: dict[str, Tensor]) -> Tensor:
         """Actions (n, actions) in [-1, 1] -> joint targets (n, joints) [rad]."""
         moved = signals["joint_target"] + action @ self.spread
+        if self.lead is not None:
+            angle = signals["joint_position"]
+            moved = torch.minimum(torch.maximum(moved, angle - self.lead), angle + self.lead)
         moved = torch.minimum(torch.maximum(moved, self.low), self.high)
         return torch.where(self.active, moved, self.default)
 

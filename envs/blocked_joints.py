@@ -36,14 +36,9 @@ class BlockedJoints:
         self._most = round(LIMITS.following_time_ms / 1000 / control_dt_s)
         self._steps = torch.zeros_like(joints.angle, dtype=torch.int64)
 
-    @property
-    def error(self) -> Tensor:
-        """(num_envs, joints) from angle to target [rad]."""
-        return self._joints.target - self._joints.angle
-
     def update(self) -> Tensor:
         """Count this step; (num_envs,) bool: worlds in which the governor would stop the robot."""
-        error = self.error
+        error = self._joints.target - self._joints.angle
         distance, along = error.abs(), self._joints.effort * error.sign()
         astray = (distance > LIMITS.following_error_rad) & (along >= SATURATED)
         astray |= distance >= self._as_far_as_ever

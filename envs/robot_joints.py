@@ -99,6 +99,11 @@ class RobotJoints:
         places = [self.names.index(name) for name in names]
         return as_slice(torch.tensor(places, device=self.actuators.device))
 
+    def lead(self, effort: float) -> Tensor:
+        """(joints,) from an angle to the target at which a servo gives that part of its torque."""
+        gains = [joint.kp_nm_per_rad for joint in self.specs(1.0)]
+        return effort * self._max_torque / torch.tensor(gains, device=self._max_torque.device)
+
     def specs(self, velocity_limit: float) -> list[JointSpec]:
         """What the contract says of them; `velocity_limit` [rad/s] is the fastest target."""
         low, high = (values.tolist() for values in self._range)

@@ -178,7 +178,7 @@ def _at_port(config: RobotConfig, port: str | None) -> RobotConfig:
         raise ConfigError(
             f"--port {port} does not say where each device of this robot is; expected {wanted}"
         )
-    return config.at_ports(named)
+    return config.at_ports({name: os.path.abspath(path) for name, path in named.items()})
 
 
 @contextmanager

@@ -84,8 +84,8 @@ class ArmConfig(RobotTaskConfig):
         sites = [model.site(index).name for index in range(model.nsite)]
         require_names("site", [self.site], sites, "site")
 
-    def decoder(self, joints: RobotJoints) -> JointStepDecoder:
-        """From actions to joint targets."""
+    def decoder(self, joints: RobotJoints, lead: Tensor | None = None) -> JointStepDecoder:
+        """From actions to joint targets, at most `lead` (joints,) [rad] from where joints are."""
         return JointStepDecoder(
             joints.names,
             self.arm_joints,
@@ -93,6 +93,7 @@ class ArmConfig(RobotTaskConfig):
             low=joints.low,
             high=joints.high,
             default=joints.home,
+            lead=lead,
         )
 
 

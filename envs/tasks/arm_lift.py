@@ -48,7 +48,7 @@ class LiftWeights(Section):
     joint_speed: Weight = -0.02
     posture: Weight = -0.02
     desk: Weight = -0.5
-    strain: Weight = -0.3
+    strain: Weight = -0.5
 
 
 class ArmLiftConfig(ArmObjectConfig):

@@ -35,9 +35,6 @@ from envs.worlds import Worlds, choose
 
 Spot = tuple[Length, Length]
 
-_LAG = 0.6
-"""Share of the governor's `following_error_rad` that a moving joint may lag."""
-
 
 class ArmObjectConfig(ArmConfig):
     """Settings of the task."""
@@ -50,6 +47,10 @@ class ArmObjectConfig(ArmConfig):
     """High corner of the ground."""
     start_yaw_rad: Annotated[float, Field(ge=0, le=3.2)] = 0.0
     """It starts with a side towards the base, turned by up to this much."""
+    push_effort: Annotated[float, Field(ge=0.1, le=1)] = 0.75
+    """Part of its servo's torque with which a joint pushes what is in its way: with all of it, and
+    0.15 rad off, the governor takes it for blocked and stops the robot. Soft servos push harder,
+    as every joint may be 0.135 rad off, which it needs to move."""
     lost_margin_m: Annotated[float, Field(ge=0, le=1)] = 0.06
     """A thing this far outside the ground of starts and goals is lost."""
 
@@ -101,7 +102,8 @@ class ArmObject:
         self.encoder = ObservationEncoder(
             self._features(robot), config.history, changes=["joint_target"]
         ).to(device)
-        self.decoder = config.decoder(joints).to(device)
+        lead = joints.lead(config.push_effort).clamp(min=0.9 * LIMITS.following_error_rad)
+        self.decoder = config.decoder(joints, lead).to(device)
         self.actuators = joints.actuators
         size = len(self.axes)
         low, high = config.target_low_m[:size], config.target_high_m[:size]
@@ -192,9 +194,8 @@ class ArmObject:
         raise NotImplementedError
 
     def strain(self) -> Tensor:
-        """(num_envs,) how far joints are from their targets, beyond what moving them takes."""
-        excess = self._blocked_joints.error.abs() / LIMITS.following_error_rad - _LAG
-        return mean_square(excess.clamp(0, 2))
+        """(num_envs,) by how much motors give more than half of what they can; 1 for all of all."""
+        return 4 * mean_square(torch.relu(self._joints.effort.abs() - 0.5))
 
     def terminated(self) -> Tensor:
         """See `Task.terminated`: the thing is where it cannot be reached, or a joint is blocked."""

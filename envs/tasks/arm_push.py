@@ -35,7 +35,7 @@ class PushWeights(Section):
     joint_speed: Weight = -0.02
     posture: Weight = -0.02
     desk: Weight = -0.5
-    strain: Weight = -0.3
+    strain: Weight = -0.5
 
 
 class ArmPushConfig(ArmObjectConfig):

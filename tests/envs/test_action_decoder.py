@@ -56,6 +56,17 @@ def test_repeated_actions_integrate(decoder: JointStepDecoder):
     assert targets[0].tolist() == pytest.approx([-0.35, 0.5, 0.7])
 
 
+def test_target_stays_within_its_lead_of_the_joint(decoder: JointStepDecoder):
+    decoder.lead = torch.tensor([0.15, 0.15, 0.3])
+    last, angle = torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.4, 0.9, -0.25]])
+
+    signals = {"joint_target": last, "joint_position": angle}
+    targets = decoder(torch.tensor([[1.0, 1.0]]), signals)[0].tolist()
+
+    # pan: 0.6, but 0.4 + 0.15; wrist: 0.1, but -0.25 + 0.3; the jaw holds its default all the same
+    assert targets == pytest.approx([0.55, 0.5, 0.05])
+
+
 def test_worlds_are_decoded_independently_in_float32(decoder: JointStepDecoder):
     last: Tensor = torch.tensor([[0.0, 0.5, 0.0], [0.5, 0.5, 0.5]])
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import envs
 from deploy.configuration import load_yaml
@@ -59,25 +60,32 @@ def test_what_the_governor_stops_is_stopped_in_the_same_tick(
     assert len(set(stops)) > 10
 
 
-def test_arm_that_presses_on_the_desk_fails_after_half_a_second():
-    env = envs.make("arm_push", num_envs=2, num_threads=1)
+def test_arm_that_presses_on_the_desk_with_all_it_has_fails():
+    config = {"episode_s": 30.0, "push_effort": 1.0}
+    env = envs.make("arm_push", num_envs=2, num_threads=1, task_config=config)
     env.reset()
-    task = cast(ArmObject, env.task)
-    lift = task.config.arm_joints.index("shoulder_lift")
-    down = torch.zeros(2, env.num_actions)
-    down[0, lift] = 1.0  # the first arm lowers itself onto the desk, and on; the second rests
-    most_strain, done = 0.0, env.step(down, autoreset=False)
+    task, action = cast(ArmObject, env.task), torch.zeros(2, env.num_actions)
+    action[0, task.config.arm_joints.index("shoulder_lift")] = 1.0  # the second arm rests
+    most_strain, done = 0.0, env.step(action, autoreset=False)
     for _ in range(150):
-        if done.terminated.any():
-            break
-        done = env.step(down, autoreset=False)
-        most_strain = max(most_strain, float(task.strain()[0]))
-        assert task.strain()[1] < 0.01
+        if not done.terminated.any():
+            done = env.step(action, autoreset=False)
+            most_strain = max(most_strain, float(task.strain()[0]))
+            assert task.strain()[1] < 0.01
     assert done.terminated.tolist() == [True, False]
     assert done.info.metrics["blocked"].tolist() == [1.0, 0.0]
     assert done.info.metrics["lost"].tolist() == [0.0, 0.0]
     assert done.info.measured[0]
     assert most_strain > 0.1
+
+
+def test_joint_pushes_what_is_in_its_way_with_part_of_its_torque():
+    task = cast(ArmObject, envs.make("arm_push", num_envs=1, num_threads=1).task)
+    pan, lift, elbow, wrist, roll, gripper = cast(Tensor, task.decoder.lead).tolist()
+    assert pan == pytest.approx(0.75 * 1.5 / 6.9057, rel=1e-4)  # N·m over N·m/rad
+    assert wrist == pytest.approx(0.75 * 0.52 / 2.3940, rel=1e-4)
+    assert roll == gripper == pytest.approx(0.75 * 0.52 / 1.1970, rel=1e-4)
+    assert lift == elbow == pytest.approx(0.9 * 0.15)
 
 
 def test_episode_begins_with_no_joint_blocked():

@@ -266,6 +266,15 @@ def test_run_starts_a_twin_of_its_own_when_asked(
     assert run.returncode == 0, run.stderr
 
 
+def test_port_is_found_from_the_folder_one_is_in(
+    robot_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["release", str(robot_path), "--port", "links/arm"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {tmp_path}/links/arm does not exist; ")
+
+
 # Settings another program left in the servos
 
 
