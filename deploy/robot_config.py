@@ -115,7 +115,8 @@ class JointWiring(Section):
     """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
     rest_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.2
     """A limp joint found farther than this from `rest_rad` has a wrong zero or direction, or was
-    not parked: torque is not switched on. Wide for a joint that rests anywhere."""
+    not parked: torque is not switched on. Wide for a joint that rests anywhere, as one that may
+    hold something; at the end of a run it counts where it is more than `pose_tolerance_rad`."""
 
     @model_validator(mode="after")
     def _check(self) -> "JointWiring":

@@ -380,13 +380,16 @@ class Runtime:
         recorder.commit()
 
     def _check_pose(self, pose: Floats, name: str) -> None:
-        error = np.abs(self.robot.position - pose)
-        allowed = self.robot.config.safety.pose_tolerance_rad
-        worst = int(error.argmax())
-        if error[worst] > allowed:
+        config, error = self.robot.config, np.abs(self.robot.position - pose)
+        allowed = np.full(len(error), config.safety.pose_tolerance_rad)
+        if pose is not self._start:  # a jaw that holds something rests around it
+            rests = [config.joints[joint.name].rest_tolerance_rad for joint in self.robot.joints]
+            allowed = np.maximum(allowed, rests)
+        worst = int((error - allowed).argmax())
+        if error[worst] > allowed[worst]:
             raise SafetyError(
                 f"joint {self.robot.joints[worst].name!r} is {error[worst]:.2f} rad from the "
-                f"{name} pose, allowed {allowed} rad; something blocks it, or its "
+                f"{name} pose, allowed {allowed[worst]:g} rad; something blocks it, or its "
                 "servo does not follow"
             )
 

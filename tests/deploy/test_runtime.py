@@ -865,6 +865,34 @@ def test_joint_that_lags_too_shortly_to_disobey_is_still_not_where_the_next_stat
     assert all(trial.bench.torque_on.values())
 
 
+@pytest.mark.parametrize("tolerance_rad", [0.15, 0.8])
+def test_jaw_that_holds_something_is_parked_if_it_may_rest_around_it(
+    make_bench: MakeBench, desk_arm: RobotConfig, tolerance_rad: float
+):
+    jaw = desk_arm.joints["gripper"].model_copy(update={"rest_tolerance_rad": tolerance_rad})
+    safety = desk_arm.safety.model_copy(update={"pose_tolerance_rad": 0.12})
+    joints = desk_arm.joints | {"gripper": jaw}
+    robot = desk_arm.model_copy(update={"joints": joints, "safety": safety})
+    trial = make_trial(make_bench(robot))
+    model, data = trial.bench.twin._model, trial.bench.twin._data
+
+    def hold(state: State) -> None:
+        trial.states.append(state)
+        if state is State.STOPPING:  # it is 0.2 rad wide open, and closes when it is parked
+            model.jnt_range[5] = data.qpos[5] - 0.01, 1.6
+
+    trial.runtime.on_state = hold
+    if tolerance_rad > 0.2:
+        trial.run()
+        assert trial.states[-2:] == [State.STOPPING, State.IDLE]
+        assert not any(trial.bench.torque_on.values())
+    else:
+        message, note = trial.fail()
+        assert message.startswith("joint 'gripper' is 0.")
+        assert "rad from the rest pose, allowed 0.15 rad; something blocks it" in message
+        assert note == HOLDS
+
+
 def test_unplugged_bus_leaves_the_arm_to_the_servos_watchdog(trial: Trial):
     trial.controller.at[20] = lambda: setattr(trial.bench.port, "unplugged", True)
     message, note = trial.fail(BusError)
