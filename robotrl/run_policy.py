@@ -255,7 +255,7 @@ def _approve(
         console.print(f"  {change}", markup=False, highlight=False)
     if not agreed and not _confirmed(console, "Change them? The old ones are saved in a file."):
         return False
-    saved = folder / f"{robot.stem}-servos-{datetime.now():%Y-%m-%d_%H-%M-%S}.yaml"
+    saved = folder / f"{robot.stem}-servos-{datetime.now():%Y-%m-%d_%H-%M-%S-%f}.yaml"
     servo_settings.save(changes, saved)
     console.print(f"saved: {saved}; `robotrl restore {saved} {robot}` writes it back")
     return True
