@@ -168,6 +168,12 @@ class FreeObject:
         return self._velocity.float()
 
     @property
+    def upright(self) -> Tensor:
+        """(num_envs,) cosine of the angle between its axis and the vertical."""
+        _, x, y, _ = self._qpos[:, self._turn].unbind(1)
+        return (1 - 2 * (x.square() + y.square())).float()
+
+    @property
     def lift(self) -> Tensor:
         """(num_envs,) how far its middle is above where it is when it stands on the desk [m]."""
         half = self._size[:, self._geom, self._tall]

@@ -197,11 +197,14 @@ class ArmObject:
         """(num_envs,) by how much motors give more than half of what they can; 1 for all of all."""
         return 4 * mean_square(torch.relu(self._joints.effort.abs() - 0.5))
 
-    def terminated(self) -> Tensor:
-        """See `Task.terminated`: the thing is where it cannot be reached, or a joint is blocked."""
+    def lost(self) -> Tensor:
+        """(num_envs,) bool: the thing left the ground on which it can be reached."""
         low, high = self.config.ground
-        spot, margin = self.object.position[:, :2], self.config.lost_margin_m
-        self._lost = outside(spot, low, high, margin)
+        return outside(self.object.position[:, :2], low, high, self.config.lost_margin_m)
+
+    def terminated(self) -> Tensor:
+        """See `Task.terminated`: the thing is lost, or a joint is blocked."""
+        self._lost = self.lost()
         self._blocked = self._blocked_joints.update()
         return self._lost | self._blocked
 

@@ -23,6 +23,8 @@ from envs.tasks.settings import Weight
 
 _BEHIND_M = 0.01
 """From the rim of the puck to where a push begins."""
+_TIPPED = 0.8
+"""Cosine of the tilt from which a puck is tipped over."""
 
 
 class PushWeights(Section):
@@ -75,6 +77,10 @@ class ArmPush(ArmObject):
     def score(self) -> Sequence[Tensor]:
         """Distance of the puck from its goal [m]."""
         return (torch.linalg.vector_norm(self.way, dim=1),)
+
+    def lost(self) -> Tensor:
+        """See `ArmObject.lost`: one that is tipped over rolls away."""
+        return super().lost() | (self.object.upright < _TIPPED)
 
     def rewards(self, action: Tensor, previous_action: Tensor) -> dict[str, Tensor]:
         """See `Task.rewards`."""

@@ -1,5 +1,6 @@
 """Pushing: rewards and metric by hand, what the actor may know, and what can be reached."""
 
+import math
 from typing import Any
 
 import pytest
@@ -107,6 +108,23 @@ def test_puck_out_of_reach_ends_the_episode_as_a_failure_and_counts_as_far_as_it
     spot = push(env).object.position[:2, :2]  # a new puck for those two
     assert (spot >= torch.tensor(ground_low)).all()
     assert (spot <= torch.tensor(ground_high)).all()
+
+
+def test_puck_that_is_tipped_over_is_lost():
+    env = make(num_envs=3)
+    env.reset()
+    qpos = env.simulation.data("qpos")
+    for world, tilt in enumerate((0.5, 0.7, 1.57)):  # cos 0.7 is 0.76
+        turn = torch.tensor([math.cos(tilt / 2), math.sin(tilt / 2), 0.0, 0.0])
+        qpos[world, -5:-4] = 0.3  # in the air, where nothing rights it
+        qpos[world, -4:] = turn.to(qpos)
+
+    step = env.step(still(env), autoreset=False)
+
+    assert step.terminated.tolist() == [False, True, True]
+    assert step.info.metrics["lost"].tolist() == [0, 1, 1]
+    expected = torch.tensor([0.5, 0.7, 1.57]).cos()
+    torch.testing.assert_close(push(env).object.upright, expected, atol=1e-3, rtol=0)
 
 
 def test_actor_sees_the_puck_only_as_the_tracker_tells_it():
