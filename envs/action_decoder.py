@@ -23,7 +23,8 @@ class JointStepDecoder(nn.Module):
         low, high: (joints,) limits of the targets [rad].
         default: (joints,) target of joints without an action [rad].
         lead: (joints,) farthest a target is from where its joint is [rad]; None for as far as may
-            be. It bounds what a servo does to something in its way, as `step` bounds its speed.
+            be. It bounds what a servo does to something in its way, as `step` bounds its speed;
+            not that of joints without an action.
     """
 
     spread: Tensor

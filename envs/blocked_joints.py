@@ -7,7 +7,8 @@
 An arm that leans on the desk, or on what it should push, with all its motors have is learned easily
 and stopped on the robot after half a second. This is the governor's rule for joints driven by
 position (`deploy.governor.Governor.check_following`), with the limits that a robot has unless its
-YAML says otherwise. Servos do not let go in simulation, so of no effort nothing is said.
+YAML says otherwise, and for servos as they should be: none has let go, none is hot or badly fed. As
+in their firmware, distance alone asks for all a motor has.
 """
 
 import torch
@@ -32,16 +33,14 @@ class BlockedJoints:
 
     def __init__(self, joints: RobotJoints, *, step_rad: float, control_dt_s: float):
         self._joints = joints
-        self._as_far_as_ever = LIMITS.max_step_rad - step_rad
+        farthest = joints.lead(SATURATED).clamp(max=LIMITS.max_step_rad - step_rad)
+        self._allowed = farthest.clamp(min=LIMITS.following_error_rad)
         self._most = round(LIMITS.following_time_ms / 1000 / control_dt_s)
         self._steps = torch.zeros_like(joints.angle, dtype=torch.int64)
 
     def update(self) -> Tensor:
         """Count this step; (num_envs,) bool: worlds in which the governor would stop the robot."""
-        error = self._joints.target - self._joints.angle
-        distance, along = error.abs(), self._joints.effort * error.sign()
-        astray = (distance > LIMITS.following_error_rad) & (along >= SATURATED)
-        astray |= distance >= self._as_far_as_ever
+        astray = (self._joints.target - self._joints.angle).abs() >= self._allowed
         self._steps = (self._steps + torch.where(astray, 1, -1)).clamp_(min=0)
         return (self._steps > self._most).any(dim=1)
 

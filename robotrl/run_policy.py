@@ -77,8 +77,6 @@ def run_policy(
     controller = OnnxController(policy)
     contract = controller.contract
     listening = command == "udp" or listen is not None or thing is not None
-    asks = listening or command == "keyboard" or command.startswith("gamepad")
-    waits = Reconnect.ALONE if reconnect else Reconnect.ASKED if asks else Reconnect.NEVER
     streams = _from_elsewhere(contract, config) if listening else ()
     matches(contract, config, streams)
     with ExitStack() as stack:
@@ -121,7 +119,7 @@ def run_policy(
                     anyway=anyway,
                     prove=prove,
                     hold=hold,
-                    reconnect=waits,
+                    reconnect=_after_loss(command, listen, alone=reconnect),
                     tell=lambda text: _say(text, console),
                     streams=listener.readings if listener else {},
                     advice=advice,
@@ -211,6 +209,12 @@ def running_twin(robot_path: Path, **options: Path | int | None) -> Iterator[str
             twin.wait(_TWIN_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             twin.kill()
+
+
+def _after_loss(command: str, listen: str | None, *, alone: bool) -> Reconnect:
+    """What follows when a lost device is back: it goes on if somebody is there to say so."""
+    asks = command in ("udp", "keyboard") or command.startswith("gamepad") or listen is not None
+    return Reconnect.ALONE if alone else Reconnect.ASKED if asks else Reconnect.NEVER
 
 
 def _from_elsewhere(contract: Contract, config: RobotConfig) -> list[SignalKind]:

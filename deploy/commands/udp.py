@@ -55,8 +55,8 @@ class Address:
         return self.host == "localhost" or self.host.startswith("127.")
 
 
-def parse_address(text: str) -> Address:
-    """`PORT`, `HOST` or `HOST:PORT`.
+def parse_address(text: str, option: str = "--listen") -> Address:
+    """`PORT`, `HOST` or `HOST:PORT`, as an option says.
 
     Raises:
         ConfigError: it is none of them.
@@ -65,7 +65,7 @@ def parse_address(text: str) -> Address:
     if not host and not port.isdecimal():
         host, port = port, str(PORT)
     if not (port.isdecimal() and 0 <= int(port) < 65536):
-        raise ConfigError(f"--listen {text!r}: expected HOST:PORT or PORT, e.g. 127.0.0.1:{PORT}")
+        raise ConfigError(f"{option} {text!r}: expected HOST:PORT or PORT, e.g. 127.0.0.1:{PORT}")
     return Address(host or Address.host, int(port))
 
 

@@ -50,7 +50,7 @@ from deploy.twin.imu_slave import ImuSlave
 from deploy.twin.parameters import TOOL_SITE, TwinParameters
 from deploy.twin.scs_servo import ScsServo
 from deploy.twin.servo import Servo
-from deploy.twin.thing import THING, add_thing, vary_thing
+from deploy.twin.thing import THING, add_thing, check_apart, vary_thing
 from deploy.twin.wire import Wire
 
 AnyWire = Wire | FeetechWire | BoardWire | ImuWire
@@ -529,6 +529,8 @@ def build_model(
     own = np.delete(np.arange(model.nq), play)[: len(rest)]  # a thing comes last
     data.qpos[own] = rest
     mujoco.mj_forward(model, data)
+    if thing:
+        check_apart(model, data)
     home = None
     if any(nominal.key(index).name == HOME_KEY for index in range(nominal.nkey)):
         at = [int(nominal.joint(joint).qposadr[0]) for joint in joints]

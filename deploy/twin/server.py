@@ -73,8 +73,9 @@ def serve(
             `NAME=PATH,NAME=PATH`.
 
     Raises:
-        ConfigError: the wiring or a fault does not fit the model, `truth_path` is in no folder, or
-            there is no `link` for a port that is unplugged to come back at.
+        ConfigError: the wiring, a thing or a fault does not fit the model, `truth_path` is in no
+            folder, the camera cannot send, or there is no `link` for a port that is unplugged to
+            come back at.
         BusError: `link` is taken by something else, or cannot be made.
     """
     if truth_path and not truth_path.parent.is_dir():
@@ -143,11 +144,18 @@ def _watching(twin: Twin, camera: Address | None) -> Iterator[Callable[[float], 
         yield lambda now_s: None
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        try:
+            out.connect((camera.host, camera.port))
+        except OSError as error:
+            raise ConfigError(
+                f"--camera {camera.host}:{camera.port} cannot be sent to ({error.strerror}); "
+                "expected where `robotrl run --listen` listens, e.g. 127.0.0.1:5555"
+            ) from error
         out.setblocking(False)
 
         def send(message: bytes) -> None:
             with suppress(OSError):  # nobody is there, or cannot keep up: lost, as on a network
-                out.sendto(message, (camera.host, camera.port))
+                out.send(message)
 
         yield Camera(twin, send).advance
 

@@ -47,10 +47,6 @@ class ArmObjectConfig(ArmConfig):
     """High corner of the ground."""
     start_yaw_rad: Annotated[float, Field(ge=0, le=3.2)] = 0.0
     """It starts with a side towards the base, turned by up to this much."""
-    push_effort: Annotated[float, Field(ge=0.1, le=1)] = 0.75
-    """Part of its servo's torque with which a joint pushes what is in its way: with all of it, and
-    0.15 rad off, the governor takes it for blocked and stops the robot. Soft servos push harder,
-    as every joint may be 0.135 rad off, which it needs to move."""
     lost_margin_m: Annotated[float, Field(ge=0, le=1)] = 0.06
     """A thing this far outside the ground of starts and goals is lost."""
 
@@ -71,6 +67,16 @@ class ArmObjectConfig(ArmConfig):
             (min(p[0] for p in low), min(p[1] for p in low)),
             (max(p[0] for p in high), max(p[1] for p in high)),
         )
+
+
+def push_lead(joints: RobotJoints) -> Tensor:
+    """(joints,) farthest a target is from its joint [rad]: what is in the way is not pushed harder.
+
+    That takes 3/4 of a servo's torque; 9/10 where the governor does not mind the distance yet,
+    which a stiff joint needs to move.
+    """
+    near = joints.lead(0.9).clamp(max=0.9 * LIMITS.following_error_rad)
+    return torch.maximum(joints.lead(0.75), near)
 
 
 class ArmObject:
@@ -102,8 +108,7 @@ class ArmObject:
         self.encoder = ObservationEncoder(
             self._features(robot), config.history, changes=["joint_target"]
         ).to(device)
-        lead = joints.lead(config.push_effort).clamp(min=0.9 * LIMITS.following_error_rad)
-        self.decoder = config.decoder(joints, lead).to(device)
+        self.decoder = config.decoder(joints, push_lead(joints)).to(device)
         self.actuators = joints.actuators
         size = len(self.axes)
         low, high = config.target_low_m[:size], config.target_high_m[:size]

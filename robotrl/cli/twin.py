@@ -70,6 +70,6 @@ def twin(
             truth_path=truth,
             faults=load_yaml(faults, FaultScript) if faults else None,
             thing=thing,
-            camera=parse_address(camera) if camera else None,
+            camera=parse_address(camera, "--camera") if camera else None,
             ready=lambda port: print(port, flush=True),
         )

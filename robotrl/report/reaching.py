@@ -93,9 +93,16 @@ def true_path(truth: Path, time_s: Array, kind: str = "tool_position") -> Array:
     """Position (T, 3) of a twin's tool, or of the thing before it, at the given times [m]."""
     try:
         with np.load(truth) as file:
-            times, positions = file["time_s"], file[kind]
+            times = file["time_s"]
+            bare = kind == "object_position" and kind not in file and "joint_position" in file
+            positions = np.zeros((len(times), 3)) if bare else file[kind]
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{truth}: is no truth file of `robotrl twin`: {error}") from error
+    if bare:
+        raise ConfigError(
+            f"{truth}: is of a twin with nothing before it, expected one with the thing that this "
+            "policy moves; start it with --thing"
+        )
     if not len(times) or times[0] > time_s[0] or times[-1] < time_s[-1]:
         raise ConfigError(f"{truth}: belongs to another run, its times do not cover the log's")
     return np.stack([np.interp(time_s, times, positions[:, axis]) for axis in range(3)], axis=1)

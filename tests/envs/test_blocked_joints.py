@@ -37,7 +37,9 @@ def test_what_the_governor_stops_is_stopped_in_the_same_tick(
     governor, gains, torques = governed
     rng, stops, count = np.random.default_rng(0), [], len(gains)
     fake = SimpleNamespace(
-        angle=torch.zeros(1, count), target=torch.zeros(1, count), effort=torch.zeros(1, count)
+        angle=torch.zeros(1, count),
+        target=torch.zeros(1, count),
+        lead=lambda effort: torch.from_numpy(effort * torques / gains),
     )
     for _ in range(100):  # episodes in which some joint is blocked, now and then
         blocked = BlockedJoints(cast(Any, fake), step_rad=STEP_RAD, control_dt_s=PERIOD_S)
@@ -47,7 +49,7 @@ def test_what_the_governor_stops_is_stopped_in_the_same_tick(
             error = rng.uniform(-0.05, 0.05, count)
             error[joint] = farthest if rng.random() < share else 0.05
             duty = np.clip(gains * error / torques, -1, 1)
-            fake.target[0], fake.effort[0] = torch.tensor(error), torch.tensor(duty)
+            fake.target[0] = torch.tensor(error)
             stopped = bool(blocked.update())
             try:
                 governor.check_following(error, np.zeros(count), np.zeros(count), duty)
@@ -61,9 +63,9 @@ def test_what_the_governor_stops_is_stopped_in_the_same_tick(
 
 
 def test_arm_that_presses_on_the_desk_with_all_it_has_fails():
-    config = {"episode_s": 30.0, "push_effort": 1.0}
-    env = envs.make("arm_push", num_envs=2, num_threads=1, task_config=config)
+    env = envs.make("arm_push", num_envs=2, num_threads=1, task_config={"episode_s": 30.0})
     env.reset()
+    cast(ArmObject, env.task).decoder.lead = None
     task, action = cast(ArmObject, env.task), torch.zeros(2, env.num_actions)
     action[0, task.config.arm_joints.index("shoulder_lift")] = 1.0  # the second arm rests
     most_strain, done = 0.0, env.step(action, autoreset=False)
@@ -83,9 +85,10 @@ def test_joint_pushes_what_is_in_its_way_with_part_of_its_torque():
     task = cast(ArmObject, envs.make("arm_push", num_envs=1, num_threads=1).task)
     pan, lift, elbow, wrist, roll, gripper = cast(Tensor, task.decoder.lead).tolist()
     assert pan == pytest.approx(0.75 * 1.5 / 6.9057, rel=1e-4)  # N·m over N·m/rad
+    assert lift == pytest.approx(0.9 * 1.5 / 10.3586, rel=1e-4)  # 0.130 rad; 3/4 are 0.109
+    assert elbow == pytest.approx(0.9 * 0.52 / 4.4887, rel=1e-4)
     assert wrist == pytest.approx(0.75 * 0.52 / 2.3940, rel=1e-4)
     assert roll == gripper == pytest.approx(0.75 * 0.52 / 1.1970, rel=1e-4)
-    assert lift == elbow == pytest.approx(0.9 * 0.15)
 
 
 def test_episode_begins_with_no_joint_blocked():

@@ -32,6 +32,7 @@ from deploy.dynamixel import registers
 from deploy.dynamixel.bus import DynamixelBus
 from deploy.dynamixel.registers import Register
 from deploy.errors import BusError, ConfigError
+from deploy.reconnect import Reconnect
 from deploy.robot_config import RobotConfig
 from deploy.runtime import State
 from deploy.serial_port import SerialPort
@@ -39,7 +40,7 @@ from robotrl.cli import app
 from robotrl.report.log import Log, read_log
 from robotrl.report.page import write_report
 from robotrl.report.verdict import violations
-from robotrl.run_policy import running_twin
+from robotrl.run_policy import _after_loss, running_twin
 from tests.robotrl.conftest import PythonWithout
 from tests.until import PATIENCE_S, until
 
@@ -264,6 +265,23 @@ def test_run_starts_a_twin_of_its_own_when_asked(
     command += ["--twin", "--duration", "0.1", "--log", str(tmp_path / "run.mcap")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "listen", "alone", "expected"),
+    [
+        ("random", None, False, Reconnect.NEVER),  # with a --thing, too: nobody knows its port
+        ("random", "5555", False, Reconnect.ASKED),
+        ("udp", None, False, Reconnect.ASKED),
+        ("gamepad:/dev/input/event5", None, False, Reconnect.ASKED),
+        ("random", None, True, Reconnect.ALONE),
+        ("keyboard", None, True, Reconnect.ALONE),
+    ],
+)
+def test_run_waits_for_a_lost_device_only_if_somebody_can_resume_it(
+    command: str, listen: str | None, alone: bool, expected: Reconnect
+):
+    assert _after_loss(command, listen, alone=alone) is expected
 
 
 def test_port_is_found_from_the_folder_one_is_in(

@@ -55,6 +55,21 @@ def test_server_tells_where_the_thing_before_the_robot_is(running_server, tmp_pa
     assert 0.06 <= message["age_s"] < 1.0
 
 
+def test_camera_that_cannot_send_is_refused(tmp_path, arm_path, arm_config):
+    (tmp_path / "ball.xml").write_text(
+        "<mujoco><worldbody><body pos='0.3 0.1 0.2'><freejoint/><geom size='0.01'/></body>"
+        "</worldbody></mujoco>"
+    )
+    with pytest.raises(ConfigError, match=r"--camera nowhere\.invalid:5555 cannot be sent to"):
+        serve(
+            arm_path,
+            arm_config,
+            thing=tmp_path / "ball.xml",
+            camera=Address("nowhere.invalid"),
+            ready=lambda path: None,
+        )
+
+
 def test_link_does_not_replace_a_file(arm_path, arm_config, tmp_path):
     taken = tmp_path / "port"
     taken.write_text("precious")

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from deploy.robot_config import RobotConfig
 from deploy.twin.camera import PIXEL_M, Camera
 from deploy.twin.parameters import TwinParameters, draw
 from deploy.twin.robot import Twin
-from deploy.twin.thing import THING
+from deploy.twin.thing import THING, add_thing
 from deploy.twin.truth import TruthRecorder
 from robotrl.shipped import config_path
 
@@ -109,6 +110,65 @@ def test_what_is_no_thing_is_refused(
     with pytest.raises(ConfigError, match=found) as error:
         Twin(*desk_arm, thing=path)
     assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ('<geom type="mesh" mesh="none"/>', "mesh"),
+        ('<geom size="0.01" mass="-1"/>', "mass"),
+        ("", "mass"),
+    ],
+)
+def test_thing_that_cannot_be_compiled_is_refused(
+    desk_arm: tuple[Path, RobotConfig], tmp_path: Path, body: str, found: str
+):
+    path = tmp_path / "thing.xml"
+    path.write_text(f"<mujoco><worldbody><body><freejoint/>{body}</body></worldbody></mujoco>")
+    with pytest.raises(ConfigError, match=f"is no MJCF of a thing: .*{found}"):
+        Twin(*desk_arm, thing=path)
+
+
+def test_thing_that_lies_in_the_robot_is_refused(
+    desk_arm: tuple[Path, RobotConfig], tmp_path: Path
+):
+    path, (x, y, z) = tmp_path / "thing.xml", Twin(*desk_arm).tool_position
+    path.write_text(PUCK.read_text().replace("0.17 0 0.015", f"{x} {y} {z}"))
+    with pytest.raises(
+        ConfigError, match=r"m lies \d+ mm deep in '(hand|jaw)' of the robot at rest"
+    ):
+        Twin(*desk_arm, thing=path)
+
+
+def test_thing_in_a_frame_keeps_its_place_and_of_several_parts_each_is_varied(
+    desk_arm: tuple[Path, RobotConfig], tmp_path: Path
+):
+    path = tmp_path / "thing.xml"
+    path.write_text(
+        """<mujoco><compiler angle="degree"/><worldbody><frame pos="0.2 0 0.03" euler="0 0 90">
+        <body pos="0 0.02 0"><freejoint/><geom size="0.01" mass="0.02" friction="0.5"/>
+        <body><geom size="0.01" pos="0 0 0.02" mass="0.05" friction="0.7"/></body></body>
+        </frame></worldbody></mujoco>"""
+    )
+    parameters = TwinParameters(thing_mass_scale=2.0, thing_friction_scale=0.5)
+    twin = Twin(*desk_arm, parameters, thing=path)
+    model = twin._model
+    assert model.body(THING).pos == pytest.approx([0.18, 0, 0.03])
+    assert model.body_mass[-2:] == pytest.approx([0.04, 0.1])
+    assert model.geom_friction[-2:, 0] == pytest.approx([0.25, 0.35])
+
+
+def test_options_of_the_robot_stay_where_a_thing_has_none(
+    desk_arm: tuple[Path, RobotConfig], tmp_path: Path
+):
+    robot = desk_arm[0].parents[1] / "so101_arm/so101_arm.xml"
+    spec = mujoco.MjSpec.from_file(str(robot))
+    cone, impratio = spec.option.cone, spec.option.impratio
+    assert (cone, impratio) != (0, 1)  # or this tests nothing
+    plain = tmp_path / "plain.xml"
+    plain.write_text(FREE.format(""))
+    add_thing(spec, plain, TwinParameters())
+    assert (spec.option.cone, spec.option.impratio) == (cone, impratio)
 
 
 def test_thing_that_is_not_there_is_refused(desk_arm: tuple[Path, RobotConfig], tmp_path: Path):

@@ -635,6 +635,14 @@ def test_truth_of_another_run_is_refused(
     assert not (tmp_path / "run.html").exists()
 
 
+def test_truth_of_a_twin_with_nothing_before_it_does_not_tell_where_a_thing_was(
+    save_truth: SaveTruth,
+):
+    truth = save_truth(999.9, 1003.0)
+    with pytest.raises(ConfigError, match="of a twin with nothing before it, expected one with"):
+        true_path(truth, np.array([1000.0]), "object_position")
+
+
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
