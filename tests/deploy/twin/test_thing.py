@@ -134,9 +134,7 @@ def test_thing_that_lies_in_the_robot_is_refused(
 ):
     path, (x, y, z) = tmp_path / "thing.xml", Twin(*desk_arm).tool_position
     path.write_text(PUCK.read_text().replace("0.17 0 0.015", f"{x} {y} {z}"))
-    with pytest.raises(
-        ConfigError, match=r"m lies \d+ mm deep in '(hand|jaw)' of the"
-    ):
+    with pytest.raises(ConfigError, match=r"m lies \d+ mm deep in '(hand|jaw)' of the"):
         Twin(*desk_arm, thing=path)
 
 
