@@ -82,13 +82,15 @@ def run_policy(
     with ExitStack() as stack:
         listener = None
         if listening:
-            address = parse_address(listen or ("0" if thing else str(PORT)))
+            unheard = thing is not None and command != "udp"  # of by anybody but our own camera
+            address = parse_address(listen or ("0" if unheard else str(PORT)))
             listener = stack.enter_context(udp(contract.command, requests, address, streams))
         commands = stack.enter_context(
             open_commands(command, contract.command, requests, seed=seed, listener=listener)
         )
-        seen = {"thing": thing, "camera": listener.port if listener else None} if thing else {}
-        twin = running_twin(robot_path, **seen) if start_twin else nullcontext(port)
+        camera = listener.port if listener and thing else None
+        own = running_twin(robot_path, thing=thing, camera=camera)
+        twin = own if start_twin else nullcontext(port)
         path = stack.enter_context(twin)
         if requests.stopped:
             raise SafetyError(f"stopped: {requests.stopped}, before the port was opened")
