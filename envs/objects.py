@@ -23,6 +23,7 @@ from torch import Tensor
 from deploy.configuration import Section
 from deploy.errors import ConfigError
 from envs.robot import Robot
+from envs.rotation import to_matrix
 from envs.simulation import Simulation
 from envs.worlds import Worlds
 
@@ -170,8 +171,7 @@ class FreeObject:
     @property
     def upright(self) -> Tensor:
         """(num_envs,) cosine of the angle between its axis and the vertical."""
-        _, x, y, _ = self._qpos[:, self._turn].unbind(1)
-        return (1 - 2 * (x.square() + y.square())).float()
+        return to_matrix(self._qpos[:, self._turn])[:, 2, 2].float()
 
     @property
     def lift(self) -> Tensor:

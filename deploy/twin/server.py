@@ -140,7 +140,7 @@ class _Sockets:
 @contextmanager
 def _watching(twin: Twin, camera: Address | None) -> Iterator[Callable[[float], None]]:
     """What is to be called with the time, now and then, for a camera to see and to tell."""
-    if camera is None or twin.thing_position is None:
+    if camera is None:
         yield lambda now_s: None
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:

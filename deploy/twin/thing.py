@@ -60,13 +60,12 @@ def vary_thing(model: mujoco.MjModel, parameters: TwinParameters) -> None:
 
 
 def check_apart(model: mujoco.MjModel, data: mujoco.MjData) -> None:
-    """Refuse a thing that lies in the robot, which would be thrown about when it is let go.
+    """Refuse a thing that lies in the robot, which would be thrown about; after `mj_forward`.
 
     Raises:
         ConfigError: names the part.
     """
     parts = _parts(model)
-    mujoco.mj_forward(model, data)
     for contact in data.contact[: data.ncon]:
         bodies = model.geom_bodyid[contact.geom]
         others = bodies[~np.isin(bodies, parts)]

@@ -40,19 +40,14 @@ def write_report(path: Path, output: Path, truth: Path | None = None) -> Verdict
         ConfigError: a file is missing or holds no run of a policy.
     """
     log = read_log(path)
-    reach = judge_reach(log, truth) if has_targets(log) else None
-    figures, walk = dict(reach.figures) if reach else {}, None
+    errors_m, limit_m, source, figures = None, ERROR_LIMIT_M, "", {}
+    if has_targets(log):
+        errors_m, limit_m, source, figures = judge_reach(log, truth)
+    walk = None
     if log.contract.command.name == WALK and truth is not None and (real := read_truth(log, truth)):
         walk, figures = judge_walk(log, real), plot_walk(log, real)
     enough_s = MIN_TARGETS * log.contract.command.interval_s[1]
-    verdict = Verdict(
-        reach.errors_m if reach else None,
-        violations(log),
-        reach.source if reach else "",
-        walk,
-        enough_s,
-        reach.limit_m if reach else ERROR_LIMIT_M,
-    )
+    verdict = Verdict(errors_m, violations(log), source, walk, enough_s, limit_m)
     figures |= {
         "Joints: commanded and measured": plot_joints(log),
         "Signals: what the policy was shown": plot_signals(log),

@@ -4,7 +4,6 @@ The tool's path is computed from the measured joint angles with the robot's own 
 is what the camera said. A twin also knows where they really were; then that counts.
 """
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from deploy.errors import ConfigError
 from envs.robot import load_robot
 from robotrl.report.log import Array, Log
+from robotrl.report.truth import open_truth, require_same_run
 
 OBJECT_GOAL = "object_goal"
 """Name of the command that says where a thing should be."""
@@ -91,20 +91,15 @@ def tool_path(log: Log) -> Array:
 
 def true_path(truth: Path, time_s: Array, kind: str = "tool_position") -> Array:
     """Position (T, 3) of a twin's tool, or of the thing before it, at the given times [m]."""
-    try:
-        with np.load(truth) as file:
-            times = file["time_s"]
-            bare = kind == "object_position" and kind not in file and "joint_position" in file
-            positions = np.zeros((len(times), 3)) if bare else file[kind]
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{truth}: is no truth file of `robotrl twin`: {error}") from error
-    if bare:
-        raise ConfigError(
-            f"{truth}: is of a twin with nothing before it, expected one with the thing that this "
-            "policy moves; start it with --thing"
-        )
-    if not len(times) or times[0] > time_s[0] or times[-1] < time_s[-1]:
-        raise ConfigError(f"{truth}: belongs to another run, its times do not cover the log's")
+    with open_truth(truth) as file:
+        times = file["time_s"]
+        if kind == "object_position" and kind not in file and "joint_position" in file:
+            raise ConfigError(
+                f"{truth}: is of a twin with nothing before it, expected one with the thing that "
+                "this policy moves; start it with --thing"
+            )
+        positions = file[kind]
+    require_same_run(truth, times, time_s)
     return np.stack([np.interp(time_s, times, positions[:, axis]) for axis in range(3)], axis=1)
 
 

@@ -8,7 +8,6 @@ judged by the limits it kept. Torque and temperature are those of the twin's mot
 `deploy.twin.heat`.
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from deploy.errors import ConfigError
 from envs.robot import load_robot
 from envs.walking.legs import home_height
 from robotrl.report.log import Array, Log
+from robotrl.report.truth import open_truth, require_same_run
 from robotrl.report.walk_score import (
     Leg,
     base_twist,
@@ -115,18 +114,14 @@ def read_truth(log: Log, path: Path) -> Truth | None:
     Raises:
         ConfigError: it is no truth file, or another run's.
     """
-    try:
-        with np.load(path) as file:
-            if "base_pose" not in file:
-                return None
-            times, names = file["time_s"], ("base_pose", "base_velocity", "motor_torque")
-            columns = [file[name] for name in (*names, "temperature_c")]
-            joints = file["joints"].tolist()
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: is no truth file of `robotrl twin`: {error}") from error
+    with open_truth(path) as file:
+        if "base_pose" not in file:
+            return None
+        times, names = file["time_s"], ("base_pose", "base_velocity", "motor_torque")
+        columns = [file[name] for name in (*names, "temperature_c")]
+        joints = file["joints"].tolist()
     ticks = log.ticks["time_s"]
-    if not len(times) or times[0] > ticks[0] or times[-1] < ticks[-1]:
-        raise ConfigError(f"{path}: belongs to another run, its times do not cover the log's")
+    require_same_run(path, times, ticks)
     nearest = np.clip(np.searchsorted(times, ticks), 0, len(times) - 1)
     pose, velocity, torque, temperature = (column[nearest] for column in columns)
     return Truth(pose, base_twist(pose, velocity), torque, temperature, joints)

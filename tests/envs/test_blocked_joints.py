@@ -15,7 +15,6 @@ from deploy.governor import Governor
 from deploy.robot_config import RobotConfig
 from envs.blocked_joints import BlockedJoints
 from envs.tasks.arm_object import ArmObject
-from envs.worlds import every
 from robotrl.shipped import config_path
 
 STEP_RAD, PERIOD_S = 0.04, 0.02
@@ -97,6 +96,6 @@ def test_episode_begins_with_no_joint_blocked():
     blocked = cast(ArmObject, env.task)._blocked_joints
     blocked._steps += 25
 
-    blocked.forget(every(1))
+    env.reset()
 
     assert not blocked._steps.any()

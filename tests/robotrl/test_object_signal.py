@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from deploy.commands import random_commands
@@ -27,10 +26,10 @@ from robotrl.runs.train_config import TrainConfig
 from robotrl.shipped import config_path
 from tests.deploy.conftest import MakeBench, contract, desk_arm, make_bench
 from tests.deploy.test_runtime import make_trial
-from tests.robotrl.test_run_policy import SAFETY
+from tests.robotrl.test_run_policy import robot_path
 from tests.until import PATIENCE_S
 
-__all__ = ["contract", "desk_arm", "make_bench"]  # fixtures
+__all__ = ["contract", "desk_arm", "make_bench", "robot_path"]  # fixtures
 
 PUCK = [0.2, 0.05, 0.015]
 
@@ -46,16 +45,6 @@ def policy(request: pytest.FixtureRequest, tiny_config: TrainConfig, tmp_path: P
     folder.create(config)
     train(config, folder)
     export(folder, path, {})
-    return path
-
-
-@pytest.fixture
-def patient_robot(tmp_path: Path) -> Path:
-    """The shipped robot on a machine that does something else, too."""
-    document = yaml.safe_load(config_path("robots/desk_arm.yaml").read_text())
-    document["safety"] |= SAFETY
-    path = tmp_path / "desk_arm.yaml"
-    path.write_text(yaml.safe_dump(document))
     return path
 
 
@@ -96,10 +85,10 @@ def test_thing_that_was_seen_too_long_ago_stops_the_policy(policy: Path, make_be
 
 
 def test_policy_runs_on_a_twin_with_a_thing_before_it(
-    policy: Path, patient_robot: Path, tmp_path: Path
+    policy: Path, robot_path: Path, tmp_path: Path
 ):
     log = tmp_path / "run.mcap"
-    command = [sys.executable, "-m", "robotrl.cli", "run", str(policy), str(patient_robot)]
+    command = [sys.executable, "-m", "robotrl.cli", "run", str(policy), str(robot_path)]
     command += ["--twin", "--thing", str(config_path("things/cube.xml")), "--no-prove"]
     command += ["--duration", "1.5", "--log", str(log)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from deploy.configuration import load_yaml
 from deploy.errors import ConfigError
 from deploy.robot_config import RobotConfig
 from deploy.twin.camera import PIXEL_M, Camera
@@ -15,21 +16,17 @@ from deploy.twin.parameters import TwinParameters, draw
 from deploy.twin.robot import Twin
 from deploy.twin.thing import THING, add_thing
 from deploy.twin.truth import TruthRecorder
-from robotrl.shipped import config_path
 
-PUCK = config_path("things/puck.xml")
+ROOT = Path(__file__).parents[3]
+PUCK = ROOT / "configs/things/puck.xml"
 GRAVITY = 9.81
 FREE = '<mujoco><worldbody><body><freejoint/><geom size="0.01"/></body>{}</worldbody></mujoco>'
 
 
 @pytest.fixture(scope="module")
 def desk_arm() -> tuple[Path, RobotConfig]:
-    from deploy.configuration import load_yaml
-
-    root = Path(__file__).parents[3]
-    return root / "envs/robots/desk_arm/desk_arm.xml", load_yaml(
-        root / "configs/robots/desk_arm.yaml", RobotConfig
-    )
+    wiring = load_yaml(ROOT / "configs/robots/desk_arm.yaml", RobotConfig)
+    return ROOT / "envs/robots/desk_arm/desk_arm.xml", wiring
 
 
 @pytest.fixture
