@@ -72,10 +72,9 @@ class Backpropagation:
 
     Autograd finds the same, but where a network is small its graph costs as much as the products.
 
-        by_hand = Backpropagation(network)          # once its parameters have their `grad`
+        by_hand = Backpropagation(network)
         output, passed = by_hand.trace(x)
-        by_hand.backward(passed, loss_slope(output))    # d loss / d output
-        # `grad` of each parameter is set, not added to
+        gradient = by_hand.gradient(passed, loss_slope(output))    # d loss / d output
 
     Args:
         network: linear layers with SiLU, ReLU or tanh between them. It may be changed in place, not
@@ -86,12 +85,11 @@ class Backpropagation:
         layers = [layer for layer in network if isinstance(layer, nn.Linear)]
         self._layers = [(layer.weight.detach(), layer.bias.detach()) for layer in layers]
         self._turned = [weight.t() for weight, _ in self._layers]
-        self._gradients = [(layer.weight.grad, layer.bias.grad) for layer in layers]
         between = {type(layer) for layer in network} - {nn.Linear}
         self._activation, self._slope_before = _ACTIVATIONS[between.pop() if between else nn.SiLU]
 
     def trace(self, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Output (n, out) for x (n, in), and what `backward` needs to know of the way there."""
+        """Output (n, out) for x (n, in), and what `gradient` needs to know of the way there."""
         passed: list[tuple[Tensor, Tensor]] = []
         before = x
         for (_, bias), turned in zip(self._layers, self._turned, strict=True):
@@ -102,15 +100,15 @@ class Backpropagation:
             before = mm(x, turned) + bias if rounds else torch.addmm(bias, x, turned)
         return before, passed
 
-    def backward(self, passed: Sequence[tuple[Tensor, Tensor]], slope: Tensor) -> None:
-        """Set the gradients, given the slopes (n, out) of a loss in the output."""
+    def gradient(self, passed: Sequence[tuple[Tensor, Tensor]], slope: Tensor) -> Tensor:
+        """(parameters,) in the network's order, given a loss's slopes (n, out) in the output."""
+        found: list[Tensor] = []
         for place in reversed(range(len(self._layers))):
             (weight, _), (before, x) = self._layers[place], passed[place]
-            of_weight, of_bias = self._gradients[place]
-            mm(slope.t(), x, out=of_weight)
-            torch.sum(slope, dim=0, out=of_bias)
+            found += [slope.sum(dim=0), mm(slope.t(), x).view(-1)]
             if place:
                 slope = self._slope_before(mm(slope, weight), before, x)
+        return torch.cat(found[::-1])
 
 
 class Layer(NamedTuple):
@@ -176,8 +174,8 @@ class CriticEnsemble(nn.Module):
         return layers[-1].before, layers
 
     @torch.no_grad()
-    def backward(self, layers: list[Layer], slope: Tensor, learned: int) -> Tensor:
-        """Set every parameter's gradient by the first rows, and pass the others on to the input.
+    def backward(self, layers: list[Layer], slope: Tensor, learned: int) -> tuple[Tensor, Tensor]:
+        """The gradient by the first rows, and what is passed on to the input of the others.
 
         Args:
             layers: as `trace` found them.
@@ -185,16 +183,20 @@ class CriticEnsemble(nn.Module):
             learned: how many rows weights and biases learn from.
 
         Returns:
-            Slopes (n - learned, in) in the input of the rows after those.
+            (parameters,) in the module's order, and slopes (n - learned, in) in the input of the
+            rows after those.
         """
+        of_weights: list[Tensor] = []
+        of_biases: list[Tensor] = []
         for index in reversed(range(len(layers))):
-            weight, bias, own = self.weights[index], self.biases[index], slope[:, :learned]
-            torch.sum(own, dim=1, keepdim=True, out=bias.grad)
-            assert weight.grad is not None
-            weight.grad.copy_(bmm(layers[index].hidden[:, :learned].transpose(1, 2), own))
+            own = slope[:, :learned]
+            of_biases.append(own.sum(dim=1).view(-1))
+            product = bmm(layers[index].hidden[:, :learned].transpose(1, 2), own)
+            of_weights.append(product.view(-1))
             if index:
                 slope = self._before(layers, index, slope)
-        return bmm(slope[:, learned:], self.weights[0].transpose(1, 2)).sum(dim=0)
+        before = bmm(slope[:, learned:], self.weights[0].transpose(1, 2)).sum(dim=0)
+        return torch.cat(of_weights[::-1] + of_biases[::-1]), before
 
     def _before(self, layers: list[Layer], index: int, slope: Tensor) -> Tensor:
         """Slopes in what the hidden layer before `index` was before ReLU, and before LayerNorm."""

@@ -1,9 +1,9 @@
 """Steps of Adam on a module whose weights lie in one vector, so that a step is a few operations.
 
 stepper = ClippedAdam(network, learning_rate, max_grad_norm)
+stepper.step(gradient)                     # one vector, too, in the module's order
 output = network(x)
-stepper.backward((output,), (slope,))      # d loss / d output
-stepper.step()
+stepper.step(stepper.backward((output,), (slope,)))    # d loss / d output
 """
 
 from collections.abc import Callable, Sequence
@@ -43,28 +43,24 @@ class ClippedAdam:
         self._parameters = list(module.parameters())
         self.vector = one_vector(module)
         """All parameters, in the module's order."""
-        self._gradient = torch.zeros_like(self.vector)
-        parts = self._gradient.split([parameter.numel() for parameter in self._parameters])
-        for parameter, part in zip(self._parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
         self._count = torch.zeros((), device=self.vector.device)
         self._mean, self._square = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
 
-    def backward(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
-        """Set the gradient, given the loss's slopes in what depends on the module."""
-        self._gradient.zero_()
-        torch.autograd.backward(outputs, slopes, inputs=self._parameters)
+    def backward(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+        """The gradient (parameters,), given the loss's slopes in what depends on the module."""
+        found = torch.autograd.grad(outputs, self._parameters, slopes, materialize_grads=True)
+        return torch.cat([each.flatten() for each in found])
 
-    def step(self) -> None:
-        """Sum the gradient over all processes, clip it, then go down along it."""
-        parallel.total(self._gradient)
+    def step(self, gradient: Tensor) -> None:
+        """Sum a gradient over all processes, clip it, then go down along it."""
+        parallel.total(gradient)
         excess = None  # what the gradient is divided by
         if self._max_norm < float("inf"):
-            norm = torch.linalg.vector_norm(self._gradient)
+            norm = torch.linalg.vector_norm(gradient)
             excess = ((norm + 1e-6) / self._max_norm).clamp_(min=1)
         adam(
             [self.vector],
-            [self._gradient],
+            [gradient],
             [self._mean],
             [self._square],
             [],

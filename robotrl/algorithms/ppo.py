@@ -489,7 +489,7 @@ class PPO:
         for part in parts:
             rows = table.index_select(0, part.rows)
             observation, u, log_prob, advantages, *past = rows.split(sizes, dim=1)
-            mean, backward = self._traced(observation, *past)
+            mean, gradient = self._traced(observation, *past)
             loss, ratio, (of_mean, of_log_std) = surrogate(
                 *(mean, log_std, u, log_prob, advantages),
                 clip_range=config.clip_range,
@@ -502,9 +502,7 @@ class PPO:
                 bonus = distributions.entropy_slopes(mean, log_std, noise)
                 coef = self._share_left() * config.entropy_coef / part.size
                 of_mean, of_log_std = of_mean - coef * bonus[0], of_log_std - coef * bonus[1]
-            backward(of_mean)
-            torch.sum(of_log_std, dim=0, out=self.policy.log_std.grad)
-            self._actor_step.step()
+            self._actor_step.step(gradient(of_mean, of_log_std.sum(dim=0)))
         clipped = (torch.cat(ratios) - 1).abs() > config.clip_range
         share = clipped.sum() / sum(part.size for part in parts)
         loss, share = parallel.total(torch.stack([torch.stack(found).mean(), share]))
@@ -531,8 +529,8 @@ class PPO:
             value, passed = self._critic.trace(rows[:, :-1])
             error = value - rows[:, -1:]
             errors.append(error)
-            self._critic.backward(passed, error * (2 * self.config.value_coef / part.size))
-            self._critic_step.step()
+            slope = error * (2 * self.config.value_coef / part.size)
+            self._critic_step.step(self._critic.gradient(passed, slope))
         mean = torch.cat(errors).square().sum() / sum(part.size for part in parts)
         return {"loss/value": parallel.total(mean)}
 
@@ -563,14 +561,17 @@ class PPO:
 
     def _traced(
         self, observation: Tensor, *past: Tensor
-    ) -> tuple[Tensor, Callable[[Tensor], None]]:
-        """See `_means`; and what sets the gradient of the networks, given the slopes in them."""
+    ) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """See `_means`; and what tells the gradient, given a loss's slopes in them and in log σ."""
         if not past:
             mean, passed = self._actor.trace(observation)
-            return mean, partial(self._actor.backward, passed)
+            return mean, lambda of_mean, of_log_std: torch.cat(
+                [of_log_std, self._actor.gradient(passed, of_mean)]  # as the policy's parameters
+            )
+        log_std = self.policy.log_std
         with torch.enable_grad():
             mean = self._means(observation, *past)
-        return mean.detach(), lambda slope: self._actor_step.backward((mean,), (slope,))
+        return mean.detach(), lambda *slopes: self._actor_step.backward((mean, log_std), slopes)
 
     def _means(self, observation: Tensor, past: Tensor | None = None) -> Tensor:
         """Of rows; with a `_past`, of whole worlds, tick after tick."""

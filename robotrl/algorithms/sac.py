@@ -270,9 +270,9 @@ class SAC:
         compiled = self.device.type == "cpu" and after is not None and self._updates > after
         gradients = self._compiled if compiled else self._gradients
         noise = self._normal((2 * len(batch.action), self._num_actions))
-        error, actor_loss, log_prob = gradients(batch, noise, self._pair())
-        self._critic_step.step()
-        self._actor_step.step()
+        of_critics, of_actor, error, actor_loss, log_prob = gradients(batch, noise, self._pair())
+        self._critic_step.step(of_critics)
+        self._actor_step.step(of_actor)
         self._learn_alpha(log_prob)
         self._target_vector.lerp_(self._critic_step.vector, self.config.tau)
         return torch.stack([error, actor_loss, self.alpha, -log_prob])
@@ -324,7 +324,7 @@ class SAC:
         self._steps, self._updates = state["steps"], state["updates"]
 
     def _gradients(self, batch: Batch, noise: Tensor, pair: Tensor | None) -> tuple[Tensor, ...]:
-        """Set the gradients of critics and actor, where both are now.
+        """Gradients of critics and actor, where both are now.
 
         Critics go down their loss, half a squared error for scalar ones; the actor goes up the
         value and the entropy of new actions, for which critics and actor are asked in one go with
@@ -336,7 +336,8 @@ class SAC:
             pair: see `targets`.
 
         Returns:
-            The losses of critics and actor, and the mean log density of new actions.
+            The gradients of critics and actor, the losses of both, and the mean log density of new
+            actions.
         """
         n = len(batch.action)
         seen = torch.cat([batch.next_observation["actor"], batch.observation["actor"]])
@@ -358,17 +359,17 @@ class SAC:
             share = (values == value).float()
             share /= share.sum(dim=0)  # equal ones share the slope, as in autograd
         slope = torch.cat([slope, self._head.value_slope(judged) * -share[..., None]], dim=1) / n
-        of_action = self.critic.backward(layers, slope, learned=n)[:, -self._num_actions :]
+        of_critics, of_input = self.critic.backward(layers, slope, learned=n)
+        of_action = of_input[:, -self._num_actions :]
         slopes = distributions.sample_slopes(scaled[n:], action, of_action, self.alpha / n)
         own = [(before[n:], hidden[n:]) for before, hidden in passed]
-        self._actor.backward(own, _gaussian_slope(outputs[n:], *slopes))
-        return loss, (self.alpha * log_prob - value).mean(), log_prob.mean()
+        of_actor = self._actor.gradient(own, _gaussian_slope(outputs[n:], *slopes))
+        actor_loss = (self.alpha * log_prob - value).mean()
+        return of_critics, of_actor, loss, actor_loss, log_prob.mean()
 
     def _learn_alpha(self, log_prob: Tensor) -> None:
         """Raise the temperature where the mean entropy is below its target, and lower it above."""
-        assert self._log_alpha.grad is not None
-        self._log_alpha.grad.copy_(-(log_prob + self.target_entropy))
-        self._alpha_step.step()
+        self._alpha_step.step(-(log_prob + self.target_entropy)[None])
 
     def _pair(self) -> Tensor | None:
         """The critics that make the targets, two of more; None: all."""

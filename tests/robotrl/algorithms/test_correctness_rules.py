@@ -96,9 +96,8 @@ def test_first_actions_of_ppo_have_the_configured_spread_around_the_middle():
 def test_adam_divides_by_what_is_usual_for_the_algorithm(learner: PPO | SAC, eps: float):
     for stepper in (learner._actor_step, learner._critic_step):
         before = stepper.vector.clone()
-        stepper._gradient.fill_(eps)
 
-        stepper.step()
+        stepper.step(torch.full_like(before, eps))
 
         # Adam's first step is rate · g / (|g| + eps), so half the rate where g is eps
         change = (before - stepper.vector) / learner.config.learning_rate

@@ -25,8 +25,7 @@ def test_steps_equal_those_of_torch(max_grad_norm: float):
     generator = torch.Generator().manual_seed(1)
     for _ in range(20):
         x, slope = torch.randn(5, 3, generator=generator), torch.randn(5, 2, generator=generator)
-        stepper.backward((ours(x),), (slope,))
-        stepper.step()
+        stepper.step(stepper.backward((ours(x),), (slope,)))
         adam.zero_grad()
         (theirs(x) * slope).sum().backward()
         norm = nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
@@ -41,16 +40,14 @@ def test_restored_steps_go_on_with_the_same_bits_and_the_rate_of_now():
     ours, other = network(), network()
     stepper, restored = ClippedAdam(ours, 0.01), ClippedAdam(other, 0.5)
     x, slope = torch.ones(1, 3), torch.ones(1, 2)
-    stepper.backward((ours(x),), (slope,))
-    stepper.step()
+    stepper.step(stepper.backward((ours(x),), (slope,)))
     other.load_state_dict(ours.state_dict())
     restored.load_state_dict(copy.deepcopy(stepper.state_dict()))
     assert restored.learning_rate == 0.5
     restored.learning_rate = stepper.learning_rate
 
     for each, module in ((stepper, ours), (restored, other)):
-        each.backward((module(x),), (slope,))
-        each.step()
+        each.step(each.backward((module(x),), (slope,)))
 
     for one, same in zip(ours.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, same)
