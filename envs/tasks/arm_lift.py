@@ -23,6 +23,7 @@ from envs.objects import OBJECT, Thing, with_object
 from envs.reach_features import XYZ
 from envs.rewards import closeness, mean_square
 from envs.robot import Robot, load_robot
+from envs.robot_joints import RobotJoints
 from envs.simulation import Simulation
 from envs.tasks.arm import Point, desk
 from envs.tasks.arm_object import ArmObject, ArmObjectConfig
@@ -31,6 +32,8 @@ from envs.worlds import Worlds, as_slice
 
 _GRASP_N = 1.0
 """A finger that presses this hard holds."""
+_HOLD = 0.5
+"""Most of its torque that the gripper gives for long: a servo that holds a thing stays cool."""
 _LIFTED_M = 0.02
 """A cube this far over the desk is lifted."""
 
@@ -218,6 +221,12 @@ class ArmLift(ArmObject):
             "desk": weights.desk * desk(self.tool[:, 2], 0.005),
             "strain": weights.strain * self.strain(),
         }
+
+    def _lead(self, joints: RobotJoints) -> Tensor:
+        """See `ArmObject`; less for the gripper."""
+        lead, gripper = super()._lead(joints), joints.columns([self.config.gripper])
+        lead[gripper] = joints.lead(_HOLD)[gripper]
+        return lead
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:
         """Truth about thing, arm and grasp."""

@@ -69,16 +69,6 @@ class ArmObjectConfig(ArmConfig):
         )
 
 
-def push_lead(joints: RobotJoints) -> Tensor:
-    """(joints,) farthest a target is from its joint [rad]: what is in the way is not pushed harder.
-
-    That takes 3/4 of a servo's torque; 9/10 where the governor does not mind the distance yet,
-    which a stiff joint needs to move.
-    """
-    near = joints.lead(0.9).clamp(max=0.9 * LIMITS.following_error_rad)
-    return torch.maximum(joints.lead(0.75), near)
-
-
 class ArmObject:
     """A task with a thing, but for its rewards; see the module docstring.
 
@@ -108,7 +98,7 @@ class ArmObject:
         self.encoder = ObservationEncoder(
             self._features(robot), config.history, changes=["joint_target"]
         ).to(device)
-        self.decoder = config.decoder(joints, push_lead(joints)).to(device)
+        self.decoder = config.decoder(joints, self._lead(joints)).to(device)
         self.actuators = joints.actuators
         size = len(self.axes)
         low, high = config.target_low_m[:size], config.target_high_m[:size]
@@ -253,6 +243,15 @@ class ArmObject:
         self._command.load_state_dict(state["command"])
         if "blocked_joints" in state:  # earlier versions had none
             self._blocked_joints.load_state_dict(state["blocked_joints"])
+
+    def _lead(self, joints: RobotJoints) -> Tensor:
+        """(joints,) farthest a target is from its joint [rad]: nothing is pushed harder than that.
+
+        It takes 3/4 of a servo's torque; 9/10 where the governor does not mind the distance yet,
+        which a stiff joint needs to move.
+        """
+        near = joints.lead(0.9).clamp(max=0.9 * LIMITS.following_error_rad)
+        return torch.maximum(joints.lead(0.75), near)
 
     def _features(self, robot: Robot, push_m: float | None = None) -> ObjectFeatures:
         """What the actor makes of its signals."""

@@ -90,6 +90,14 @@ def test_joint_pushes_what_is_in_its_way_with_part_of_its_torque():
     assert roll == gripper == pytest.approx(0.75 * 0.52 / 1.1970, rel=1e-4)
 
 
+def test_gripper_holds_a_cube_with_a_part_of_its_torque_that_keeps_it_cool():
+    task = cast(ArmObject, envs.make("arm_lift", num_envs=1, num_threads=1).task)
+    *arm, gripper = cast(Tensor, task.decoder.lead).tolist()
+    assert gripper == pytest.approx(0.5 * 0.52 / 1.1970, rel=1e-4)  # N·m over N·m/rad
+    pushing = cast(ArmObject, envs.make("arm_push", num_envs=1, num_threads=1).task)
+    assert arm == cast(Tensor, pushing.decoder.lead).tolist()[:-1]
+
+
 def test_episode_begins_with_no_joint_blocked():
     env = envs.make("arm_push", num_envs=1, num_threads=1)
     env.reset()
