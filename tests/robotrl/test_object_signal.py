@@ -96,7 +96,7 @@ def test_policy_runs_on_a_twin_with_a_thing_before_it(
 
     ticks = read_log(log).ticks
     seen, running = ticks["object_position"], ticks["state"] == State.RUNNING
-    assert seen[running] == pytest.approx(np.tile([0.17, 0.0, 0.01], (running.sum(), 1)), abs=3e-3)
+    assert seen[running] == pytest.approx(np.tile([0.2, 0.08, 0.01], (running.sum(), 1)), abs=3e-3)
 
     verdict = write_report(log, tmp_path / "run.html")
     goals, axes = ticks["command"][running], ticks["command"].shape[1]

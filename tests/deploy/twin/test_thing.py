@@ -74,7 +74,7 @@ def test_thing_lies_where_it_was_drawn_and_stays_there(desk_arm: tuple[Path, Rob
 
     x, y = parameters.thing_place_m
     assert (x, y) != (0, 0)
-    assert at(twin) == pytest.approx([0.17 + x, y, 0.015], abs=5e-4)
+    assert at(twin) == pytest.approx([0.2 + x, 0.08 + y, 0.015], abs=5e-4)
 
 
 def test_truth_knows_where_the_thing_was(twin: Twin, tmp_path: Path):
@@ -130,9 +130,26 @@ def test_thing_that_lies_in_the_robot_is_refused(
     desk_arm: tuple[Path, RobotConfig], tmp_path: Path
 ):
     path, (x, y, z) = tmp_path / "thing.xml", Twin(*desk_arm).tool_position
-    path.write_text(PUCK.read_text().replace("0.17 0 0.015", f"{x} {y} {z}"))
+    path.write_text(PUCK.read_text().replace("0.2 0.08 0.015", f"{x} {y} {z}"))
     with pytest.raises(ConfigError, match=r"m lies \d+ mm deep in '(hand|jaw)' of the"):
         Twin(*desk_arm, thing=path)
+
+
+@pytest.mark.parametrize("thing", ["puck", "cube"])
+@pytest.mark.parametrize(
+    ("wiring", "model"), [("desk_arm", "desk_arm"), ("so101", "so101_arm")], ids=["desk", "so101"]
+)
+def test_things_lie_apart_from_the_arms_that_are_trained_to_bring_them(
+    thing: str, wiring: str, model: str
+):
+    robot = load_yaml(ROOT / f"configs/robots/{wiring}.yaml", RobotConfig)
+    mjcf = ROOT / f"envs/robots/{model}/{model}.xml"
+    for seed in (None, *range(5)):
+        parameters = TwinParameters() if seed is None else draw(seed, mjcf)
+        twin = Twin(mjcf, robot, parameters, thing=ROOT / f"configs/things/{thing}.xml")
+        before = at(twin)
+        twin.advance(0.5)
+        assert at(twin) == pytest.approx(before, abs=3e-3)  # the SO-101 stands 2.4 mm over its desk
 
 
 def test_thing_in_a_frame_keeps_its_place_and_of_several_parts_each_is_varied(
@@ -211,7 +228,7 @@ def test_camera_looks_at_the_past(twin: Twin):
     camera.advance(0.049)
     assert not sent
     camera.advance(0.052)
-    assert sent[0][0] == pytest.approx(0.17, abs=5 * PIXEL_M)  # and not 0.27
+    assert sent[0][0] == pytest.approx(0.2, abs=5 * PIXEL_M)  # and not 0.3
 
 
 def test_camera_misses_as_many_pictures_as_were_drawn(twin: Twin):
