@@ -103,6 +103,10 @@ class AlgorithmConfig(Protocol):
         """
         ...
 
+    def largest_product(self, num_envs: int) -> int:
+        """Multiplications in the largest product of matrices that it learns with, roughly."""
+        ...
+
     def new_policy(self, observation_size: int, num_actions: int) -> Policy:
         """The policy before anything was learned."""
         ...

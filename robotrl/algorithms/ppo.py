@@ -153,6 +153,11 @@ class PPOConfig(Section):
                 "raise num_envs or algorithm.rollout_steps"
             )
 
+    def largest_product(self, num_envs: int) -> int:
+        """See `AlgorithmConfig`."""
+        width = max([*self.actor_hidden, *self.critic_hidden], default=1)
+        return self.rollout_steps * num_envs // self.minibatches * width**2
+
     def new_policy(self, observation_size: int, num_actions: int) -> "PPOPolicy":
         """See `AlgorithmConfig`."""
         return PPOPolicy(observation_size, num_actions, self)

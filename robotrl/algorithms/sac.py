@@ -113,6 +113,11 @@ class SACConfig(Section):
         """See `AlgorithmConfig`."""
         require_room(self.buffer_size, num_envs)
 
+    def largest_product(self, num_envs: int) -> int:
+        """See `AlgorithmConfig`."""
+        width = max([*self.actor_hidden, *self.critic_hidden], default=1)
+        return self.batch_size * width**2
+
     def new_policy(self, observation_size: int, num_actions: int) -> "SACPolicy":
         """See `AlgorithmConfig`."""
         return SACPolicy(observation_size, num_actions, self)

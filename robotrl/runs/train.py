@@ -11,7 +11,7 @@ written over it.
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from envs.registry import find_task
 from envs.vector_env import StepInfo
 from robotrl.algorithms import parallel
 from robotrl.algorithms.algorithm import Algorithm, TrainingError
-from robotrl.algorithms.products import ROWS, precision
+from robotrl.algorithms.products import LARGE, ROWS, precision
 from robotrl.algorithms.sac import SACConfig
 from robotrl.runs.checkout import git_commit
 from robotrl.runs.continuing import (
@@ -93,7 +93,7 @@ def _train(
     elif (start := parallel.from_first(folder.load_start)) is not None:
         take_over(run.learner, start, folder.path)
     iterations = math.ceil(config.env_steps / run.steps_per_iteration)
-    whole = precision(config.learner_precision) if config.num_envs >= ROWS else nullcontext()
+    whole = _multiplying(config) if config.num_envs >= ROWS else nullcontext()
     with whole, _Writer(run, folder) if parallel.is_first() else nullcontext() as writer:
         try:
             _iterate_to(iterations, run, folder, writer, progress, stop)
@@ -284,6 +284,14 @@ def require_shareable(config: TrainConfig) -> None:
     parallel.require_shareable(config.num_envs, config.device)
 
 
+def _multiplying(config: TrainConfig) -> AbstractContextManager[None]:
+    """What learning happens in; small products stay where they are quickly begun."""
+    product = config.algorithm.largest_product(config.num_envs)
+    if config.learner_precision == "float32" and product < LARGE:
+        return nullcontext()
+    return precision(config.learner_precision)
+
+
 def _iterate(
     learner: Algorithm,
     env: envs.VectorEnv,
@@ -302,7 +310,7 @@ def _iterate(
         infos.append(step.info)
         episodes.add(step)
         stepped_s = time.perf_counter()
-        with precision(config.learner_precision):
+        with _multiplying(config):
             losses |= learner.learn(step)
         learned_s += time.perf_counter() - stepped_s
     env.simulation.check()

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from robotrl.algorithms.ppo import PPO, PPOConfig
 from robotrl.algorithms.sac import SACConfig
 from robotrl.runs.progress import train_with_progress
 from robotrl.runs.run_folder import RunFolder
-from robotrl.runs.train import make_env, make_test_env, train
+from robotrl.runs.train import _multiplying, make_env, make_test_env, train
 from robotrl.runs.train_config import TrainConfig
 
 STEPS_PER_ITERATION = 8 * 4
@@ -283,6 +284,37 @@ def test_learner_of_lower_precision_is_as_reproducible_and_leaves_torch_as_it_wa
     rewards = [[row["reward/mean"] for row in metrics(folder)] for folder in (one, tiny_run)]
     assert rewards[0][0] == rewards[1][0]  # nothing was learned yet, and acting is exact
     assert rewards[0] == pytest.approx(rewards[1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind", "expected"),
+    [
+        # 8 worlds × 32 steps in 4 parts: 64 rows, times 64² or 256²
+        (PPOConfig(actor_hidden=[64], critic_hidden=[64]), "float32", None),
+        (PPOConfig(actor_hidden=[64], critic_hidden=[64, 256]), "float32", "float32"),
+        (PPOConfig(actor_hidden=[64], critic_hidden=[64]), "bfloat16", "bfloat16"),
+        (PPOConfig(actor_hidden=[], critic_hidden=[]), "float32", None),
+        (SACConfig(), "float32", "float32"),  # batches of 256, times 256²
+        (SACConfig(actor_hidden=[16], critic_hidden=[16]), "float32", None),
+    ],
+)
+def test_small_products_are_left_to_what_begins_them_quickly(
+    tiny_config: TrainConfig,
+    algorithm: PPOConfig | SACConfig,
+    kind: str,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "robotrl.runs.train.precision", lambda kind: nullcontext(asked.append(kind))
+    )
+    settings = {"num_envs": 8, "algorithm": algorithm, "learner_precision": kind}
+
+    with _multiplying(tiny_config.model_copy(update=settings)):
+        pass
+
+    assert asked == ([] if expected is None else [expected])
 
 
 def test_progress_is_told_what_is_written_down(tiny_config: TrainConfig, tmp_path: Path):
