@@ -13,8 +13,8 @@ beside them.
 
 import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,8 @@ class Robot:
     name: str
     path: Path
     """The MJCF file, URDF file, or YAML of `envs.robot_file`."""
+    moved: tuple[tuple[str, float], ...] = ()
+    """Joints whose home is not that of the model, and where it is [rad]."""
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -168,7 +170,7 @@ class Robot:
             names = [name for name, out in zip(self.joints, outside, strict=True) if out]
             raise ConfigError(
                 f"the home pose of {names} lies outside their limits, less limit_margin_rad "
-                f"{margin_rad}; lower the margin, or correct the keyframe `home`"
+                f"{margin_rad}; lower the margin, or correct `home` (the keyframe, or the setting)"
             )
         return low, high
 
@@ -220,6 +222,21 @@ class Robot:
         """(joints,) largest torque of their servos [N·m]."""
         return self.model.actuator_forcerange[self.actuators, 1]
 
+    def with_home(self, angles: Mapping[str, float]) -> "Robot":
+        """The same robot, with some joints elsewhere in its start pose [rad].
+
+        Raises:
+            ConfigError: it has no servo at such a joint.
+        """
+        for name in angles:
+            if name not in self.joints:
+                near = did_you_mean(name, self.joints)
+                raise ConfigError(
+                    f"home: {name!r}{near} is no joint of {self.name} with a servo; there are "
+                    f"{', '.join(self.joints)}"
+                )
+        return replace(self, moved=tuple(angles.items())) if angles else self
+
     @property
     def home(self) -> np.ndarray:
         """(joints,) start pose [rad]."""
@@ -228,7 +245,10 @@ class Robot:
     @property
     def home_qpos(self) -> np.ndarray:
         """(nq,) start pose of everything in the model."""
-        return self.model.keyframe("home").qpos.copy()
+        qpos = self.model.keyframe("home").qpos.copy()
+        for name, angle in self.moved:
+            qpos[self.model.joint(name).qposadr] = angle
+        return qpos
 
     @property
     def sha256(self) -> str:

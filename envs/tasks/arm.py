@@ -11,11 +11,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from deploy.quantities import Duration, Length, Name, Speed
+from deploy.quantities import Angle, Duration, Length, Name, Speed
 from envs.action_decoder import JointStepDecoder
 from envs.commands import UniformCommand
 from envs.draws import Draws
-from envs.robot import Robot
+from envs.robot import Robot, load_robot
 from envs.robot_joints import RobotJoints
 from envs.simulation import Simulation
 from envs.tasks.settings import RobotTaskConfig, count_steps, require_names
@@ -40,6 +40,9 @@ class ArmConfig(RobotTaskConfig):
         "wrist_roll",
     ]
     """Joints the policy moves; the others hold the home pose."""
+    home: dict[Name, Angle] = {}
+    """Joints that start elsewhere than in the robot's home pose, and stay there if the policy does
+    not move them."""
     site: str = "tool"
     """Site of the robot that touches or reaches."""
     target_low_m: Point = (0.12, -0.14, 0.05)
@@ -71,6 +74,14 @@ class ArmConfig(RobotTaskConfig):
                 f"target_low_m {self.target_low_m} is not below target_high_m {self.target_high_m}"
             )
         return self
+
+    def load_robot(self) -> Robot:
+        """The robot, with this home.
+
+        Raises:
+            ConfigError: there is none, or it lacks a joint of `home`.
+        """
+        return load_robot(self.robot).with_home(self.home)
 
     def check_robot(self, robot: Robot) -> None:
         """Check that a robot can do it: it stands fast and has these joints and this site.

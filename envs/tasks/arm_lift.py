@@ -22,7 +22,7 @@ from envs.draws import Draws
 from envs.objects import OBJECT, Thing, with_object
 from envs.reach_features import XYZ
 from envs.rewards import closeness, mean_square
-from envs.robot import Robot, load_robot
+from envs.robot import Robot
 from envs.robot_joints import RobotJoints
 from envs.simulation import Simulation
 from envs.tasks.arm import Point, desk
@@ -157,13 +157,13 @@ class ArmLift(ArmObject):
     @staticmethod
     def load_model(config: ArmLiftConfig) -> mujoco.MjModel:
         """The model to simulate."""
-        robot = load_robot(config.robot)
+        robot = config.load_robot()
         return with_object(robot, config.thing, fingers=fingers_of(robot, config)[0])
 
     def __init__(self, simulation: Simulation, config: ArmLiftConfig, draws: Draws):
         super().__init__(simulation, config, draws)
         model, device = simulation.model, simulation.device
-        names, tip = fingers_of(load_robot(config.robot), config)
+        names, tip = fingers_of(config.load_robot(), config)
         body = model.body(names[1]).id
         self._carrying = as_slice(torch.tensor(config.carrying, device=device))
         self._place = simulation.data("xpos")[:, body]
@@ -218,7 +218,7 @@ class ArmLift(ArmObject):
             "action_rate": weights.action_rate * mean_square(action - previous_action),
             "joint_speed": weights.joint_speed * mean_square(joints.speed[:, self._arm]),
             "posture": weights.posture * mean_square(bent),
-            "desk": weights.desk * desk(self.tool[:, 2], 0.005),
+            "desk": weights.desk * desk(self.clearance, 0.005),
             "strain": weights.strain * self.strain(),
         }
 

@@ -20,11 +20,11 @@ from envs.blocked_joints import LIMITS, BlockedJoints
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
 from envs.object_features import ObjectFeatures
-from envs.objects import OBJECT, FreeObject, Thing, outside
+from envs.objects import OBJECT, FreeObject, Thing, desk_height, outside
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
 from envs.rewards import mean_square
-from envs.robot import Robot, load_robot
+from envs.robot import Robot
 from envs.robot_joints import RobotJoints
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
@@ -87,7 +87,7 @@ class ArmObject:
     def __init__(self, simulation: Simulation, config: ArmObjectConfig, draws: Draws):
         self.config = config
         self._draws, self._compact = draws, simulation.compact
-        robot = load_robot(config.robot)
+        robot = config.load_robot()
         config.check_robot(robot)
         model, device, dt = simulation.model, simulation.device, config.control_dt_s
         self.control_dt_s, self.num_substeps = dt, config.num_substeps(model)
@@ -131,6 +131,7 @@ class ArmObject:
         }
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
         self._tool = simulation.data("site_xpos")[:, model.site(config.site).id]
+        self._desk_m = desk_height(model)
         self.object = FreeObject(simulation)
         geom, body = model.geom(OBJECT).id, model.body(OBJECT).id
         self._size = simulation.field("geom_size")[:, geom]
@@ -159,6 +160,11 @@ class ArmObject:
     def tool(self) -> Tensor:
         """(num_envs, 3) true position of the tool [m]."""
         return self._tool.float()
+
+    @property
+    def clearance(self) -> Tensor:
+        """(num_envs,) of the tool over the desk [m]."""
+        return self.tool[:, 2] - self._desk_m
 
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """See `Task.initial_state`."""

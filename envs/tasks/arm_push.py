@@ -16,7 +16,7 @@ from deploy.quantities import Duration
 from envs.object_features import ObjectFeatures, behind
 from envs.objects import Thing, with_object
 from envs.rewards import closeness, mean_square
-from envs.robot import Robot, load_robot
+from envs.robot import Robot
 from envs.tasks.arm import Point, desk
 from envs.tasks.arm_object import ArmObject, ArmObjectConfig
 from envs.tasks.settings import Weight
@@ -31,6 +31,7 @@ class PushWeights(Section):
     """Weights of the reward terms; see `ArmPush.rewards`."""
 
     approach: Weight = 0.5
+    behind: Weight = 0.5
     push: Weight = 1.0
     settle: Weight = 1.0
     action_rate: Weight = -0.1
@@ -64,7 +65,7 @@ class ArmPush(ArmObject):
     @staticmethod
     def load_model(config: ArmPushConfig) -> mujoco.MjModel:
         """The model to simulate."""
-        return with_object(load_robot(config.robot), config.thing)
+        return with_object(config.load_robot(), config.thing)
 
     @property
     def _push_m(self) -> float:
@@ -91,11 +92,12 @@ class ArmPush(ArmObject):
         bent = joints.angle[:, self._arm] - self._arm_home
         return {
             "approach": weights.approach * closeness(reach, 0.1),
+            "behind": weights.behind * closeness(reach, 0.02),  # not on top of it
             "push": weights.push * closeness(distance, 0.1),  # finds the way
             "settle": weights.settle * closeness(distance, 0.02),  # makes it precise
             "action_rate": weights.action_rate * mean_square(action - previous_action),
             "joint_speed": weights.joint_speed * mean_square(joints.speed[:, self._arm]),
             "posture": weights.posture * mean_square(bent),
-            "desk": weights.desk * desk(tool[:, 2], 0.01),
+            "desk": weights.desk * desk(self.clearance, 0.01),
             "strain": weights.strain * self.strain(),
         }

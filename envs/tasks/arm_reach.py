@@ -19,7 +19,6 @@ from envs.forward_kinematics import ForwardKinematics
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ, ReachFeatures
 from envs.rewards import closeness, mean_square
-from envs.robot import load_robot
 from envs.robot_joints import RobotJoints
 from envs.sensors import SensorReader
 from envs.simulation import Simulation, State
@@ -67,13 +66,13 @@ class ArmReach:
     @staticmethod
     def load_model(config: ArmReachConfig) -> mujoco.MjModel:
         """The model to simulate."""
-        model = load_robot(config.robot).model
+        model = config.load_robot().model
         return at_training_timestep(model, config, config.training_timestep_s)
 
     def __init__(self, simulation: Simulation, config: ArmReachConfig, draws: Draws):
         self.config = config
         self._draws, self._compact = draws, simulation.compact
-        robot = load_robot(config.robot)
+        robot = config.load_robot()
         config.check_robot(robot)
         model, device = simulation.model, simulation.device
         self.control_dt_s = config.control_dt_s

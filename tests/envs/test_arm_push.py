@@ -71,6 +71,47 @@ def test_rewards_of_a_puck_at_its_goal_and_of_one_10_cm_off():
     )
 
 
+def test_tool_is_drawn_to_a_point_behind_the_puck_not_over_it():
+    env = make(num_envs=3)
+    env.reset()
+    terms = env.step(still(env)).info.rewards
+
+    puck, way = push(env).object.position, push(env).way
+    begin = puck.clone()
+    begin[:, :2] -= 0.035 * way / way.norm(dim=1, keepdim=True)  # a radius and a centimetre
+    expected = 0.5 * torch.exp(-(begin - push(env).tool).norm(dim=1) / 0.02)
+    assert (way.norm(dim=1) > 0.02).all()
+    torch.testing.assert_close(terms["behind"], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_clearance_is_over_the_desk_wherever_the_base_is():
+    env = make(num_envs=1, robot="so101_arm", start_low_m=[0.2, 0], start_high_m=[0.21, 0])
+    env.reset()
+    # the SO-101's base frame lies 2.4 mm over its desk
+    assert float(push(env).clearance) == pytest.approx(float(push(env).tool[0, 2]) + 0.0024)
+
+
+def test_joint_that_the_policy_does_not_move_stays_where_home_says():
+    env = make(robot="so101_arm", home={"gripper": -0.1}, start_spread_rad=0.0)
+    env.reset()
+    for _ in range(50):
+        env.step(torch.ones(env.num_envs, env.num_actions))
+
+    joints = {joint.name: joint for joint in env.deployment.joints}
+    assert joints["gripper"].default_position_rad == -0.1
+    assert joints["elbow_flex"].default_position_rad == 0.9  # as in the model
+    assert env.signals["joint_position"][:, -1] == pytest.approx(-0.1, abs=0.02)
+
+
+def test_home_of_a_joint_that_is_not_there_or_out_of_its_range_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"home: 'griper' \(did you mean 'gripper'\?\) is no joint"
+    ):
+        make(home={"griper": 0.0})
+    with pytest.raises(ConfigError, match=r"the home pose of \['gripper'\] lies"):
+        make(home={"gripper": 9.0})
+
+
 def test_metric_is_the_mean_distance_in_the_last_second_of_a_goal():
     env = make(num_envs=3, target_interval_s=(2.0, 2.0), episode_s=20.0)
     env.reset()

@@ -395,7 +395,7 @@ def test_episode_shorter_than_a_control_step_is_refused():
 def test_margin_that_leaves_no_home_pose_is_refused():
     assert refusal(limit_margin_rad=1.0) == (
         "the home pose of ['gripper'] lies outside their limits, less limit_margin_rad 1.0; lower "
-        "the margin, or correct the keyframe `home`"
+        "the margin, or correct `home` (the keyframe, or the setting)"
     )
 
 
