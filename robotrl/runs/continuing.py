@@ -128,14 +128,16 @@ def contract_of(env: VectorEnv) -> dict[str, list[Any]]:
         for name, value in vars(task.decoder).items()
         if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
     }
+    joints = task.deployment.joints if task.deployment else []
     return {
         "columns of the actor's observation": env.columns["actor"],
         "columns of the critic's observation": env.columns["critic"],
         "actions": [
             type(task.decoder).__name__,
             *(f"{name}={value}" for name, value in meaning.items()),
-            *([joint.name for joint in task.deployment.joints] if task.deployment else []),
+            *(joint.name for joint in joints),
         ],
+        "home": [f"{joint.name} at {joint.default_position_rad:g}" for joint in joints],
     }
 
 
@@ -143,8 +145,8 @@ def contract_differences(now: dict[str, list[Any]], before: dict[str, list[Any]]
     """What one contract has and lacks that another has not, in words; see `contract_of`."""
     problems = []
     for name in now:
-        here, there = now[name], before.get(name, [])
-        if here == there:
+        here, there = now[name], before.get(name)
+        if here == there or there is None:  # earlier versions knew no `home`
             continue
         gone = [str(part) for part in there if part not in here]
         new = [str(part) for part in here if part not in there]

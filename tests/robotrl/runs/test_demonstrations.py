@@ -1,5 +1,6 @@
 """Transitions in a file: what was recorded comes out again, and only where it fits."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ def test_demonstrations_of_another_contract_are_refused(
         f"observation without warp_drive"
     )
     assert f"with {column}" in str(error.value)
+
+
+def test_demonstrations_that_do_not_know_their_home_yet_are_taken(
+    recorded: tuple[Path, list[dict[str, Any]]], tiny_config: TrainConfig, tmp_path: Path
+):
+    path, _ = recorded
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    contract = json.loads(str(arrays["contract"]))
+    assert contract.pop("home")
+    np.savez(tmp_path / "earlier.npz", **{**arrays, "contract": json.dumps(contract)})
+
+    load_demonstrations(tmp_path / "earlier.npz", make_env(tiny_config, num_envs=1))
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,10 @@ def test_tuned_run_that_is_killed_at_once_still_knows_where_it_started(
             {"task_config": {"history": 2}},
             "compared with that run this one has columns of the actor's observation without ",
         ),
+        (
+            {"task_config": {"home": {"elbow_flex": 0.5}}},
+            "this one has home without elbow_flex at 0.2 and with elbow_flex at 0.5. Its policy",
+        ),
         ({"task": "gym/HalfCheetah-v5", "task_config": {}}, "without joint_position"),
         (
             {"algorithm": {"actor_hidden": [8], "critic_hidden": [16]}},
