@@ -156,7 +156,8 @@ class FreeObject:
         self._velocity = simulation.data("qvel")[:, dof : dof + 3]
         self._size = simulation.field("geom_size")
         self._tall = 1 if model.geom(OBJECT).type[0] == int(mujoco.mjtGeom.mjGEOM_CYLINDER) else 2
-        self._desk = desk_height(model)
+        self.desk_m = desk_height(model)
+        """Height of what it stands on [m]."""
 
     @property
     def position(self) -> Tensor:
@@ -177,7 +178,7 @@ class FreeObject:
     def lift(self) -> Tensor:
         """(num_envs,) how far its middle is above where it is when it stands on the desk [m]."""
         half = self._size[:, self._geom, self._tall]
-        return (self._qpos[:, self._place][:, 2] - half - self._desk).float()
+        return (self._qpos[:, self._place][:, 2] - half - self.desk_m).float()
 
     def put_down(self, qpos: Tensor, worlds: Worlds, xy: Tensor, yaw: Tensor) -> None:
         """Stand it on the desk, in the states of some worlds.
@@ -189,7 +190,7 @@ class FreeObject:
             yaw: (n,) [rad].
         """
         half = worlds.take(self._size[:, self._geom, self._tall])
-        qpos[:, self._place] = torch.cat([xy, (self._desk + half)[:, None]], dim=1).to(qpos)
+        qpos[:, self._place] = torch.cat([xy, (self.desk_m + half)[:, None]], dim=1).to(qpos)
         zero = torch.zeros_like(yaw)
         turn = torch.stack([(yaw / 2).cos(), zero, zero, (yaw / 2).sin()], dim=1)
         qpos[:, self._turn] = turn.to(qpos)

@@ -81,7 +81,11 @@ class ArmConfig(RobotTaskConfig):
         Raises:
             ConfigError: there is none, or it lacks a joint of `home`.
         """
-        return load_robot(self.robot).with_home(self.home)
+        robot = load_robot(self.robot)
+        if not self.home:
+            return robot
+        require_names("home", self.home, robot.joints, f"joint of {self.robot}")
+        return robot.with_home(self.home)
 
     def check_robot(self, robot: Robot) -> None:
         """Check that a robot can do it: it stands fast and has these joints and this site.

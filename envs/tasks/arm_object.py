@@ -20,7 +20,7 @@ from envs.blocked_joints import LIMITS, BlockedJoints
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
 from envs.object_features import ObjectFeatures
-from envs.objects import OBJECT, FreeObject, Thing, desk_height, outside
+from envs.objects import OBJECT, FreeObject, Thing, outside
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
 from envs.rewards import mean_square
@@ -131,7 +131,6 @@ class ArmObject:
         }
         self._sensors = SensorReader(simulation, robot.sensors(MEASURED))
         self._tool = simulation.data("site_xpos")[:, model.site(config.site).id]
-        self._desk_m = desk_height(model)
         self.object = FreeObject(simulation)
         geom, body = model.geom(OBJECT).id, model.body(OBJECT).id
         self._size = simulation.field("geom_size")[:, geom]
@@ -164,7 +163,7 @@ class ArmObject:
     @property
     def clearance(self) -> Tensor:
         """(num_envs,) of the tool over the desk [m]."""
-        return self.tool[:, 2] - self._desk_m
+        return self.tool[:, 2] - self.object.desk_m
 
     def initial_state(self, worlds: Worlds, episode: Tensor) -> State:
         """See `Task.initial_state`."""

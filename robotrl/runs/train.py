@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,7 +94,7 @@ def _train(
     elif (start := parallel.from_first(folder.load_start)) is not None:
         take_over(run.learner, start, folder.path)
     iterations = math.ceil(config.env_steps / run.steps_per_iteration)
-    whole = _multiplying(config) if config.num_envs >= ROWS else nullcontext()
+    whole = _multiplying(config)() if config.num_envs >= ROWS else nullcontext()
     with whole, _Writer(run, folder) if parallel.is_first() else nullcontext() as writer:
         try:
             _iterate_to(iterations, run, folder, writer, progress, stop)
@@ -284,12 +285,12 @@ def require_shareable(config: TrainConfig) -> None:
     parallel.require_shareable(config.num_envs, config.device)
 
 
-def _multiplying(config: TrainConfig) -> AbstractContextManager[None]:
-    """What learning happens in; small products stay where they are quickly begun."""
+def _multiplying(config: TrainConfig) -> Callable[[], AbstractContextManager[None]]:
+    """Makes what learning happens in; small products stay where they are quickly begun."""
     product = config.algorithm.largest_product(config.num_envs)
     if config.learner_precision == "float32" and product < LARGE:
-        return nullcontext()
-    return precision(config.learner_precision)
+        return nullcontext
+    return partial(precision, config.learner_precision)
 
 
 def _iterate(
@@ -300,7 +301,7 @@ def _iterate(
     episodes: Episodes,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """One iteration; returns the observation that follows it, and its metrics."""
-    steps = config.algorithm.iteration_steps
+    steps, multiplying = config.algorithm.iteration_steps, _multiplying(config)
     infos: list[StepInfo] = []
     losses: dict[str, float] = {}
     learned_s, started_s = 0.0, time.perf_counter()
@@ -310,7 +311,7 @@ def _iterate(
         infos.append(step.info)
         episodes.add(step)
         stepped_s = time.perf_counter()
-        with _multiplying(config):
+        with multiplying():
             losses |= learner.learn(step)
         learned_s += time.perf_counter() - stepped_s
     env.simulation.check()

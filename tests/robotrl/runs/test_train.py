@@ -311,7 +311,7 @@ def test_small_products_are_left_to_what_begins_them_quickly(
     )
     settings = {"num_envs": 8, "algorithm": algorithm, "learner_precision": kind}
 
-    with _multiplying(tiny_config.model_copy(update=settings)):
+    with _multiplying(tiny_config.model_copy(update=settings))():
         pass
 
     assert asked == ([] if expected is None else [expected])
