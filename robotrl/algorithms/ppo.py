@@ -51,9 +51,6 @@ LARGE = 2e7
 """Rows times weights of a minibatch from which the critic learns in a thread of its own; a step
 then takes about a millisecond, of which little is Python."""
 
-_LATEST = 0.1
-"""Share of the latest rollout in the average reward."""
-
 ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "tanh": nn.Tanh}
 
 
@@ -76,10 +73,6 @@ class PPOConfig(Section):
     """Discount factor."""
     gae_lambda: Unit = 0.95
     """Trace decay of the advantage estimate."""
-    failure_value: Unit = 0.0
-    """What is left when an episode fails, as a share of what it would be worth to go on for ever
-    with the average reward. 0, the usual: nothing, which makes cautious where each step is
-    rewarded; with 0.2 Ant-v5 learns to run sooner (README)."""
     clip_range: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Clip of the probability ratio."""
     value_coef: Annotated[float, Field(ge=0, le=1000)] = 1.0
@@ -126,11 +119,6 @@ class PPOConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> "PPOConfig":
         most = min(self.initial_std, self.final_std)
-        if self.failure_value and self.gamma == 1:
-            raise ValueError(
-                f"failure_value is {self.failure_value} and gamma 1, with which to go on for ever "
-                "is worth infinitely much; set failure_value to 0, or lower gamma"
-            )
         if self.min_std > most:
             raise ValueError(
                 f"min_std is {self.min_std}, expected at most {most}, the smaller of initial_std "
@@ -289,8 +277,6 @@ class PPO:
             "actor_step": self._actor_step,
             "critic_step": self._critic_step,
         }
-        self._average_reward: Tensor | None = None
-        """Of a step, over the last rollouts; None: before the first."""
         self._learning: Callable[[], dict[str, Tensor]] | None = None
         """Waits for what the critic learns; None: it does not."""
         self._of_critic = {"loss/value": math.nan}
@@ -386,7 +372,6 @@ class PPO:
             truncated,
             gamma=self.config.gamma,
             gae_lambda=self.config.gae_lambda,
-            failed=self._value_of_failure(rewards),
         )
         require_finite(
             {
@@ -483,7 +468,6 @@ class PPO:
             "of_critic": self._of_critic,
             **{name: part.state_dict() for name, part in self._parts.items()},
             "memory": self._memory,
-            "average_reward": self._average_reward,
             "generator": self._generator.get_state(),
             "steps": self._steps,
         }
@@ -497,8 +481,6 @@ class PPO:
         self._of_critic = state.get("of_critic", self._of_critic)  # earlier versions kept none
         memory = state.get("memory")  # earlier versions had none
         self._memory = None if memory is None else memory.to(self.device)
-        average = state.get("average_reward")  # earlier versions knew none
-        self._average_reward = None if average is None else average.to(self.device)
         self._generator.set_state(state["generator"])
         self._steps = state["steps"]
 
@@ -627,16 +609,6 @@ class PPO:
             first, last = self.config.initial_std, self.config.final_std
             most = first + (last - first) * self._passed()
         self.policy.log_std.clamp_(math.log(least), math.log(most))
-
-    def _value_of_failure(self, rewards: Tensor) -> Tensor | float:
-        """What follows a failure is worth, given the latest rewards; see `failure_value`."""
-        if not self.config.failure_value:
-            return 0.0
-        now = parallel.total(rewards.mean()) / parallel.processes()
-        before = now if self._average_reward is None else self._average_reward
-        self._average_reward = torch.lerp(before, now, _LATEST)
-        going_on = self._average_reward.clamp(min=0) / (1 - self.config.gamma)
-        return self.config.failure_value * going_on
 
     def _values(self, critic: Tensor) -> Tensor:
         """Values [unit of reward] of normalised observations (..., n); (...,)."""

@@ -13,12 +13,11 @@ def compute_gae(
     *,
     gamma: float,
     gae_lambda: float,
-    failed: Tensor | float = 0.0,
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16), correct across time limits.
 
-    A terminated step has no future, unless it is said what that is worth; a truncated one has, so
-    its value is bootstrapped from the final observation, but the trace is cut after both.
+    A terminated step has no future; a truncated one has, so its value is bootstrapped from the
+    final observation, but the trace is cut after both.
 
     Args:
         rewards: (T, B).
@@ -29,13 +28,12 @@ def compute_gae(
         truncated: (T, B) bool.
         gamma: discount factor.
         gae_lambda: trace decay.
-        failed: what follows a terminated step is worth, one number.
 
     Returns:
         Advantages (T, B); advantages + values are the value targets.
     """
     # Selected, not multiplied by 0: what follows an end may be NaN, and 0 · NaN is NaN.
-    delta = rewards + gamma * next_values.masked_fill(terminated, failed) - values
+    delta = rewards + gamma * next_values.masked_fill(terminated, 0) - values
     ended = terminated | truncated
     running = torch.zeros_like(delta[0])
     advantages = []

@@ -46,7 +46,6 @@ def config() -> TrainConfig:
                 "epochs": 2,
                 "minibatches": 3,
                 "entropy_coef": 0.01,
-                "failure_value": 0.5,
                 "anneal_steps": 1000,
                 "actor_hidden": [16],
                 "critic_hidden": [16],

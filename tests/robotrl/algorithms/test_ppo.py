@@ -53,10 +53,9 @@ class Bandit:
 
 
 class OneStepEpisodes:
-    """Every episode starts at observation 0 and ends one step later at `final`."""
+    """Every episode starts at observation 0 and ends one step later at `final`, reward 1."""
 
     num_envs = 2
-    reward = 1.0
 
     def __init__(self, *, terminates: bool, final: float = 5.0):
         self._terminated, self._final = torch.full((2,), terminates), final
@@ -64,8 +63,7 @@ class OneStepEpisodes:
 
     def step(self, action: Tensor) -> Step:
         final = torch.full((2, 1), self._final)
-        reward = torch.full((2,), self.reward)
-        return answer(self.observation, reward, self._terminated, ~self._terminated, final)
+        return answer(self.observation, torch.ones(2), self._terminated, ~self._terminated, final)
 
 
 class Walk:
@@ -245,39 +243,6 @@ def test_terminated_episode_does_not_bootstrap():
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 1.0))
 
 
-def test_failure_is_worth_its_share_of_the_average_reward_for_ever():
-    env = OneStepEpisodes(terminates=True)
-    learner = identity_critic(env, failure_value=0.5)
-
-    first, _ = collect(learner, env, env.observation)
-    env.reward = 11.0
-    second, _ = collect(learner, env, env.observation)
-    env.reward = -100.0
-    third, _ = collect(learner, env, env.observation)
-
-    # the average r is 1, then 1 + (11 - 1)/10 = 2; A = reward + 0.9 · 0.5 · r/(1 - 0.9) - 0
-    torch.testing.assert_close(first.advantages, torch.full((3, 2), 1 + 4.5))
-    torch.testing.assert_close(second.advantages, torch.full((3, 2), 11 + 9.0))
-    # 2 + (-100 - 2)/10 < 0: to fail is no better than nothing
-    torch.testing.assert_close(third.advantages, torch.full((3, 2), -100.0))
-
-
-def test_failure_costs_nothing_where_all_is_left_of_the_value():
-    env = OneStepEpisodes(terminates=True)
-    learner = identity_critic(env, failure_value=1.0)
-    iterate(learner, env, 300)
-
-    rollout, _ = collect(learner, env, env.observation)
-
-    # each step earns 1 and ends an episode: V = 1 + 0.9 · 1/(1 - 0.9), as if none ever ended
-    torch.testing.assert_close(rollout.values, torch.full((3, 2), 10.0), atol=0.2, rtol=0)
-
-
-def test_share_of_an_infinite_value_is_refused():
-    with pytest.raises(ValueError, match=r"failure_value is 0\.5 and gamma 1, with which to go on"):
-        PPOConfig(failure_value=0.5, gamma=1)
-
-
 def test_last_step_of_a_rollout_bootstraps_from_the_observation_that_follows():
     env = Walk(num_envs=4)
     learner = make(env, rollout_steps=1, gamma=0.5, critic_hidden=[])
@@ -385,20 +350,14 @@ def test_learner_leaves_the_global_random_numbers_alone():
     assert torch.equal(torch.randn(3), expected)
 
 
-@pytest.mark.parametrize(
-    ("new_env", "settings"),
-    [(lambda: Walk(num_envs=8), {}), (lambda: Bandit(bonus=5.0), {"failure_value": 0.5})],
-)
-def test_restored_learner_continues_with_the_same_bits(
-    new_env: Callable[[], ToyEnv], settings: dict[str, Any]
-):
-    env = new_env()
-    learner, restored = (make(env, seed=seed, **settings) for seed in (0, 1))
+def test_restored_learner_continues_with_the_same_bits():
+    env = Walk(num_envs=8)
+    learner, restored = make(env, seed=0), make(env, seed=1)
     iterate(learner, env, 2)
     restored.load_state_dict(copy.deepcopy(learner.state_dict()))
 
     for each in (learner, restored):
-        iterate(each, new_env(), 2)
+        iterate(each, Walk(num_envs=8), 2)
 
     assert torch.equal(weights(learner.policy), weights(restored.policy))
     assert torch.equal(weights(learner.critic), weights(restored.critic))
@@ -798,9 +757,9 @@ def test_a_smallest_noise_above_the_first_or_the_last_is_refused():
         PPOConfig(min_std=0.5, final_std=0.3)
 
 
-def identity_critic(env: ToyEnv, **settings: Any) -> PPO:
+def identity_critic(env: ToyEnv) -> PPO:
     """A learner with V(x) = x and γ = 0.9, whose normalisers change nothing."""
-    learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[], **settings)
+    learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[])
     set_linear(learner.critic, weight=[1.0])
     return learner
 

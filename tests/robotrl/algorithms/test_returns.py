@@ -14,11 +14,7 @@ NEXT_VALUES = [2.0, 6.0, 8.0]
 
 
 def advantages(
-    *,
-    terminated: tuple[int, ...] = (),
-    truncated: tuple[int, ...] = (),
-    gae_lambda: float = 0.5,
-    failed: float = 0.0,
+    *, terminated: tuple[int, ...] = (), truncated: tuple[int, ...] = (), gae_lambda: float = 0.5
 ) -> list[float]:
     """Advantages of the three steps above with γ = 1/2, in one world."""
     result = compute_gae(
@@ -29,7 +25,6 @@ def advantages(
         flags(truncated),
         gamma=0.5,
         gae_lambda=gae_lambda,
-        failed=failed,
     )
     return result[:, 0].tolist()
 
@@ -55,11 +50,6 @@ def test_running_episode_discounts_later_differences():
 def test_terminated_step_has_no_future():
     # δ_1 = 2 + 0 - 2 = 0 and nothing comes after it: A_1 = 0, A_0 = -2 + 0/4
     assert advantages(terminated=(1,)) == [-2.0, 0.0, 1.0]
-
-
-def test_terminated_step_has_the_future_that_is_said():
-    # δ_1 = 2 + 2/2 - 2 = 1 and nothing comes after it: A_1 = 1, A_0 = -2 + 1/4
-    assert advantages(terminated=(1,), failed=2.0) == [-1.75, 1.0, 1.0]
 
 
 def test_truncated_step_bootstraps_from_the_final_value_but_ends_the_trace():
