@@ -4,17 +4,23 @@ Such a task moves some joints of an arm by steps of their targets, to bring the 
 a point that is drawn anew every few seconds. How well it did is told by the last second of each.
 """
 
+import itertools
 import operator
+from collections.abc import Mapping
 from typing import Annotated
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from deploy.errors import ConfigError
 from deploy.quantities import Angle, Duration, Length, Name, Speed
 from envs.action_decoder import JointStepDecoder
 from envs.commands import UniformCommand
 from envs.draws import Draws
+from envs.forward_kinematics import ForwardKinematics
+from envs.reach import reach_errors
 from envs.robot import Robot, load_robot
 from envs.robot_joints import RobotJoints
 from envs.simulation import Simulation
@@ -25,6 +31,8 @@ Point = tuple[Length, Length, Length]
 MEASURED = ("joint_position", "joint_velocity")
 SETTLED_S = 1.0
 """The end of a target's time, over which the error counts."""
+_OUT_OF_REACH_M = 0.02
+"""A point the tool stays this far from is out of reach."""
 
 
 class ArmConfig(RobotTaskConfig):
@@ -98,6 +106,34 @@ class ArmConfig(RobotTaskConfig):
         require_names("arm_joints", self.arm_joints, robot.joints, f"joint of {self.robot}")
         sites = [model.site(index).name for index in range(model.nsite)]
         require_names("site", [self.site], sites, "site")
+
+    def boxes(self, robot: Robot) -> Mapping[str, tuple[Point, Point]]:
+        """Low and high corners of boxes in which the tool is needed, by the settings behind it."""
+        return {"target_low_m, target_high_m": (self.target_low_m, self.target_high_m)}
+
+    def check_reach(self, robot: Robot) -> None:
+        """Check that the tool gets to the corners of `boxes`, however it is turned.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        low, high = robot.target_range(self.limit_margin_rad)
+        kinematics = ForwardKinematics(robot.model, self.site, robot.joints).double()
+        moved = [robot.joints.index(name) for name in self.arm_joints]
+        for settings, box in self.boxes(robot).items():
+            corners = np.array(list(itertools.product(*zip(*box, strict=True))))
+            errors = reach_errors(
+                kinematics, corners, home=robot.home, moved=moved, low=low, high=high
+            )
+            worst = errors.round(4).argmax()  # the first of a mirrored pair
+            if errors[worst] > _OUT_OF_REACH_M:
+                x, y, z = corners[worst]
+                raise ConfigError(
+                    f"{settings}: ({x:.3f}, {y:.3f}, {z:.3f}) m is out of reach: the site "
+                    f"{self.site!r} of {self.robot} gets no nearer than "
+                    f"{100 * errors[worst]:.1f} cm with {self.arm_joints}; choose a box that it "
+                    "reaches, or more joints"
+                )
 
     def decoder(self, joints: RobotJoints, lead: Tensor | None = None) -> JointStepDecoder:
         """From actions to joint targets, at most `lead` (joints,) [rad] from where joints are."""

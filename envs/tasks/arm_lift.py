@@ -7,7 +7,7 @@ What is shared with pushing, what the actor sees and when an episode fails stand
 `envs.tasks.arm_object`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import mujoco
@@ -93,6 +93,12 @@ class ArmLiftConfig(ArmObjectConfig):
                 "a joint that moves it; add one"
             )
         return self
+
+    def boxes(self, robot: Robot) -> Mapping[str, tuple[Point, Point]]:
+        """See `ArmConfig.boxes`: where the cube starts, and its goals."""
+        z = self.height_m(robot)
+        starts = (*self.start_low_m, z), (*self.start_high_m, z)
+        return {"start_low_m, start_high_m": starts, **super().boxes(robot)}
 
     @property
     def carrying(self) -> list[int]:

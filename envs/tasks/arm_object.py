@@ -20,7 +20,7 @@ from envs.blocked_joints import LIMITS, BlockedJoints
 from envs.draws import Draws, Stream
 from envs.forward_kinematics import ForwardKinematics
 from envs.object_features import ObjectFeatures
-from envs.objects import OBJECT, FreeObject, Thing, outside
+from envs.objects import OBJECT, FreeObject, Thing, desk_height, outside
 from envs.observation_encoder import ObservationEncoder
 from envs.reach_features import XYZ
 from envs.rewards import mean_square
@@ -68,6 +68,10 @@ class ArmObjectConfig(ArmConfig):
             (max(p[0] for p in high), max(p[1] for p in high)),
         )
 
+    def height_m(self, robot: Robot) -> float:
+        """Of a thing's middle where it lies, base frame [m]."""
+        return desk_height(robot.model) + self.thing.height_m / 2
+
 
 class ArmObject:
     """A task with a thing, but for its rewards; see the module docstring.
@@ -89,6 +93,7 @@ class ArmObject:
         self._draws, self._compact = draws, simulation.compact
         robot = config.load_robot()
         config.check_robot(robot)
+        config.check_reach(robot)
         model, device, dt = simulation.model, simulation.device, config.control_dt_s
         self.control_dt_s, self.num_substeps = dt, config.num_substeps(model)
         self.episode_steps = count_steps(config.episode_s, dt)

@@ -5,7 +5,7 @@ puck, seen from the goal, and the puck to the goal. What is shared with lifting,
 and when an episode fails stands in `envs.tasks.arm_object`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import torch
@@ -53,6 +53,21 @@ class ArmPushConfig(ArmObjectConfig):
     """Time between goals."""
     rewards: PushWeights = PushWeights()
 
+    @property
+    def push_m(self) -> float:
+        """From the middle of the puck to where a push begins."""
+        return self.thing.width_m / 2 + _BEHIND_M
+
+    def boxes(self, robot: Robot) -> Mapping[str, tuple[Point, Point]]:
+        """See `ArmConfig.boxes`: before, behind and beside the puck, wherever it is."""
+        (x, y), (far_x, far_y) = self.ground
+        z, more = self.height_m(robot), self.push_m
+        ground = "start_low_m, start_high_m, target_low_m, target_high_m, thing.width_m"
+        return {
+            f"{ground}: behind the puck": ((x - more, y, z), (far_x + more, far_y, z)),
+            f"{ground}: beside the puck": ((x, y - more, z), (far_x, far_y + more, z)),
+        }
+
 
 class ArmPush(ArmObject):
     """See the module docstring."""
@@ -67,13 +82,8 @@ class ArmPush(ArmObject):
         """The model to simulate."""
         return with_object(config.load_robot(), config.thing)
 
-    @property
-    def _push_m(self) -> float:
-        """From the middle of the puck to where a push begins."""
-        return self.config.thing.width_m / 2 + _BEHIND_M
-
     def _features(self, robot: Robot, push_m: float | None = None) -> ObjectFeatures:
-        return super()._features(robot, self._push_m)
+        return super()._features(robot, self.config.push_m)
 
     def score(self) -> Sequence[Tensor]:
         """Distance of the puck from its goal [m]."""
@@ -87,7 +97,7 @@ class ArmPush(ArmObject):
         """See `Task.rewards`."""
         weights, joints, tool, way = self.config.rewards, self._joints, self.tool, self.way
         distance = torch.linalg.vector_norm(way, dim=1)
-        start = behind(self.object.position, way, self._push_m)
+        start = behind(self.object.position, way, self.config.push_m)
         reach = torch.linalg.vector_norm(start - tool, dim=1)
         bent = joints.angle[:, self._arm] - self._arm_home
         return {

@@ -74,6 +74,7 @@ class ArmReach:
         self._draws, self._compact = draws, simulation.compact
         robot = config.load_robot()
         config.check_robot(robot)
+        config.check_reach(robot)
         model, device = simulation.model, simulation.device
         self.control_dt_s = config.control_dt_s
         self.num_substeps = config.num_substeps(model)

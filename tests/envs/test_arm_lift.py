@@ -163,7 +163,10 @@ def test_arm_that_does_not_move_its_gripper_or_nothing_else_is_refused(
         envs.make("arm_lift", task_config={"arm_joints": joints})
 
 
-@pytest.mark.parametrize("joints", [["gripper", "shoulder_lift"], ["shoulder_lift", "gripper"]])
+ARM = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex"]
+
+
+@pytest.mark.parametrize("joints", [["gripper", *ARM], [*ARM, "gripper"]])
 def test_posture_is_that_of_all_but_the_gripper_wherever_it_stands(joints: list[str]):
     settings = {"arm_joints": joints, "start_spread_rad": 0.0, "rewards": {"posture": 1.0}}
     env = envs.make("arm_lift", num_threads=1, task_config=settings)
@@ -177,4 +180,4 @@ def test_posture_is_that_of_all_but_the_gripper_wherever_it_stands(joints: list[
     qpos[0, angles["gripper"]] += 0.5
     assert task.rewards(still, still)["posture"].item() == pytest.approx(0, abs=1e-4)
     qpos[0, angles["shoulder_lift"]] += 0.1
-    assert task.rewards(still, still)["posture"].item() == pytest.approx(0.01, abs=1e-4)
+    assert task.rewards(still, still)["posture"].item() == pytest.approx(0.01 / 4, abs=1e-4)

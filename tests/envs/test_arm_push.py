@@ -269,6 +269,22 @@ def test_ground_holds_starts_and_goals():
             {"start_low_m": (0.3, 0.0)},
             r"start_low_m \(0.3, 0.0\) is not below start_high_m \(0.22, 0.12\)",
         ),
+        (
+            "arm_push",
+            {"target_low_m": (0.12, -0.25, 0.0)},
+            r"target_high_m, thing.width_m: behind the puck: \(0.255, -0.250, 0.015\) m is out of "
+            r"reach: the site 'tool' of desk_arm gets no nearer than",
+        ),
+        (
+            "arm_lift",
+            {"start_high_m": (0.4, 0.12)},
+            r"start_low_m, start_high_m: \(0.400, -0.120, 0.010\) m is out of reach",
+        ),
+        (
+            "arm_lift",
+            {"target_high_m": (0.22, 0.12, 0.5)},
+            r"target_low_m, target_high_m: \(0.220, -0.120, 0.500\) m is out of reach",
+        ),
         ("arm_lift", {"gripper": "griper"}, "gripper: 'griper'.*did you mean 'gripper'"),
         ("arm_lift", {"robot": "microduck"}, "its base moves freely"),
         ("arm_lift", {"thing": {"shape": "ball"}}, "task arm_lift: thing.shape"),

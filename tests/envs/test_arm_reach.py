@@ -123,7 +123,7 @@ def test_reward_is_for_the_command_the_action_was_meant_for():
 
 
 def test_commands_fill_their_box():
-    low, high = (0.1, -0.2, 0.05), (0.2, 0.1, 0.3)
+    low, high = (0.1, -0.14, 0.05), (0.2, 0.1, 0.2)
     env = make(num_envs=500, target_low_m=low, target_high_m=high)
     env.reset()
     command, low, high = env.signals["command"], torch.tensor(low), torch.tensor(high)
@@ -367,6 +367,15 @@ def test_box_of_targets_that_is_inside_out_is_refused():
         "task arm_reach: (top level): target_low_m (0.3, -0.1, 0.05) is not below target_high_m "
         "(0.2, 0.1, 0.2)"
     )
+
+
+def test_box_of_targets_that_is_out_of_reach_is_refused():
+    assert refusal(target_high_m=(0.4, 0.14, 0.2)) == (
+        "target_low_m, target_high_m: (0.400, -0.140, 0.200) m is out of reach: the site 'tool' of "
+        "desk_arm gets no nearer than 12.8 cm with ['shoulder_pan', 'shoulder_lift', 'elbow_flex', "
+        "'wrist_flex', 'wrist_roll']; choose a box that it reaches, or more joints"
+    )
+    assert "(0.220, -0.140, 0.050) m is out of reach" in refusal(arm_joints=["shoulder_pan"])
 
 
 def test_interval_the_wrong_way_round_is_refused():
