@@ -111,6 +111,10 @@ class JointWiring(Section):
     current_limit_a: Annotated[float, Field(ge=0.01, le=100)] | None = None
     """Most that its servo may draw [A], as for a gripper that is to hold gently: a DYNAMIXEL that
     measures its current then goes to angles in Current-based Position Control Mode."""
+    overload_share: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    """Share of its torque from which its servo protects itself when it gives that for long, 2 s as
+    it leaves the factory: for a gripper that is not to burn. Feetech's servos keep it (Overload
+    Torque, from the factory 0.8) and stop the run; none: it stays as it is found."""
     rest_rad: Angle
     """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
     rest_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.2
@@ -154,6 +158,11 @@ class JointWiring(Section):
                     if sheet.most_current_a
                     else "which cannot be told one; leave it out"
                 )
+            )
+        if self.overload_share is not None and not sheet.PROTECTS_ITSELF:
+            raise ValueError(
+                f"overload_share {self.overload_share:g} is nothing that a {self.model} can be "
+                "told; leave it out"
             )
         lowest_v, highest_v = (share * servo.nominal_voltage_v for share in SUPPLY_SHARES)
         if not lowest_v <= self.voltage_v <= highest_v:

@@ -51,6 +51,7 @@ class FeetechServos(ServoDevice):
     """See the module docstring."""
 
     CONTROL_TABLE = registers.CONTROL_TABLE
+    OVERLOAD_TORQUE = registers.OVERLOAD_TORQUE
     TORQUE_ENABLE = registers.TORQUE_ENABLE
     GOALS = {"position": registers.GOAL_POSITION}
     PRESENT_POSITION = registers.PRESENT_POSITION
@@ -176,7 +177,13 @@ class FeetechServos(ServoDevice):
             registers.MAX_POSITION_LIMIT: high,
             registers.PHASE: phase & ~registers.MULTI_TURN,
             registers.MODE: int(Mode.POSITION),
+            **self._protection(row),
         }
+
+    def _protection(self, row: int) -> dict[Register, int]:
+        """From which torque on a servo is to protect itself, if that is said."""
+        share, register = self._wirings[row].overload_share, self.OVERLOAD_TORQUE
+        return {} if share is None else {register: round(share / register.scale)}
 
     def _running_settings(self, row: int) -> dict[Register, int]:
         joint, model = self._specs[row], self._models[row]
@@ -213,6 +220,7 @@ class ScsServos(FeetechServos):
     PRESENT_POSITION = scs_registers.PRESENT_POSITION
     SETTINGS = range(scs_registers.MAX_TORQUE.address, FeetechServos.SETTINGS.stop)
     LOCK = scs_registers.LOCK
+    OVERLOAD_TORQUE = scs_registers.OVERLOAD_TORQUE
     BLOCK = np.dtype([("position", ">u2"), ("speed", ">u2"), ("load", ">u2"), ("others", "u1", 5)])
 
     def describe(self) -> str:
@@ -231,6 +239,7 @@ class ScsServos(FeetechServos):
             scs_registers.RESPONSE_LEVEL: 1,
             scs_registers.MIN_POSITION_LIMIT: low,
             scs_registers.MAX_POSITION_LIMIT: high,
+            **self._protection(row),
         }
 
     def _running_settings(self, row: int) -> dict[Register, int]:

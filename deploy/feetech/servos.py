@@ -31,6 +31,7 @@ class ServoModel(ServoSheet):
     P_GAIN: ClassVar[Register] = registers.P_GAIN
     D_GAIN: ClassVar[Register] = registers.D_GAIN
     MAX_GAIN: ClassVar[int] = 254
+    PROTECTS_ITSELF: ClassVar[bool] = True
     REGISTERS: ClassVar[ModuleType] = registers
     """Its control table: a module of constants."""
 

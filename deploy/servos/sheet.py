@@ -29,6 +29,8 @@ class ServoSheet:
     P_GAIN: ClassVar[Register]
     D_GAIN: ClassVar[Register]
     MAX_GAIN: ClassVar[int]
+    PROTECTS_ITSELF: ClassVar[bool] = False
+    """Whether it can be told from which torque on it does."""
 
     name: str
     model_number: int

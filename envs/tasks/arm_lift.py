@@ -1,10 +1,10 @@
 """Lift: grasp a cube, lift it to a point, hold it there, carry it to the next point.
 
 The command is a point over the desk in the base frame. Rewards draw the pinch point, midway between
-the fingertips, to the cube, both fingers against its sides, and the cube to its goal. The gripper
-is a jaw on a hinge that opens with a growing angle; its finger meets the tool when it is closed.
-What is shared with pushing, what the actor sees and when an episode fails stands in
-`envs.tasks.arm_object`.
+fingertips that are as far apart as the cube is wide, to the cube, both fingers against its sides,
+and the cube to its goal. The gripper is a jaw on a hinge that opens with a growing angle; its
+finger meets the tool when it is closed. What is shared with pushing, what the actor sees and when
+an episode fails stands in `envs.tasks.arm_object`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,6 @@ from envs.worlds import Worlds, as_slice
 
 _GRASP_N = 1.0
 """A finger that presses this hard holds."""
-_HOLD = 0.5
-"""Most of its torque that the gripper gives for long: a servo that holds a thing stays cool."""
 _LIFTED_M = 0.02
 """A cube this far over the desk is lifted."""
 
@@ -68,6 +66,9 @@ class ArmLiftConfig(ArmObjectConfig):
     """Joints the policy moves; the others hold the home pose."""
     gripper: Name = "gripper"
     """Joint of the finger that meets the tool; closed at the low end of its range."""
+    grip_effort: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of its torque that the gripper is asked for at most: a servo that holds a thing for
+    long has to stay cool. A motor that is stronger than its data sheet gives more."""
     thing: Thing = Thing(shape="cube", width_m=0.02, height_m=0.02, mass_kg=0.02, friction=0.8)
     start_yaw_rad: Annotated[float, Field(ge=0, le=3.2)] = 0.2
     """It starts with a side towards the base, turned by up to this much."""
@@ -197,6 +198,11 @@ class ArmLift(ArmObject):
         return (self.tool + self.tip) / 2
 
     @property
+    def width(self) -> Tensor:
+        """(num_envs,) of the cube [m]."""
+        return 2 * self._size[:, 0].float()
+
+    @property
     def grip(self) -> Tensor:
         """(num_envs,) see `grip` [N]."""
         forces = torch.stack([force.float() for force in self._forces], dim=1)
@@ -213,10 +219,12 @@ class ArmLift(ArmObject):
         reach = torch.linalg.vector_norm(self.pinch - self.object.position, dim=1)
         distance = torch.linalg.vector_norm(self.way, dim=1)
         lifted = (self.object.lift / _LIFTED_M).clamp(0, 1)
+        gap = torch.linalg.vector_norm(self.tip - self.tool, dim=1)
+        around = (gap / self.width).clamp(max=1)  # closed fingers could only stand on it
         bent = (joints.angle[:, self._arm] - self._arm_home)[:, self._carrying]
         return {
-            "approach": weights.approach * closeness(reach, 0.1),
-            "pinch": weights.pinch * closeness(reach, 0.02),  # only with open fingers around it
+            "approach": weights.approach * around * closeness(reach, 0.1),
+            "pinch": weights.pinch * around * closeness(reach, 0.02),
             "grasp": weights.grasp * (self.grip / _GRASP_N).clamp(max=1),
             "lift": weights.lift * lifted,
             "carry": weights.carry * lifted * closeness(distance, 0.1),  # finds the way
@@ -231,7 +239,7 @@ class ArmLift(ArmObject):
     def _lead(self, joints: RobotJoints) -> Tensor:
         """See `ArmObject`; less for the gripper."""
         lead, gripper = super()._lead(joints), joints.columns([self.config.gripper])
-        lead[gripper] = joints.lead(_HOLD)[gripper]
+        lead[gripper] = joints.lead(self.config.grip_effort)[gripper]
         return lead
 
     def observe_privileged(self, worlds: Worlds) -> dict[str, Tensor]:

@@ -90,8 +90,9 @@ def test_message_begins_with_the_file(path: Path):
         (
             "joints.hip.directon=-1",
             "joints.hip: unknown key 'directon' (did you mean 'direction'?); valid keys are "
-            "continuous, current_limit_a, device, direction, id, model, position_limits_rad, "
-            "rest_rad, rest_tolerance_rad, supply_v, velocity_limit_rad_s, zero_ticks",
+            "continuous, current_limit_a, device, direction, id, model, overload_share, "
+            "position_limits_rad, rest_rad, rest_tolerance_rad, supply_v, velocity_limit_rad_s, "
+            "zero_ticks",
         ),
         (
             "bus.latency=4",

@@ -1,6 +1,7 @@
 """Lifting: fingers, grip and rewards by hand, and a cube that is really grasped."""
 
 import mujoco
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +79,35 @@ def test_pinch_point_is_between_the_fingertips_of_the_worlds(robot: str):
     end = body.xpos + body.xmat.reshape(3, 3) @ tip
     expected = (end + data.site("tool").xpos) / 2
     assert task.pinch[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_fingers_that_are_less_apart_than_the_cube_is_wide_earn_less_at_it():
+    env = make(num_envs=3)
+    env.reset()
+    task, simulation = lift(env), env.simulation
+    simulation.field("opt.gravity").zero_()
+    model, qpos = simulation.model, simulation.data("qpos")
+    qpos[:, -8] = torch.tensor([float(model.joint("gripper").range[0]), 0.2, 0.6])
+    qpos[:, -7:-4] = torch.tensor([0.2, 0.1, 0.1])  # aside, so that nothing is touched
+
+    terms = env.step(torch.zeros(3, 6)).info.rewards
+
+    gaps, reaches = [], []
+    names, tip = fingers_of(load_robot("desk_arm"), task.config)
+    for world in range(3):
+        data = mujoco.MjData(model)
+        data.qpos[:] = qpos[world].numpy()
+        mujoco.mj_kinematics(model, data)
+        body, tool = data.body(names[1]), data.site("tool").xpos
+        end = body.xpos + body.xmat.reshape(3, 3) @ tip
+        gaps.append(float(np.linalg.norm(end - tool)))
+        reaches.append(float(np.linalg.norm((end + tool) / 2 - data.body("object").xpos)))
+    assert gaps[0] < 0.002 < 0.005 < gaps[1] < 0.018 < 0.022 < gaps[2]
+    share = (torch.tensor(gaps) / 0.02).clamp(max=1)
+    expected = 0.5 * share * closeness(torch.tensor(reaches), 0.1)
+    torch.testing.assert_close(terms["approach"], expected, atol=2e-3, rtol=0)
+    expected = 0.5 * share * closeness(torch.tensor(reaches), 0.02)
+    torch.testing.assert_close(terms["pinch"], expected, atol=2e-3, rtol=0)
 
 
 def hold_cube(env: envs.VectorEnv) -> None:
