@@ -208,7 +208,10 @@ class Runtime:
         if alone:
             requests.resume()
         else:
-            self._tell("the robot is back and as it was; it waits for you to resume")
+            self._tell(
+                "the robot is back and as it was; it waits for you to resume: p, START, or "
+                '{"resume": true} over UDP'
+            )
         wait_for_resume(self.drive)
 
     def _arm(self, *, anew: bool) -> None:
