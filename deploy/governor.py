@@ -29,6 +29,8 @@ DUTY_TOLERANCE = 0.01
 """What is lost to rounding and to readings of different moments."""
 SATURATED = 0.95
 """From this duty on a motor gives all it has."""
+OVERLOAD_MARGIN = 0.9
+"""Of what a servo protects itself from, so much is asked for: counts and readings are rounded."""
 SLOW_SHARE = 0.5
 """A joint driven by speed that is off by more than this part of it is slow."""
 
@@ -43,7 +45,7 @@ class LimitedBy(IntFlag):
     STEP = 4
     """Too far from where the joint is, or from how fast it is."""
     EFFORT = 8
-    """More effort than `max_effort_share` or a `current_limit_a`, or too much torque."""
+    """More effort than `max_effort_share` or the joint's own limit, or too much torque."""
     TEMPERATURE = 16
     """Derated: hot."""
     VOLTAGE = 32
@@ -96,7 +98,8 @@ class Governor:
         step = safety.max_step_rad if self.mode == "position" else safety.max_speed_step_rad_s
         self._max_step = np.full(count, step)
         self._as_far_as_ever = self._max_step - self._max_change
-        gentle = [wiring.current_limit_a is not None for wiring in wirings]  # is to be blocked
+        own_share = np.array(list(map(_own_share, wirings)))
+        gentle = own_share < 1  # is to be blocked
         self._as_far_as_ever[gentle] = np.inf
         self._saturated = np.where(gentle, np.inf, SATURATED)
         self._overspeed = safety.overspeed_factor * self.speed
@@ -116,7 +119,7 @@ class Governor:
         self._lasting_a = safety.current_share * np.array(
             [_stall_current(wiring.model) for wiring in wirings]
         )
-        self._most_effort = np.minimum(safety.max_effort_share, list(map(_current_share, wirings)))
+        self._most_effort = np.minimum(safety.max_effort_share, own_share)
         self._heat = np.zeros(count)
         self._effort_reason = np.zeros(count, np.uint8)
         self._zones: tuple[Floats, Floats] = (
@@ -271,10 +274,10 @@ class Governor:
         A joint may lag: its error is then what its gains, its load and its speed explain. It does
         not obey if it is farther than `following_error_rad` from its target, for
         `following_time_ms` more than it is not, while its motor makes no effort, makes all the
-        effort it may, or is as far off as targets ever go; one with a `current_limit_a` holds what
-        blocks it, so only no effort counts. One driven by speed does not obey if it
-        is off by `following_speed_rad_s` for as long, or by half its speed while its motor makes
-        all the effort it may; one driven by torque goes where it goes.
+        effort it may, or is as far off as targets ever go; one with a `current_limit_a` or an
+        `overload_share` holds what blocks it, so only no effort counts. One driven by speed does
+        not obey if it is off by `following_speed_rad_s` for as long, or by half its speed while
+        its motor makes all the effort it may; one driven by torque goes where it goes.
 
         Args:
             target: (n,) the targets sent last.
@@ -486,8 +489,8 @@ def _stall_current(model: str) -> float:
     return (servo.nominal.stall_current_a if servo else None) or float("inf")
 
 
-def _current_share(wiring: JointWiring) -> float:
-    """Part of the motor's effort that its `current_limit_a` leaves."""
-    if wiring.current_limit_a is None:
-        return 1.0
-    return wiring.current_limit_a / MODELS[wiring.model].full_duty_current_a(wiring.voltage_v)
+def _own_share(wiring: JointWiring) -> float:
+    """Part of the motor's effort that its `current_limit_a` or `overload_share` leaves."""
+    if wiring.current_limit_a is not None:
+        return wiring.current_limit_a / MODELS[wiring.model].full_duty_current_a(wiring.voltage_v)
+    return 1.0 if wiring.overload_share is None else OVERLOAD_MARGIN * wiring.overload_share

@@ -114,7 +114,7 @@ class JointWiring(Section):
     overload_share: Annotated[float, Field(ge=0.01, le=1)] | None = None
     """Share of its torque from which its servo protects itself when it gives that for long, 2 s as
     it leaves the factory: for a gripper that is not to burn. Feetech's servos keep it (Overload
-    Torque, from the factory 0.8) and stop the run; none: it stays as it is found."""
+    Torque, from the factory 0.8), and the governor asks for less; none: it stays as it is found."""
     rest_rad: Angle
     """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
     rest_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.2

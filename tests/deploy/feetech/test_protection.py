@@ -1,14 +1,22 @@
 """A gripper that holds for long: from which torque on its servo protects itself."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy.clock import VirtualClock
 from deploy.configuration import validate
-from deploy.errors import ConfigError
+from deploy.direct import driven
+from deploy.errors import ConfigError, SafetyError
 from deploy.feetech import registers, scs_registers
+from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
+from deploy.servos.models import SERVOS
+from deploy.twin.port import VirtualPort
+from deploy.twin.robot import Twin
 from tests.deploy.conftest import MakeBench
+from tests.deploy.faulty_arm import MODEL, arm
 from tests.deploy.test_faults import SO101_PATH
 
 
@@ -38,3 +46,34 @@ def test_it_is_refused_where_nobody_keeps_it(so101: RobotConfig):
     document["joints"]["gripper"] |= {"model": "XL330-M288"}
     with pytest.raises(ConfigError, match=r"overload_share 0\.25 is nothing that a XL330-M288"):
         validate(document, RobotConfig, source="arm.yaml")
+
+
+def squeeze(folder: Path, overload_share: float | None) -> float:
+    """The most torque [N·m] with which the elbow goes for 6 s into something hard."""
+    (folder / "arm.xml").write_text(MODEL)
+    config = arm("Feetech STS", move_to_start_s=6.0, pose_tolerance_rad=0.3)
+    elbow = config.joints["elbow"].model_copy(update={"overload_share": overload_share})
+    config = config.model_copy(update={"joints": config.joints | {"elbow": elbow}})
+    clock, twin = VirtualClock(), Twin(folder / "arm.xml", config)
+    ports = {"bus": VirtualPort(twin, clock)}
+    robot = Robot(config, bare_joints(config), ports, approve=lambda changes: True)
+    robot.connect()
+    register = registers.OVERLOAD_TORQUE
+    twin.servos[1].write(register.address, register.encode(25))  # a servo that LeRobot has set up
+    torques: list[float] = []
+    twin.on_step = lambda: torques.append(abs(float(twin.motor_torque[1])))
+    with driven(robot, clock) as direct:
+        twin.block("elbow")
+        try:
+            direct.move({"elbow": 0.2})
+        finally:
+            twin.block("elbow", False)
+    return max(torques)
+
+
+def test_it_is_not_asked_for_what_it_protects_itself_from(tmp_path: Path):
+    stall_nm = SERVOS["STS3215-12V"].nominal.stall_torque_nm
+    assert squeeze(tmp_path, 0.25) == pytest.approx(0.9 * 0.25 * stall_nm, rel=0.05)
+
+    with pytest.raises(SafetyError, match="elbow: overload"):
+        squeeze(tmp_path, None)
