@@ -41,6 +41,9 @@ FAST_ADAPTER_S = 0.002
 """What an adapter whose latency timer is 1 ms adds to a reply, at most."""
 RAMP_SPEED_SHARE = 0.5
 """Ramps move at most at this part of a joint's velocity limit."""
+RAMP_EFFORT_SHARE = 0.8
+"""Of a joint that may not have all of its motor's effort, at most at this part of what it may have:
+a position servo with a quarter of its effort has a quarter of its speed."""
 STILL_S = 0.1
 """Time constant of a joint driven by speed or torque that is to be still."""
 
@@ -164,7 +167,8 @@ class Drive:
         origin, needed_s = self.sent.copy(), 0.0
         if self.governor.mode == "position":
             # the smoothstep's fastest point is 1.5 times its mean
-            speed = RAMP_SPEED_SHARE * self.governor.speed
+            speed = np.minimum(RAMP_SPEED_SHARE, RAMP_EFFORT_SHARE * self.governor.own_share)
+            speed *= self.governor.speed
             needed_s = float(np.max(1.5 * np.abs(goal - origin) / speed))
         duration_s = max(self.robot.config.safety.move_to_start_s, needed_s)
         step, steps = 0, math.ceil(duration_s / self.period_s)

@@ -98,8 +98,9 @@ class Governor:
         step = safety.max_step_rad if self.mode == "position" else safety.max_speed_step_rad_s
         self._max_step = np.full(count, step)
         self._as_far_as_ever = self._max_step - self._max_change
-        own_share = np.array(list(map(_own_share, wirings)))
-        gentle = own_share < 1  # is to be blocked
+        self.own_share = np.array(list(map(_own_share, wirings)))
+        """Part of its motor's effort that each joint's own limit leaves, (n,)."""
+        gentle = np.array([wiring.gentle for wiring in wirings])
         self._as_far_as_ever[gentle] = np.inf
         self._saturated = np.where(gentle, np.inf, SATURATED)
         self._overspeed = safety.overspeed_factor * self.speed
@@ -107,11 +108,12 @@ class Governor:
         self._kp = np.array([joint.kp_nm_per_rad for joint in joints])
         self._kd = np.array([joint.kd_nm_s_per_rad for joint in joints])
         self._known_gains = bool(self._kd.all())  # of joints driven by speed
-        self._following_error = (
-            min(safety.following_error_rad, safety.max_step_rad)
-            if self.mode == "position"
-            else safety.following_speed_rad_s
-        )
+        self._following_error = np.full(count, safety.following_speed_rad_s)
+        if self.mode == "position":
+            self._following_error[:] = min(safety.following_error_rad, safety.max_step_rad)
+            # what is limited never has a target far away, by which it would be found limp
+            reach = LIMP_SHARE * self.own_share * self._effort_nm / self._kp
+            np.minimum(self._following_error, reach, out=self._following_error, where=gentle)
         self._following_ticks = round(safety.following_time_ms / 1000 / period_s)
         self._astray_ticks = np.zeros(count, np.int64)
         self._falling_ticks = 0
@@ -119,7 +121,7 @@ class Governor:
         self._lasting_a = safety.current_share * np.array(
             [_stall_current(wiring.model) for wiring in wirings]
         )
-        self._most_effort = np.minimum(safety.max_effort_share, own_share)
+        self._most_effort = np.minimum(safety.max_effort_share, self.own_share)
         self._heat = np.zeros(count)
         self._effort_reason = np.zeros(count, np.uint8)
         self._zones: tuple[Floats, Floats] = (
@@ -274,8 +276,9 @@ class Governor:
         A joint may lag: its error is then what its gains, its load and its speed explain. It does
         not obey if it is farther than `following_error_rad` from its target, for
         `following_time_ms` more than it is not, while its motor makes no effort, makes all the
-        effort it may, or is as far off as targets ever go; one with a `current_limit_a` or an
-        `overload_share` holds what blocks it, so only no effort counts. One driven by speed does
+        effort it may, or is as far off as targets ever go; a gentle one
+        (`JointWiring.gentle`) holds what blocks it, so only no effort counts, and half as far as
+        its own limit lets targets go is far. One driven by speed does
         not obey if it is off by `following_speed_rad_s` for as long, or by half its speed while
         its motor makes all the effort it may; one driven by torque goes where it goes.
 

@@ -111,16 +111,22 @@ class JointWiring(Section):
     current_limit_a: Annotated[float, Field(ge=0.01, le=100)] | None = None
     """Most that its servo may draw [A], as for a gripper that is to hold gently: a DYNAMIXEL that
     measures its current then goes to angles in Current-based Position Control Mode."""
-    overload_share: Annotated[float, Field(ge=0.01, le=1)] | None = None
-    """Share of its torque from which its servo protects itself when it gives that for long, 2 s as
-    it leaves the factory: for a gripper that is not to burn. Feetech's servos keep it (Overload
-    Torque, from the factory 0.8), and the governor asks for less; none: it stays as it is found."""
+    overload_share: Annotated[float, Field(ge=0.01, le=0.5)] | None = None
+    """For a gripper that is not to burn while it holds something: share of its torque from which
+    its servo protects itself when it gives that for long, 2 s as it leaves the factory. Feetech's
+    servos keep it (Overload Torque, from the factory 0.8); the governor asks for 0.9 of it at most,
+    always, so the joint is slower too. None: it stays as it is found."""
     rest_rad: Angle
     """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
     rest_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.2
     """A limp joint found farther than this from `rest_rad` has a wrong zero or direction, or was
     not parked: torque is not switched on. Wide for a joint that rests anywhere, as one that may
     hold something; at the end of a run it counts where it is more than `pose_tolerance_rad`."""
+
+    @property
+    def gentle(self) -> bool:
+        """Whether it is to be blocked, and to hold what blocks it."""
+        return self.current_limit_a is not None or self.overload_share is not None
 
     @model_validator(mode="after")
     def _check(self) -> "JointWiring":
@@ -298,6 +304,11 @@ class RobotConfig(Section):
                 "the `device:` of its servo"
             )
         if isinstance(device, MicrocontrollerConfig):
+            if joint.overload_share is not None:
+                raise ValueError(
+                    f"joint {name!r} has an overload_share on {where}, a microcontroller, which "
+                    "tells servos nothing; leave it out"
+                )
             return  # how the servo is wired to the board is the board's business
         model = MODELS[joint.model]
         if device.protocol not in model.PROTOCOLS:

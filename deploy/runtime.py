@@ -209,8 +209,8 @@ class Runtime:
             requests.resume()
         else:
             self._tell(
-                "the robot is back and as it was; it waits for you to resume: p, START, or "
-                '{"resume": true} over UDP'
+                "the robot is back and as it was; it waits for you to resume: p on the keyboard, "
+                'START on a gamepad, {"resume": true} over UDP, whichever this run listens to'
             )
         wait_for_resume(self.drive)
 

@@ -107,13 +107,18 @@ def desk_height(model: mujoco.MjModel) -> float:
     Raises:
         ConfigError: there is none.
     """
-    planes = (model.geom_type == _PLANE) & (model.geom_bodyid == 0) & (model.geom_contype & 1 > 0)
-    if not planes.any():
+    if (height := plane_height(model)) is None:
         raise ConfigError(
             "the robot has no desk on which things can lie; add a plane to its worldbody with "
             "contype 1, or `floor: true` to its YAML"
         )
-    return float(model.geom_pos[planes, 2].max())
+    return height
+
+
+def plane_height(model: mujoco.MjModel) -> float | None:
+    """Height of the highest horizontal plane [m]; None: there is none."""
+    planes = (model.geom_type == _PLANE) & (model.geom_bodyid == 0) & (model.geom_contype & 1 > 0)
+    return float(model.geom_pos[planes, 2].max()) if planes.any() else None
 
 
 def touching_bodies(model: mujoco.MjModel) -> list[str]:

@@ -31,10 +31,11 @@ def reach_errors(
         kinematics: from all joints to the tool, in double precision.
         points: (n, 3) where the tool should be [m].
         home: (joints,) angles of joints that are not moved [rad].
-        moved: places of those that are.
+        moved: places of those that are; one without a range stays, too.
         low: (joints,) lowest angles [rad].
         high: (joints,) highest angles [rad].
     """
+    home, moved = np.clip(home, low, high), [joint for joint in moved if low[joint] < high[joint]]
     bounds = low[moved], high[moved]
     poses = np.random.default_rng(0).uniform(*bounds, (_POSES, len(moved)))
 

@@ -20,6 +20,7 @@ from envs.action_decoder import JointStepDecoder
 from envs.commands import UniformCommand
 from envs.draws import Draws
 from envs.forward_kinematics import ForwardKinematics
+from envs.objects import plane_height
 from envs.reach import reach_errors
 from envs.robot import Robot, load_robot
 from envs.robot_joints import RobotJoints
@@ -112,7 +113,7 @@ class ArmConfig(RobotTaskConfig):
         return {"target_low_m, target_high_m": (self.target_low_m, self.target_high_m)}
 
     def check_reach(self, robot: Robot) -> None:
-        """Check that the tool gets to the corners of `boxes`, however it is turned.
+        """Check that `boxes` are over the desk, and the tool gets to their corners somehow turned.
 
         Raises:
             ConfigError: it does not.
@@ -120,7 +121,13 @@ class ArmConfig(RobotTaskConfig):
         low, high = robot.target_range(self.limit_margin_rad)
         kinematics = ForwardKinematics(robot.model, self.site, robot.joints).double()
         moved = [robot.joints.index(name) for name in self.arm_joints]
+        desk_m = plane_height(robot.model)
         for settings, box in self.boxes(robot).items():
+            if desk_m is not None and (lowest_m := box[0][2]) < desk_m:
+                raise ConfigError(
+                    f"{settings}: {lowest_m:.3f} m is below the desk, whose height is {desk_m:.3f} "
+                    "m; choose a box over it"
+                )
             corners = np.array(list(itertools.product(*zip(*box, strict=True))))
             errors = reach_errors(
                 kinematics, corners, home=robot.home, moved=moved, low=low, high=high

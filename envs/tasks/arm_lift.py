@@ -1,10 +1,10 @@
 """Lift: grasp a cube, lift it to a point, hold it there, carry it to the next point.
 
 The command is a point over the desk in the base frame. Rewards draw the pinch point, midway between
-fingertips that are as far apart as the cube is wide, to the cube, both fingers against its sides,
-and the cube to its goal. The gripper is a jaw on a hinge that opens with a growing angle; its
-finger meets the tool when it is closed. What is shared with pushing, what the actor sees and when
-an episode fails stands in `envs.tasks.arm_object`.
+fingertips that are at least as far apart as the cube is wide, to the cube, both fingers to its
+sides and against them, and the cube to its goal. The gripper is a jaw on a hinge that opens with a
+growing angle; its finger meets the tool when it is closed. What is shared with pushing, what the
+actor sees and when an episode fails stands in `envs.tasks.arm_object`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deploy.configuration import Section, did_you_mean
+from deploy.errors import ConfigError
 from deploy.quantities import Duration, Name
 from envs.draws import Draws
 from envs.objects import OBJECT, Thing, with_object
@@ -66,7 +67,7 @@ class ArmLiftConfig(ArmObjectConfig):
     """Joints the policy moves; the others hold the home pose."""
     gripper: Name = "gripper"
     """Joint of the finger that meets the tool; closed at the low end of its range."""
-    grip_effort: Annotated[float, Field(gt=0, le=1)] = 0.5
+    grip_effort: Annotated[float, Field(gt=0, le=0.9)] = 0.5
     """Share of its torque that the gripper is asked for at most: a servo that holds a thing for
     long has to stay cool. A motor that is stronger than its data sheet gives more."""
     thing: Thing = Thing(shape="cube", width_m=0.02, height_m=0.02, mass_kg=0.02, friction=0.8)
@@ -147,6 +148,26 @@ def fingers_of(robot: Robot, config: ArmLiftConfig) -> tuple[list[str], np.ndarr
     return [model.body(tool_body).name, model.body(body).name], tip
 
 
+def check_width(robot: Robot, config: ArmLiftConfig) -> None:
+    """Check that the fingers open wider than the thing.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    (_, name), tip = fingers_of(robot, config)
+    joint, data = robot.model.joint(config.gripper), mujoco.MjData(robot.model)
+    data.qpos[joint.qposadr] = joint.range[1]
+    mujoco.mj_kinematics(robot.model, data)
+    body = data.body(name)
+    end = body.xpos + body.xmat.reshape(3, 3) @ tip
+    gap_m = float(np.linalg.norm(end - data.site(config.site).xpos))
+    if gap_m <= config.thing.width_m:
+        raise ConfigError(
+            f"thing.width_m: {config.thing.width_m:.3f} m, but the fingers of {config.robot} open "
+            f"to {gap_m:.3f} m; choose a narrower thing"
+        )
+
+
 class ArmLift(ArmObject):
     """See the module docstring.
 
@@ -165,7 +186,9 @@ class ArmLift(ArmObject):
     def load_model(config: ArmLiftConfig) -> mujoco.MjModel:
         """The model to simulate."""
         robot = config.load_robot()
-        return with_object(robot, config.thing, fingers=fingers_of(robot, config)[0])
+        model = with_object(robot, config.thing, fingers=fingers_of(robot, config)[0])
+        check_width(robot, config)
+        return model
 
     def __init__(self, simulation: Simulation, config: ArmLiftConfig, draws: Draws):
         super().__init__(simulation, config, draws)
@@ -221,11 +244,14 @@ class ArmLift(ArmObject):
         lifted = (self.object.lift / _LIFTED_M).clamp(0, 1)
         gap = torch.linalg.vector_norm(self.tip - self.tool, dim=1)
         around = (gap / self.width).clamp(max=1)  # closed fingers could only stand on it
+        near = closeness(reach, 0.02)
+        closing = near * around * (self.width / gap).clamp(max=1)  # else some stay open for good
+        grasp = torch.maximum((self.grip / _GRASP_N).clamp(max=1), closing / 2)
         bent = (joints.angle[:, self._arm] - self._arm_home)[:, self._carrying]
         return {
             "approach": weights.approach * around * closeness(reach, 0.1),
-            "pinch": weights.pinch * around * closeness(reach, 0.02),
-            "grasp": weights.grasp * (self.grip / _GRASP_N).clamp(max=1),
+            "pinch": weights.pinch * around * near,
+            "grasp": weights.grasp * grasp,
             "lift": weights.lift * lifted,
             "carry": weights.carry * lifted * closeness(distance, 0.1),  # finds the way
             "hold": weights.hold * lifted * closeness(distance, 0.02),  # makes it precise

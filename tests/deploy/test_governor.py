@@ -313,6 +313,36 @@ def test_blocked_joint_with_soft_gains_stops_the_robot_at_the_step_limit(
         governor.check_following(target, position, position, effort)
 
 
+@pytest.mark.parametrize(
+    "wiring",
+    [
+        {"model": "XL330-M288", "current_limit_a": 0.3},
+        {"model": "XL330-M288", "current_limit_a": 1.47},  # its stall current, so no less effort
+        {"model": "STS3215-12V", "overload_share": 0.25},
+    ],
+)
+def test_gentle_joint_may_be_blocked_but_not_be_limp(
+    contract: Contract, so101: RobotConfig, desk_arm: RobotConfig, wiring: dict[str, object]
+):
+    robot = so101 if "overload_share" in wiring else desk_arm
+    gripper = robot.joints["gripper"].model_copy(update=wiring)
+    robot = robot.model_copy(update={"joints": robot.joints | {"gripper": gripper}})
+    governor = make_governor(contract, robot)
+    gain = contract.joints[5].kp_nm_per_rad / contract.joints[5].effort_limit_nm
+    still, target, last = np.zeros(6), np.zeros(6), np.zeros(6)
+    governor.derate({})
+    for _ in range(50):  # to where targets of a blocked joint end
+        governor.limit(np.eye(6)[5], last, still, still, target)
+        last[:] = target
+    effort = np.clip(gain * target, -1, 1)
+
+    for _ in range(500):
+        governor.check_following(target, still, still, effort)
+    with pytest.raises(SafetyError, match=r"'gripper' has been .* driven at 0% .* has let go"):
+        for _ in range(26):
+            governor.check_following(target, still, still, still)
+
+
 def test_lag_that_gains_and_load_explain_is_no_disobedience(governor: Governor):
     follow(governor, 500, error=0.19, effort=0.19 * GAIN)
 

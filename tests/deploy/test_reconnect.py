@@ -106,7 +106,7 @@ def test_run_goes_on_by_way_of_the_start_pose_once_somebody_says_so(
         "the port is gone" if lose is unplug else "device 'bus' has fallen silent"
     )
     assert after == (
-        "the robot is back and as it was; it waits for you to resume: p, START, or "
+        "the robot is back and as it was; it waits for you to resume: p on the keyboard, "
         '{"resume": true} over UDP'
     )
 

@@ -81,14 +81,14 @@ def test_pinch_point_is_between_the_fingertips_of_the_worlds(robot: str):
     assert task.pinch[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_fingers_that_are_less_apart_than_the_cube_is_wide_earn_less_at_it():
+def test_fingers_earn_by_going_around_the_cube_and_then_by_closing():
     env = make(num_envs=3)
     env.reset()
     task, simulation = lift(env), env.simulation
     simulation.field("opt.gravity").zero_()
     model, qpos = simulation.model, simulation.data("qpos")
     qpos[:, -8] = torch.tensor([float(model.joint("gripper").range[0]), 0.2, 0.6])
-    qpos[:, -7:-4] = torch.tensor([0.2, 0.1, 0.1])  # aside, so that nothing is touched
+    qpos[:, -7:-4] = torch.tensor([0.23, 0.01, 0.14])  # before them, so that nothing is touched
 
     terms = env.step(torch.zeros(3, 6)).info.rewards
 
@@ -103,11 +103,14 @@ def test_fingers_that_are_less_apart_than_the_cube_is_wide_earn_less_at_it():
         gaps.append(float(np.linalg.norm(end - tool)))
         reaches.append(float(np.linalg.norm((end + tool) / 2 - data.body("object").xpos)))
     assert gaps[0] < 0.002 < 0.005 < gaps[1] < 0.018 < 0.022 < gaps[2]
-    share = (torch.tensor(gaps) / 0.02).clamp(max=1)
-    expected = 0.5 * share * closeness(torch.tensor(reaches), 0.1)
-    torch.testing.assert_close(terms["approach"], expected, atol=2e-3, rtol=0)
-    expected = 0.5 * share * closeness(torch.tensor(reaches), 0.02)
-    torch.testing.assert_close(terms["pinch"], expected, atol=2e-3, rtol=0)
+    gap, far = torch.tensor(gaps), closeness(torch.tensor(reaches), 0.1)
+    near, around = far**5, (gap / 0.02).clamp(max=1)
+    assert not task.grip.any()
+    assert near.min() > 0.1
+    found = [terms[name].tolist() for name in ("approach", "pinch", "grasp")]
+    shares = [around * far, around * near, near * torch.minimum(gap / 0.02, 0.02 / gap) / 2]
+    for values, share in zip(found, shares, strict=True):
+        assert values == pytest.approx((0.5 * share).tolist(), abs=2e-3)
 
 
 def hold_cube(env: envs.VectorEnv) -> None:
@@ -136,7 +139,7 @@ def test_held_cube_earns_grasp_and_lift_and_is_told_to_the_critic():
     env = make(weights=False)
     env.reset()
     first = env.step(torch.zeros(2, 6))
-    assert (first.info.rewards["grasp"] == 0).all()
+    assert (first.info.rewards["grasp"].abs() < 0.05).all()
     assert (first.info.rewards["lift"].abs() < 0.05).all()
     hold_cube(env)
     task = lift(env)
@@ -174,6 +177,15 @@ def test_cube_on_the_desk_is_not_lifted_however_near_its_goal_is():
 def test_gripper_whose_finger_cannot_touch_is_refused():
     with pytest.raises(ConfigError, match=r"no geom of \['wrist', 'jaw'\]|\['wrist'\] touches"):
         envs.make("arm_lift", task_config={"gripper": "wrist_flex"})
+
+
+def test_cube_that_is_wider_than_the_fingers_open_is_refused():
+    thing = {"shape": "cube", "width_m": 0.3, "height_m": 0.02, "mass_kg": 0.02, "friction": 0.8}
+    message = (
+        r"thing\.width_m: 0\.300 m, but the fingers of desk_arm open to 0\.0\d\d m; choose a na"
+    )
+    with pytest.raises(ConfigError, match=message):
+        envs.make("arm_lift", task_config={"thing": thing})
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,13 @@ def test_box_of_targets_that_is_out_of_reach_is_refused():
     assert "(0.220, -0.140, 0.050) m is out of reach" in refusal(arm_joints=["shoulder_pan"])
 
 
+def test_box_of_targets_that_is_below_the_desk_is_refused():
+    assert refusal(target_low_m=(0.12, -0.14, -0.01)) == (
+        "target_low_m, target_high_m: -0.010 m is below the desk, whose height is 0.000 m; choose "
+        "a box over it"
+    )
+
+
 def test_interval_the_wrong_way_round_is_refused():
     assert refusal(target_interval_s=(4.0, 2.0)) == (
         "task arm_reach: (top level): target_interval_s must be [shortest, longest], found "

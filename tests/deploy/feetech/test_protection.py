@@ -41,13 +41,6 @@ def test_scs_keep_it_in_another_place(
     assert bench.get("shoulder_pan", scs_registers.OVERLOAD_TORQUE) == 80
 
 
-def test_it_is_refused_where_nobody_keeps_it(so101: RobotConfig):
-    document = so101.model_dump(exclude_unset=True)
-    document["joints"]["gripper"] |= {"model": "XL330-M288"}
-    with pytest.raises(ConfigError, match=r"overload_share 0\.25 is nothing that a XL330-M288"):
-        validate(document, RobotConfig, source="arm.yaml")
-
-
 def squeeze(folder: Path, overload_share: float | None) -> float:
     """The most torque [N·m] with which the elbow goes for 6 s into something hard."""
     (folder / "arm.xml").write_text(MODEL)
@@ -77,3 +70,35 @@ def test_it_is_not_asked_for_what_it_protects_itself_from(tmp_path: Path):
 
     with pytest.raises(SafetyError, match="elbow: overload"):
         squeeze(tmp_path, None)
+
+
+def test_jaw_that_may_ask_for_little_is_given_the_time(so101: RobotConfig):
+    clock, twin = VirtualClock(), Twin(SO101_PATH, so101)
+    ports = {"bus": VirtualPort(twin, clock)}
+    robot = Robot(so101, bare_joints(so101), ports, approve=lambda changes: True)
+    with driven(robot, clock) as direct:
+        for angle in (1.7, -0.1):
+            direct.move({"gripper": angle, "wrist_roll": 0.1})
+            assert direct.position["gripper"] == pytest.approx(angle, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("joint", "device", "problem"),
+    [
+        ({"model": "XL330-M288"}, {}, r"overload_share 0\.25 is nothing that a XL330-M288"),
+        ({"overload_share": 0.8}, {}, r"overload_share.*0\.5.*0\.8"),
+        ({}, {"protocol": "microcontroller"}, "'gripper' has an overload_share on .*microcontroll"),
+    ],
+)
+def test_it_is_refused_where_nobody_keeps_it(
+    so101: RobotConfig, joint: dict[str, object], device: dict[str, object], problem: str
+):
+    document = so101.model_dump(exclude_unset=True)
+    document["joints"]["gripper"] |= joint
+    if device:
+        del document["bus"]
+        document["devices"] = {"board": {"port": "/dev/b", **device}}
+        for id, wiring in enumerate(document["joints"].values()):
+            wiring["id"] = id
+    with pytest.raises(ConfigError, match=problem):
+        validate(document, RobotConfig, source="arm.yaml")
