@@ -244,9 +244,9 @@ class ArmLift(ArmObject):
         lifted = (self.object.lift / _LIFTED_M).clamp(0, 1)
         gap = torch.linalg.vector_norm(self.tip - self.tool, dim=1)
         around = (gap / self.width).clamp(max=1)  # closed fingers could only stand on it
-        near = closeness(reach, 0.02)
-        closing = near * around * (self.width / gap).clamp(max=1)  # else some stay open for good
-        grasp = torch.maximum((self.grip / _GRASP_N).clamp(max=1), closing / 2)
+        near, fitting = closeness(reach, 0.02), around * (self.width / gap).clamp(max=1)
+        # part of it before they touch, else some stay open for good
+        grasp = torch.maximum((self.grip / _GRASP_N).clamp(max=1), near * fitting / 2)
         bent = (joints.angle[:, self._arm] - self._arm_home)[:, self._carrying]
         return {
             "approach": weights.approach * around * closeness(reach, 0.1),
