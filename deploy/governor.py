@@ -276,11 +276,11 @@ class Governor:
         A joint may lag: its error is then what its gains, its load and its speed explain. It does
         not obey if it is farther than `following_error_rad` from its target, for
         `following_time_ms` more than it is not, while its motor makes no effort, makes all the
-        effort it may, or is as far off as targets ever go; a gentle one
-        (`JointWiring.gentle`) holds what blocks it, so only no effort counts, and half as far as
-        its own limit lets targets go is far. One driven by speed does
-        not obey if it is off by `following_speed_rad_s` for as long, or by half its speed while
-        its motor makes all the effort it may; one driven by torque goes where it goes.
+        effort it may, or is as far off as targets ever go. A gentle one (`JointWiring.gentle`)
+        holds what blocks it, so only no effort counts, and half as far as its own limit lets
+        targets go is far. One driven by speed does not obey if it is off by
+        `following_speed_rad_s` for as long, or by half its speed while its motor makes all the
+        effort it may; one driven by torque goes where it goes.
 
         Args:
             target: (n,) the targets sent last.
