@@ -107,7 +107,7 @@ def test_run_goes_on_by_way_of_the_start_pose_once_somebody_says_so(
     )
     assert after == (
         "the robot is back and as it was; it waits for you to resume: p on the keyboard, "
-        '{"resume": true} over UDP'
+        'START on a gamepad, {"resume": true} over UDP, whichever this run listens to'
     )
 
 
