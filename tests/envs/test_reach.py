@@ -5,6 +5,7 @@ import math
 import mujoco
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from envs.forward_kinematics import ForwardKinematics
 from envs.reach import reach_errors
@@ -28,7 +29,14 @@ ARM = """
 TURN = np.array([math.pi, math.pi])
 
 
-def errors(points, *, moved=(0, 1), low=-TURN, high=TURN, home=(0.0, 0.0)) -> np.ndarray:
+def errors(
+    points: ArrayLike,
+    *,
+    moved: tuple[int, ...] = (0, 1),
+    low: ArrayLike = -TURN,
+    high: ArrayLike = TURN,
+    home: ArrayLike = (0.0, 0.0),
+) -> np.ndarray:
     model = mujoco.MjModel.from_xml_string(ARM)
     kinematics = ForwardKinematics(model, "tool", ["shoulder", "elbow"]).double()
     return reach_errors(
@@ -60,5 +68,5 @@ def test_limits_hold():
 def test_joints_that_are_not_moved_stay_at_home():
     # a right angle at the elbow: the tool turns at a radius of sqrt(5) / 10 m
     radius = math.sqrt(0.2**2 + 0.1**2)
-    found = errors([[0.3, 0, 0], [0, radius, 0]], moved=[0], home=(0.0, math.pi / 2))
+    found = errors([[0.3, 0, 0], [0, radius, 0]], moved=(0,), home=(0.0, math.pi / 2))
     assert found == pytest.approx([0.3 - radius, 0], abs=1e-6)
