@@ -148,17 +148,22 @@ def fingers_of(robot: Robot, config: ArmLiftConfig) -> tuple[list[str], np.ndarr
     return [model.body(tool_body).name, model.body(body).name], tip
 
 
-def check_width(robot: Robot, config: ArmLiftConfig) -> None:
+def check_width(robot: Robot, config: ArmLiftConfig, finger: str, tip: np.ndarray) -> None:
     """Check that the fingers open wider than the thing.
+
+    Args:
+        robot: whose fingers they are.
+        config: says how wide the thing is.
+        finger: the body of the second.
+        tip: (3,) where that ends, see `fingers_of` [m].
 
     Raises:
         ConfigError: they do not.
     """
-    (_, name), tip = fingers_of(robot, config)
     joint, data = robot.model.joint(config.gripper), mujoco.MjData(robot.model)
     data.qpos[joint.qposadr] = joint.range[1]
     mujoco.mj_kinematics(robot.model, data)
-    body = data.body(name)
+    body = data.body(finger)
     end = body.xpos + body.xmat.reshape(3, 3) @ tip
     gap_m = float(np.linalg.norm(end - data.site(config.site).xpos))
     if gap_m <= config.thing.width_m:
@@ -186,8 +191,9 @@ class ArmLift(ArmObject):
     def load_model(config: ArmLiftConfig) -> mujoco.MjModel:
         """The model to simulate."""
         robot = config.load_robot()
-        model = with_object(robot, config.thing, fingers=fingers_of(robot, config)[0])
-        check_width(robot, config)
+        fingers, tip = fingers_of(robot, config)
+        model = with_object(robot, config.thing, fingers=fingers)
+        check_width(robot, config, fingers[1], tip)
         return model
 
     def __init__(self, simulation: Simulation, config: ArmLiftConfig, draws: Draws):

@@ -19,6 +19,11 @@ from tests.deploy.conftest import Bench
 from tests.deploy.test_faults import family_bench as family_bench
 from tests.deploy.test_runtime import PERIOD_S, Trial, make_trial
 
+BACK = (
+    "the robot is back and as it was; it waits for you to resume: p on the keyboard, "
+    'START on a gamepad, {"resume": true} over UDP, whichever this run listens to'
+)
+
 
 def waiting(trial: Trial, how: Reconnect = Reconnect.ASKED) -> Trial:
     """The run waits for what is lost; a person resumes as soon as the robot is said to be back."""
@@ -105,10 +110,7 @@ def test_run_goes_on_by_way_of_the_start_pose_once_somebody_says_so(
     assert before.startswith(
         "the port is gone" if lose is unplug else "device 'bus' has fallen silent"
     )
-    assert after == (
-        "the robot is back and as it was; it waits for you to resume: p on the keyboard, "
-        'START on a gamepad, {"resume": true} over UDP, whichever this run listens to'
-    )
+    assert after == BACK
 
 
 def test_lost_time_is_not_the_policys(arm: Trial):
@@ -188,7 +190,7 @@ def test_run_that_was_paused_when_it_lost_a_device_stays_paused(bench: Bench):
 
     trial.runtime.on_state = on_state
     trial.run()
-    assert trial.told[-1].startswith("the robot is back and as it was; it waits for you to resume")
+    assert trial.told[-1] == BACK
     assert trial.states[-1] is State.IDLE
 
 

@@ -139,6 +139,7 @@ def test_held_cube_earns_grasp_and_lift_and_is_told_to_the_critic():
     env = make(weights=False)
     env.reset()
     first = env.step(torch.zeros(2, 6))
+    assert (lift(env).grip == 0).all()
     assert (first.info.rewards["grasp"].abs() < 0.05).all()
     assert (first.info.rewards["lift"].abs() < 0.05).all()
     hold_cube(env)

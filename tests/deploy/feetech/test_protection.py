@@ -13,6 +13,9 @@ from deploy.feetech import registers, scs_registers
 from deploy.robot import Robot, bare_joints
 from deploy.robot_config import RobotConfig
 from deploy.servos.models import SERVOS
+
+pytest.importorskip("mujoco", reason="the twin needs robotrl[train]")
+
 from deploy.twin.port import VirtualPort
 from deploy.twin.robot import Twin
 from tests.deploy.conftest import MakeBench
