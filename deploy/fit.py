@@ -130,6 +130,14 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring, *, on_bus: bool) -
             f"joint {joint.name!r}: trained with a servo of {effort:.3g} N·m, "
             f"{wiring.model} has {known[0]:.3g} N·m at {wiring.voltage_v:g} V"
         )
+    pressed = min(joint.kp_nm_per_rad * joint.lead_rad / effort, 1) if joint.lead_rad else 0
+    if pressed > wiring.own_share * (1 + 1e-3):
+        limit = "overload_share" if wiring.current_limit_a is None else "current_limit_a"
+        yield (
+            f"joint {joint.name!r}: the policy presses with up to {100 * pressed:.0f} % of its "
+            f"torque, its {limit} leaves {100 * wiring.own_share:.0f} %; train it to press less "
+            "(arm_lift: `grip_effort`)"
+        )
 
 
 def _gain_differences(joint: JointSpec, model: str) -> Iterator[str]:

@@ -16,8 +16,7 @@ from deploy.contract import JointSpec
 from deploy.device import Reading, mode_of
 from deploy.errors import SafetyError
 from deploy.limits import Floats
-from deploy.robot_config import JointWiring, RobotConfig
-from deploy.servos.catalog import MODELS
+from deploy.robot_config import RobotConfig
 from deploy.servos.models import SERVOS
 from deploy.signals import SignalKind
 
@@ -29,8 +28,6 @@ DUTY_TOLERANCE = 0.01
 """What is lost to rounding and to readings of different moments."""
 SATURATED = 0.95
 """From this duty on a motor gives all it has."""
-OVERLOAD_MARGIN = 0.9
-"""Of what a servo protects itself from, so much is asked for: counts and readings are rounded."""
 SLOW_SHARE = 0.5
 """A joint driven by speed that is off by more than this part of it is slow."""
 
@@ -98,7 +95,7 @@ class Governor:
         step = safety.max_step_rad if self.mode == "position" else safety.max_speed_step_rad_s
         self._max_step = np.full(count, step)
         self._as_far_as_ever = self._max_step - self._max_change
-        self.own_share = np.array(list(map(_own_share, wirings)))
+        self.own_share = np.array([wiring.own_share for wiring in wirings])
         """Part of its motor's effort that each joint's own limit leaves, (n,)."""
         gentle = np.array([wiring.gentle for wiring in wirings])
         self._as_far_as_ever[gentle] = np.inf
@@ -490,10 +487,3 @@ def _stall_current(model: str) -> float:
     """Of a servo [A]; infinite where nothing is known."""
     servo = SERVOS.get(model)
     return (servo.nominal.stall_current_a if servo else None) or float("inf")
-
-
-def _own_share(wiring: JointWiring) -> float:
-    """Part of the motor's effort that its `current_limit_a` or `overload_share` leaves."""
-    if wiring.current_limit_a is not None:
-        return wiring.current_limit_a / MODELS[wiring.model].full_duty_current_a(wiring.voltage_v)
-    return 1.0 if wiring.overload_share is None else OVERLOAD_MARGIN * wiring.overload_share

@@ -26,6 +26,8 @@ from deploy.servos.physics import SUPPLY_SHARES
 
 SPEED_RESERVE = 1.5
 """How much faster than its data sheet a servo may turn: a full battery, a falling link."""
+OVERLOAD_MARGIN = 0.9
+"""Of what a servo protects itself from, so much is asked for: counts and readings are rounded."""
 
 
 def _a_number(value: object) -> object:
@@ -190,6 +192,13 @@ class JointWiring(Section):
     def voltage_v(self) -> float:
         """`supply_v`, or the nominal one."""
         return self.supply_v or MODELS[self.model].nominal_voltage_v
+
+    @property
+    def own_share(self) -> float:
+        """Part of the motor's effort that its `current_limit_a` or `overload_share` leaves."""
+        if self.current_limit_a is not None:
+            return self.current_limit_a / MODELS[self.model].full_duty_current_a(self.voltage_v)
+        return 1.0 if self.overload_share is None else OVERLOAD_MARGIN * self.overload_share
 
     @property
     def range_rad(self) -> tuple[float, float]:

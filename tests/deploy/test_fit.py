@@ -327,3 +327,23 @@ def test_wheel_fits_a_policy_that_drives_it_by_speed_alone(
         "joint 'wrist_roll': the policy uses [-1000.0, 1000.0] rad, the hardware allows "
         "[-2.9, 2.9]; say `continuous: true` of a wheel"
     ) in named
+
+
+@pytest.mark.parametrize(("current_limit_a", "fits"), [(0.70, False), (0.75, True), (None, True)])
+def test_gripper_that_may_not_press_as_in_training_is_refused(
+    contract: Contract, desk_arm: RobotConfig, current_limit_a: float | None, fits: bool
+):
+    *others, gripper = contract.joints  # an XL330: 1.47 A and 0.52 N·m at 5 V, data sheet
+    lead_rad = 0.5 * gripper.effort_limit_nm / gripper.kp_nm_per_rad
+    gripping = contract.model_copy(
+        update={"joints": [*others, gripper.model_copy(update={"lead_rad": lead_rad})]}
+    )
+    gentle = wired(desk_arm, gripper={"current_limit_a": current_limit_a})
+
+    if fits:
+        matches(gripping, gentle)
+    else:
+        assert differences(gripping, gentle) == [
+            "joint 'gripper': the policy presses with up to 50 % of its torque, its "
+            "current_limit_a leaves 48 %; train it to press less (arm_lift: `grip_effort`)"
+        ]

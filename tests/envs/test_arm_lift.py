@@ -1,5 +1,7 @@
 """Lifting: fingers, grip and rewards by hand, and a cube that is really grasped."""
 
+import math
+
 import mujoco
 import numpy as np
 import pytest
@@ -207,6 +209,19 @@ def test_arm_that_does_not_move_its_gripper_or_nothing_else_is_refused(
 
 
 ARM = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex"]
+
+
+def test_contract_says_how_hard_a_blocked_joint_presses():
+    settings = {"robot": "so101_arm", "start_low_m": [0.2, -0.1], "grip_effort": 0.18}
+    env = envs.make("arm_lift", num_envs=1, task_config=settings)
+
+    shares = {
+        joint.name: joint.kp_nm_per_rad * (joint.lead_rad or math.inf) / joint.effort_limit_nm
+        for joint in env.deployment.joints
+    }
+
+    assert shares.pop("gripper") == pytest.approx(0.18)
+    assert all(0.75 - 1e-6 <= share <= 0.9 + 1e-6 for share in shares.values()), shares
 
 
 @pytest.mark.parametrize("joints", [["gripper", *ARM], [*ARM, "gripper"]])
