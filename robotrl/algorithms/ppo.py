@@ -73,6 +73,10 @@ class PPOConfig(Section):
     """Discount factor."""
     gae_lambda: Unit = 0.95
     """Trace decay of the advantage estimate."""
+    reward_centering: Unit = 0.0
+    """How fast the average reward that is taken off every reward follows that of each rollout
+    (Naik et al. 2024, arXiv 2405.09999); 0: nothing is. Returns are then worth less by the same
+    everywhere, which the critic need not learn: with a gamma near 1 that is nearly all of them."""
     clip_range: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Clip of the probability ratio."""
     value_coef: Annotated[float, Field(ge=0, le=1000)] = 1.0
@@ -118,6 +122,11 @@ class PPOConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "PPOConfig":
+        if self.reward_centering and self.gamma == 1:
+            raise ValueError(
+                f"reward_centering is {self.reward_centering} with a gamma of 1, where a sum of "
+                "rewards has no end; choose a gamma below 1, such as 0.9999"
+            )
         most = min(self.initial_std, self.final_std)
         if self.min_std > most:
             raise ValueError(
@@ -286,6 +295,8 @@ class PPO:
         self._taken: list[_Acted] = []
         self._memory: Tensor | None = None
         """(sides, B, units) before the next tick; None: nothing is remembered yet."""
+        self._average_reward: Tensor | None = None
+        """What is taken off rewards; None: nothing was collected yet."""
 
     @torch.no_grad()
     def act(self, observation: dict[str, Tensor]) -> Tensor:
@@ -364,14 +375,16 @@ class PPO:
         if not ended.none:  # else the next observation is the one that is acted on
             final = {name: ended.take(rows.flatten(0, 1)) for name, rows in following.items()}
             ended.put(next_values.view(-1), self._values(self._followed(final)))
+        average, gamma = self._follow_average(rewards), self.config.gamma
         advantages = compute_gae(
-            rewards,
+            rewards - average,
             values,
             next_values,
             terminated,
             truncated,
-            gamma=self.config.gamma,
+            gamma=gamma,
             gae_lambda=self.config.gae_lambda,
+            failure_value=-average / (1 - gamma) if gamma < 1 else 0.0,  # no rewards, for ever
         )
         require_finite(
             {
@@ -468,6 +481,7 @@ class PPO:
             "of_critic": self._of_critic,
             **{name: part.state_dict() for name, part in self._parts.items()},
             "memory": self._memory,
+            "average_reward": self._average_reward,
             "generator": self._generator.get_state(),
             "steps": self._steps,
         }
@@ -481,6 +495,8 @@ class PPO:
         self._of_critic = state.get("of_critic", self._of_critic)  # earlier versions kept none
         memory = state.get("memory")  # earlier versions had none
         self._memory = None if memory is None else memory.to(self.device)
+        average = state.get("average_reward")  # likewise
+        self._average_reward = None if average is None else average.to(self.device)
         self._generator.set_state(state["generator"])
         self._steps = state["steps"]
 
@@ -538,6 +554,15 @@ class PPO:
             self._critic_step.step(self._critic.gradient(passed, slope))
         mean = torch.cat(errors).square().sum() / sum(part.size for part in parts)
         return {"loss/value": parallel.total(mean)}
+
+    def _follow_average(self, rewards: Tensor) -> Tensor:
+        """What is taken off rewards (T, B), with these among them; ()."""
+        if not self.config.reward_centering:
+            return rewards.new_zeros(())
+        _, latest, _ = parallel.moments(rewards.flatten())
+        known = latest if self._average_reward is None else self._average_reward
+        self._average_reward = known.lerp(latest, self.config.reward_centering)
+        return self._average_reward.to(rewards.dtype)
 
     def _remember(self, observation: Tensor) -> Tensor:
         """The memory of worlds, before and after this observation; (2, sides, B, units)."""

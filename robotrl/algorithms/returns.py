@@ -13,6 +13,7 @@ def compute_gae(
     *,
     gamma: float,
     gae_lambda: float,
+    failure_value: float | Tensor = 0.0,
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16), correct across time limits.
 
@@ -28,12 +29,13 @@ def compute_gae(
         truncated: (T, B) bool.
         gamma: discount factor.
         gae_lambda: trace decay.
+        failure_value: what follows a terminated step; not 0 if rewards were shifted.
 
     Returns:
         Advantages (T, B); advantages + values are the value targets.
     """
     # Selected, not multiplied by 0: what follows an end may be NaN, and 0 · NaN is NaN.
-    delta = rewards + gamma * next_values.masked_fill(terminated, 0) - values
+    delta = rewards + gamma * next_values.masked_fill(terminated, failure_value) - values
     ended = terminated | truncated
     running = torch.zeros_like(delta[0])
     advantages = []

@@ -47,6 +47,7 @@ def config() -> TrainConfig:
                 "minibatches": 3,
                 "entropy_coef": 0.01,
                 "anneal_steps": 1000,
+                "reward_centering": 0.3,
                 "actor_hidden": [16],
                 "critic_hidden": [16],
                 "symmetry": True,

@@ -243,6 +243,34 @@ def test_terminated_episode_does_not_bootstrap():
     torch.testing.assert_close(rollout.advantages, torch.full((3, 2), 1.0))
 
 
+@pytest.mark.parametrize(("terminates", "expected"), [(False, 0.9 * 5), (True, 0.9 * -10)])
+def test_centered_rewards_are_those_above_the_average(terminates: bool, expected: float):
+    env = OneStepEpisodes(terminates=terminates)
+    learner = identity_critic(env, reward_centering=0.5)
+
+    rollout, _ = collect(learner, env, env.observation)
+
+    # each reward is the average, 1, so 0 counts; after a failure -1 does, for ever: -1 / (1 - 0.9)
+    torch.testing.assert_close(rollout.advantages, torch.full((3, 2), expected))
+
+
+def test_average_reward_follows_each_rollout_and_is_resumed():
+    env, settings = Walk(num_envs=4), {"rollout_steps": 3, "reward_centering": 0.25}
+    learner, resumed = make(env, **settings), make(env, **settings)
+    first, observation = collect(learner, env, env.observation)
+    resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    second, _ = collect(resumed, env, observation)
+
+    before, latest = (rewards_of(rollout).mean() for rollout in (first, second))
+    average = before + 0.25 * (latest - before)
+    torch.testing.assert_close(resumed.state_dict()["average_reward"].float(), average)
+
+
+def rewards_of(rollout: Rollout) -> Tensor:
+    """Of `Walk`."""
+    return torch.tanh(rollout.pre_tanh).sum(dim=-1)
+
+
 def test_last_step_of_a_rollout_bootstraps_from_the_observation_that_follows():
     env = Walk(num_envs=4)
     learner = make(env, rollout_steps=1, gamma=0.5, critic_hidden=[])
@@ -253,7 +281,7 @@ def test_last_step_of_a_rollout_bootstraps_from_the_observation_that_follows():
 
     value = learner.critic(learner.critic_normalizer(start["critic"])).squeeze(-1)
     next_value = learner.critic(learner.critic_normalizer(following["critic"])).squeeze(-1)
-    reward = torch.tanh(rollout.pre_tanh[0]).sum(dim=-1)
+    reward = rewards_of(rollout)[0]
     torch.testing.assert_close(rollout.advantages[0], reward + 0.5 * next_value - value)
 
 
@@ -757,9 +785,14 @@ def test_a_smallest_noise_above_the_first_or_the_last_is_refused():
         PPOConfig(min_std=0.5, final_std=0.3)
 
 
-def identity_critic(env: ToyEnv) -> PPO:
+def test_rewards_without_end_have_no_center():
+    with pytest.raises(ValueError, match=r"reward_centering is 0\.1 with a gamma of 1,"):
+        PPOConfig(gamma=1, reward_centering=0.1)
+
+
+def identity_critic(env: ToyEnv, **settings: Any) -> PPO:
     """A learner with V(x) = x and γ = 0.9, whose normalisers change nothing."""
-    learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[])
+    learner = make(env, rollout_steps=3, gamma=0.9, critic_hidden=[], **settings)
     set_linear(learner.critic, weight=[1.0])
     return learner
 

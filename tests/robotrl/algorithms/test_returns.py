@@ -82,6 +82,25 @@ def test_exact_values_have_no_advantage_across_time_limits():
     torch.testing.assert_close(result, torch.zeros(50, 4), atol=1e-5, rtol=0)
 
 
+def test_rewards_less_a_constant_have_the_same_advantages_where_all_values_know_it():
+    draw, gamma, constant = torch.Generator().manual_seed(0), 0.9, 3.0
+    rewards, values, following = torch.randn(3, 20, 4, generator=draw)
+    terminated, truncated = torch.rand(2, 20, 4, generator=draw) < 0.1
+    common = (terminated, truncated & ~terminated)
+
+    expected = compute_gae(rewards, values, following, *common, gamma=gamma, gae_lambda=0.8)
+    less = constant / (1 - gamma)  # Σ γᵏ c, also where all rewards are 0 after a failure
+    found = compute_gae(
+        *(rewards - constant, values - less, following - less, *common),
+        gamma=gamma,
+        gae_lambda=0.8,
+        failure_value=-less,
+    )
+
+    assert terminated.any() and truncated.any()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_worlds_do_not_mix():
     rewards = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
     values = torch.zeros(2, 2)
