@@ -196,9 +196,13 @@ class FeetechServos(ServoDevice):
             registers.ACCELERATION: 0,
             registers.GOAL_TIME: 0,
             registers.GOAL_SPEED: 0,
-            registers.TORQUE_LIMIT: LOAD_FULL,
+            registers.TORQUE_LIMIT: self._most_torque(row),
             registers.TORQUE_ENABLE: 1,
         }
+
+    def _most_torque(self, row: int) -> int:
+        """That a servo may give, whatever its goal is, also when the host falls silent."""
+        return round(LOAD_FULL * self._wirings[row].own_share)
 
     def watchdog(self) -> str:
         """What stops the joints when the host falls silent."""
@@ -247,7 +251,7 @@ class ScsServos(FeetechServos):
         model.d_gain(joint.kd_nm_s_per_rad)  # only 0 is possible; the D found is left
         return {
             scs_registers.LOCK: 1,  # first: what is EEPROM below is not to stay
-            scs_registers.MAX_TORQUE: LOAD_FULL,
+            scs_registers.MAX_TORQUE: self._most_torque(row),
             scs_registers.P_GAIN: model.p_gain(joint.kp_nm_per_rad, joint.effort_limit_nm),
             scs_registers.GOAL_TIME: 0,
             # 0 is the fastest on some of them and a standstill on others

@@ -44,6 +44,22 @@ def test_scs_keep_it_in_another_place(
     assert bench.get("shoulder_pan", scs_registers.OVERLOAD_TORQUE) == 80
 
 
+def test_servo_itself_gives_no_more_wherever_a_host_that_died_has_sent_it(so101: RobotConfig):
+    clock, twin = VirtualClock(), Twin(SO101_PATH, so101)
+    ports = {"bus": VirtualPort(twin, clock)}
+    Robot(so101, bare_joints(so101), ports, approve=lambda changes: True).connect()
+    row = twin.joints.index("gripper")
+    servo = twin.servos[row]
+    twin.block("gripper")
+    for register, value in ((registers.GOAL_POSITION, 3000), (registers.TORQUE_ENABLE, 1)):
+        servo.write(register.address, register.encode(value))
+    twin.advance(clock.now() + 4.0)
+
+    stall_nm = SERVOS["STS3215-12V"].nominal.stall_torque_nm
+    assert abs(float(twin.motor_torque[row])) == pytest.approx(0.9 * 0.25 * stall_nm, rel=0.05)
+    assert not servo.read(registers.STATUS.address, 1).data[0]  # nor does it protect itself
+
+
 def squeeze(folder: Path, overload_share: float | None) -> float:
     """The most torque [N·m] with which the elbow goes for 6 s into something hard."""
     (folder / "arm.xml").write_text(MODEL)

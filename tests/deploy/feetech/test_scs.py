@@ -230,13 +230,14 @@ def test_servo_is_set_up_for_position_control_within_the_limits(bench: Bench):
         registers.MIN_POSITION_LIMIT: 512 - 48,
         registers.MAX_POSITION_LIMIT: 512 + 476,
         registers.LOCK: 1,
-        registers.MAX_TORQUE: 1000,
+        registers.MAX_TORQUE: 225,  # 0.9 of its overload_share
         registers.P_GAIN: 15,  # the contract has the factory's
         registers.GOAL_TIME: 0,
         registers.GOAL_SPEED: 1000,
         registers.TORQUE_ENABLE: 0,
     }
     assert {register: bench.get("gripper", register) for register in expected} == expected
+    assert bench.get("wrist_flex", registers.MAX_TORQUE) == 1000
 
 
 def test_gain_is_forgotten_at_power_off_and_limits_are_kept(bench: Bench):
