@@ -115,8 +115,8 @@ class JointSpec(Section):
     effort_limit_nm: Torque
     """Torque at which the trained servo saturates [N·m]."""
     lead_rad: Annotated[float, Field(gt=0, le=1e3)] | None = None
-    """Farthest the policy's target is from where the joint is [rad]: its servo presses against what
-    is in the way with this times its gain. None: as far as may be."""
+    """Of a gripper: farthest the policy's target is from where the joint is [rad], so that it
+    presses with this times its gain. None: that is not said."""
 
     @model_validator(mode="after")
     def _check(self) -> "JointSpec":

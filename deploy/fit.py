@@ -134,8 +134,8 @@ def _joint_differences(joint: JointSpec, wiring: JointWiring, *, on_bus: bool) -
     if pressed > wiring.own_share * (1 + 1e-3):
         limit = "overload_share" if wiring.current_limit_a is None else "current_limit_a"
         yield (
-            f"joint {joint.name!r}: the policy presses with up to {100 * pressed:.0f} % of its "
-            f"torque, its {limit} leaves {100 * wiring.own_share:.0f} %; train it to press less "
+            f"joint {joint.name!r}: the policy presses with up to {100 * pressed:.3g} % of its "
+            f"torque, its {limit} leaves {100 * wiring.own_share:.3g} %; train it to press less "
             "(arm_lift: `grip_effort`)"
         )
 

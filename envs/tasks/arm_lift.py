@@ -199,6 +199,14 @@ class ArmLift(ArmObject):
     def __init__(self, simulation: Simulation, config: ArmLiftConfig, draws: Draws):
         super().__init__(simulation, config, draws)
         model, device = simulation.model, simulation.device
+        lead = self.decoder.lead
+        assert lead is not None
+        self.deployment = self.deployment._replace(
+            joints=[
+                spec.model_copy(update={"lead_rad": ahead}) if spec.name == config.gripper else spec
+                for spec, ahead in zip(self.deployment.joints, lead.tolist(), strict=True)
+            ]
+        )
         names, tip = fingers_of(config.load_robot(), config)
         body = model.body(names[1]).id
         self._carrying = as_slice(torch.tensor(config.carrying, device=device))

@@ -103,18 +103,13 @@ class ArmObject:
         self.encoder = ObservationEncoder(
             self._features(robot), config.history, changes=["joint_target"]
         ).to(device)
-        lead = self._lead(joints)
-        self.decoder = config.decoder(joints, lead).to(device)
+        self.decoder = config.decoder(joints, self._lead(joints)).to(device)
         self.actuators = joints.actuators
-        leads = dict(zip(config.arm_joints, lead[self._arm].tolist(), strict=True))
         size = len(self.axes)
         low, high = config.target_low_m[:size], config.target_high_m[:size]
         self.deployment = Deployment(
             robot,
-            [
-                spec.model_copy(update={"lead_rad": leads.get(spec.name)})
-                for spec in joints.specs(config.max_joint_speed_rad_s)
-            ],
+            joints.specs(config.max_joint_speed_rad_s),
             CommandSpec(
                 name="object_goal",
                 elements=list(self.axes),

@@ -75,8 +75,9 @@ class PPOConfig(Section):
     """Trace decay of the advantage estimate."""
     reward_centering: Unit = 0.0
     """How fast the average reward that is taken off every reward follows that of each rollout
-    (Naik et al. 2024, arXiv 2405.09999); 0: nothing is. Returns are then worth less by the same
-    everywhere, which the critic need not learn: with a gamma near 1 that is nearly all of them."""
+    (Naik et al. 2024, arXiv 2405.09999); 0: nothing is. All values are then less by average /
+    (1 - gamma), with a gamma near 1 nearly all there is, which the critic need not learn. For tasks
+    that cannot fail: as there are no rewards after a failure, it would have to learn that there."""
     clip_range: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Clip of the probability ratio."""
     value_coef: Annotated[float, Field(ge=0, le=1000)] = 1.0
@@ -115,10 +116,10 @@ class PPOConfig(Section):
     FIXED: ClassVar = frozenset(
         {
             *("rollout_steps", "initial_std", "actor_hidden", "recurrent", "critic_hidden"),
-            *("activation", "observation_clip"),
+            *("activation", "observation_clip", "reward_centering"),
         }
     )
-    MEANING: ClassVar = frozenset({"activation", "observation_clip"})
+    MEANING: ClassVar = frozenset({"activation", "observation_clip", "reward_centering"})
 
     @model_validator(mode="after")
     def _check(self) -> "PPOConfig":

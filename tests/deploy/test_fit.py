@@ -329,21 +329,34 @@ def test_wheel_fits_a_policy_that_drives_it_by_speed_alone(
     ) in named
 
 
-@pytest.mark.parametrize(("current_limit_a", "fits"), [(0.70, False), (0.75, True), (None, True)])
-def test_gripper_that_may_not_press_as_in_training_is_refused(
-    contract: Contract, desk_arm: RobotConfig, current_limit_a: float | None, fits: bool
-):
-    *others, gripper = contract.joints  # an XL330: 1.47 A and 0.52 N·m at 5 V, data sheet
-    lead_rad = 0.5 * gripper.effort_limit_nm / gripper.kp_nm_per_rad
-    gripping = contract.model_copy(
-        update={"joints": [*others, gripper.model_copy(update={"lead_rad": lead_rad})]}
-    )
-    gentle = wired(desk_arm, gripper={"current_limit_a": current_limit_a})
+def gripping(contract: Contract, share: float) -> Contract:
+    """The policy, with a gripper that presses with a share of its torque."""
+    *others, gripper = contract.joints
+    lead_rad = share * gripper.effort_limit_nm / gripper.kp_nm_per_rad
+    held = gripper.model_copy(update={"lead_rad": lead_rad})
+    return contract.model_copy(update={"joints": [*others, held]})
 
-    if fits:
-        matches(gripping, gentle)
-    else:
-        assert differences(gripping, gentle) == [
-            "joint 'gripper': the policy presses with up to 50 % of its torque, its "
-            "current_limit_a leaves 48 %; train it to press less (arm_lift: `grip_effort`)"
-        ]
+
+def test_gripper_that_may_draw_too_little_for_what_it_is_to_press_is_refused(
+    contract: Contract, desk_arm: RobotConfig
+):
+    policy = gripping(contract, 0.5)
+    matches(policy, desk_arm)
+    # an XL330-M288 draws 1.47 A at full duty, so says its data sheet
+    matches(policy, wired(desk_arm, gripper={"current_limit_a": 0.736}))
+    assert differences(policy, wired(desk_arm, gripper={"current_limit_a": 0.7})) == [
+        "joint 'gripper': the policy presses with up to 50 % of its torque, its "
+        "current_limit_a leaves 47.6 %; train it to press less (arm_lift: `grip_effort`)"
+    ]
+
+
+def test_gripper_that_protects_itself_is_asked_for_less(
+    so101_contract: Contract, so101: RobotConfig
+):
+    matches(gripping(so101_contract, 0.18), so101)
+    assert differences(gripping(so101_contract, 0.23), so101) == [
+        "joint 'gripper': the policy presses with up to 23 % of its torque, its "
+        "overload_share leaves 22.5 %; train it to press less (arm_lift: `grip_effort`)"
+    ]
+    freed = wired(so101, gripper={"overload_share": None})
+    matches(gripping(so101_contract, 3.0), freed)  # as hard as it can

@@ -1,7 +1,5 @@
 """Lifting: fingers, grip and rewards by hand, and a cube that is really grasped."""
 
-import math
-
 import mujoco
 import numpy as np
 import pytest
@@ -211,17 +209,22 @@ def test_arm_that_does_not_move_its_gripper_or_nothing_else_is_refused(
 ARM = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex"]
 
 
-def test_contract_says_how_hard_a_blocked_joint_presses():
-    settings = {"robot": "so101_arm", "start_low_m": [0.2, -0.1], "grip_effort": 0.18}
+@pytest.mark.parametrize("grip_effort", [0.18, 0.5])
+def test_contract_says_how_hard_the_gripper_presses(grip_effort: float):
+    settings = {"robot": "so101_arm", "start_low_m": [0.2, -0.1], "grip_effort": grip_effort}
     env = envs.make("arm_lift", num_envs=1, task_config=settings)
+    env.reset()
+    *arm, gripper = env.deployment.joints
+    assert gripper.lead_rad and gripper.name == "gripper"
+    torque_nm = gripper.kp_nm_per_rad * gripper.lead_rad
+    assert torque_nm == pytest.approx(grip_effort * gripper.effort_limit_nm)
+    assert {joint.lead_rad for joint in arm} == {None}
 
-    shares = {
-        joint.name: joint.kp_nm_per_rad * (joint.lead_rad or math.inf) / joint.effort_limit_nm
-        for joint in env.deployment.joints
-    }
-
-    assert shares.pop("gripper") == pytest.approx(0.18)
-    assert all(0.75 - 1e-6 <= share <= 0.9 + 1e-6 for share in shares.values()), shares
+    targets = env.task.decoder(  # to one that is sent far away, and stays where it is
+        torch.ones(1, env.num_actions), env.signals | {"joint_target": torch.full((1, 6), 1.7)}
+    )
+    ahead = targets - env.signals["joint_position"]
+    assert float(ahead[0, -1]) == pytest.approx(gripper.lead_rad, rel=1e-4)
 
 
 @pytest.mark.parametrize("joints", [["gripper", *ARM], [*ARM, "gripper"]])

@@ -259,11 +259,28 @@ def test_average_reward_follows_each_rollout_and_is_resumed():
     learner, resumed = make(env, **settings), make(env, **settings)
     first, observation = collect(learner, env, env.observation)
     resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
-    second, _ = collect(resumed, env, observation)
+    second, following = collect(resumed, env, observation)
 
     before, latest = (rewards_of(rollout).mean() for rollout in (first, second))
     average = before + 0.25 * (latest - before)
     torch.testing.assert_close(resumed.state_dict()["average_reward"].float(), average)
+    last = resumed._followed({"critic": following["critic"]})
+    expected = rewards_of(second)[-1] - average + 0.97 * resumed._values(last)
+    torch.testing.assert_close(second.advantages[-1] + second.values[-1], expected)
+
+
+def test_rewards_without_end_may_be_summed_until_a_failure():
+    env = OneStepEpisodes(terminates=True)
+    rollout, _ = collect(learner := make(env, rollout_steps=3, gamma=1.0), env, env.observation)
+    torch.testing.assert_close(rollout.advantages, 1 - rollout.values)
+    assert learner.state_dict()["average_reward"] is None
+
+
+def test_checkpoint_from_before_rewards_were_centered_is_read():
+    learner = make(Walk(num_envs=4))
+    state = learner.state_dict()
+    del state["average_reward"]
+    learner.load_state_dict(state)
 
 
 def rewards_of(rollout: Rollout) -> Tensor:
