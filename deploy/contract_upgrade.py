@@ -44,7 +44,7 @@ def _with(section: dict[str, Any], news: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(joint: dict[str, Any]) -> dict[str, Any]:
-    _refuse(joint, set(_JOINT_NAMES.values()))
+    _refuse(joint, {*_JOINT_NAMES.values(), "lead_rad"})
     return {_JOINT_NAMES.get(name, name): value for name, value in joint.items()}
 
 

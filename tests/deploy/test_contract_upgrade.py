@@ -87,6 +87,7 @@ def test_nothing_is_lost_and_nothing_but_what_is_new_is_added(document: Document
     assert [command.pop(key) for key in ("elements", "unit", "frame")] == [
         ["x", "y", "z"], "m", "base",
     ]  # fmt: skip
+    assert {joint.pop("lead_rad") for joint in upgraded["joints"]} == {None}
     upgraded["joints"] = [
         {NEW_NAMES.get(key, key): value for key, value in joint.items()}
         for joint in upgraded["joints"]
@@ -159,6 +160,7 @@ def test_it_is_checked_as_strictly_as_a_new_one(
         (("joints", 2, "kp_nm_per_rad"), 5.0),
         (("joints", 0, "effort_limit_nm"), 5.0),
         (("command", "unit"), "m"),
+        (("joints", 0, "lead_rad"), 0.1),
         (("command", "elements"), ["x", "y", "z"]),
         (("command", "frame"), "base"),
         (("observation",), []),
