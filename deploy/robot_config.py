@@ -117,7 +117,8 @@ class JointWiring(Section):
     """For a gripper that is not to burn while it holds something: share of its torque from which
     its servo protects itself when it gives that for long, 2 s as it leaves the factory. Feetech's
     servos keep it (Overload Torque, from the factory 0.8); the governor asks for 0.9 of it at most,
-    always, so the joint is slower too. None: it stays as it is found."""
+    always, so the joint is slower too, and until it is switched off the servo gives no more either.
+    None: it stays as it is found."""
     rest_rad: Angle
     """Joint angle at which the unpowered robot rests; a normal run begins and parks here."""
     rest_tolerance_rad: Annotated[float, Field(ge=0.01, le=math.pi)] = 0.2
