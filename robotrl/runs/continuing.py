@@ -177,6 +177,7 @@ def take_over(learner: Algorithm, checkpoint: dict[str, Any], source: Path) -> d
             "with another algorithm or version: choose that one, or train from nothing"
         )
     learned = {name: other[name] for name in learner.LEARNED}
+    learned["policy"] = other.get("result", other["policy"])  # what was evaluated and exported
     here, there = _shapes({name: own[name] for name in learner.LEARNED}), _shapes(learned)
     differing = [
         f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
@@ -188,6 +189,7 @@ def take_over(learner: Algorithm, checkpoint: dict[str, Any], source: Path) -> d
             f"--from {source}: {'; '.join(differing[:_SHOWN])}; networks must have the same "
             "sizes: set algorithm.actor_hidden and the like as in its config.yaml"
         )
+    own.pop("result", None)
     learner.load_state_dict(own | learned)
     return learned
 

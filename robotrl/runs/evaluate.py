@@ -59,7 +59,8 @@ def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any])
     """
     check_robot_files(env, checkpoint.get("robot_sha256", robot_sha256(env)), "this run")
     policy = config.algorithm.new_policy(env.observation_sizes["actor"], env.num_actions)
-    policy.load_state_dict(checkpoint["algorithm"]["policy"])
+    learned = checkpoint["algorithm"]
+    policy.load_state_dict(learned.get("result", learned["policy"]))
     return policy.eval()
 
 
