@@ -23,6 +23,8 @@ class Policy(nn.Module):
             before tanh, (..., num_actions) first among its outputs.
         cell: from normalised observations to what is remembered of an episode.
         observation_clip: how far a normalised observation goes from 0.
+        sparse_observations: whether what is zero at times is scaled otherwise; see
+            `Normalizer`.
     """
 
     def __init__(
@@ -32,9 +34,12 @@ class Policy(nn.Module):
         cell: nn.GRUCell | None = None,
         *,
         observation_clip: float = 10.0,
+        sparse_observations: bool = False,
     ):
         super().__init__()
-        self.normalizer = Normalizer(observation_size, clip=observation_clip)
+        self.normalizer = Normalizer(
+            observation_size, clip=observation_clip, sparse=sparse_observations
+        )
         self.network = network
         self.cell = cell
 

@@ -101,8 +101,11 @@ class PPOConfig(Section):
     them may be forgotten: InvertedDoublePendulum-v5, learned with noise that fades to 0.05, falls
     from 30 % of its starts after 1 M steps, with 0.2 from 3 % (3 seeds, 128 starts each)."""
     observation_clip: Annotated[float, Field(ge=1, le=1e6)] = 10.0
-    """How far a normalised observation goes from 0. What is mostly zero, as the contact forces of
-    Ant-v5 are, is far away whenever it is not; with 3 that task is learned better (README)."""
+    """How far a normalised observation goes from 0."""
+    sparse_observations: bool = False
+    """Whether numbers that are zero at times, as contact forces are, are divided by more than a
+    standard deviation, of which they would be many away whenever something is touched; see
+    `Normalizer`. Ant-v5 is learned better so (README)."""
     actor_hidden: Layers = [128, 128]
     """Hidden layers of the actor."""
     recurrent: Width | None = None
@@ -121,10 +124,12 @@ class PPOConfig(Section):
     FIXED: ClassVar = frozenset(
         {
             *("rollout_steps", "initial_std", "actor_hidden", "recurrent", "critic_hidden"),
-            *("activation", "observation_clip", "reward_centering"),
+            *("activation", "observation_clip", "sparse_observations", "reward_centering"),
         }
     )
-    MEANING: ClassVar = frozenset({"activation", "observation_clip", "reward_centering"})
+    MEANING: ClassVar = frozenset(
+        {"activation", "observation_clip", "sparse_observations", "reward_centering"}
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "PPOConfig":
@@ -193,7 +198,11 @@ class PPOPolicy(Policy):
         cell = gru(observation_size, units) if units else None
         between = ACTIVATIONS[config.activation]
         network = mlp(sizes, output_gain=0.01, activation=between)
-        super().__init__(observation_size, network, cell, observation_clip=config.observation_clip)
+        super().__init__(
+            *(observation_size, network, cell),
+            observation_clip=config.observation_clip,
+            sparse_observations=config.sparse_observations,
+        )
         self.log_std = nn.Parameter(torch.full((num_actions,), config.initial_std).log())
 
 
@@ -272,7 +281,9 @@ class PPO:
                 activation=ACTIVATIONS[config.activation],
             )
         self.critic_normalizer = Normalizer(
-            observation_sizes["critic"], clip=config.observation_clip
+            observation_sizes["critic"],
+            clip=config.observation_clip,
+            sparse=config.sparse_observations,
         )
         self.return_normalizer = Normalizer(1, clip=math.inf)  # rare large returns count in full
         for module in (self.policy, self.critic, self.critic_normalizer, self.return_normalizer):

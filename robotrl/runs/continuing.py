@@ -35,6 +35,7 @@ _BEFORE = {
     "algorithm.activation": "silu",
     "algorithm.layer_norm": True,
     "algorithm.observation_clip": 10.0,
+    "algorithm.sparse_observations": False,
     "algorithm.reward_centering": 0.0,
 }
 """What PPO and SAC did before that was a setting."""

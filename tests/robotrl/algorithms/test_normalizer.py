@@ -121,6 +121,49 @@ def test_outliers_are_clipped():
     assert normalizer(torch.tensor([[1e6], [-1e6]])).tolist() == [[10.0], [-10.0]]
 
 
+def test_what_is_zero_at_times_is_divided_by_its_kurtosis_too():
+    felt = torch.zeros(400, 4)
+    felt[:4, 0] = torch.tensor([5.0, -5.0, 5.0, -5.0])  # in 1 of 100 rows
+    felt[:, 1] = torch.linspace(-9, 9, 400) ** 5  # never zero, far away at times
+    felt[1:, 2] = torch.linspace(-9, 9, 399) ** 5 + 1e-3  # zero in 1 of 400
+    felt[::2, 3] = torch.linspace(-1, 1, 200)  # of kurtosis 2 · 9 / 5, but for its steps
+    plain, sparse = Normalizer(4, eps=0.0), Normalizer(4, eps=0.0, sparse=True)
+    for batch in felt.split([3, 7, 390]):
+        plain.update(batch)
+        sparse.update(batch)
+
+    # rms 0.5, kurtosis 5⁴ · 0.01 / 0.5⁴ = 100: 10 away becomes 10 · 3 / 100
+    assert plain(felt)[:2, 0].tolist() == pytest.approx([10, -10])
+    assert sparse(felt)[:2, 0].tolist() == pytest.approx([0.3, -0.3])
+    assert torch.equal(sparse(felt)[:, 1], plain(felt)[:, 1])
+    x = felt[:, 2].double()
+    third = x.pow(4).mean() / x.square().mean().square() / 3
+    assert third > 1.5
+    assert sparse.std[2].item() == pytest.approx(plain.std[2].item() * (0.75 + 0.25 * third.item()))
+    assert sparse.std[3].item() == pytest.approx(plain.std[3].item() * 2 * 9 / 5 / 3, rel=0.02)
+
+
+def test_little_kurtosis_does_not_magnify_what_is_zero_at_times():
+    half = (torch.arange(100)[:, None] % 2).float()  # a foot on the ground at half of the time
+    plain, sparse = Normalizer(1), Normalizer(1, sparse=True)
+    plain.update(half)
+    sparse.update(half)
+
+    assert torch.equal(sparse(half), plain(half))  # of kurtosis 2
+
+
+def test_what_was_never_felt_stays_finite_and_counts_when_it_is():
+    normalizer = Normalizer(1, sparse=True)
+    normalizer.update(torch.zeros(99, 1))
+
+    assert normalizer(torch.zeros(1, 1)).item() == 0
+    normalizer.update(torch.full((1, 1), -5.0))
+
+    # mean -0.05, standard deviation 5 · sqrt(0.01 · 0.99), kurtosis 100
+    expected = -4.95 / (5 * (0.01 * 0.99) ** 0.5 * 100 / 3)
+    assert normalizer(torch.full((1, 1), -5.0)).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_constant_input_stays_finite():
     normalizer = Normalizer(1, eps=1e-6)
     normalizer.update(torch.full((100, 1), 7.0))
@@ -146,15 +189,17 @@ def test_use_does_not_change_the_statistics_even_in_training_mode():
     assert (normalizer.mean.item(), normalizer.var.item(), normalizer.count.item()) == (2, 1, 2)
 
 
-def test_saved_statistics_are_restored_to_the_bit():
-    normalizer, restored = Normalizer(3), Normalizer(3)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_saved_statistics_are_restored_to_the_bit(sparse):
+    normalizer, restored = (Normalizer(3, sparse=sparse) for _ in range(2))
     normalizer.update(torch.randn(1001, 3, generator=torch.Generator().manual_seed(0)))
 
     restored.load_state_dict(normalizer.state_dict())
 
-    for batch in torch.randn(3, 7, 3, generator=torch.Generator().manual_seed(1)):
+    for batch in torch.randn(3, 7, 3, generator=torch.Generator().manual_seed(1)).relu():
         normalizer.update(batch)
         restored.update(batch)
     assert torch.equal(normalizer.mean, restored.mean)
     assert torch.equal(normalizer.var, restored.var)
     assert torch.equal(normalizer.count, restored.count)
+    assert torch.equal(normalizer.std, restored.std)

@@ -48,6 +48,7 @@ def config() -> TrainConfig:
                 "entropy_coef": 0.01,
                 "anneal_steps": 1000,
                 "reward_centering": 0.3,
+                "sparse_observations": True,
                 "actor_hidden": [16],
                 "critic_hidden": [16],
                 "symmetry": True,
@@ -128,6 +129,7 @@ def test_two_processes_learn_what_one_learns_with_as_many_worlds(
         one.evaluations()[-1]["return"], rel=1e-4
     )
     assert len({row[ADAPTED] for row in metrics(two)}) > 1  # there was something to agree on
+    assert (together["critic_normalizer"]["nonzero"] < 0.99).any()  # likewise
 
 
 def test_ctrl_c_saves_and_says_how_as_many_processes_go_on(config: TrainConfig, tmp_path: Path):

@@ -212,6 +212,18 @@ def test_normalised_observations_go_no_farther_than_the_clip():
     )
 
 
+def test_actor_and_critic_know_what_is_rarely_felt_but_returns_are_normalised_as_ever():
+    learner = make(Bandit(), sparse_observations=True)
+    rarely = torch.zeros(100, 1)
+    rarely[0] = 5.0
+
+    for normalizer in (learner.policy.normalizer, learner.critic_normalizer):
+        normalizer.update(rarely)
+        assert normalizer(rarely)[0].item() == pytest.approx(0.99**0.5 * 0.3, rel=1e-4)
+    learner.return_normalizer.update(rarely)
+    assert learner.return_normalizer(rarely)[0].item() == pytest.approx(99**0.5, rel=1e-5)
+
+
 def test_value_function_learns_returns_in_the_unit_of_the_reward():
     env = Bandit(bonus=50.0)
     learner = make(env, rollout_steps=8)

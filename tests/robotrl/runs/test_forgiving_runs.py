@@ -351,6 +351,7 @@ def test_weights_that_would_mean_something_else_are_refused(
     [
         ("ppo", "activation", "silu", "tanh"),
         ("ppo", "observation_clip", 10.0, 3.0),
+        ("ppo", "sparse_observations", False, True),
         ("ppo", "reward_centering", 0.0, 0.1),
         ("sac", "layer_norm", True, False),
     ],
