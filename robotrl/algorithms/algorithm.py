@@ -49,9 +49,9 @@ class Algorithm(Protocol):
 
     @property
     def result(self) -> Policy:
-        """What is evaluated and exported: the policy, or an average of what it was lately.
+        """What is evaluated and exported: the policy, or an average of its weights of late.
 
-        Its weights are the entry `result` of the state, if there is one, else `policy`.
+        It is the entry `result` of the state, if there is one, else `policy`.
         """
         ...
 

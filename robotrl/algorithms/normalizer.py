@@ -9,7 +9,8 @@ from robotrl.algorithms import parallel
 
 _SPARSE = 0.01
 """Share of rows from which, if a number is zero in them, it counts as sparse in full."""
-_TINY = 1e-300
+_TINY = 1e-37
+"""More than 0 in the float32 that an export may compute this in, too."""
 
 
 class Normalizer(nn.Module):
@@ -18,8 +19,9 @@ class Normalizer(nn.Module):
     A number that is zero at most times, as a contact force is, varies little, and would be far away
     whenever it is not: 1 in a hundred rows and 0 in the others is 10 standard deviations. If
     `sparse`, what is zero in 1 % of all rows or more is divided by its standard deviation times a
-    third of its kurtosis, if that is more than the 1 of a Gaussian: 1 in a hundred becomes 0.3.
-    Fewer zeros move the divisor part of the way there; none, not at all.
+    third of its kurtosis about zero, if that is more than the 1 of a Gaussian: 1 in a hundred
+    becomes 0.3, 1 in a million 0.003. Fewer zeros move the divisor part of the way there; none, not
+    at all. This is for numbers with bounds: a single one that is far out makes all others small.
 
     Statistics change only through `update`, between rollouts; evaluation and export use them as
     they are. Merging batches follows Chan et al., "Updating formulae and a pairwise algorithm for

@@ -89,8 +89,9 @@ class PPOConfig(Section):
     """Clip of the gradient norm."""
     averaging_rate: Rate = 1.0
     """How fast the weights that are evaluated and exported follow those that learn: each iteration
-    takes them that share of the way (Izmailov et al. 2018, arXiv 1803.05407); 1: they are those.
-    With 0.1 they are those of the last ten iterations on average, which fall more seldom."""
+    takes them that share of the way, from the initial ones on (an exponential average; Polyak and
+    Juditsky 1992 averaged equally); 1: they are those. With 0.1 they are mostly of the last ten or
+    twenty iterations, and fall more seldom (README)."""
     initial_std: Annotated[float, Field(ge=1e-3, le=10)] = 0.8
     """Standard deviation before tanh at the start."""
     final_std: Annotated[float, Field(ge=1e-3, le=10)] = 10.0

@@ -95,7 +95,8 @@ def require_same_meaning(config: TrainConfig, checkpoint: dict[str, Any], source
         for key in sorted(f"algorithm.{name}" for name in config.algorithm.MEANING)
         if before.get(key, now[key]) != now[key]
     ]
-    if differing:
+    same_algorithm = before.get("algorithm.name") == now["algorithm.name"]  # `take_over` asks too
+    if differing and same_algorithm:
         raise ConfigError(
             f"--from {source}: {'; '.join(differing)}; its weights would mean something else: set "
             "it as in its config.yaml, or train from nothing"

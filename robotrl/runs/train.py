@@ -373,9 +373,8 @@ def rehearse(
         other = make_env(start.config(), num_envs=1, num_threads=1, randomization=[])
         require_same_contract(env, other, start.path)
         checkpoint = start.load_checkpoint(best=best)
-        taken = take_over(learner, checkpoint, start.path)
         require_same_meaning(config, checkpoint, start.path)
-        return {"algorithm": taken}
+        return {"algorithm": take_over(learner, checkpoint, start.path)}
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
 

@@ -1,6 +1,7 @@
 """Running statistics: batches merge exactly, and nothing but `update` changes them."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -162,6 +163,22 @@ def test_what_was_never_felt_stays_finite_and_counts_when_it_is():
     # mean -0.05, standard deviation 5 · sqrt(0.01 · 0.99), kurtosis 100
     expected = -4.95 / (5 * (0.01 * 0.99) ** 0.5 * 100 / 3)
     assert normalizer(torch.full((1, 1), -5.0)).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's exporter
+def test_onnxruntime_normalises_alike_also_what_was_never_felt():
+    felt = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    felt[:, 0] = 0
+    felt[::2, 1] = 0
+    normalizer = Normalizer(3, sparse=True)
+    normalizer.update(felt)
+
+    program = torch.onnx.export(normalizer, (felt,), dynamo=True, opset_version=18, verbose=False)
+    assert program is not None
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    (found,) = session.run(None, {session.get_inputs()[0].name: felt.numpy()})
+
+    np.testing.assert_allclose(found, normalizer(felt), rtol=1e-5, atol=1e-6)
 
 
 def test_constant_input_stays_finite():

@@ -311,6 +311,13 @@ def test_averaged_weights_are_what_is_evaluated_exported_and_started_from(
         assert taken is not None and "result" not in taken["algorithm"]
         assert torch.equal(taken["algorithm"]["policy"]["network.0.weight"], result)
 
+    tuned = RunFolder(tmp_path / "tuned")
+    tuned.create(config, taken)
+    frozen = config.algorithm.model_copy(update={"learning_rate": 1e-12})
+    train(config.model_copy(update={"algorithm": frozen}), tuned)
+    still = tuned.load_checkpoint()["algorithm"]["result"]["network.0.weight"]
+    assert torch.allclose(still, result, atol=1e-9)
+
 
 def test_training_is_the_same_to_the_bit_with_and_without_evaluation(
     tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
@@ -343,6 +350,16 @@ def test_weights_that_would_mean_something_else_are_refused(
     config = tiny_config.model_copy(update={"algorithm": algorithm})
 
     with pytest.raises(ConfigError, match=r"algorithm\.activation is silu there and tanh here; "):
+        rehearse(config, source=Path("new.yaml"), start=tiny_run)
+
+
+def test_weights_of_another_normalisation_are_refused_by_its_name(
+    tiny_config: TrainConfig, tiny_run: RunFolder
+):
+    algorithm = tiny_config.algorithm.model_copy(update={"sparse_observations": True})
+    config = tiny_config.model_copy(update={"algorithm": algorithm})
+
+    with pytest.raises(ConfigError, match=r"sparse_observations is False there and True here; "):
         rehearse(config, source=Path("new.yaml"), start=tiny_run)
 
 
