@@ -47,14 +47,6 @@ class Algorithm(Protocol):
         """What acts; its weights are the entry `policy` of the state."""
         ...
 
-    @property
-    def result(self) -> Policy:
-        """What is evaluated and exported: the policy, or an average of its weights of late.
-
-        It is the entry `result` of the state, if there is one, else `policy`.
-        """
-        ...
-
     def act(self, observation: dict[str, Tensor]) -> Tensor:
         """Actions (num_envs, actions) in [-1, 1] that explore, for observations of all worlds.
 

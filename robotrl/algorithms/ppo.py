@@ -15,7 +15,6 @@ while the next rollout is collected, and the bits are the same. What is not fini
 and the README's table.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -42,7 +41,7 @@ from robotrl.algorithms.algorithm import (
 )
 from robotrl.algorithms.networks import Backpropagation, mlp
 from robotrl.algorithms.normalizer import Normalizer
-from robotrl.algorithms.optimizer import ClippedAdam, begin, one_vector
+from robotrl.algorithms.optimizer import ClippedAdam, begin
 from robotrl.algorithms.policy import Policy
 from robotrl.algorithms.products import ROWS, held
 from robotrl.algorithms.recurrent import gru, unroll
@@ -87,11 +86,6 @@ class PPOConfig(Section):
     """Weight of the entropy bonus."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Clip of the gradient norm."""
-    averaging_rate: Rate = 1.0
-    """How fast the weights that are evaluated and exported follow those that learn: each iteration
-    takes them that share of the way, from the initial ones on (an exponential average; Polyak and
-    Juditsky 1992 averaged equally); 1: they are those. With 0.1 they are mostly of the last ten or
-    twenty iterations, and fall more seldom (README)."""
     initial_std: Annotated[float, Field(ge=1e-3, le=10)] = 0.8
     """Standard deviation before tanh at the start."""
     final_std: Annotated[float, Field(ge=1e-3, le=10)] = 10.0
@@ -294,14 +288,6 @@ class PPO:
         """Environment steps that were learned from."""
         self._actor_step = ClippedAdam(self.policy, config.learning_rate, config.max_grad_norm)
         self._critic_step = ClippedAdam(self.critic, config.learning_rate, config.max_grad_norm)
-        self.result: Policy = self.policy
-        """See `Algorithm`."""
-        self._average: Tensor | None = None
-        """Its weights in one vector; None: they are those of the policy."""
-        if config.averaging_rate < 1:
-            self.result = copy.deepcopy(self.policy)
-            self.result.normalizer = self.policy.normalizer
-            self._average = one_vector(self.result)
         self._actor = Backpropagation(self.policy.network)
         self._critic = Backpropagation(self.critic)
         self._parts = {
@@ -494,8 +480,6 @@ class PPO:
         self.critic_normalizer.update(rollout.raw["critic"])
         self._steps += samples
         self._bound_noise()
-        if self._average is not None:
-            self._average.lerp_(self._actor_step.vector, self.config.averaging_rate)
         return losses | of_critic
 
     def state_dict(self) -> dict[str, Any]:
@@ -512,15 +496,12 @@ class PPO:
             "average_reward": self._average_reward,
             "generator": self._generator.get_state(),
             "steps": self._steps,
-            **({} if self._average is None else {"result": self.result.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._await_critic()
         self._taken = []
-        if self._average is not None:  # a run that did not average leaves none
-            self.result.load_state_dict(state.get("result", state["policy"]))
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._of_critic = state.get("of_critic", self._of_critic)  # earlier versions kept none

@@ -222,11 +222,6 @@ class SAC:
         self._found: list[Tensor] = []
 
     @property
-    def result(self) -> Policy:
-        """See `Algorithm`."""
-        return self.policy
-
-    @property
     def alpha(self) -> Tensor:
         """The temperature, what a unit of entropy is worth."""
         return self._log_alpha.exp()

@@ -95,8 +95,8 @@ def require_same_meaning(config: TrainConfig, checkpoint: dict[str, Any], source
         for key in sorted(f"algorithm.{name}" for name in config.algorithm.MEANING)
         if before.get(key, now[key]) != now[key]
     ]
-    same_algorithm = before.get("algorithm.name") == now["algorithm.name"]  # `take_over` asks too
-    if differing and same_algorithm:
+    another = before.get("algorithm.name") != now["algorithm.name"]  # which `take_over` refuses
+    if differing and not another:
         raise ConfigError(
             f"--from {source}: {'; '.join(differing)}; its weights would mean something else: set "
             "it as in its config.yaml, or train from nothing"
@@ -179,7 +179,6 @@ def take_over(learner: Algorithm, checkpoint: dict[str, Any], source: Path) -> d
             "with another algorithm or version: choose that one, or train from nothing"
         )
     learned = {name: other[name] for name in learner.LEARNED}
-    learned["policy"] = other.get("result", other["policy"])  # what was evaluated and exported
     here, there = _shapes({name: own[name] for name in learner.LEARNED}), _shapes(learned)
     differing = [
         f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here"
@@ -191,7 +190,6 @@ def take_over(learner: Algorithm, checkpoint: dict[str, Any], source: Path) -> d
             f"--from {source}: {'; '.join(differing[:_SHOWN])}; networks must have the same "
             "sizes: set algorithm.actor_hidden and the like as in its config.yaml"
         )
-    own.pop("result", None)
     learner.load_state_dict(own | learned)
     return learned
 

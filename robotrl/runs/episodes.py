@@ -1,7 +1,7 @@
 """Whole episodes: their returns and lengths, in training as they end, in evaluation on purpose.
 
     evaluation = Evaluation(make_test_env(config, num_envs=16, seed=...), policy)
-    found = evaluation.run(learner.result.state_dict())        # {"return": ..., "length": ...}
+    found = evaluation.run(learner.policy.state_dict())        # {"return": ..., "length": ...}
 
 A return is the plain sum of rewards, as Gymnasium's own statistics count it. Evaluation plays one
 episode in each of its own worlds, without noise in the actions, always the same episodes: what

@@ -59,8 +59,7 @@ def load_policy(config: TrainConfig, env: VectorEnv, checkpoint: dict[str, Any])
     """
     check_robot_files(env, checkpoint.get("robot_sha256", robot_sha256(env)), "this run")
     policy = config.algorithm.new_policy(env.observation_sizes["actor"], env.num_actions)
-    learned = checkpoint["algorithm"]
-    policy.load_state_dict(learned.get("result", learned["policy"]))
+    policy.load_state_dict(checkpoint["algorithm"]["policy"])
     return policy.eval()
 
 

@@ -235,14 +235,14 @@ class _Writer:
 
     def _evaluate(self, evaluation: Evaluation) -> None:
         run, learner = self._run, self._run.learner
-        found = evaluation.run(learner.result.state_dict())
+        found = evaluation.run(learner.policy.state_dict())
         self._journal.write_evaluation(
             {"env_steps": run.env_steps, **found, **self._journal.times()}
         )
         if found["return"] > self._best:
             self._best = found["return"]
             state = learner.state_dict()
-            learned = {name: state[name] for name in (*learner.LEARNED, "result") if name in state}
+            learned = {name: state[name] for name in learner.LEARNED}
             self._folder.save_best({"algorithm": learned, "return": self._best, **run.identity()})
 
 

@@ -420,32 +420,6 @@ def test_restored_learner_continues_with_the_same_bits():
     assert torch.equal(weights(learner.critic), weights(restored.critic))
 
 
-def test_result_follows_the_weights_and_training_does_not_notice():
-    plain, learner = make(Walk(num_envs=8)), make(Walk(num_envs=8), averaging_rate=0.25)
-    assert plain.result is plain.policy
-    expected = weights(learner.policy)
-    envs = [Walk(num_envs=8), Walk(num_envs=8)]
-
-    for _ in range(3):
-        for each, env in zip((plain, learner), envs, strict=True):
-            iterate(each, env)
-        expected = 0.75 * expected + 0.25 * weights(plain.policy)
-
-    assert torch.equal(weights(learner.policy), weights(plain.policy))
-    torch.testing.assert_close(weights(learner.result), expected)
-    assert learner.result.normalizer is learner.policy.normalizer
-    assert not torch.allclose(weights(learner.result), weights(learner.policy))
-
-    restored = make(Walk(num_envs=8), seed=1, averaging_rate=0.25)
-    restored.load_state_dict(copy.deepcopy(learner.state_dict()))
-    for each in (learner, restored):
-        iterate(each, Walk(num_envs=8))
-    assert torch.equal(weights(learner.result), weights(restored.result))
-
-    restored.load_state_dict(copy.deepcopy(plain.state_dict()))  # of a run that did not average
-    assert torch.equal(weights(restored.result), weights(plain.policy))
-
-
 def test_every_epoch_sees_every_sample_once_and_losses_are_means_over_minibatches(
     monkeypatch: pytest.MonkeyPatch,
 ):

@@ -19,9 +19,9 @@ from deploy.errors import ConfigError
 from robotrl.algorithms.ppo import PPO
 from robotrl.cli import app
 from robotrl.runs.continuing import fixed_settings, require_same_meaning, require_same_run
-from robotrl.runs.evaluate import evaluate_run, load_policy
+from robotrl.runs.evaluate import evaluate_run
 from robotrl.runs.run_folder import RunFolder, StorageError, free_folder
-from robotrl.runs.train import make_test_env, rehearse, train
+from robotrl.runs.train import rehearse, train
 from robotrl.runs.train_config import TrainConfig
 from tests.robotrl.runs.test_train import (
     SMALL_SAC,
@@ -285,38 +285,6 @@ def test_best_policy_is_that_of_the_best_evaluation(tiny_config: TrainConfig, tm
     )
     assert {row["length"] for row in rows} == {30.0}
     assert evaluate_run(folder, episodes=2, best=True)["reward_per_step"] != 0
-
-
-def test_averaged_weights_are_what_is_evaluated_exported_and_started_from(
-    tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
-):
-    algorithm = tiny_config.algorithm.model_dump() | {"averaging_rate": 0.1}
-    config = changed(tiny_config, algorithm=algorithm)
-    folder = finish(config, tmp_path / "run")
-
-    learned = folder.load_checkpoint()["algorithm"]
-    policy, result = (learned[name]["network.0.weight"] for name in ("policy", "result"))
-    plain = tiny_run.load_checkpoint()["algorithm"]["policy"]
-    assert torch.equal(policy, plain["network.0.weight"])
-    assert not torch.allclose(policy, result)
-    env = make_test_env(config, num_envs=1)
-    loaded = load_policy(config, env, folder.load_checkpoint())
-    assert torch.equal(loaded.state_dict()["network.0.weight"], result)
-    assert folder.evaluations()[-1]["return"] != tiny_run.evaluations()[-1]["return"]
-    best = folder.load_checkpoint(best=True)["algorithm"]
-    assert not torch.equal(best["result"]["network.0.weight"], best["policy"]["network.0.weight"])
-
-    for taught in (config, tiny_config):
-        taken = rehearse(taught, source=tmp_path / "new.yaml", start=folder)
-        assert taken is not None and "result" not in taken["algorithm"]
-        assert torch.equal(taken["algorithm"]["policy"]["network.0.weight"], result)
-
-    tuned = RunFolder(tmp_path / "tuned")
-    tuned.create(config, taken)
-    frozen = config.algorithm.model_copy(update={"learning_rate": 1e-12})
-    train(config.model_copy(update={"algorithm": frozen}), tuned)
-    still = tuned.load_checkpoint()["algorithm"]["result"]["network.0.weight"]
-    assert torch.allclose(still, result, atol=1e-9)
 
 
 def test_training_is_the_same_to_the_bit_with_and_without_evaluation(
