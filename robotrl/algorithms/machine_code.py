@@ -18,20 +18,27 @@ Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-def compiled(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """What does the same in less time: tensors of the same shapes come in each time."""
+def compiled(
+    function: Callable[Parameters, Result], otherwise: Callable[..., Result] | None = None
+) -> Callable[Parameters, Result]:
+    """What does the same in less time: tensors of the same shapes come in each time.
+
+    Args:
+        function: what is compiled with its first call.
+        otherwise: what is called where it cannot be; by default the function as it is.
+    """
     chosen: Callable[Parameters, Result] | None = None
 
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         nonlocal chosen
         if chosen is None:
-            attempt = torch.compile(function, dynamic=False)
+            attempt = torch.compile(function, dynamic=False, options={"cpp_wrapper": True})
             try:
                 result = attempt(*args, **kwargs)
             except Exception as error:  # of a compiler that is missing, or of what it lacks
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 _log.warning("not compiled, so learning stays slower: %s", reason)
-                chosen = function
+                chosen = otherwise or function
             else:
                 chosen = attempt
                 return result

@@ -1,5 +1,6 @@
 """Multi-layer perceptrons, orthogonally initialised: one, several in one, one without autograd."""
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -87,6 +88,15 @@ class Backpropagation:
         self._turned = [weight.t() for weight, _ in self._layers]
         between = {type(layer) for layer in network} - {nn.Linear}
         self._activation, self._slope_before = _ACTIVATIONS[between.pop() if between else nn.SiLU]
+
+    def of(self, weights: Tensor) -> "Backpropagation":
+        """The same network with weights (parameters,), in its own order."""
+        twin, sizes = copy.copy(self), [part.shape for layer in self._layers for part in layer]
+        parts = weights.split([size.numel() for size in sizes])
+        parts = iter([part.view(size) for part, size in zip(parts, sizes, strict=True)])
+        twin._layers = list(zip(parts, parts, strict=True))
+        twin._turned = [weight.t() for weight, _ in twin._layers]
+        return twin
 
     def trace(self, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Output (n, out) for x (n, in), and what `gradient` needs to know of the way there."""

@@ -6,6 +6,7 @@ output = network(x)
 stepper.step(stepper.backward((output,), (slope,)))    # d loss / d output
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -37,14 +38,34 @@ class ClippedAdam:
         *,
         eps: float = 1e-5,
     ):
-        self.learning_rate = learning_rate
-        """Step size; may be changed between steps."""
         self._max_norm, self._eps = max_grad_norm, eps
         self._parameters = list(module.parameters())
         self.vector = one_vector(module)
         """All parameters, in the module's order."""
+        self._rate = torch.zeros((), device=self.vector.device)
+        self.learning_rate = learning_rate
         self._count = torch.zeros((), device=self.vector.device)
         self._mean, self._square = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size; may be changed between steps."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = value
+        self._rate.fill_(value)
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights, step count and moments."""
+        return self.vector, self._count, self._mean, self._square
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Become what `after` returned."""
+        for own, value in zip(self.state, state, strict=True):
+            own.copy_(value)
 
     def backward(self, outputs: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
         """The gradient (parameters,), given the loss's slopes in what depends on the module."""
@@ -54,10 +75,6 @@ class ClippedAdam:
     def step(self, gradient: Tensor) -> None:
         """Sum a gradient over all processes, clip it, then go down along it."""
         parallel.total(gradient)
-        excess = None  # what the gradient is divided by
-        if self._max_norm < float("inf"):
-            norm = torch.linalg.vector_norm(gradient)
-            excess = ((norm + 1e-6) / self._max_norm).clamp_(min=1)
         adam(
             [self.vector],
             [gradient],
@@ -66,7 +83,7 @@ class ClippedAdam:
             [],
             [self._count],
             fused=True,
-            grad_scale=excess,
+            grad_scale=self._excess(gradient),
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
@@ -75,6 +92,28 @@ class ClippedAdam:
             eps=self._eps,
             maximize=False,
         )
+
+    def after(self, state: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor, ...]:
+        """What a step of one process makes of a `state`, which stays; for a compiler.
+
+        It does not see through `step`, whose single operation is quicker without one.
+        """
+        vector, count, mean, square = state
+        excess = self._excess(gradient)
+        gradient = gradient if excess is None else gradient / excess
+        count = count + 1
+        mean = mean.lerp(gradient, 1 - 0.9)
+        square = (square * 0.999).addcmul(gradient, gradient, value=1 - 0.999)
+        direction = mean / -torch.expm1(count * math.log(0.9))
+        scale = (square / -torch.expm1(count * math.log(0.999))).sqrt() + self._eps
+        return vector - self._rate * direction / scale, count, mean, square
+
+    def _excess(self, gradient: Tensor) -> Tensor | None:
+        """What a gradient is divided by, if by anything."""
+        if self._max_norm == float("inf"):
+            return None
+        norm = torch.linalg.vector_norm(gradient)
+        return ((norm + 1e-6) / self._max_norm).clamp_(min=1)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and step count; the weights are the module's."""

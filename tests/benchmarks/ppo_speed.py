@@ -5,10 +5,11 @@
     python tests/benchmarks/ppo_speed.py --reach 1500        # a quarter of an hour, or more
 
 Identical settings: HalfCheetah-v5, 8 worlds × 256 steps, 10 epochs of minibatches of 256, networks
-of 64-64 with tanh, float32. The two differ in who steps the worlds (ours are `envs`, SB3's are
-Gymnasium's own in one process, the faster of its two) and in what threads are for: ours step the
-worlds, SB3's are torch's. What counts is the ratio, of CPU seconds as of wall time: learners take
-turns, and medians bear what else the machine does.
+of 64-64 with tanh, float32; ours as it is by default, and compiled (`compile_after`). The two
+differ in who steps the worlds (ours are `envs`, SB3's are Gymnasium's own in one process, the
+faster of its two) and in what threads are for: ours step the worlds, SB3's are torch's. What counts
+is the ratio, of CPU seconds as of wall time: learners take turns, and medians bear what else the
+machine does.
 
 With `--reach`, each learns with the settings that its own side recommends (configs/bench/ppo.yaml,
 and RL-Zoo's for HalfCheetah) until the mean return of its last ten episodes is that high.
@@ -57,8 +58,8 @@ ZOO = {
 """hyperparams/ppo.yml of DLR-RM/rl-baselines3-zoo, with one world and `VecNormalize`."""
 
 
-def ours(threads: int) -> Callable[[], None]:
-    """One iteration of ours."""
+def ours(threads: int, *, compiled: bool) -> Callable[[], None]:
+    """One iteration of ours, in Python or in machine code."""
     env = envs.make(f"gym/{TASK}", num_envs=WORLDS, seed=0, num_threads=threads)
     config = PPOConfig(
         rollout_steps=STEPS,
@@ -69,6 +70,7 @@ def ours(threads: int) -> Callable[[], None]:
         actor_hidden=HIDDEN,
         critic_hidden=HIDDEN,
         activation="tanh",
+        compile_after=0 if compiled else None,
     )
     learner = PPO(config, env.observation_sizes, env.num_actions, seed=0)
     observation = env.reset(stagger=True)
@@ -162,9 +164,13 @@ def main() -> None:
     if arguments.reach is not None:
         race(arguments.reach, arguments.threads)
         return
-    learners = {"robotrl": ours(arguments.threads), "SB3": theirs(arguments.threads)}
+    learners = {
+        "robotrl": ours(arguments.threads, compiled=False),
+        "compiled": ours(arguments.threads, compiled=True),
+        "SB3": theirs(arguments.threads),
+    }
     for iterate in learners.values():
-        iterate()  # first calls allocate
+        iterate()  # first calls allocate, and compile
     wall: dict[str, list[float]] = {name: [] for name in learners}
     cpu: dict[str, list[float]] = {name: [] for name in learners}
     for _ in range(arguments.turns):
@@ -179,8 +185,9 @@ def main() -> None:
             f"{statistics.median(cpu[name]):8,.0f} per CPU second"
         )
     for of, rates in (("wall time", wall), ("CPU time", cpu)):
-        ratios = [a / b for a, b in zip(rates["robotrl"], rates["SB3"], strict=True)]
-        print(f"ratio in {of}: {statistics.median(ratios):.2f}")
+        for name in ("robotrl", "compiled"):
+            ratios = [a / b for a, b in zip(rates[name], rates["SB3"], strict=True)]
+            print(f"{name:8} to SB3 in {of}: {statistics.median(ratios):.2f}")
 
 
 if __name__ == "__main__":

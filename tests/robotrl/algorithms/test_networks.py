@@ -80,6 +80,21 @@ def by_autograd(ensemble: CriticEnsemble, x: Tensor) -> Tensor:
     return torch.stack(answers)
 
 
+def test_network_of_other_weights_is_that_network():
+    network, other = (mlp([3, 8, 4, 2], output_gain=1.0) for _ in range(2))
+    weights = nn.utils.parameters_to_vector(other.parameters()).detach()
+    x, slope = torch.randn(5, 3), torch.randn(5, 2)
+
+    borrowed, own = Backpropagation(network).of(weights), Backpropagation(other)
+
+    gradients = []
+    for each in (borrowed, own):
+        found, passed = each.trace(x)
+        assert torch.equal(found, other(x))
+        gradients.append(each.gradient(passed, slope))
+    assert torch.equal(*gradients)
+
+
 @pytest.fixture(params=[False, True], ids=["plain", "LayerNorm"])
 def ensemble(request: pytest.FixtureRequest) -> CriticEnsemble:
     """Three networks, whose biases are not zero."""

@@ -17,15 +17,20 @@ def network() -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, 8), nn.SiLU(), nn.Linear(8, 2))
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["in place", "of a state"])
 @pytest.mark.parametrize("max_grad_norm", [math.inf, 0.1])
-def test_steps_equal_those_of_torch(max_grad_norm: float):
+def test_steps_equal_those_of_torch(max_grad_norm: float, at_once: bool):
     ours, theirs = network(), network()
     stepper = ClippedAdam(ours, 0.01, max_grad_norm, eps=1e-5)
     adam = torch.optim.Adam(theirs.parameters(), lr=0.01, eps=1e-5)
     generator = torch.Generator().manual_seed(1)
     for _ in range(20):
         x, slope = torch.randn(5, 3, generator=generator), torch.randn(5, 2, generator=generator)
-        stepper.step(stepper.backward((ours(x),), (slope,)))
+        gradient = stepper.backward((ours(x),), (slope,))
+        if at_once:
+            stepper.step(gradient)
+        else:
+            stepper.load(stepper.after(stepper.state, gradient))
         adam.zero_grad()
         (theirs(x) * slope).sum().backward()
         norm = nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)

@@ -2,8 +2,10 @@
 
 import copy
 import math
+import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +20,9 @@ from robotrl.algorithms.algorithm import TrainingError
 from robotrl.algorithms.networks import Backpropagation
 from robotrl.algorithms.parallel import Part
 from robotrl.algorithms.ppo import PPO, PPOConfig, Rollout, surrogate
-from robotrl.algorithms.products import precision, rounded
+from robotrl.algorithms.products import Precision, precision, rounded
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 
 
 class ToyEnv(Protocol):
@@ -573,16 +577,16 @@ def test_critic_learns_the_same_bits_beside_the_next_rollout_as_before_it(
 def test_critic_that_learns_aside_ends_in_the_precision_of_learn(monkeypatch: pytest.MonkeyPatch):
     found = []
 
-    def learn_critic(self: PPO, *arguments: Any) -> dict[str, Tensor]:
+    def learn_critic(*arguments: Any, **settings: Any) -> dict[str, Tensor]:
         found.append(rounded())
         time.sleep(0.2)  # in which `learn` is over
         found.append(rounded())
         return {"loss/value": torch.zeros(())}
 
     monkeypatch.setattr("robotrl.algorithms.ppo.LARGE", 0.0)
-    monkeypatch.setattr(PPO, "_learn_critic", learn_critic)
     env = Walk(num_envs=256)
     learner = make(env)
+    monkeypatch.setattr(learner._critic_descent, "learn", learn_critic)
     rollout, _ = collect(learner, env, env.observation)
     with precision("bfloat16"):
         learner.update(rollout)
@@ -600,6 +604,99 @@ def test_critic_that_broke_beside_the_next_rollout_is_not_saved(monkeypatch: pyt
 
     with pytest.raises(TrainingError, match="loss/value is nan"):
         learner.state_dict()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"entropy_coef": 0.0, "activation": "tanh"}, {"anneal_steps": 128, "max_grad_norm": 0.01}],
+    ids=["as it is", "without a bonus", "falling rate, clipped"],
+)
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_machine_code_learns_what_python_learns(
+    settings: dict[str, Any], kind: Precision, caplog: pytest.LogCaptureFixture
+):
+    states, told = [], []
+    for after in (None, 0):
+        env = Walk(num_envs=8)
+        learner = make(env, rollout_steps=16, compile_after=after, **settings)
+        with precision(kind):
+            told.append([iterate(learner, env) for _ in range(3)])
+        states.append(learner.state_dict())
+
+    expected, found = states
+    for part in ("policy", "critic"):
+        for name, weight in expected[part].items():
+            torch.testing.assert_close(found[part][name], weight, rtol=1e-3, atol=1e-4)
+    assert found["of_critic"] == pytest.approx(expected["of_critic"], rel=1e-3)
+    for name in ("loss/policy", "policy/clip_fraction", "policy/kl", "policy/std"):
+        one, other = ([losses[name] for losses in each] for each in told)
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4), name
+    assert not [each for each in caplog.records if each.name == "robotrl.algorithms.machine_code"]
+
+
+@needs_compiler
+def test_machine_code_goes_on_with_the_same_bits():
+    env = Walk(num_envs=8)
+    learner, resumed = (make(env, rollout_steps=16, compile_after=0) for _ in range(2))
+    iterate(learner, env)
+    resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    same = copy.deepcopy(env)
+
+    ends = []
+    for each, world in ((learner, env), (resumed, same)):
+        iterate(each, world, 2)
+        each.state_dict()  # waits for the critic
+        ends.append(torch.cat([weights(each.policy), weights(each.critic)]))
+
+    assert torch.equal(*ends)
+
+
+def test_machine_code_takes_over_after_as_many_steps_as_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    env = Walk(num_envs=8)
+    learner = make(env, rollout_steps=4, compile_after=64)
+    fast: list[bool] = []
+
+    def watched(learn: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        fast.append(settings.pop("fast"))
+        return learn(*arguments)
+
+    for descent in (learner._actor_descent, learner._critic_descent):
+        monkeypatch.setattr(descent, "learn", partial(watched, descent.learn))
+    iterate(learner, env, 3)  # of 32 steps
+    learner.state_dict()
+
+    assert fast == [False] * 4 + [True] * 2
+
+
+def test_without_a_compiler_it_learns_as_it_would(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def no_compiler(*args: object, **kwargs: object) -> object:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: no_compiler)
+    ends = []
+    for after in (None, 0):
+        env = Walk(num_envs=8)
+        learner = make(env, compile_after=after)
+        iterate(learner, env, 2)
+        learner.state_dict()
+        ends.append(torch.cat([weights(learner.policy), weights(learner.critic)]))
+
+    assert torch.equal(*ends)
+    assert {each.message for each in caplog.records} == {
+        "not compiled, so learning stays slower: RuntimeError: no C++ compiler"
+    }
+
+
+def test_what_cannot_be_compiled_is_refused():
+    with pytest.raises(ConfigError, match=r"3 parts of 64 rows .* not of one size"):
+        PPOConfig(compile_after=0, minibatches=3, rollout_steps=8).check_worlds(8)
+    with pytest.raises(ValueError, match="compile_after is 0 with a memory of 8 units"):
+        PPOConfig(compile_after=0, recurrent=8)
 
 
 def test_every_observation_and_every_return_is_counted_once():
@@ -770,7 +867,7 @@ def test_entropy_bonus_falls_to_a_tenth_of_its_slope(monkeypatch: pytest.MonkeyP
     slopes: list[Tensor] = []
     for learner in (first, last):
         monkeypatch.setattr(learner._actor_step, "step", lambda found: slopes.append(found[:2]))
-        rows = torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(4), torch.zeros(4)
+        rows = torch.zeros(4, 2 + 2 + 1 + 1)
         part = Part(torch.arange(4), slice(None), 4)
         learner._learn_actor(rows, [part])  # no advantage: the bonus is all there is
 
