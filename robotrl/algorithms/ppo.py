@@ -114,8 +114,8 @@ class PPOConfig(Section):
     (README); our robots are trained with SiLU, which costs about the same."""
     compile_after: Annotated[int, Field(ge=0, le=10**15)] | None = None
     """Environment steps after which updates are compiled to machine code, on a CPU with a C++
-    compiler and in one process; null: never. It takes ten to twenty seconds, then small networks
-    learn in half the time, and the critic beside the next rollout; large ones gain nothing."""
+    compiler and in one process; null: never. It takes ten seconds, then small networks learn in
+    half the time, the critic beside the actor; large ones gain little."""
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""
