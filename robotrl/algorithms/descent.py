@@ -36,7 +36,7 @@ class Descent:
 
     def __init__(self, gradient: Gradient, stepper: ClippedAdam, names: Sequence[str]):
         self._gradient, self._stepper, self._names = gradient, stepper, names
-        self._in_machine_code = compiled(self._in_one_loop, otherwise=self._in_python)
+        self._in_machine_code = compiled(self._in_one_loop, otherwise=self._without_compiler)
 
     def learn(
         self, table: Tensor, parts: Sequence[Part], *others: Sequence[Tensor], fast: bool = False
@@ -53,27 +53,39 @@ class Descent:
             What is to be reported, its mean over the minibatches.
         """
         if fast:
+            rate = table.new_tensor(self._stepper.learning_rate)
             stacked = [torch.stack(list(each)) for each in ([part.rows for part in parts], *others)]
-            found, *state = self._in_machine_code(table, *stacked)
+            found, *state = self._in_machine_code(table, rate, *stacked)
             self._stepper.load(state)
         else:
-            found = self._in_python(table, parts, *others)[0]
+            found = self._in_python(table, parts, *others)
         return dict(zip(self._names, parallel.total(found), strict=True))
 
-    def _in_python(
-        self, table: Tensor, parts: Sequence[Part] | Tensor, *others: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """Steps, minibatch by minibatch; returns what was found, and the stepper's state."""
+    def _in_python(self, table: Tensor, parts: Sequence[Part], *others: Sequence[Tensor]) -> Tensor:
+        """Steps, minibatch by minibatch; returns what was found, on average."""
         found = []
         for part, *other in zip(parts, *others, strict=True):
-            rows, size = (part, len(part)) if isinstance(part, Tensor) else (part.rows, part.size)
-            values, gradient = self._gradient(None, table.index_select(0, rows), size, *other)
+            rows = table.index_select(0, part.rows)
+            values, gradient = self._gradient(None, rows, part.size, *other)
             self._stepper.step(gradient)
             found.append(values)
-        return [torch.stack(found).mean(dim=0), *self._stepper.state]
+        return torch.stack(found).mean(dim=0)
 
-    def _in_one_loop(self, table: Tensor, order: Tensor, *others: Tensor) -> list[Tensor]:
-        """See `_in_python`; of parts (parts, n), from copies of the stepper's state."""
+    def _without_compiler(
+        self, table: Tensor, rate: Tensor, order: Tensor, *others: Tensor
+    ) -> list[Tensor]:
+        """As `_in_one_loop`, but as it would be learned without."""
+        parts = [Part(rows, slice(None), len(rows)) for rows in order]
+        of_parts = [list(each) for each in others]
+        return [self._in_python(table, parts, *of_parts), *self._stepper.state]
+
+    def _in_one_loop(
+        self, table: Tensor, rate: Tensor, order: Tensor, *others: Tensor
+    ) -> list[Tensor]:
+        """Steps of size `rate` on parts (parts, n); what was found, and the stepper's next state.
+
+        That state is not touched here.
+        """
         from torch._higher_order_ops import while_loop  # where there is none, nothing is compiled
 
         gradient, stepper = self._gradient, self._stepper
@@ -85,7 +97,7 @@ class Descent:
         def step(index: Tensor, total: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
             rows, *other = (each.index_select(0, index[None])[0] for each in (order, *others))
             found, slopes = gradient(state[0], table.index_select(0, rows), size, *other)
-            return index + 1, total + found, *stepper.after(state, slopes)
+            return index + 1, total + found, *stepper.after(state, slopes, rate)
 
         start = torch.zeros((), dtype=torch.int64), table.new_zeros(len(self._names))
         _, total, *state = while_loop(unfinished, step, (*start, *stepper.state))

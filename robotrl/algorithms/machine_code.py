@@ -9,6 +9,7 @@ stays as it is, and a warning says why.
 
 import logging
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -32,7 +33,9 @@ def compiled(
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         nonlocal chosen
         if chosen is None:
-            attempt = torch.compile(function, dynamic=False, options={"cpp_wrapper": True})
+            attempt = torch.compile(
+                _of_its_own(function), dynamic=False, options={"cpp_wrapper": True}
+            )
             try:
                 result = attempt(*args, **kwargs)
             except Exception as error:  # of a compiler that is missing, or of what it lacks
@@ -45,3 +48,18 @@ def compiled(
         return chosen(*args, **kwargs)
 
     return call
+
+
+def _of_its_own(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The same function with code of its own.
+
+    With a function's code torch keeps what it was compiled to, eight times at most, all learners of
+    a process together; the ninth would be as slow as Python, or slower.
+    """
+    inner = function.__func__ if isinstance(function, MethodType) else function
+    assert isinstance(inner, FunctionType)
+    own = FunctionType(
+        *(inner.__code__.replace(), inner.__globals__, inner.__name__),
+        *(inner.__defaults__, inner.__closure__),
+    )
+    return MethodType(own, function.__self__) if isinstance(function, MethodType) else own

@@ -42,20 +42,10 @@ class ClippedAdam:
         self._parameters = list(module.parameters())
         self.vector = one_vector(module)
         """All parameters, in the module's order."""
-        self._rate = torch.zeros((), device=self.vector.device)
         self.learning_rate = learning_rate
+        """Step size; may be changed between steps."""
         self._count = torch.zeros((), device=self.vector.device)
         self._mean, self._square = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
-
-    @property
-    def learning_rate(self) -> float:
-        """Step size; may be changed between steps."""
-        return self._learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._learning_rate = value
-        self._rate.fill_(value)
 
     @property
     def state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -93,10 +83,10 @@ class ClippedAdam:
             maximize=False,
         )
 
-    def after(self, state: Sequence[Tensor], gradient: Tensor) -> tuple[Tensor, ...]:
-        """What a step of one process makes of a `state`, which stays; for a compiler.
+    def after(self, state: Sequence[Tensor], gradient: Tensor, rate: Tensor) -> tuple[Tensor, ...]:
+        """What a step of one process, of size `rate` (), makes of a `state`, which stays.
 
-        It does not see through `step`, whose single operation is quicker without one.
+        For a compiler, which does not see through `step`, whose one operation is quicker without.
         """
         vector, count, mean, square = state
         excess = self._excess(gradient)
@@ -106,7 +96,7 @@ class ClippedAdam:
         square = (square * 0.999).addcmul(gradient, gradient, value=1 - 0.999)
         direction = mean / -torch.expm1(count * math.log(0.9))
         scale = (square / -torch.expm1(count * math.log(0.999))).sqrt() + self._eps
-        return vector - self._rate * direction / scale, count, mean, square
+        return vector - rate * direction / scale, count, mean, square
 
     def _excess(self, gradient: Tensor) -> Tensor | None:
         """What a gradient is divided by, if by anything."""

@@ -144,10 +144,6 @@ class PPOConfig(Section):
                 f"min_std is {self.min_std}, expected at most {most}, the smaller of initial_std "
                 "and final_std; lower it, or raise that one"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_compiled(self) -> "PPOConfig":
         if self.compile_after is not None and self.recurrent:
             raise ValueError(
                 f"compile_after is {self.compile_after} with a memory of {self.recurrent} units, "
@@ -175,17 +171,19 @@ class PPOConfig(Section):
                 "raise num_envs"
             )
         rows = self.rollout_steps * num_envs
+        found = (
+            f"algorithm.minibatches: {self.minibatches} parts of {rows} rows ({num_envs} worlds × "
+            f"{self.rollout_steps} steps)"
+        )
         if self.minibatches > rows:
             raise ConfigError(
-                f"algorithm.minibatches: {self.minibatches} parts of {rows} rows ({num_envs} "
-                f"worlds × {self.rollout_steps} steps), expected {rows} or fewer; lower it, or "
-                "raise num_envs or algorithm.rollout_steps"
+                f"{found}, expected {rows} or fewer; lower it, or raise num_envs or "
+                "algorithm.rollout_steps"
             )
         if self.compile_after is not None and rows % self.minibatches:
             raise ConfigError(
-                f"algorithm.minibatches: {self.minibatches} parts of {rows} rows ({num_envs} "
-                f"worlds × {self.rollout_steps} steps) are not of one size, as compile_after has "
-                "it; choose a divisor, or set that to null"
+                f"{found} are not of one size, as compile_after has it; choose a divisor, or set "
+                "that to null"
             )
 
     def largest_product(self, num_envs: int) -> int:
@@ -317,8 +315,6 @@ class PPO:
         """Of what the actor learns from: what it saw and did, log density, advantage, memory."""
         if config.recurrent:
             self._columns.append(1 + config.recurrent)
-        self._bonus = torch.zeros((), device=self.device)
-        """What a unit of entropy is worth now."""
         self._parts = {
             "policy": self.policy,
             "critic": self.critic,
@@ -486,10 +482,12 @@ class PPO:
         parts = [parallel.own_part(part, num_envs) for part in self._minibatches(samples)]
         actor_batch = [batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages]
         actor_batch += [batch[name] for name in ("past",) if name in batch]
-        fast = self._is_compiled()
+        alone = parallel.processes() == 1 and self.device.type == "cpu"
+        after = self.config.compile_after
+        fast = alone and after is not None and self._steps >= after
         table = _beside((batch["critic"], targets))
         job = partial(self._critic_descent.learn, table, parts, fast=fast)
-        aside = fast or self._is_large(parts[0].rows, num_envs)
+        aside = fast or (alone and self._is_large(parts[0].rows, num_envs))
         self._learning = begin(held(job) if aside else job, aside=aside)
         of_actor = self._learn_actor(_beside(actor_batch), parts, fast=fast)
         mean, log_std = self._means(*seen), self.policy.log_std
@@ -547,16 +545,20 @@ class PPO:
         self, table: Tensor, parts: Sequence[parallel.Part], *, fast: bool = False
     ) -> dict[str, Tensor]:
         """Steps on the surrogate and the entropy bonus; returns what they were, on average."""
-        noise = []
+        others: list[Sequence[Tensor]] = []
         if self.config.entropy_coef:
-            self._bonus.fill_(self._share_left() * self.config.entropy_coef)
-            noise = [[self._randn(part.size)[part.places] for part in parts]]
-        return self._actor_descent.learn(table, parts, *noise, fast=fast)
+            worth = self._share_left() * self.config.entropy_coef
+            noise = [self._randn(part.size)[part.places] for part in parts]
+            others = [noise, [table.new_tensor(worth)] * len(parts)]
+        return self._actor_descent.learn(table, parts, *others, fast=fast)
 
     def _actor_gradient(
-        self, weights: Tensor | None, rows: Tensor, size: int, noise: Tensor | None = None
+        self, weights: Tensor | None, rows: Tensor, size: int, *bonus: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Of the surrogate, and of the entropy bonus if there is `noise` for it; see `Descent`."""
+        """Of the surrogate, and of the entropy bonus if there is any; see `Descent`.
+
+        A `bonus` is noise (n, actions) to measure entropy with, and what a unit of it is worth, ().
+        """
         observation, u, log_prob, advantages, *past = rows.split(self._columns, dim=1)
         if weights is None:
             log_std, actor = self.policy.log_std.detach(), self._actor
@@ -569,10 +571,10 @@ class PPO:
             clip_range=self.config.clip_range,
             size=size,
         )
-        if noise is not None:
-            bonus = distributions.entropy_slopes(mean, log_std, noise)
-            coef = self._bonus / size
-            of_mean, of_log_std = of_mean - coef * bonus[0], of_log_std - coef * bonus[1]
+        if bonus:
+            noise, worth = bonus
+            slopes, coef = distributions.entropy_slopes(mean, log_std, noise), worth / size
+            of_mean, of_log_std = of_mean - coef * slopes[0], of_log_std - coef * slopes[1]
         clipped = ((ratio - 1).abs() > self.config.clip_range).sum() / size
         return torch.stack([loss, clipped]), gradient(of_mean, of_log_std.sum(dim=0))
 
@@ -689,17 +691,8 @@ class PPO:
         shape = (rows, *self.policy.log_std.shape)
         return torch.randn(shape, generator=self._generator, device=self.device)
 
-    def _is_compiled(self) -> bool:
-        """Whether minibatches are learned from in machine code by now."""
-        after = self.config.compile_after
-        if after is None or self._steps < after:
-            return False
-        return parallel.processes() == 1 and self.device.type == "cpu"
-
     def _is_large(self, part: Tensor, num_envs: int) -> bool:
         """Whether a step on these rows takes so long that a second thread is worth its price."""
-        if parallel.processes() > 1 or self.device.type != "cpu":  # two threads would talk at once
-            return False
         weights = sum(parameter.numel() for parameter in self.critic.parameters())
         return num_envs >= ROWS and len(part) * weights > LARGE
 

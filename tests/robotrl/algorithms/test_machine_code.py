@@ -1,7 +1,10 @@
-"""What cannot be compiled goes on as it is."""
+"""What cannot be compiled goes on as it is; what can stays compiled."""
+
+import shutil
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor
 
 from robotrl.algorithms.machine_code import compiled
@@ -33,3 +36,20 @@ def test_error_of_the_function_itself_is_raised(monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(ZeroDivisionError):
         compiled(divide)(torch.ones(1))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@torch._dynamo.config.patch(recompile_limit=1)  # 8, without
+def test_many_learners_of_one_process_are_all_compiled():
+    class Learner:
+        def __init__(self, size: int):
+            self.weights = torch.zeros(size)
+            self.learn = compiled(self.is_compiled)
+
+        def is_compiled(self, x: Tensor) -> Tensor:
+            return self.weights + x * torch.compiler.is_compiling()
+
+    learners = [Learner(size) for size in (1, 2, 3)]
+
+    for _ in range(2):
+        assert [each.learn(torch.ones(1)).min().item() for each in learners] == [1, 1, 1]

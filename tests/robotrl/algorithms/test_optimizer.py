@@ -30,7 +30,7 @@ def test_steps_equal_those_of_torch(max_grad_norm: float, at_once: bool):
         if at_once:
             stepper.step(gradient)
         else:
-            stepper.load(stepper.after(stepper.state, gradient))
+            stepper.load(stepper.after(stepper.state, gradient, torch.tensor(0.01)))
         adam.zero_grad()
         (theirs(x) * slope).sum().backward()
         norm = nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
