@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from deploy.errors import ConfigError, DeployError
@@ -24,6 +24,13 @@ from envs.vector_env import Step
 from envs.worlds import all_finite
 from robotrl.algorithms.policy import Policy
 
+
+def _whole_number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole_number)]
+"""A number that may be written 3e6 for three million."""
 Unit = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=1e-12, le=1)]
 Width = Annotated[int, Field(ge=1, le=4096)]

@@ -9,6 +9,7 @@ stays as it is, and a warning says why.
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from types import FunctionType, MethodType
 from typing import ParamSpec, TypeVar
 
@@ -33,14 +34,12 @@ def compiled(
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         nonlocal chosen
         if chosen is None:
-            attempt = torch.compile(
-                _of_its_own(function), dynamic=False, options={"cpp_wrapper": True}
-            )
+            own = _of_its_own(function)
             try:
+                attempt = torch.compile(own, dynamic=False, options={"cpp_wrapper": True})
                 result = attempt(*args, **kwargs)
             except Exception as error:  # of a compiler that is missing, or of what it lacks
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                _log.warning("not compiled, so learning stays slower: %s", reason)
+                _tell_once(f"{type(error).__name__}: {error}".splitlines()[0])
                 chosen = otherwise or function
             else:
                 chosen = attempt
@@ -48,6 +47,12 @@ def compiled(
         return chosen(*args, **kwargs)
 
     return call
+
+
+@cache
+def _tell_once(reason: str) -> None:
+    """Not again for the next function, which lacks the same."""
+    _log.warning("not compiled, so learning stays slower: %s", reason)
 
 
 def _of_its_own(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

@@ -34,6 +34,7 @@ from robotrl.algorithms.algorithm import (
     Layers,
     Rate,
     Unit,
+    Whole,
     Width,
     report,
     require_finite,
@@ -112,10 +113,11 @@ class PPOConfig(Section):
     activation: Literal["silu", "tanh"] = "silu"
     """Between the layers of both. Gymnasium's Hopper, Walker2d and Ant learn much more with tanh
     (README); our robots are trained with SiLU, which costs about the same."""
-    compile_after: Annotated[int, Field(ge=0, le=10**15)] | None = None
+    compile_after: Annotated[Whole, Field(ge=0, le=10**15)] | None = None
     """Environment steps after which updates are compiled to machine code, on a CPU with a C++
-    compiler and in one process; null: never. It takes ten seconds, then small networks learn in
-    half the time, the critic beside the actor; large ones gain little."""
+    compiler and in one process; null: never. It takes ten to twenty seconds, then small networks
+    learn in half the time, the critic beside the actor, so one thread of torch for each is enough;
+    large networks gain little. Also `loss/value` is then told an update later."""
     symmetry: bool = False
     """Whether half of what is learned from is replaced by its mirror image, left for right (Mittal
     et al. 2024, arXiv 2403.04359); for tasks that have one."""

@@ -29,7 +29,15 @@ from deploy.configuration import Section
 from envs.mirror import Mirror
 from envs.vector_env import Step
 from robotrl.algorithms import distributions
-from robotrl.algorithms.algorithm import Layers, Rate, Unit, report, require_finite, require_mirror
+from robotrl.algorithms.algorithm import (
+    Layers,
+    Rate,
+    Unit,
+    Whole,
+    report,
+    require_finite,
+    require_mirror,
+)
 from robotrl.algorithms.machine_code import compiled
 from robotrl.algorithms.networks import Backpropagation, CriticEnsemble, mlp
 from robotrl.algorithms.normalizer import Normalizer
@@ -47,9 +55,9 @@ class SACConfig(Section):
     name: Literal["sac"] = "sac"
     iteration_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 500
     """Steps per environment from one line of metrics to the next."""
-    learning_starts: Annotated[int, Field(ge=1, le=10**9)] = 5000
+    learning_starts: Annotated[Whole, Field(ge=1, le=10**9)] = 5000
     """Steps of all environments, with uniform actions, before anything is learned."""
-    buffer_size: Annotated[int, Field(ge=3, le=10**9)] = 1_000_000
+    buffer_size: Annotated[Whole, Field(ge=3, le=10**9)] = 1_000_000
     """Most recent steps of all environments that are learned from."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Transitions in an update."""
@@ -85,7 +93,7 @@ class SACConfig(Section):
     """Whether critics have LayerNorm before each ReLU, which keeps their values within reason where
     much is learned from little (Ball et al.). With one update for each step it only slows them:
     HalfCheetah-v5 then takes twice the steps."""
-    compile_after: Annotated[int, Field(ge=0, le=10**9)] | None = 5000
+    compile_after: Annotated[Whole, Field(ge=0, le=10**9)] | None = 5000
     """Updates after which the next are compiled to machine code, if a C++ compiler is there: it
     takes ten seconds, then an update takes two thirds of its time; null: never."""
     symmetry: bool = False

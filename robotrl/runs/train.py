@@ -252,7 +252,10 @@ def _checkpoint_of(config: TrainConfig, folder: RunFolder) -> dict[str, Any] | N
     Raises:
         ConfigError: it does not fit the configuration, or the number of processes.
     """
-    require_shareable(config)
+    try:
+        require_learnable(config)
+    except ConfigError as error:
+        raise ConfigError(f"{folder.config_path}: {error}") from error
     if not folder.checkpoint_path.exists():
         return None
     checkpoint = folder.load_checkpoint()
@@ -271,8 +274,8 @@ def _worlds_of(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
     return checkpoint.get("worlds", [checkpoint])
 
 
-def require_shareable(config: TrainConfig) -> None:
-    """Refuse to train in several processes what one must.
+def require_learnable(config: TrainConfig) -> None:
+    """Refuse what cannot be learned in so many worlds and processes.
 
     Raises:
         ConfigError: says what to change.
@@ -283,6 +286,7 @@ def require_shareable(config: TrainConfig) -> None:
             f"{parallel.processes()}; start it without torchrun, or choose ppo"
         )
     parallel.require_shareable(config.num_envs, config.device)
+    config.algorithm.check_worlds(config.num_envs)
 
 
 def _multiplying(config: TrainConfig) -> Callable[[], AbstractContextManager[None]]:
@@ -361,9 +365,8 @@ def rehearse(
             `source`.
     """
     try:
-        require_shareable(config)
+        require_learnable(config)
         require_loggers(config.logging)
-        config.algorithm.check_worlds(config.num_envs)
         env = make_env(config, num_envs=1, num_threads=1)
         learner = _make_learner(config, env)
         env.reset()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from deploy.configuration import Section, load_yaml, validate
 from deploy.quantities import Seed
@@ -14,17 +14,12 @@ from envs.randomization import RandomTerm
 from envs.registry import Backend, Device, find_task
 from envs.robot_file import SUFFIXES
 from envs.user_task import absolute_task, is_path
+from robotrl.algorithms.algorithm import Whole
 from robotrl.algorithms.ppo import PPOConfig
 from robotrl.algorithms.sac import SACConfig
 from robotrl.runs.presets import Line, expand
 
-
-def _whole_number(value: Any) -> Any:
-    """Accept 3e6 for three million."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Count = Annotated[int, BeforeValidator(_whole_number), Field(gt=0, le=10**15)]
+Count = Annotated[Whole, Field(gt=0, le=10**15)]
 Threads = Annotated[int, Field(ge=0, le=1024)]
 
 

@@ -7,22 +7,23 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
+from robotrl.algorithms import machine_code
 from robotrl.algorithms.machine_code import compiled
 
 
-def test_function_stays_as_it_is_where_there_is_no_compiler(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("at_once", [True, False], ids=["when asked", "when first called"])
+def test_functions_stay_as_they_are_where_there_is_no_compiler_which_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at_once: bool
 ):
-    def no_compiler(*args: object, **kwargs: object) -> object:
-        def fail(x: Tensor) -> Tensor:
-            raise RuntimeError("no C++ compiler\nand a page more")
+    def fail(*args: object, **settings: object) -> Tensor:
+        raise RuntimeError("no C++ compiler\nand a page more")
 
-        return fail
+    machine_code._tell_once.cache_clear()
+    monkeypatch.setattr(torch, "compile", fail if at_once else lambda *args, **settings: fail)
+    twice, thrice = compiled(lambda x: 2 * x), compiled(lambda x: 3 * x)
 
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    twice = compiled(lambda x: 2 * x)
-
-    assert [twice(torch.tensor(3.0)).item() for _ in range(2)] == [6, 6]
+    x = torch.tensor(3.0)
+    assert [twice(x).item(), thrice(x).item(), twice(x).item()] == [6, 9, 6]
     assert [record.message for record in caplog.records] == [
         "not compiled, so learning stays slower: RuntimeError: no C++ compiler"
     ]

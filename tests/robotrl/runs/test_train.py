@@ -272,6 +272,16 @@ def test_learning_rate_and_length_of_a_run_may_be_changed_before_it_goes_on(
     assert [row["env_steps"] for row in metrics(folder)] == [32, 64, 96, 128]
 
 
+def test_parts_that_do_not_fit_the_worlds_are_refused_before_a_run_goes_on(
+    tiny_config: TrainConfig, tiny_run: RunFolder
+):
+    algorithm = tiny_config.algorithm.model_copy(update={"minibatches": 10**5})
+    config = tiny_config.model_copy(update={"algorithm": algorithm})
+
+    with pytest.raises(ConfigError, match=r"config\.yaml: algorithm\.minibatches: 100000 parts of"):
+        train(config, tiny_run, resume=True)
+
+
 def test_learner_of_lower_precision_is_as_reproducible_and_leaves_torch_as_it_was(
     tiny_config: TrainConfig, tiny_run: RunFolder, tmp_path: Path
 ):

@@ -39,12 +39,16 @@ def test_file_is_read_over_the_defaults(path: Path):
     [("3e6", 3_000_000), ("3.0e+06", 3_000_000), ("1_000", 1000), ("500", 500)],
 )
 def test_counts_may_be_written_with_exponents(path: Path, text: str, env_steps: int):
-    path.write_text(f"task: arm_reach\nenv_steps: {text}\n")
+    path.write_text(
+        f"task: arm_reach\nenv_steps: {text}\nalgorithm: {{name: sac, compile_after: {text}}}\n"
+    )
 
     config = load_train_config(path, [])
 
-    assert config.env_steps == env_steps
-    assert isinstance(config.env_steps, int)
+    assert isinstance(config.algorithm, SACConfig)
+    for count in (config.env_steps, config.algorithm.compile_after):
+        assert count == env_steps
+        assert isinstance(count, int)
 
 
 def test_overrides_replace_values_of_the_file(path: Path):
