@@ -9,7 +9,6 @@ stays as it is, and a warning says why.
 
 import logging
 from collections.abc import Callable
-from functools import cache
 from types import FunctionType, MethodType
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +17,7 @@ import torch
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
+_told: dict[str, object] = {}
 
 
 def compiled(
@@ -35,11 +35,13 @@ def compiled(
         nonlocal chosen
         if chosen is None:
             own = _of_its_own(function)
+            _tell_once(logging.INFO, "compiling what learns, which takes up to twenty seconds")
             try:
                 attempt = torch.compile(own, dynamic=False, options={"cpp_wrapper": True})
                 result = attempt(*args, **kwargs)
             except Exception as error:  # of a compiler that is missing, or of what it lacks
-                _tell_once(f"{type(error).__name__}: {error}".splitlines()[0])
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                _tell_once(logging.WARNING, f"not compiled, so learning stays slower: {reason}")
                 chosen = otherwise or function
             else:
                 chosen = attempt
@@ -49,10 +51,11 @@ def compiled(
     return call
 
 
-@cache
-def _tell_once(reason: str) -> None:
-    """Not again for the next function, which lacks the same."""
-    _log.warning("not compiled, so learning stays slower: %s", reason)
+def _tell_once(level: int, message: str) -> None:
+    """Not again for the next function, of which the same is true; they may be in two threads."""
+    mine = object()
+    if _told.setdefault(message, mine) is mine:
+        _log.log(level, message)
 
 
 def _of_its_own(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

@@ -1,5 +1,6 @@
 """Training as a person watches it: one line with the numbers that matter, and Ctrl-C that saves."""
 
+import logging
 import math
 import signal
 import threading
@@ -53,6 +54,7 @@ def train_with_progress(
 
     with (
         _stop_on_signal(console) as stop,
+        _telling(console),
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
     ):
         task = bar.add_task(name[:_NAME], total=config.env_steps, steps="", metrics="")
@@ -75,6 +77,32 @@ def train_with_progress(
     if diverged and folder.diverged_path.exists():  # not every backend can look back
         console.print(f"diverged {diverged:.0f}, see {folder.diverged_path}", markup=False)
     return finished
+
+
+class _Told(logging.Handler):
+    """Prints what is logged on lines of its own, above the bar."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        self._console.print(record.getMessage(), markup=False, highlight=False)
+
+
+@contextmanager
+def _telling(console: Console) -> Iterator[None]:
+    """Show what a training has to tell beside its numbers, such as why it stands still."""
+    logger, told = logging.getLogger("robotrl"), _Told(console)
+    level = logger.level
+    logger.addHandler(told)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(told)
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def test_functions_stay_as_they_are_where_there_is_no_compiler_which_is_told_onc
     def fail(*args: object, **settings: object) -> Tensor:
         raise RuntimeError("no C++ compiler\nand a page more")
 
-    machine_code._tell_once.cache_clear()
+    machine_code._told.clear()
     monkeypatch.setattr(torch, "compile", fail if at_once else lambda *args, **settings: fail)
     twice, thrice = compiled(lambda x: 2 * x), compiled(lambda x: 3 * x)
 

@@ -678,7 +678,7 @@ def test_without_a_compiler_it_learns_as_it_would(
     def no_compiler(*args: object, **kwargs: object) -> object:
         raise RuntimeError("no C++ compiler")
 
-    machine_code._tell_once.cache_clear()
+    machine_code._told.clear()
     monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: no_compiler)
     ends = []
     for after in (None, 0):

@@ -1,6 +1,7 @@
 """The line of a training on a terminal fits 80 columns, whatever the task measures."""
 
 import io
+import logging
 import re
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def test_progress_line_fits_the_terminal(
     assert max(len(line) for line in lines) <= width
     assert "123k/s" in line
     assert ("velocity_error_m_per_s 0.123" in line) == (width == 200)
+
+
+def test_what_learners_tell_is_shown_while_they_train_and_not_after(
+    tmp_path: Path, tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    log = logging.getLogger("robotrl.algorithms.any")
+
+    def train(*arguments: object, **settings: object) -> bool:
+        log.info("compiling [all]")
+        return True
+
+    monkeypatch.setattr(robotrl.runs.progress, "train", train)
+    shown = io.StringIO()
+    train_with_progress(tiny_config, RunFolder(tmp_path / "run"), Console(file=shown))
+    log.info("too late")
+
+    assert shown.getvalue() == "compiling [all]\n"
+    assert not log.isEnabledFor(logging.INFO)
 
 
 @pytest.mark.parametrize(
