@@ -1,6 +1,6 @@
 """A learner's hot functions as machine code, by torch.compile and the machine's C++ compiler.
 
-    gradients = compiled(gradients)      # the first call takes ten seconds, the next two thirds
+    gradients = compiled(gradients)      # the first call takes ten to twenty seconds
 
 Python and a hundred small operations take as long as the matrix products between them; compiled,
 they are a few loops. Results differ in rounding only. Where nothing can be compiled the function
@@ -18,6 +18,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 _told: dict[str, object] = {}
+"""Messages, and who came first with them."""
 
 
 def compiled(

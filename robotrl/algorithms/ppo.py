@@ -484,6 +484,7 @@ class PPO:
         parts = [parallel.own_part(part, num_envs) for part in self._minibatches(samples)]
         actor_batch = [batch["actor"], batch["pre_tanh"], batch["log_prob"], advantages]
         actor_batch += [batch[name] for name in ("past",) if name in batch]
+        # of several processes, two threads would talk at once
         alone = parallel.processes() == 1 and self.device.type == "cpu"
         after = self.config.compile_after
         fast = alone and after is not None and self._steps >= after
