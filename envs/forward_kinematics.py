@@ -71,21 +71,20 @@ class ForwardKinematics(nn.Module):
             raise ConfigError(f"no joint moves the site {site!r}")
         self.register_buffer("reference", torch.tensor(reference, dtype=torch.float32))
         self.register_buffer("rotations", torch.tensor(np.array(rotations), dtype=torch.float32))
-        self.register_buffer(
-            "translations", torch.tensor(np.array(translations), dtype=torch.float32)
-        )
+        offsets = torch.tensor(np.array(translations), dtype=torch.float32)
+        self.register_buffer("translations", offsets[..., None])
         self.register_buffer("columns", torch.tensor(columns))
-        self.register_buffer("tip", torch.tensor(tip, dtype=torch.float32))
+        self.register_buffer("tip", torch.tensor(tip, dtype=torch.float32)[:, None])
 
     def forward(self, joint_position: Tensor) -> Tensor:
         """Joint angles (n, joints) [rad] -> site position (n, 3) [m]."""
         angle = joint_position.index_select(1, self.columns) - self.reference
         q = angle[..., None, None]  # (n, chain, 1, 1)
         constant, sine, cosine = self.rotations.unbind(1)
-        rotation = constant + q.sin() * sine + q.cos() * cosine  # (n, chain, 3, 3)
-        point = self.tip[:, None].expand(len(q), 3, 1)
-        for link in range(len(self.columns)):
-            point = rotation[:, link] @ point + self.translations[link, :, None]
+        rotations = constant.addcmul(q.sin(), sine).addcmul(q.cos(), cosine).unbind(1)
+        point = self.tip.expand(len(q), 3, 1)
+        for rotation, translation in zip(rotations, self.translations, strict=True):
+            point = torch.baddbmm(translation, rotation, point)
         return point.squeeze(-1)
 
 
